@@ -1,0 +1,391 @@
+"""Bytes of every topic: batches of span items, kept traces, decisions. The format itself is specified in docs/wire.md.
+
+Spans are decoded in two depths. Assembly reads `ItemHead`s and keeps each item's bytes; at the decision the items are decoded
+again as `SpanHead`s plus just the attributes that the policies declared. One bad item never costs its neighbours.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from prela_stream.errors import CodecError, guard
+from prela_stream.model.decision import Decision
+from prela_stream.model.span import (
+    SPAN_STATUS_CODES,
+    SPAN_STATUSES,
+    SPAN_TYPE_CODES,
+    SPAN_TYPES,
+    ItemHead,
+    ItemKind,
+    Resource,
+    SpanData,
+    SpanEvent,
+    SpanHead,
+    SpanLink,
+)
+
+T = TypeVar("T")
+
+VERSION: Final = 1
+FORMAT_HEADER: Final = "prela-format"
+SPANS_FORMAT: Final = b"spans/1"
+SAMPLED_FORMAT: Final = b"sampled/1"
+DECISIONS_FORMAT: Final = b"decisions/1"
+DLQ_FORMAT: Final = b"dlq/1"
+
+_PREFIX: Final = bytes([VERSION])
+_KNOWN_KINDS: Final = frozenset(int(kind) for kind in ItemKind)
+_NO_TRACE_ID: Final = frozenset({int(ItemKind.TICK), int(ItemKind.LOST)})
+_NO_SPAN_ID: Final = _NO_TRACE_ID
+
+
+class BadItem(msgspec.Struct, frozen=True, kw_only=True):
+    """An item (or with index -1 a whole Record) that could not be read."""
+
+    index: int
+    raw: bytes
+    reason: str
+
+
+class ItemBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """One Record of the `spans` topic, read. `heads[i]` and `raws[i]` are the same item; `raws` are copies."""
+
+    resource: bytes
+    """The resource map as MessagePack bytes, for `decode_resource`."""
+    heads: list[ItemHead]
+    raws: list[bytes]
+    indexes: Sequence[int]
+    """Place of each item in the Record."""
+    bad: list[BadItem]
+    unknown: int
+    """Items of kinds that this version does not know; skipped."""
+
+
+class _Envelope(msgspec.Struct, array_like=True):
+    resource: msgspec.Raw
+    items: list[msgspec.Raw]
+
+
+class _HeadEnvelope(msgspec.Struct, array_like=True):
+    resource: msgspec.Raw
+    items: list[ItemHead]
+
+
+class KeptFragment(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One Record of the `sampled` topic: a kept trace, or a part of one that is larger than a Record, or its late spans.
+
+    A trace is whole when fragments 0 … `last` with `late` false are there. `items` are pairs of an index into
+    `resources` and an item's bytes exactly as the agent wrote them.
+    """
+
+    decision: Decision
+    fragment: int = 0
+    last: bool = True
+    """No further fragment of the decided part follows. Always true for a late one."""
+    late: bool = False
+    """Spans that arrived after the decision; `fragment` then is the offset of their Record."""
+    resources: list[msgspec.Raw] = []
+    items: list[tuple[int, msgspec.Raw]] = []
+
+
+class DeadLetter(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One Record of the `dlq` topic: bytes that could not be read, and where they stood."""
+
+    topic: str
+    partition: int
+    offset: int
+    index: int
+    """Place in the Record; -1: the Record as a whole."""
+    reason: str
+    raw: bytes
+
+
+_MAX_TEXT: Final = 1000
+_MAX_DEPTH: Final = 32
+_INT64: Final = 1 << 63
+_REPR_GUARD: Final = guard("the text form of an attribute value")
+
+
+def safe_text(value: object) -> str:
+    """The text form of a value that MessagePack cannot hold: its repr, cut to 1,000 characters; never raises."""
+    text = f"<{type(value).__name__}: it has no text form>"
+    with _REPR_GUARD:
+        text = repr(value)
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+_encoder: Final = msgspec.msgpack.Encoder(enc_hook=safe_text)
+_envelope: Final = msgspec.msgpack.Decoder(_Envelope)
+_head_envelope: Final = msgspec.msgpack.Decoder(_HeadEnvelope)
+_item_head: Final = msgspec.msgpack.Decoder(ItemHead)
+_span_head: Final = msgspec.msgpack.Decoder(SpanHead)
+_resource: Final = msgspec.msgpack.Decoder(Resource)
+_attributes: Final = msgspec.msgpack.Decoder(dict[str, Any])
+_events: Final = msgspec.msgpack.Decoder(list[SpanEvent])
+_links: Final = msgspec.msgpack.Decoder(list[SpanLink])
+_decisions: Final = msgspec.msgpack.Decoder(list[Decision])
+_kept: Final = msgspec.msgpack.Decoder(KeptFragment)
+_dead: Final = msgspec.msgpack.Decoder(DeadLetter)
+_READ_ERRORS: Final = (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError)
+
+
+def plain(value: object, depth: int = 0) -> Any:
+    """A copy of any value that surely encodes: the slow way, for what `encode_item` refused.
+
+    Integers beyond 64 bits become text, lone surrogates are escaped, keys become text, nesting below 32 levels (a cycle, that
+    is) becomes text, and whatever else MessagePack cannot hold its `safe_text`.
+    """
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if -_INT64 <= value < 2 * _INT64 else safe_text(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if depth >= _MAX_DEPTH:
+        return f"<{type(value).__name__}: nested too deep>"
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else safe_text(key): plain(part, depth + 1) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(part, depth + 1) for part in value]
+    try:
+        return msgspec.msgpack.decode(_encoder.encode(value))
+    except (*_READ_ERRORS, msgspec.EncodeError, OverflowError, TypeError, ValueError):
+        return safe_text(value)
+
+
+def encode_span(span: SpanData) -> bytes:
+    """One span item. The SDK's hot path encodes the same layout from a live span."""
+    return encode_item(
+        ItemKind.SPAN,
+        bytes.fromhex(span.trace_id),
+        bytes.fromhex(span.span_id),
+        None if span.parent_span_id is None else bytes.fromhex(span.parent_span_id),
+        span.flags,
+        SPAN_STATUS_CODES[span.status],
+        span.revision,
+        span.child_count,
+        span.inject_count,
+        span.inject_ordinal,
+        SPAN_TYPE_CODES[span.span_type],
+        span.start_ns,
+        span.duration_ns,
+        span.name,
+        span.randomness,
+        span.threshold,
+        span.attributes,
+        span.events,
+        span.links,
+        span.status_message,
+    )
+
+
+def encode_item(kind: int, *fields: object) -> bytes:
+    """An item of the `spans` topic: `fields` are those of `SpanHead` after `kind`, in order; trailing ones may be left out."""
+    return _encoder.encode((kind, *fields))
+
+
+def encode_resource(resource: Resource) -> bytes:
+    """The resource map that precedes the items of a Record."""
+    return _encoder.encode(resource)
+
+
+def encode_batch(resource: bytes, items: Sequence[bytes]) -> bytes:
+    """The value of a Record of `spans`: items that `encode_item` made, under one encoded resource."""
+    count = len(items)
+    return b"".join((_PREFIX, b"\x92", resource, b"\xdd", count.to_bytes(4, "big"), *items))
+
+
+def decode_batch(value: bytes | memoryview) -> ItemBatch:
+    """Read a Record of `spans`: heads and each item's bytes. Never raises: what cannot be read is in `bad`."""
+    view = memoryview(value)
+    try:
+        _check_version(view)
+        envelope = _envelope.decode(view[1:])
+    except (CodecError, *_READ_ERRORS) as error:
+        whole = BadItem(index=-1, raw=bytes(value), reason=str(error))
+        return ItemBatch(resource=b"\x80", heads=[], raws=[], indexes=(), bad=[whole], unknown=0)
+    resource = bytes(envelope.resource)
+    try:
+        heads = _head_envelope.decode(view[1:]).items
+    except _READ_ERRORS:
+        return _decode_one_by_one(resource, envelope.items)
+    for head in heads:
+        if head.kind not in _KNOWN_KINDS or _id_problem(head):
+            return _decode_one_by_one(resource, envelope.items)
+    raws = [bytes(raw) for raw in envelope.items]
+    return ItemBatch(resource=resource, heads=heads, raws=raws, indexes=range(len(raws)), bad=[], unknown=0)
+
+
+def _decode_one_by_one(resource: bytes, items: list[msgspec.Raw]) -> ItemBatch:
+    heads: list[ItemHead] = []
+    raws: list[bytes] = []
+    indexes: list[int] = []
+    bad: list[BadItem] = []
+    unknown = 0
+    for index, item in enumerate(items):
+        raw = bytes(item)
+        try:
+            kind = _kind_of(raw)
+            if kind not in _KNOWN_KINDS:
+                unknown += 1
+                continue
+            head = _item_head.decode(raw)
+            if problem := _id_problem(head):
+                raise CodecError(problem)
+        except (CodecError, *_READ_ERRORS) as error:
+            bad.append(BadItem(index=index, raw=raw, reason=str(error)))
+            continue
+        heads.append(head)
+        raws.append(raw)
+        indexes.append(index)
+    return ItemBatch(resource=resource, heads=heads, raws=raws, indexes=indexes, bad=bad, unknown=unknown)
+
+
+class _KindOnly(msgspec.Struct, array_like=True, gc=False):
+    kind: int
+
+
+_kind_only: Final = msgspec.msgpack.Decoder(_KindOnly)
+
+
+def _kind_of(raw: bytes) -> int:
+    return _kind_only.decode(raw).kind
+
+
+def _id_problem(head: ItemHead) -> str | None:
+    """What is wrong with the ids of an item, or None."""
+    trace_id, span_id, parent = head.trace_id, head.span_id, head.parent_span_id
+    if trace_id is None:
+        if head.kind not in _NO_TRACE_ID:
+            return f"an item of kind {head.kind} needs a trace id of 16 bytes at index 1, got nil"
+    elif len(trace_id) != 16:
+        return f"a trace id has 16 bytes, got {len(trace_id)} at index 1"
+    if span_id is None:
+        if head.kind not in _NO_SPAN_ID:
+            return f"an item of kind {head.kind} needs a span id of 8 bytes at index 2, got nil"
+    elif len(span_id) != 8:
+        return f"a span id has 8 bytes, got {len(span_id)} at index 2"
+    if parent is not None and len(parent) != 8:
+        return f"a parent span id has 8 bytes, got {len(parent)} at index 3"
+    return None
+
+
+def decode_head(raw: bytes | msgspec.Raw) -> SpanHead:
+    """A whole item with its large parts left as bytes (views on `raw`); raises CodecError."""
+    return _read(_span_head, raw, "item")
+
+
+def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
+    """The resource of a Record; raises CodecError."""
+    return _read(_resource, raw, "resource")
+
+
+def decode_span(raw: bytes | msgspec.Raw, resource: Resource | None = None) -> SpanData:
+    """A whole span item as people read it; raises CodecError, also for a code out of range or an item that has no span."""
+    head = decode_head(raw)
+    if problem := _id_problem(head):
+        raise CodecError(problem)
+    if head.trace_id is None or head.span_id is None:
+        msg = f"an item of kind {head.kind} is no span"
+        raise CodecError(msg)
+    if not (0 <= head.status < len(SPAN_STATUSES) and 0 <= head.span_type < len(SPAN_TYPES)):
+        msg = f"no such status or span type: status {head.status} at index 5, span type {head.span_type} at index 10"
+        raise CodecError(msg)
+    return SpanData(
+        trace_id=head.trace_id.hex(),
+        span_id=head.span_id.hex(),
+        parent_span_id=None if head.parent_span_id is None else head.parent_span_id.hex(),
+        name=head.name,
+        span_type=SPAN_TYPES[head.span_type],
+        status=SPAN_STATUSES[head.status],
+        status_message=head.status_message,
+        start_ns=head.start_ns,
+        duration_ns=head.duration_ns,
+        child_count=head.child_count,
+        inject_count=head.inject_count,
+        inject_ordinal=head.inject_ordinal,
+        flags=head.flags,
+        revision=head.revision,
+        randomness=head.randomness,
+        threshold=head.threshold,
+        attributes=_read(_attributes, head.attributes, "attributes"),
+        events=_read(_events, head.events, "events"),
+        links=_read(_links, head.links, "links"),
+        resource=resource or Resource(),
+    )
+
+
+def projection(keys: Iterable[str]) -> Callable[[bytes | msgspec.Raw], dict[str, Any]]:
+    """A decoder for just these attribute keys; msgspec skips all others in C.
+
+    The returned function takes the bytes of an attribute map and returns those of `keys` that it holds. Raises CodecError
+    where the bytes are no map.
+    """
+    wanted = sorted(set(keys))
+    if not wanted:
+        return lambda _: {}
+    fields = [(f"f{i}", Any, msgspec.field(default=msgspec.UNSET, name=key)) for i, key in enumerate(wanted)]
+    decoder = msgspec.msgpack.Decoder(msgspec.defstruct("Projection", fields, gc=False))
+    names = [(f"f{i}", key) for i, key in enumerate(wanted)]
+
+    def project(raw: bytes | msgspec.Raw) -> dict[str, Any]:
+        found = _read(decoder, raw, "attributes")
+        return {key: value for name, key in names if (value := getattr(found, name)) is not msgspec.UNSET}
+
+    return project
+
+
+def encode_kept(fragment: KeptFragment) -> bytes:
+    """The value of a Record of `sampled`."""
+    return _PREFIX + _encoder.encode(fragment)
+
+
+def decode_kept(value: bytes | memoryview) -> KeptFragment:
+    """Read a Record of `sampled`; raises CodecError."""
+    return _read_versioned(_kept, value, "sampled")
+
+
+def encode_decisions(decisions: Sequence[Decision]) -> bytes:
+    """The value of a Record of `decisions`: all those of one commit, or as many as fit."""
+    return _PREFIX + _encoder.encode(decisions)
+
+
+def decode_decisions(value: bytes | memoryview) -> list[Decision]:
+    """Read a Record of `decisions`; raises CodecError."""
+    return _read_versioned(_decisions, value, "decisions")
+
+
+def encode_dead_letter(letter: DeadLetter) -> bytes:
+    """The value of a Record of `dlq`."""
+    return _PREFIX + _encoder.encode(letter)
+
+
+def decode_dead_letter(value: bytes | memoryview) -> DeadLetter:
+    """Read a Record of `dlq`; raises CodecError."""
+    return _read_versioned(_dead, value, "dlq")
+
+
+def _check_version(view: memoryview) -> None:
+    if not view:
+        msg = "an empty value; expected a version byte and a MessagePack array"
+        raise CodecError(msg)
+    if view[0] != VERSION:
+        msg = f"format version {view[0]} is not known; this release reads version {VERSION}"
+        raise CodecError(msg)
+
+
+def _read_versioned(decoder: msgspec.msgpack.Decoder[T], value: bytes | memoryview, what: str) -> T:
+    view = memoryview(value)
+    _check_version(view)
+    return _read(decoder, view[1:], what)
+
+
+def _read(decoder: msgspec.msgpack.Decoder[T], raw: bytes | memoryview | msgspec.Raw, what: str) -> T:
+    try:
+        return decoder.decode(raw)
+    except _READ_ERRORS as error:
+        msg = f"cannot read {what}: {error}"
+        raise CodecError(msg) from error

@@ -1,0 +1,81 @@
+"""The errors of the project, and `guard()`: the one place in the tree that swallows an exception.
+
+Telemetry must never break its host. Whatever the SDK does inside someone's process runs under `guard()`, which logs the
+first error of each kind, counts every one, and goes on. With `PRELA_STRICT=1` (our own tests) it lets the error out.
+"""
+
+import logging
+import os
+from types import TracebackType
+from typing import Self
+
+from prela_stream import telemetry
+
+logger = logging.getLogger("prela_stream")
+
+
+class PrelaError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigurationError(PrelaError, ValueError):
+    """A setting, a file or an argument is wrong; the text says what was expected, what came and what to do."""
+
+
+class SpanEndedError(PrelaError):
+    """A span was changed after its end. Raised under `PRELA_STRICT=1`; counted and logged once otherwise."""
+
+
+class CodecError(PrelaError, ValueError):
+    """Bytes do not follow the wire format; the text names the format, the place and what was found."""
+
+
+class TransportError(PrelaError):
+    """The transport did not do what was asked, and nothing of it took effect. Trying again is safe."""
+
+
+class OutcomeUnknownError(TransportError):
+    """The transport was asked and did not answer: what was sent may or may not have been stored."""
+
+
+class FencedError(TransportError):
+    """Somebody else has taken this partition over; this writer can write nothing any more."""
+
+
+class UnknownTopicError(TransportError):
+    """The topic does not exist. Topics are made by `prela-stream topics create`, never by asking about them."""
+
+
+def strict() -> bool:
+    """Whether swallowed errors are let out: `PRELA_STRICT` is set to anything but an empty string or 0."""
+    return os.environ.get("PRELA_STRICT", "") not in ("", "0")
+
+
+class guard:  # noqa: N801 - used like the context managers of contextlib
+    """Keep an error of ours away from the application: log its first of a kind, count it, go on.
+
+    Use as `with guard("span.end"): …`; an instance holds no state and may be shared and re-entered. Exceptions that are not
+    `Exception` (cancellation, interrupts) always pass.
+    """
+
+    __slots__ = ("where",)
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> bool:
+        if error is None or not isinstance(error, Exception) or strict():
+            return False
+        name = type(error).__name__
+        if not telemetry.SWALLOWED.value(self.where, name):
+            logger.warning(
+                "prela_stream: %s failed and was skipped; the application is not affected. Further errors of this kind "
+                "are counted in prela_sdk_swallowed_errors_total and not logged.",
+                self.where,
+                exc_info=error,
+            )
+        telemetry.SWALLOWED.add(1, self.where, name)
+        return True

@@ -1,0 +1,209 @@
+"""A finished span in its two forms: `SpanHead`, what the wire holds with the large parts left as bytes, and `SpanData`.
+
+`SpanHead` is the layout of an item of the `spans` topic (docs/wire.md): its fields stand at fixed array indexes and are only
+ever appended to. `SpanData` is what people read: ids in hex, times as datetimes, attributes as a dict.
+"""
+
+import enum
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+
+class ItemKind(enum.IntEnum):
+    """What an item of the `spans` topic says. Readers skip and count kinds that they do not know."""
+
+    SPAN = 0
+    """A span ended (or, with status PENDING, is reported while open)."""
+    START = 1
+    """A span was started and will end; sent for roots and AGENT spans."""
+    HEARTBEAT = 2
+    """The process that holds this open span is alive."""
+    SUSPEND = 3
+    """This span waits for something outside, a person for instance: its trace must not be decided meanwhile."""
+    RESUME = 4
+    """The wait of SUSPEND is over."""
+    LOST = 5
+    """The process dropped spans of this trace (of some trace that it cannot name any more, if there is no id)."""
+    TICK = 6
+    """Nothing but the log's own time: a worker appends it to a silent partition. Has no trace id."""
+
+
+class SpanType(enum.StrEnum):
+    """What kind of work a span stands for."""
+
+    AGENT = "AGENT"
+    LLM = "LLM"
+    TOOL = "TOOL"
+    RETRIEVAL = "RETRIEVAL"
+    EMBEDDING = "EMBEDDING"
+    CUSTOM = "CUSTOM"
+
+
+class SpanStatus(enum.StrEnum):
+    """How a span stands or ended."""
+
+    PENDING = "PENDING"
+    SUCCESS = "SUCCESS"
+    ERROR = "ERROR"
+    CANCELLED = "CANCELLED"
+
+
+SPAN_TYPES: Final = tuple(SpanType)
+"""Wire code (the index) of each span type."""
+SPAN_STATUSES: Final = tuple(SpanStatus)
+"""Wire code (the index) of each status."""
+SPAN_TYPE_CODES: Final[Mapping[SpanType, int]] = {kind: code for code, kind in enumerate(SPAN_TYPES)}
+SPAN_STATUS_CODES: Final[Mapping[SpanStatus, int]] = {status: code for code, status in enumerate(SPAN_STATUSES)}
+
+PENDING, SUCCESS, ERROR, CANCELLED = range(4)
+"""Wire codes of the statuses, for code that compares heads."""
+
+COUNTED: Final = 1
+"""Flag: the parent's `child_count` includes this span."""
+AFTER_END: Final = 2
+"""Flag: started after its parent had ended, so no `child_count` includes it."""
+REMOTE_PARENT: Final = 4
+"""Flag: the parent lives in another process; its context came by propagation."""
+
+EMPTY_MAP: Final = msgspec.Raw(b"\x80")
+EMPTY_ARRAY: Final = msgspec.Raw(b"\x90")
+
+
+class ItemHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The first fields of an item of the `spans` topic: all that assembly needs. Decoding it skips the rest in C."""
+
+    kind: int
+    trace_id: bytes | None = None
+    """16 raw bytes; None for TICK, and for LOST when the process no longer knows which traces lost spans."""
+    span_id: bytes | None = None
+    """8 raw bytes; None for TICK and LOST."""
+    parent_span_id: bytes | None = None
+    flags: int = 0
+    """COUNTED | AFTER_END | REMOTE_PARENT."""
+    status: int = 0
+    """Index into SPAN_STATUSES."""
+    revision: int = 0
+    """Of several reports of one span the highest revision wins."""
+    child_count: int | None = None
+    """Local children started before this span ended; None where nobody counted (foreign spans)."""
+    inject_count: int | None = None
+    """Contexts of this span that were handed to other processes."""
+    inject_ordinal: int | None = None
+    """With REMOTE_PARENT: which inject of the parent (0, 1, …) this span comes from; None if the parent's process
+    does not count them: this span then is a local root."""
+
+
+class SpanHead(ItemHead, frozen=True, array_like=True, gc=False):
+    """A whole item of the `spans` topic with attributes, events and links left as the bytes they came in."""
+
+    span_type: int = 5
+    """Index into SPAN_TYPES."""
+    start_ns: int = 0
+    """Wall clock at the start, ns since the epoch. For SUSPEND, RESUME and HEARTBEAT: when it was said."""
+    duration_ns: int | None = None
+    """Monotonic duration in ns; None while the span is open."""
+    name: str = ""
+    randomness: int | None = None
+    """Explicit randomness (`ot=rv`), 56 bits; None: the last 56 bits of the trace id."""
+    threshold: int | None = None
+    """Head-sampling rejection threshold (`ot=th`), 56 bits; None: no head sampling happened."""
+    attributes: msgspec.Raw = EMPTY_MAP
+    events: msgspec.Raw = EMPTY_ARRAY
+    links: msgspec.Raw = EMPTY_ARRAY
+    status_message: str | None = None
+
+    @property
+    def end_ns(self) -> int | None:
+        """Start plus duration, ns since the epoch; None while the span is open."""
+        return None if self.duration_ns is None else self.start_ns + self.duration_ns
+
+
+class SpanEvent(msgspec.Struct, frozen=True, array_like=True):
+    """Something that happened at one moment of a span."""
+
+    name: str
+    time_ns: int
+    """ns since the epoch."""
+    attributes: dict[str, Any] = {}
+
+    @property
+    def timestamp(self) -> datetime:
+        """The moment as an aware datetime in UTC (microseconds)."""
+        return to_datetime(self.time_ns)
+
+
+class SpanLink(msgspec.Struct, frozen=True, array_like=True):
+    """A reference to a span of this or another trace that is related, but not the parent."""
+
+    trace_id: bytes
+    span_id: bytes
+    attributes: dict[str, Any] = {}
+
+
+class Resource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What all spans of one process share. On the wire it is a map with OpenTelemetry's resource attribute names."""
+
+    service_name: str = msgspec.field(default="", name="service.name")
+    sdk_version: str = msgspec.field(default="", name="telemetry.sdk.version")
+    host: str = msgspec.field(default="", name="host.name")
+    pid: int = msgspec.field(default=0, name="process.pid")
+    instance_id: str = msgspec.field(default="", name="service.instance.id")
+    """Random hex of this process's pipeline; tells a restarted process from its predecessor."""
+    heartbeat_ms: int = msgspec.field(default=0, name="prela.heartbeat_ms")
+    """Interval at which this process sends heartbeats for open spans, ms; 0: it sends none."""
+    attributes: dict[str, Any] = {}
+    """Further resource attributes that the user set."""
+
+
+class SpanData(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished span as people read it. Ids are lower-case hex of W3C length, times are ns since the epoch."""
+
+    trace_id: str
+    span_id: str
+    parent_span_id: str | None = None
+    name: str
+    span_type: SpanType = SpanType.CUSTOM
+    status: SpanStatus = SpanStatus.PENDING
+    status_message: str | None = None
+    start_ns: int
+    duration_ns: int | None = None
+    child_count: int | None = None
+    inject_count: int | None = None
+    inject_ordinal: int | None = None
+    flags: int = 0
+    revision: int = 0
+    randomness: int | None = None
+    threshold: int | None = None
+    attributes: dict[str, Any] = {}
+    events: list[SpanEvent] = []
+    links: list[SpanLink] = []
+    resource: Resource = Resource()
+
+    @property
+    def started_at(self) -> datetime:
+        """The start as an aware datetime in UTC (microseconds)."""
+        return to_datetime(self.start_ns)
+
+    @property
+    def end_ns(self) -> int | None:
+        """Start plus duration, ns since the epoch; None while the span is open."""
+        return None if self.duration_ns is None else self.start_ns + self.duration_ns
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """The end as an aware datetime in UTC (microseconds); None while the span is open."""
+        return None if self.end_ns is None else to_datetime(self.end_ns)
+
+    @property
+    def duration_ms(self) -> float | None:
+        """The duration in milliseconds; None while the span is open."""
+        return None if self.duration_ns is None else self.duration_ns / 1e6
+
+
+def to_datetime(time_ns: int) -> datetime:
+    """An aware UTC datetime of ns since the epoch, cut to microseconds."""
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)

@@ -1,0 +1,68 @@
+"""A whole trace as policies see it: heads, the attributes that were declared, the tree, and what assembly knows."""
+
+from functools import cached_property
+from typing import Any
+
+from prela_stream.model.decision import Trigger
+from prela_stream.model.ids import trace_randomness
+from prela_stream.model.span import ERROR, Resource, SpanHead
+from prela_stream.model.tree import SpanTree
+
+
+class Trace:
+    """One trace at its decision.
+
+    Args:
+        trace_id: 16 raw bytes.
+        heads: One a span, in order of arrival; duplicates are gone. Open spans have status PENDING.
+        attributes: One dict a span, in the same order: those attribute keys that the policies declared.
+        resources: One a span, in the same order; spans of one process share the object.
+        trigger: Why the trace is decided now.
+        complete: Whether every counted span is there.
+    """
+
+    def __init__(
+        self,
+        *,
+        trace_id: bytes,
+        heads: list[SpanHead],
+        attributes: list[dict[str, Any]],
+        resources: list[Resource],
+        trigger: Trigger,
+        complete: bool,
+    ) -> None:
+        self.trace_id = trace_id
+        self.heads = heads
+        self.attributes = attributes
+        self.resources = resources
+        self.trigger = trigger
+        self.complete = complete
+
+    @cached_property
+    def tree(self) -> SpanTree[SpanHead]:
+        """The spans as a tree."""
+        return SpanTree(self.heads)
+
+    @cached_property
+    def randomness(self) -> int:
+        """56 bits: the explicit randomness of the first span that has one, else the trace id's last 56 bits."""
+        for head in self.heads:
+            if head.randomness is not None:
+                return head.randomness
+        return trace_randomness(self.trace_id)
+
+    @cached_property
+    def head_thresholds(self) -> set[int]:
+        """The different head-sampling thresholds that the spans carry; 0 stands for a span that was not head-sampled."""
+        return {head.threshold or 0 for head in self.heads}
+
+    @cached_property
+    def errors(self) -> int:
+        """Spans that ended as ERROR."""
+        return sum(1 for head in self.heads if head.status == ERROR)
+
+    @cached_property
+    def duration_ns(self) -> int:
+        """From the first start to the last end (or the last start, where that is later), ns."""
+        start = min(head.start_ns for head in self.heads)
+        return max(head.start_ns + (head.duration_ns or 0) for head in self.heads) - start

@@ -1,0 +1,1 @@
+"""Which traces are kept: policies say with which probability and why, the evaluator decides. Pure."""

@@ -1,0 +1,220 @@
+"""The seam between the pipeline and what carries its Records.
+
+One contract suite (tests/contracts/transport.py) runs over every implementation, so that nothing above this module knows
+which one it is on. Partitions are chosen by the caller, never by the transport. Every Record is stamped by the log, not by who
+sent it: `Stored.timestamp_ms` is log-append time, and it never goes backwards within a partition.
+"""
+
+import enum
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+import msgspec
+
+from prela_stream.transport.options import CleanupPolicy
+
+
+class TopicPartition(msgspec.Struct, frozen=True, order=True):
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sent. A topic with compaction needs a key; there a value of None deletes what the key had."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """A Record as the log holds it."""
+
+    topic: str
+    partition: int
+    offset: int
+    """Position in the partition. Offsets grow; they may have gaps."""
+    timestamp_ms: int
+    """Log-append time, ms since the epoch; never less than that of an earlier offset of the partition."""
+    value: bytes | None
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class TopicSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A topic as it should be."""
+
+    name: str
+    partitions: int
+    cleanup: CleanupPolicy = "delete"
+    retention_ms: int | None = None
+    """None: forever."""
+    retention_bytes: int | None = None
+    """A partition's bytes; None: no bound."""
+    max_record_bytes: int = 1_000_000
+
+
+class Committed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a group has committed for a partition."""
+
+    offset: int
+    """Offset of the next Record to consume."""
+    metadata: str = ""
+    """At most 4,000 bytes of the committer's own."""
+
+
+class CommitOutcome(enum.Enum):
+    """What became of `Writer.commit`."""
+
+    COMMITTED = "committed"
+    """All of it is durable and visible."""
+    ABORTED = "aborted"
+    """None of it is or ever will be visible."""
+    UNKNOWN = "unknown"
+    """It may or may not land. A new writer settles it: what that one finds committed is what happened."""
+
+
+class Poll(msgspec.Struct, frozen=True, kw_only=True):
+    """What `Consumer.poll` found: changes of the assignment, which come first, and Records."""
+
+    assigned: tuple[TopicPartition, ...] = ()
+    """Newly ours. They stand paused, at the group's committed offset (or the beginning), until `resume`."""
+    revoked: tuple[TopicPartition, ...] = ()
+    """Not ours any more; no Record of them is in this or a later Poll. A partition may be revoked and assigned in one Poll."""
+    records: tuple[Stored, ...] = ()
+    """In offset order within each partition."""
+
+
+class _Closing(Protocol):
+    async def aclose(self) -> None:
+        """Give back everything held. Safe to call twice and under cancellation."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Producer(_Closing, Protocol):
+    """Appends Records outside any transaction. One task sends at a time; several producers may exist."""
+
+    async def send(self, to: TopicPartition, records: Sequence[Record]) -> int:
+        """Append `records` in this order, all or none, and return the offset of the last once they are durable.
+
+        Raises:
+            UnknownTopicError: there is no such topic or partition.
+            TransportError: nothing was appended; trying again is safe.
+            OutcomeUnknownError: they may have been appended; trying again may make duplicates.
+        """
+        ...
+
+
+class Consumer(_Closing, Protocol):
+    """Reads committed Records. One task polls; the other methods may be called between polls."""
+
+    async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:  # noqa: ASYNC109
+        """Wait up to `timeout` seconds for an assignment change or Records of partitions that are not paused.
+
+        At least one Record is returned however large it is. Polling is also what keeps this member in its group.
+        Records of an unfinished, aborted or fenced commit are never returned.
+        """
+        ...
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        """The partitions that are ours now, paused ones included."""
+        ...
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        """Return no Records of these until `resume`. The position stays."""
+        ...
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        """Undo `pause`, or begin with newly assigned partitions."""
+        ...
+
+    async def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Read from `offset` on. An offset before the first kept Record stands for that one."""
+        ...
+
+    async def position(self, partition: TopicPartition) -> int:
+        """Offset of the next Record that `poll` will return of this partition, or a smaller one in a gap before it."""
+        ...
+
+    async def committed(self, partition: TopicPartition) -> Committed | None:
+        """What this consumer's group has committed; None if nothing was, or for a consumer without a group."""
+        ...
+
+    async def commit(self, offsets: dict[TopicPartition, Committed]) -> None:
+        """Commit offsets of partitions that are ours.
+
+        Raises FencedError if one of them belongs to another member by now; then none of them is committed.
+        """
+        ...
+
+    async def beginning_offset(self, partition: TopicPartition) -> int:
+        """Offset of the first Record that is still kept, or the end if there is none."""
+        ...
+
+    async def end_offset(self, partition: TopicPartition) -> int:
+        """The offset that the next committed Record will have at the earliest: everything readable lies below."""
+        ...
+
+    async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
+        """Offset of the first Record with log-append time >= `timestamp_ms`, or the end."""
+        ...
+
+
+class Writer(_Closing, Protocol):
+    """Writes Records and a consumed offset atomically, as the only one allowed to for its group and partition."""
+
+    @property
+    def committed(self) -> Committed | None:
+        """What the group had committed when this writer opened; final, for whoever might have changed it is fenced."""
+        ...
+
+    async def commit(
+        self, records: Sequence[tuple[TopicPartition, Record]], offset: int, metadata: str = ""
+    ) -> CommitOutcome:
+        """Write all `records` and commit `offset` with `metadata`, or nothing.
+
+        After anything but COMMITTED this writer is dead and raises FencedError from then on: open a new one.
+
+        Raises:
+            FencedError: another writer has been opened for this partition; nothing was written.
+        """
+        ...
+
+
+class Transport(_Closing, Protocol):
+    """Where everything else of a transport comes from. Opening one connects to nothing."""
+
+    async def producer(self) -> Producer:
+        """A producer of its own."""
+        ...
+
+    async def consumer(self, topics: Sequence[str], *, group: str | None = None) -> Consumer:
+        """A consumer of all partitions of `topics`, or with `group` of this member's share of them.
+
+        Without a group every partition is in the first Poll's `assigned` and stays ours. Raises UnknownTopicError.
+        """
+        ...
+
+    async def writer(self, group: str, source: TopicPartition) -> Writer:
+        """Take `source` over for `group`: fence whoever had it, settle that one's unfinished commit, return a writer.
+
+        Raises UnknownTopicError.
+        """
+        ...
+
+    async def topics(self) -> dict[str, TopicSpec]:
+        """Every topic there is, as it is. Never creates one."""
+        ...
+
+    async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
+        """Create those that are missing and return their names. One that exists is left as it is."""
+        ...
