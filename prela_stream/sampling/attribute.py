@@ -1,0 +1,129 @@
+"""The `attribute` policy: what stands in an attribute of a span, or of the process that the span comes from."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from prela_stream.model.semconv import read
+from prela_stream.model.span import Resource, SpanType
+from prela_stream.model.trace import Trace
+from prela_stream.sampling.conditions import Match, Text, shorten, spans_of, spellings
+
+_SEARCHED: Final = 65_536
+"""Characters of a value that a regex looks at: a value can be a whole prompt."""
+_RESOURCE_FIELDS: Final[Mapping[str, str]] = {
+    field.encode_name: field.name for field in msgspec.structs.fields(Resource) if field.name != "attributes"
+}
+
+
+class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
+    """Matches where the attribute `key` passes one test: on any span (of `span_type`), or on any span's resource.
+
+    A test looks at each element of a list. Names are read under all their spellings. An attribute that is missing
+    passes no test but `exists = false`, which matches where no span has it.
+    """
+
+    key: Text
+    on: Literal["span", "resource"] = "span"
+    span_type: SpanType | None = None
+    equals: str | bool | int | float | None = None
+    one_of: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] | None = None
+    regex: str | None = None
+    """Found anywhere in a string, as `re.search` does."""
+    min: float | None = None
+    """A number, and at least this."""
+    max: float | None = None
+    """A number, and at most this."""
+    exists: bool | None = None
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """All spellings of its key; nothing where it looks at resources, which are always decoded."""
+        return spellings(self.key) if self.on == "span" else frozenset()
+
+    def match(self, trace: Trace) -> str | None:
+        """The key, the value that passed and the test."""
+        values = self._values(trace)
+        if self.exists is False:
+            return None if any(True for _ in values) else f"attribute: {self.key} is nowhere"
+        for name, value in values:
+            if test := self._passes(value):
+                return f"attribute: {self.key} {test} ({name})"
+        return None
+
+    def _values(self, trace: Trace) -> Iterator[tuple[str, Any]]:
+        """Where each value stands, and the value; lists element by element unless only existence is asked for."""
+        for index, head in spans_of(trace, self.span_type):
+            if self.on == "resource":
+                where, value = "resource", resource_value(trace.resources[index], self.key)
+            else:
+                where, value = f"span: {shorten(head.name)}", read(trace.attributes[index], self.key)
+            if isinstance(value, list | tuple) and self.exists is None:
+                yield from ((where, part) for part in value)
+            elif value is not None:
+                yield where, value
+
+    def _passes(self, value: Any) -> str | None:
+        """The test that `value` passed, in words."""
+        if self.exists:
+            return "exists"
+        if self.equals is not None:
+            return f"= {shorten(value)}" if _same(value, self.equals) else None
+        if self.one_of is not None:
+            return f"= {shorten(value)}" if isinstance(value, str) and value in self.one_of else None
+        if self.regex is not None:
+            found = _compiled(self.regex).search(value, 0, _SEARCHED) if isinstance(value, str) else None
+            return f"matches {self.regex} with {shorten(found.group())}" if found else None
+        return self._in_range(value)
+
+    def _in_range(self, value: Any) -> str | None:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        limits = [(">=", self.min), ("<=", self.max)]
+        if (
+            math.isnan(value)
+            or (self.min is not None and value < self.min)
+            or (self.max is not None and value > self.max)
+        ):
+            return None
+        words = " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
+        return f"= {shorten(value)}, which is {words}"
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Not exactly one test, a regex that does not compile, an empty range."""
+        tests = {"equals": self.equals, "one_of": self.one_of, "regex": self.regex, "exists": self.exists}
+        given = [name for name, value in tests.items() if value is not None]
+        if self.min is not None or self.max is not None:
+            given.append("min/max")
+        if len(given) != 1:
+            got = "none" if not given else " and ".join(given)
+            yield "", f"expected exactly one test of equals, one_of, regex, min/max, exists; got {got}"
+        if self.min is not None and self.max is not None and self.max < self.min:
+            yield "max", f"expected at least min ({self.min:g}), got {self.max:g}"
+        if self.regex is not None:
+            try:
+                _compiled(self.regex)
+            except (re.error, RecursionError, OverflowError) as error:
+                yield "regex", f"expected a regular expression, got {self.regex!r}: {error}"
+
+
+def _same(value: Any, wanted: str | float) -> bool:
+    """Equality without Python's `True == 1`."""
+    return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
+
+
+def resource_value(resource: Resource, key: str) -> Any:
+    """The resource attribute `key` under any spelling, its own fields included; None where there is none or it is empty."""
+    value = read(resource.attributes, key)
+    if value is None and key in _RESOURCE_FIELDS:
+        value = getattr(resource, _RESOURCE_FIELDS[key]) or None
+    return value

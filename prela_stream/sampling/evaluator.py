@@ -1,0 +1,104 @@
+"""The one place that decides: policies say with which probability, the evaluator draws once and weighs with the same number."""
+
+import msgspec
+
+from prela_stream.model.decision import probability_of, threshold_of, weight_of
+from prela_stream.model.ids import RANDOMNESS_RANGE
+from prela_stream.model.trace import Trace
+from prela_stream.sampling.conditions import percent
+from prela_stream.sampling.drop import Drop
+from prela_stream.sampling.policy import Policy, Verdict, Vote
+from prela_stream.sampling.policyset import Mode, PolicySet
+
+NO_POLICY = "(none)"
+"""Stands for a policy in mode `any` where none matched."""
+DEFAULT_POLICY = "(default)"
+"""Stands for a policy in mode `first_match` where none matched."""
+
+
+class Evaluator:
+    """Decides traces with one policy set. Has no state: the same trace always gives the same verdict."""
+
+    def __init__(self, policy_set: PolicySet) -> None:
+        self.policy_set = policy_set
+        self.reads: frozenset[str] = frozenset().union(*(policy.reads for policy in policy_set.policies))
+        """Attribute keys that any policy needs; all others need not be decoded."""
+        self._drops = [policy for policy in policy_set.policies if isinstance(policy, Drop)]
+        self._keeps = [policy for policy in policy_set.policies if not isinstance(policy, Drop)]
+
+    def decide(self, trace: Trace) -> Verdict:
+        """Whether `trace` is kept, with which probability traces like it are, and why.
+
+        The threshold is rounded first; then it is tested and weighed. A trace that was head-sampled is kept with the
+        smaller of both probabilities, which is the higher of both thresholds.
+        """
+        first_match = self.policy_set.mode is Mode.FIRST_MATCH
+        name, vote = self._first_match(trace) if first_match else self._any(trace)
+        threshold, reason = threshold_of(vote.probability), vote.reason
+        head, biased = head_threshold(trace)
+        if threshold < head:
+            threshold = head
+            reason = f"{reason}; head-sampled at {percent(probability_of(head))}"
+        kept = trace.randomness >= threshold
+        return Verdict(
+            kept=kept,
+            threshold=threshold,
+            probability=probability_of(threshold),
+            weight=weight_of(threshold) if kept else 0.0,
+            policy=name,
+            reason=reason,
+            weight_biased=biased,
+        )
+
+    def _any(self, trace: Trace) -> tuple[str, Vote]:
+        """Drops first; then the highest probability, the first of equals."""
+        cap: tuple[str, Vote] | None = None
+        for drop in self._drops:
+            vote = drop.vote(trace)
+            if vote.matched and (cap is None or vote.probability < cap[1].probability):
+                cap = drop.name, vote
+                if vote.probability == 0.0:
+                    return cap
+        best: tuple[str, Vote] = NO_POLICY, Vote(matched=False, probability=0.0, reason="no policy matched")
+        for policy in self._keeps:
+            vote = policy.vote(trace)
+            if vote.matched and (not best[1].matched or vote.probability > best[1].probability):
+                best = policy.name, vote
+                if vote.probability == 1.0:
+                    break
+        if cap is None or best[1].probability <= cap[1].probability:
+            return best
+        name, vote = cap
+        return name, msgspec.structs.replace(
+            vote, reason=f"{vote.reason}; otherwise kept by {best[0]}: {best[1].reason}"
+        )
+
+    def _first_match(self, trace: Trace) -> tuple[str, Vote]:
+        """The first policy that matches, else the file's default."""
+        for policy in self.policy_set.policies:
+            vote = policy.vote(trace)
+            if vote.matched:
+                return policy.name, vote
+        default = self.policy_set.default
+        reason = f"no policy matched; the default keeps {percent(default)}"
+        return DEFAULT_POLICY, Vote(matched=True, probability=default, reason=reason)
+
+
+def head_threshold(trace: Trace) -> tuple[int, bool]:
+    """The head-sampling threshold of a trace (0: none), and whether the weight that comes of it is only an estimate.
+
+    Where spans disagree, the smallest threshold that any of them carries counts: with consistent samplers the trace was
+    visible at all from there on. A threshold above the trace's own randomness cannot have let it through; it is ignored,
+    as OpenTelemetry's Collector does.
+    """
+    found = trace.head_thresholds
+    carried = [threshold for threshold in found if 0 < threshold < RANDOMNESS_RANGE]
+    if not carried:
+        return 0, False
+    smallest = min(carried)
+    if smallest > trace.randomness:
+        return 0, True
+    return smallest, len(found) > 1
+
+
+__all__ = ["DEFAULT_POLICY", "NO_POLICY", "Evaluator", "Policy", "head_threshold"]

@@ -1,0 +1,37 @@
+"""The `latency` policy: how long a trace took."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import msgspec
+
+from prela_stream.model.trace import Trace
+from prela_stream.sampling.conditions import Match, duration
+
+Milliseconds = Annotated[float, msgspec.Meta(ge=0.0)]
+
+
+class Latency(Match, frozen=True, kw_only=True, tag="latency"):
+    """Matches traces that took at least `min_ms` and, where it is given, less than `max_ms`.
+
+    From the first start to the last end: a wait for a person counts as time too.
+    """
+
+    min_ms: Milliseconds
+    max_ms: Milliseconds | None = None
+
+    def match(self, trace: Trace) -> str | None:
+        """The duration beside the limits that it keeps."""
+        took = trace.duration_ns / 1e6
+        if took < self.min_ms:
+            return None
+        if self.max_ms is None:
+            return f"latency: {duration(took)} >= {duration(self.min_ms)}"
+        if took >= self.max_ms:
+            return None
+        return f"latency: {duration(took)} >= {duration(self.min_ms)} and < {duration(self.max_ms)}"
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """A range that holds nothing."""
+        if self.max_ms is not None and self.max_ms <= self.min_ms:
+            yield "max_ms", f"expected more than min_ms ({self.min_ms:g}), got {self.max_ms:g}"

@@ -1,0 +1,104 @@
+"""A policy set: the policies that decide together, how they do, and the version that every decision names.
+
+The format of policy files, and what runs without one, is written down in docs/policies.md.
+"""
+
+import enum
+from collections.abc import Sequence
+from functools import cache
+from hashlib import blake2b
+from typing import Any, Final
+
+import msgspec
+
+from prela_stream.sampling.policy import Policy
+from prela_stream.sampling.policyfile import read_policy_file
+
+
+class Mode(enum.StrEnum):
+    """How the votes of a policy set become one probability."""
+
+    ANY = "any"
+    """OpenTelemetry's: drop policies first and final, then the highest probability."""
+    FIRST_MATCH = "first_match"
+    """Refinery's: in order, the first policy that matches."""
+
+
+class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
+    """Policies in order, and how they are put together."""
+
+    mode: Mode = Mode.ANY
+    default: float = 1.0
+    """Mode `first_match`: the probability where no policy matches."""
+    policies: Sequence[Policy]
+    version: str
+    """16 hex digits over what the set says; comments, spacing and defaults that are written out do not change it."""
+    source: str
+    """Where it came from, for people."""
+
+
+def policy_set(policies: Sequence[Policy], *, mode: Mode = Mode.ANY, default: float = 1.0, source: str) -> PolicySet:
+    """A policy set of policies that were made in code."""
+    said = [mode, default if mode is Mode.FIRST_MATCH else None, *(_said(policy) for policy in policies)]
+    version = blake2b(msgspec.json.encode(said, order="sorted"), digest_size=8).hexdigest()
+    return PolicySet(mode=mode, default=default, policies=tuple(policies), version=version, source=source)
+
+
+def load_policies(text: str, *, source: str) -> PolicySet:
+    """The policy set that a policy file says.
+
+    Args:
+        text: The TOML text of the file.
+        source: Its path, for error texts.
+
+    Raises:
+        ConfigurationError: With every mistake in the file, each with its path.
+    """
+    found = read_policy_file(text, source)
+    return policy_set(found.policies, mode=Mode(found.mode), default=found.default, source=source)
+
+
+def _said(policy: Any) -> Any:
+    """The settings of a policy that are not defaults; of one that is no Struct its class and name, all that is known."""
+    if not isinstance(policy, msgspec.Struct):
+        return [f"{type(policy).__module__}.{type(policy).__qualname__}", policy.name]
+    settings = {field.name: (field, getattr(policy, field.name)) for field in msgspec.structs.fields(policy)}
+    said = {
+        name: [_said(part) for part in value] if name == "policies" else value
+        for name, (field, value) in settings.items()
+        if value != field.default
+    }
+    return [str(policy.__struct_config__.tag), said]
+
+
+DEFAULT_TEXT: Final = """\
+# What runs where no policy file is set.
+mode = "any"
+
+[[policy]]              # every trace in which something failed, or whose process died
+name = "errors"
+type = "status"
+statuses = ["ERROR"]
+
+[[policy]]              # every trace that kept someone waiting
+name = "slow"
+type = "latency"
+min_ms = 30_000
+
+[[policy]]              # half of those in which something was cancelled
+name = "cancelled"
+type = "status"
+statuses = ["CANCELLED"]
+probability = 0.5
+
+[[policy]]              # a tenth of all others, to know what is normal
+name = "rest"
+type = "probabilistic"
+probability = 0.1
+"""
+
+
+@cache
+def default_policies() -> PolicySet:
+    """What runs where no policy file is set."""
+    return load_policies(DEFAULT_TEXT, source="the built-in policies")

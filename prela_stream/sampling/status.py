@@ -1,0 +1,34 @@
+"""The `status` policy: how spans ended."""
+
+from typing import Annotated
+
+import msgspec
+
+from prela_stream.model.decision import Trigger
+from prela_stream.model.span import PENDING, SPAN_STATUS_CODES, SpanStatus, SpanType
+from prela_stream.model.trace import Trace
+from prela_stream.sampling.conditions import Match, count, shorten, spans_of
+
+
+class Status(Match, frozen=True, kw_only=True, tag="status"):
+    """Matches where any span has one of these statuses.
+
+    A trace whose process died has open spans that will never end. It counts as an error, so it matches ERROR too.
+    """
+
+    statuses: Annotated[tuple[SpanStatus, ...], msgspec.Meta(min_length=1)] = (SpanStatus.ERROR,)
+    span_type: SpanType | None = None
+
+    def match(self, trace: Trace) -> str | None:
+        """How many spans, with which of the statuses, and the first one's name."""
+        codes = {SPAN_STATUS_CODES[status] for status in self.statuses}
+        found = [head for _, head in spans_of(trace, self.span_type) if head.status in codes]
+        if found:
+            names = " or ".join(dict.fromkeys(self.statuses))
+            return f"status: {count(len(found), 'span')} with {names} (first: {shorten(found[0].name)})"
+        if trace.trigger == Trigger.LOST and SpanStatus.ERROR in self.statuses:
+            open_spans = [head for _, head in spans_of(trace, self.span_type) if head.status == PENDING]
+            if open_spans:
+                name = shorten(open_spans[0].name)
+                return f"status: its process died with {count(len(open_spans), 'span')} open (first: {name})"
+        return None
