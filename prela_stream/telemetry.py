@@ -82,3 +82,15 @@ SWALLOWED = Counter(
 ENDED_SPAN_CHANGES = Counter(
     "sdk_ended_span_changes", "calls", "Changes to a span after its end; they have no effect.", ("method",)
 )
+WORKER_ITEMS = Counter("worker_items", "items", "Items of the spans topic that workers consumed.")
+WORKER_DECISIONS = Counter(
+    "worker_decisions", "traces", "Traces decided, by verdict and by why they were decided then.", ("verdict", "trigger")
+)
+WORKER_COMMITS = Counter("worker_commits", "commits", "Commits of partitions by outcome.", ("outcome",))
+WORKER_POISON = Counter("worker_poison", "items", "Items that could not be read and went to the dlq topic.")
+SINK_BATCHES = Counter("sink_batches", "batches", "Batches that a sink has made durable.", ("topic",))
+SINK_RECORDS = Counter("sink_records", "records", "Records that a sink has made durable.", ("topic",))
+SINK_BAD_RECORDS = Counter(
+    "sink_bad_records", "records", "Records that a sink could not read and skipped; the first is logged.", ("topic",)
+)
+SINK_BAD_ITEMS = Counter("sink_bad_items", "spans", "Spans within readable Records that a sink could not read and skipped.")

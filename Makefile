@@ -1,0 +1,46 @@
+# Two commands on a fresh machine: `make demo` (needs Python and pip alone) and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test quick lint bench lock clean
+
+demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
+	$(BIN)/prela-stream demo
+
+test: $(VENV)/.dev lint        ## every check: lint, types, layers, tests, coverage
+	$(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered
+
+quick: $(VENV)/.dev            ## the tests that take no more than a few seconds each
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.bench          ## every benchmark, beside its peers; prints JSON
+	$(BIN)/python bench/run.py
+
+lock: $(VENV)/.dev             ## renew the pinned versions that development uses
+	$(BIN)/python -m pip install -q uv
+	$(BIN)/uv pip compile -q --universal --no-annotate --no-header --all-extras --group test -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile -q --universal --no-annotate --no-header --all-extras --group test --group bench -o requirements-bench.lock pyproject.toml
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml requirements.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock -e .
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: pyproject.toml requirements-bench.lock | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-bench.lock -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .prela .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,120 @@
+"""What a partition has decided and not yet committed: Records of `sampled`, `decisions` and `dlq`, cut to size."""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from prela_stream.codec import (
+    DECISIONS_FORMAT,
+    DLQ_FORMAT,
+    FORMAT_HEADER,
+    SAMPLED_FORMAT,
+    DeadLetter,
+    KeptFragment,
+    encode_dead_letter,
+    encode_decisions,
+    encode_kept,
+)
+from prela_stream.model.decision import Decision
+from prela_stream.model.ids import partition_of
+from prela_stream.transport.base import Record, TopicPartition
+from prela_stream.transport.options import TopicOptions
+
+_HEADROOM = 4_096
+"""Bytes of a Record kept for what stands around the items: the decision, keys, headers."""
+_DECISION_BYTES = 400
+"""About what one encoded decision takes; only paces commits."""
+
+
+class Outputs:
+    """Collects what the next commit of one partition writes. Pure; not shared between partitions.
+
+    Args:
+        source: The partition whose traces are decided.
+        topics: Names, partition counts and the size limit of the topics.
+    """
+
+    def __init__(self, source: TopicPartition, topics: TopicOptions) -> None:
+        self._source = source
+        self._topics = topics
+        self._limit = topics.max_record_bytes - _HEADROOM
+        self._records: list[tuple[TopicPartition, Record]] = []
+        self._decisions: list[Decision] = []
+        self.bytes = 0
+        """About how much the next commit writes."""
+
+    def decide(self, decision: Decision) -> None:
+        """Record a decision, kept or dropped."""
+        self._decisions.append(decision)
+        self.bytes += _DECISION_BYTES
+
+    def keep(self, decision: Decision, raws: Sequence[bytes], resources: Sequence[bytes]) -> None:
+        """Forward a kept trace, in as many fragments as it needs. `raws[i]` came under `resources[i]`."""
+        parts = list(self._cut(raws, resources))
+        for number, (part_raws, part_resources) in enumerate(parts):
+            last = number == len(parts) - 1
+            self._forward(decision, part_raws, part_resources, fragment=number, last=last, late=False)
+
+    def keep_late(self, decision: Decision, raws: Sequence[bytes], resource: bytes, offset: int) -> None:
+        """Forward spans of a kept trace that came after its decision, in the Record at `offset`."""
+        self._forward(decision, raws, [resource] * len(raws), fragment=offset, last=True, late=True)
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Put aside what could not be read. Bytes beyond a Record's limit are cut; the reason says so."""
+        if len(letter.raw) > self._limit:
+            reason = f"{letter.reason} (only the first {self._limit} of {len(letter.raw)} bytes are here)"
+            letter = msgspec.structs.replace(letter, raw=letter.raw[: self._limit], reason=reason)
+        self._add(TopicPartition(self._topics.dlq, 0), encode_dead_letter(letter), DLQ_FORMAT, key=None)
+
+    def take(self) -> list[tuple[TopicPartition, Record]]:
+        """Everything collected, as the Records of one commit; this object is empty afterwards."""
+        where = TopicPartition(self._topics.decisions, self._source.partition)
+        step = max(1, self._limit // (4 * _DECISION_BYTES))
+        for start in range(0, len(self._decisions), step):
+            value = encode_decisions(self._decisions[start : start + step])
+            self._add(where, value, DECISIONS_FORMAT, key=None)
+        records, self._records, self._decisions, self.bytes = self._records, [], [], 0
+        return records
+
+    def _forward(
+        self,
+        decision: Decision,
+        raws: Sequence[bytes],
+        resources: Sequence[bytes],
+        *,
+        fragment: int,
+        last: bool,
+        late: bool,
+    ) -> None:
+        places: dict[bytes, int] = {}
+        items = [(places.setdefault(resource, len(places)), msgspec.Raw(raw)) for raw, resource in zip(raws, resources, strict=True)]
+        value = encode_kept(
+            KeptFragment(
+                decision=decision,
+                fragment=fragment,
+                last=last,
+                late=late,
+                resources=[msgspec.Raw(resource) for resource in places],
+                items=items,
+            )
+        )
+        to = TopicPartition(self._topics.sampled, partition_of(decision.trace_id, self._topics.sampled_partitions))
+        self._add(to, value, SAMPLED_FORMAT, key=decision.trace_id)
+
+    def _cut(self, raws: Sequence[bytes], resources: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
+        start, size = 0, 0
+        seen: set[bytes] = set()
+        for index, (raw, resource) in enumerate(zip(raws, resources, strict=True)):
+            cost = len(raw) + 8 + (0 if resource in seen else len(resource))
+            if size and size + cost > self._limit:
+                yield raws[start:index], resources[start:index]
+                start, size = index, 0
+                seen = set()
+                cost = len(raw) + 8 + len(resource)
+            seen.add(resource)
+            size += cost
+        yield raws[start:], resources[start:]
+
+    def _add(self, to: TopicPartition, value: bytes, form: bytes, *, key: bytes | None) -> None:
+        self._records.append((to, Record(value=value, key=key, headers=((FORMAT_HEADER, form),))))
+        self.bytes += len(value)

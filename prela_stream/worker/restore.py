@@ -1,0 +1,83 @@
+"""Takes a partition over where its last worker stopped: reads its decisions back, sets the clock back, replays from L."""
+
+from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec import decode_decisions
+from prela_stream.errors import PrelaError
+from prela_stream.sampling.evaluator import Evaluator
+from prela_stream.transport.base import Committed, Consumer, TopicPartition, Transport
+from prela_stream.transport.options import TopicOptions
+from prela_stream.worker.checkpoint import Checkpoint, read_checkpoint
+from prela_stream.worker.options import WorkerOptions
+from prela_stream.worker.partition import PartitionState
+
+CLOCK_SLACK_MS = 60_000
+"""The decisions' log may be stamped by another machine than the spans': read this much further back."""
+
+
+class TruncatedLogError(PrelaError):
+    """Records that undecided traces need have been deleted by the topic's retention."""
+
+
+async def restore(
+    transport: Transport,
+    source: TopicPartition,
+    *,
+    committed: Committed | None,
+    topics: TopicOptions,
+    assembly: AssemblyOptions,
+    evaluator: Evaluator,
+    options: WorkerOptions,
+) -> PartitionState:
+    """The state of `source` at its last commit, ready to be fed from `state.position` on.
+
+    Call it after the partition's writer was opened: only then is what it reads final.
+
+    Raises:
+        CheckpointError: what was committed is no checkpoint that fits.
+        TruncatedLogError: the log no longer holds what it starts from.
+    """
+    async with await transport.consumer([source.topic]) as log:
+        await log.poll(timeout=0)  # the assignment of a consumer without a group comes with its first poll
+        beginning = await log.beginning_offset(source)
+    state = PartitionState(source, topics=topics, assembly=assembly, evaluator=evaluator, options=options, start=beginning)
+    if committed is None:
+        return state
+    where = f"{source.topic}[{source.partition}]"
+    checkpoint = read_checkpoint(committed.metadata, partitions=topics.partitions, where=where)
+    if beginning > committed.offset and checkpoint.position > committed.offset and not options.accept_truncation:
+        msg = (
+            f"{where}: undecided traces need the log from offset {committed.offset} on, but it begins at {beginning}: the topic's "
+            "retention is shorter than traces stay open. Make it longer; to go on without those Records set "
+            "worker.accept_truncation = true"
+        )
+        raise TruncatedLogError(msg)
+    state.resume_at(max(committed.offset, beginning), checkpoint)
+    await _read_decisions_back(transport, state, source, topics, checkpoint, assembly)
+    return state
+
+
+async def _read_decisions_back(
+    transport: Transport,
+    state: PartitionState,
+    source: TopicPartition,
+    topics: TopicOptions,
+    checkpoint: Checkpoint,
+    assembly: AssemblyOptions,
+) -> None:
+    since = checkpoint.clock_before_ms - 2 * assembly.late_window_ms - CLOCK_SLACK_MS
+    where = TopicPartition(topics.decisions, source.partition)
+    async with await transport.consumer([topics.decisions]) as log:
+        await log.poll(timeout=0)
+        end = await log.end_offset(where)
+        await log.seek(where, await log.offset_at(where, since))
+        log.resume(where)
+        while await log.position(where) < end:
+            await _load(log, state, where)
+
+
+async def _load(log: Consumer, state: PartitionState, where: TopicPartition) -> None:
+    poll = await log.poll(max_bytes=16 << 20)
+    for record in poll.records:
+        if record.partition == where.partition and record.value is not None:
+            for decision in decode_decisions(record.value):
+                state.load(decision)

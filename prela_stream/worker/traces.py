@@ -1,0 +1,132 @@
+"""Reads an undecided trace's bytes for the policies, and sums it up for its decision."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from prela_stream.assembly.buffer import Undecided
+from prela_stream.codec import BadItem, decode_head, decode_resource, projection
+from prela_stream.errors import CodecError
+from prela_stream.model import semconv
+from prela_stream.model.decision import TraceSummary
+from prela_stream.model.span import Resource, SpanHead
+from prela_stream.model.trace import Trace
+
+SUMMARY_KEYS = frozenset(
+    spelling
+    for key in (semconv.USAGE_INPUT_TOKENS, semconv.USAGE_OUTPUT_TOKENS, semconv.COST_USD)
+    for spelling in semconv.READ_KEYS(key)
+)
+"""Attributes that every summary needs, whatever the policies read."""
+
+
+class ReadTrace(msgspec.Struct, frozen=True, kw_only=True):
+    """A trace read from its bytes; `raws` and `resources` are those of its readable spans, in the order of its heads."""
+
+    trace: Trace | None
+    """None if no span could be read."""
+    raws: Sequence[bytes]
+    resources: Sequence[bytes]
+    poison: Sequence[BadItem]
+
+
+class TraceReader:
+    """Decodes heads and just the declared attributes; remembers resources by their bytes, for they repeat.
+
+    Args:
+        reads: Attribute keys that the policies declared.
+    """
+
+    _MOST_RESOURCES = 10_000
+
+    def __init__(self, reads: Iterable[str]) -> None:
+        self._project = projection({*reads, *SUMMARY_KEYS})
+        self._resources: dict[bytes, Resource] = {}
+
+    def read(self, undecided: Undecided) -> ReadTrace:
+        """The trace as policies see it. Spans whose bytes turn out to be unreadable are left out and returned as poison."""
+        try:
+            heads = [decode_head(raw) for raw in undecided.raws]
+            attributes = [self._project(head.attributes) for head in heads]
+            raws: Sequence[bytes] = undecided.raws
+            sources: Sequence[bytes] = undecided.resources
+            poison: list[BadItem] = []
+        except CodecError:
+            heads, attributes, raws, sources, poison = self._read_one_by_one(undecided)
+        if not heads:
+            return ReadTrace(trace=None, raws=raws, resources=sources, poison=poison)
+        trace = Trace(
+            trace_id=undecided.trace_id,
+            heads=heads,
+            attributes=attributes,
+            resources=[self._resource(source) for source in sources],
+            trigger=undecided.trigger,
+            complete=undecided.complete,
+        )
+        return ReadTrace(trace=trace, raws=raws, resources=sources, poison=poison)
+
+    def _read_one_by_one(
+        self, undecided: Undecided
+    ) -> tuple[list[SpanHead], list[dict[str, Any]], list[bytes], list[bytes], list[BadItem]]:
+        heads: list[SpanHead] = []
+        attributes: list[dict[str, Any]] = []
+        raws: list[bytes] = []
+        sources: list[bytes] = []
+        poison: list[BadItem] = []
+        for raw, source in zip(undecided.raws, undecided.resources, strict=True):
+            try:
+                head = decode_head(raw)
+                found = self._project(head.attributes)
+            except CodecError as error:
+                poison.append(BadItem(index=-1, raw=raw, reason=str(error)))
+                continue
+            heads.append(head)
+            attributes.append(found)
+            raws.append(raw)
+            sources.append(source)
+        return heads, attributes, raws, sources, poison
+
+    def _resource(self, raw: bytes) -> Resource:
+        resource = self._resources.get(raw)
+        if resource is None:
+            try:
+                resource = decode_resource(raw)
+            except CodecError:
+                resource = Resource()  # a foreign producer's resource may be anything; its spans count all the same
+            if len(self._resources) >= self._MOST_RESOURCES:
+                self._resources.clear()
+            self._resources[raw] = resource
+        return resource
+
+
+def summarise(trace: Trace) -> TraceSummary:
+    """What a decision says about its trace. Tokens and cost count each leaf LLM call once."""
+    tree = trace.tree
+    root = tree.roots[0].span if tree.roots else min(trace.heads, key=lambda head: head.start_ns)
+    tokens_in = tokens_out = 0
+    cost: float | None = None
+    by_span = {id(head): place for place, head in enumerate(trace.heads)}
+    for head in tree.leaf_llm:
+        attributes = trace.attributes[by_span[id(head)]]
+        tokens_in += _count(semconv.read(attributes, semconv.USAGE_INPUT_TOKENS))
+        tokens_out += _count(semconv.read(attributes, semconv.USAGE_OUTPUT_TOKENS))
+        price = semconv.read(attributes, semconv.COST_USD)
+        if isinstance(price, int | float):
+            cost = (cost or 0.0) + price
+    return TraceSummary(
+        root_name=root.name,
+        service=trace.resources[by_span[id(root)]].service_name,
+        start_ns=min(head.start_ns for head in trace.heads),
+        duration_ns=trace.duration_ns,
+        spans=len(trace.heads),
+        errors=trace.errors,
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        cost_usd=cost,
+        shape_hash=tree.shape_hash(),
+    )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1 << 53 else 0

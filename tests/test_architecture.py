@@ -1,0 +1,60 @@
+"""The shape of the house is a test: layers, purity, no cycles, one swallowing handler, a light import, no telling paths."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "prela_stream"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_the_layer_contracts_hold() -> None:
+    """Layers (exhaustive), purity, adapters named by `app` alone, no cycles among siblings: pyproject.toml."""
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_one_swallowing_handler_in_the_tree() -> None:
+    broad = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ExceptHandler) and _is_broad(node.type) and not _lets_out(node):
+                broad.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+            elif isinstance(node, ast.With | ast.AsyncWith) and any("suppress(Exception" in ast.unparse(i) for i in node.items):
+                broad.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert broad == [], "only errors.guard() may swallow: use `with guard(...)`"
+
+
+def _is_broad(kind: ast.expr | None) -> bool:
+    names = [] if kind is None else [ast.unparse(part) for part in (kind.elts if isinstance(kind, ast.Tuple) else [kind])]
+    return kind is None or bool({"Exception", "BaseException"} & set(names))
+
+
+def _lets_out(handler: ast.ExceptHandler) -> bool:
+    return any(isinstance(node, ast.Raise) for node in ast.walk(handler))
+
+
+def test_import_loads_no_extra_and_no_aiokafka() -> None:
+    code = "import sys, json; before = set(sys.modules); import prela_stream; print(json.dumps(sorted(set(sys.modules) - before)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    extras = {"aiokafka", "anthropic", "openai", "typer", "rich", "starlette", "uvicorn", "httpx2", "jinja2", "sqlite3", "cramjam"}
+    assert loaded & extras == set()
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [str(path.relative_to(ROOT)) for path in SOURCES if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))]
+    assert silent == []
+
+
+def test_no_file_has_outgrown_its_one_job() -> None:
+    long = {str(path.relative_to(ROOT)): n for path in SOURCES if (n := len(path.read_text(encoding="utf-8").splitlines())) > 450}
+    assert long == {}

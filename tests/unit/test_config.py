@@ -1,0 +1,76 @@
+"""Settings from files, variables and arguments; what is wrong with them is said with its place."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from prela_stream.config import load_settings
+from prela_stream.errors import ConfigurationError
+
+
+def write(path: Path, text: str) -> Path:
+    file = path / "prela.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_defaults_put_both_files_into_one_directory() -> None:
+    settings = load_settings(env={})
+    assert (settings.local.path, settings.store.path) == (str(Path(".prela/log.db")), str(Path(".prela/traces.db")))
+
+
+def test_file_environment_and_overrides_in_that_order(tmp_path: Path) -> None:
+    file = write(tmp_path, 'service_name = "file"\n[assembly]\nsettle_ms = 1\nroot_wait_ms = 2\n[topics]\npartitions = 7\n')
+    env = {"PRELA_ASSEMBLY_SETTLE_MS": "5", "PRELA_SERVICE_NAME": "env", "PRELA_SAMPLE_RATE": "0.5"}
+    settings = load_settings(file, env, overrides={"service_name": "argument"})
+    assert settings.service_name == "argument"
+    assert (settings.assembly.settle_ms, settings.assembly.root_wait_ms) == (5, 2)
+    assert (settings.topics.partitions, settings.sample_rate) == (7, 0.5)
+
+
+def test_directory_moves_log_and_store(tmp_path: Path) -> None:
+    settings = load_settings(env={"PRELA_DIRECTORY": str(tmp_path)})
+    assert settings.local.path == str(tmp_path / "log.db")
+    assert settings.store.path == str(tmp_path / "traces.db")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("settle = 1", "unknown key settle: expected one of service_name"),
+        ("[assembly]\nsetle_ms = 1", "unknown key assembly.setle_ms: did you mean settle_ms?"),
+        ("[assembly]\nsettle_ms = 'x'", "settings: assembly.settle_ms: expected `int`, got `str`"),
+        ("sample_rate = 2.0", "settings: sample_rate is a share in [0, 1], got 2.0"),
+        ("transport = 'pigeon'", "settings: transport: invalid enum value 'pigeon'"),
+        ("[assembly", "is not TOML: "),
+    ],
+)
+def test_a_wrong_file_says_where_and_what(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(write(tmp_path, text), {})
+    assert said in str(caught.value)
+
+
+def test_a_file_that_is_not_there() -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot read the settings file nowhere\.toml: No such file or directory"):
+        load_settings("nowhere.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("PRELA_ASSEMBLY_SETTLE_MS", "soon", "PRELA_ASSEMBLY_SETTLE_MS: expected `int`, got `str`, got 'soon'"),
+        ("PRELA_CAPTURE_CONTENT", "maybe", "PRELA_CAPTURE_CONTENT is on or off: expected true or false, got 'maybe'"),
+    ],
+)
+def test_a_wrong_variable_says_its_name(name: str, value: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(env={name: value})
+    assert str(caught.value) == said
+
+
+def test_an_unknown_variable_is_a_warning_with_the_nearest_name(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="prela_stream"):
+        load_settings(env={"PRELA_ASEMBLY_SETTLE_MS": "1"})
+    assert caplog.messages == ["prela_stream: the variable PRELA_ASEMBLY_SETTLE_MS is not known; did you mean PRELA_ASSEMBLY_SETTLE_MS?"]
