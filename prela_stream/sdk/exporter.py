@@ -1,0 +1,276 @@
+"""The pipeline behind `record()`: one task that takes items from the bounded queue and sends them as Records.
+
+It runs in a task group of whichever event loop opens it: the application's own, or that of `host.BackgroundPipeline`. Between two
+slices of Python it sleeps: `sleep(0)` would not do, because a thread that gives the interpreter up for an instant is usually the
+first to have it back, and the agent's loop would wait for a whole switch interval (measured in bench/stall.py).
+"""
+
+import asyncio
+import enum
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+import anyio.abc
+
+from prela_stream.codec import FORMAT_HEADER, SPANS_FORMAT, encode_batch, encode_resource
+from prela_stream.errors import OutcomeUnknownError, TransportError, UnknownTopicError, guard
+from prela_stream.model.span import Resource
+from prela_stream.sdk.ledger import FlushResult, Ledger, LedgerSnapshot
+from prela_stream.sdk.options import PipelineOptions
+from prela_stream.sdk.outbox import RECORD_HEADROOM, Delivery, Outbox
+from prela_stream.transport.base import Producer, Record, TopicPartition, Transport
+from prela_stream.transport.options import TopicOptions
+
+logger = logging.getLogger("prela_stream")
+
+_HEADERS: Final = ((FORMAT_HEADER, SPANS_FORMAT),)
+_PAUSE: Final = 0.001
+"""Seconds between two slices. At 0.3 ms of work that is a quarter of the interpreter, and 200,000 items/s."""
+_LOOK: Final = 0.1
+"""Longest sleep while items wait: large items fill the queue by bytes before there are enough of them to wake the sender."""
+_CLOSE_TIMEOUT: Final = 0.5
+
+
+class _Attempt(enum.Enum):
+    """How one attempt to send ended."""
+
+    ACKNOWLEDGED = enum.auto()
+    FAILED = enum.auto()
+    UNCERTAIN = enum.auto()
+
+
+class Pipeline:
+    """Delivers items to the `spans` topic. Use as `async with Pipeline(…) as pipeline:`.
+
+    Leaving the block waits up to `shutdown_timeout_s` for what is queued and counts the rest as dropped for `shutdown`. Errors of
+    the transport never leave the pipeline: it retries, also when the transport cannot be reached at the start.
+
+    Args:
+        transport: Where to send; stays the caller's to close.
+        topics: Name and sizes of the `spans` topic.
+        options: Bounds, batching, deadlines.
+        resource: What all spans of this process share.
+        ledger: Queue and account, for a host that records before the pipeline runs; default: new ones.
+        prepare: Awaited with the transport before the first producer is opened, and again if it raised TransportError: the place
+            to create local topics.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        topics: TopicOptions,
+        options: PipelineOptions,
+        resource: Resource,
+        *,
+        ledger: Ledger | None = None,
+        prepare: Callable[[Transport], Awaitable[object]] | None = None,
+    ) -> None:
+        self._transport = transport
+        self._topics = topics
+        self._options = options
+        self._resource = encode_resource(resource)
+        self._ledger = Ledger(options) if ledger is None else ledger
+        self._prepare = prepare
+        self._outbox = Outbox(
+            self._ledger,
+            options,
+            partitions=topics.partitions,
+            max_batch_bytes=max(1, topics.max_record_bytes - len(self._resource) - RECORD_HEADROOM),
+        )
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._sender = anyio.CancelScope()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wakeup = anyio.Event()
+        self._stopped = anyio.Event()
+        self._producer: Producer | None = None
+        self._failing = False
+        self._told_unknown_topic = False
+        self._hurried = False
+        self.record = self._ledger.queue.put
+        """Takes an item; see `recorder.Recorder`. It is the queue's own method: nothing stands in between on the hot path."""
+
+    async def __aenter__(self) -> Self:
+        loop = self._loop = asyncio.get_running_loop()
+        self._ledger.queue.attach(lambda: loop.call_soon_threadsafe(self._wake))
+        self._tasks = await anyio.create_task_group().__aenter__()
+        self._tasks.start_soon(self._run)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        assert self._tasks is not None  # __aenter__ made it
+        try:
+            await self.aclose()
+        finally:
+            suppressed = await self._tasks.__aexit__(kind, error, trace)
+        return suppressed
+
+    async def aclose(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - what is left when it is over is counted
+        """Record no more, deliver what can be delivered in `timeout` seconds (default: the option), count the rest.
+
+        Safe to call twice and under cancellation.
+        """
+        self._ledger.queue.close()
+        self._wake()
+        if self._tasks is not None:
+            with anyio.CancelScope(shield=True):
+                with anyio.move_on_after(self._options.shutdown_timeout_s if timeout is None else timeout):
+                    await self._stopped.wait()
+                self._sender.cancel()
+                with anyio.move_on_after(2 * _CLOSE_TIMEOUT):
+                    await self._stopped.wait()
+        self._ledger.queue.attach(None)
+        self._ledger.close()
+
+    def ledger(self) -> LedgerSnapshot:
+        """Every recorded item by what became of it, at this instant. Any thread."""
+        return self._ledger.snapshot()
+
+    def refuse(self, trace_id: bytes | None) -> None:
+        """Count an item that was to be recorded but could not be encoded. Any thread."""
+        self._ledger.refuse(trace_id, "encode_error")
+
+    async def aflush(self, timeout: float = 5.0) -> FlushResult:  # noqa: ASYNC109 - the result says what is left when it is over
+        """Wait up to `timeout` seconds until everything recorded before this call is settled. Any event loop."""
+        return await self._ledger.aflush(timeout)
+
+    def flush(self, timeout: float = 5.0) -> FlushResult:
+        """As `aflush`, blocking the calling thread. On the pipeline's own loop it cannot wait and returns at once."""
+        return self._ledger.flush(0.0 if asyncio._get_running_loop() is self._loop else timeout)
+
+    def _wake(self) -> None:
+        self._wakeup.set()
+
+    async def _run(self) -> None:
+        try:
+            with self._sender:
+                while not self._finished():
+                    with guard("pipeline.sender"):
+                        await self._round()
+                        continue
+                    await anyio.sleep(1.0)  # an error of ours was swallowed: do not spin on it
+        finally:
+            await self._close_producer()
+            self._stopped.set()
+
+    def _finished(self) -> bool:
+        queue = self._ledger.queue
+        return queue.closed and not (len(queue) or self._outbox or self._ledger.lost)
+
+    async def _round(self) -> None:
+        """Fill for one slice, send one batch, and sleep if there is nothing to do."""
+        hurry = self._ledger.flushing or self._ledger.queue.closed
+        if hurry and not self._hurried:
+            self._outbox.hasten()
+        self._hurried = hurry
+        sliced = self._outbox.fill(time.monotonic)
+        delivery = self._outbox.next(time.monotonic(), hurry=hurry and not sliced)
+        if delivery is not None:
+            await self._deliver(delivery)
+        if sliced:
+            await anyio.sleep(_PAUSE)
+        elif delivery is None:
+            await self._sleep()
+        else:
+            await anyio.lowlevel.checkpoint()
+
+    async def _sleep(self) -> None:
+        """Until a batch is due, or somebody wants the sender: enough items in line, a flush, the end."""
+        self._wakeup = anyio.Event()
+        due = self._outbox.due()
+        idle = due is None
+        if not self._outbox.full and not self._ledger.queue.arm(1 if idle else self._options.batch_items):
+            return
+        if (self._ledger.flushing or self._ledger.queue.closed) and not self._hurried:
+            return
+        if idle and self._ledger.lost:
+            return
+        with anyio.move_on_after(None if due is None else min(max(due - time.monotonic(), 0.0), _LOOK)):
+            await self._wakeup.wait()
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        """One attempt. If it is cancelled, its outcome is unknown, and `Ledger.close` says so."""
+        batch = delivery.batch
+        to = TopicPartition(self._topics.spans, batch.partition)
+        value = encode_batch(self._resource, [item for _, _, item, _ in batch.entries])
+        self._ledger.send(batch)
+        attempt = _Attempt.UNCERTAIN  # what it is if the guard has to swallow an error that no transport may raise
+        with guard("pipeline.send"):
+            attempt = await self._attempt(to, Record(value=value, headers=_HEADERS))
+        if attempt is _Attempt.ACKNOWLEDGED:
+            self._outbox.acknowledge(delivery)
+        else:
+            self._outbox.fail(delivery, time.monotonic(), uncertain=attempt is _Attempt.UNCERTAIN)
+        if attempt is _Attempt.UNCERTAIN:
+            await self._close_producer()
+
+    async def _attempt(self, to: TopicPartition, record: Record) -> _Attempt:
+        sending = False
+        try:
+            with anyio.fail_after(self._options.send_timeout_s):
+                producer = await self._open_producer()
+                sending = True
+                await producer.send(to, (record,))
+        except OutcomeUnknownError as error:
+            self._tell_failure(error)
+            return _Attempt.UNCERTAIN
+        except UnknownTopicError as error:
+            self._tell_unknown_topic(to, error)
+            return _Attempt.FAILED
+        except TransportError as error:
+            self._tell_failure(error)
+            return _Attempt.FAILED
+        except TimeoutError as error:
+            self._tell_failure(error)
+            return _Attempt.UNCERTAIN if sending else _Attempt.FAILED
+        if self._failing:
+            self._failing = False
+            logger.info("prela_stream: the transport accepts spans again")
+        return _Attempt.ACKNOWLEDGED
+
+    async def _open_producer(self) -> Producer:
+        if self._prepare is not None:
+            await self._prepare(self._transport)
+            self._prepare = None
+        if self._producer is None:
+            self._producer = await self._transport.producer()
+        return self._producer
+
+    async def _close_producer(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with (
+                guard("pipeline.close_producer"),
+                anyio.CancelScope(shield=True),
+                anyio.move_on_after(_CLOSE_TIMEOUT),
+            ):
+                await producer.aclose()
+
+    def _tell_failure(self, error: Exception) -> None:
+        if not self._failing:
+            self._failing = True
+            logger.warning(
+                "prela_stream: spans cannot be sent (%s: %s); they are kept in a queue of at most %d bytes and tried again for "
+                "%g s. The application is not affected.",
+                type(error).__name__,
+                error,
+                self._options.max_queue_bytes,
+                self._options.delivery_timeout_s,
+            )
+
+    def _tell_unknown_topic(self, to: TopicPartition, error: UnknownTopicError) -> None:
+        if not self._told_unknown_topic:
+            self._told_unknown_topic = True
+            logger.warning(
+                "prela_stream: there is no topic %s with a partition %d (%s); create it with `prela-stream topics create`. "
+                "Spans are kept and tried again for %g s.",
+                to.topic,
+                to.partition,
+                error,
+                self._options.delivery_timeout_s,
+            )

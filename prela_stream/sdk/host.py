@@ -1,0 +1,191 @@
+"""A pipeline on an event loop of its own, in a daemon thread: what `init()` uses, because an agent may have no loop or many.
+
+Recording works from the first moment, before the thread runs. A forked child starts with an empty queue and, with its first
+item, a thread of its own: the parent still owns and delivers what it had recorded. At exit the queue is flushed for a bounded
+time; nothing here can keep the process alive.
+"""
+
+import asyncio
+import atexit
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from prela_stream.errors import guard
+from prela_stream.model.span import Resource
+from prela_stream.sdk.exporter import Pipeline
+from prela_stream.sdk.ledger import FlushResult, Ledger, LedgerSnapshot
+from prela_stream.sdk.options import PipelineOptions
+from prela_stream.transport.base import Transport
+from prela_stream.transport.options import TopicOptions
+
+logger = logging.getLogger("prela_stream")
+
+_GRACE = 0.5
+"""Seconds beyond its timeout that `stop` waits for the thread before it leaves it behind."""
+
+
+class _Run:
+    """One life of the background thread."""
+
+    def __init__(self) -> None:
+        self.thread: threading.Thread | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.stopping: anyio.Event | None = None
+        self.stop_asked = False
+        self.timeout: float | None = None
+
+
+class BackgroundPipeline:
+    """A `Pipeline` in a background thread, started by `start()` or by the first item.
+
+    Args:
+        transport: Makes the transport; called in the thread, once a process, for a transport belongs to one loop and one process.
+        topics: Name and sizes of the `spans` topic.
+        options: Bounds, batching, deadlines.
+        resource: What all spans of a process share, or a function that makes it: a forked child has another pid.
+        prepare: See `Pipeline`.
+    """
+
+    def __init__(
+        self,
+        transport: Callable[[], Transport],
+        topics: TopicOptions,
+        options: PipelineOptions,
+        resource: Resource | Callable[[], Resource],
+        *,
+        prepare: Callable[[Transport], Awaitable[object]] | None = None,
+    ) -> None:
+        self._transport = transport
+        self._topics = topics
+        self._options = options
+        self._resource = resource
+        self._prepare = prepare
+        self._ledger = Ledger(options)
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._run = _Run()
+        self._stopped = False
+        self.record = self._ledger.queue.put
+        """Takes an item; see `recorder.Recorder`. It stays valid in a forked child."""
+        self._ledger.queue.attach(self.start)
+        self._ledger.queue.arm(1)
+        _hosts.add(self)
+
+    def start(self) -> None:
+        """Start the thread if it does not run. Recording does this by itself."""
+        with self._lock:
+            if self._pid != os.getpid():
+                self._after_fork()  # a fork that went past Python's own hooks
+            if self._stopped or self._run.thread is not None:
+                return
+            run = self._run
+            run.thread = threading.Thread(target=self._host, args=(run,), name="prela-stream", daemon=True)
+            run.thread.start()
+            atexit.register(self._at_exit)
+            if (processes := sys.modules.get("multiprocessing.util")) is not None:
+                # The children of multiprocessing leave by os._exit and run these instead of what atexit holds.
+                processes.Finalize(None, self._at_exit, exitpriority=0)
+
+    def stop(self, timeout: float | None = None) -> LedgerSnapshot:
+        """Record no more, deliver for up to `timeout` seconds (default: the option), count the rest, end the thread.
+
+        A thread that a hanging transport keeps is left behind after a grace of half a second; it cannot keep the process.
+        Safe to call twice. Returns the final ledger.
+        """
+        timeout = self._options.shutdown_timeout_s if timeout is None else timeout
+        with self._lock:
+            first, self._stopped = not self._stopped, True
+            run = self._run
+        self._ledger.queue.close()
+        if run.thread is not None and run.thread is not threading.current_thread():
+            run.timeout = timeout
+            run.stop_asked = True
+            if run.loop is not None and run.stopping is not None:
+                with guard("host.stop"):
+                    _call_soon(run.loop, run.stopping.set)
+            run.thread.join(timeout + _GRACE)
+        self._ledger.close()
+        atexit.unregister(self._at_exit)
+        snapshot = self._ledger.snapshot()
+        if first and (snapshot.dropped.shutdown or snapshot.unknown):
+            logger.warning("prela_stream: not every item was delivered before the end: %s", snapshot)
+        return snapshot
+
+    def ledger(self) -> LedgerSnapshot:
+        """Every recorded item of this process by what became of it, at this instant. Any thread."""
+        return self._ledger.snapshot()
+
+    def refuse(self, trace_id: bytes | None) -> None:
+        """Count an item that was to be recorded but could not be encoded. Any thread."""
+        self._ledger.refuse(trace_id, "encode_error")
+
+    def flush(self, timeout: float = 5.0) -> FlushResult:
+        """As `aflush`, blocking the calling thread. In the pipeline's own thread it cannot wait and returns at once."""
+        inside = self._run.thread is threading.current_thread()
+        return self._ledger.flush(0.0 if inside else timeout)
+
+    async def aflush(self, timeout: float = 5.0) -> FlushResult:  # noqa: ASYNC109 - the result says what is left when it is over
+        """Wait up to `timeout` seconds until everything recorded before is settled. Any event loop."""
+        return await self._ledger.aflush(timeout)
+
+    def _host(self, run: _Run) -> None:
+        try:
+            with guard("host"):
+                anyio.run(self._serve, run)
+        finally:
+            if run is self._run:
+                self._ledger.close()
+
+    async def _serve(self, run: _Run) -> None:
+        run.stopping = anyio.Event()
+        run.loop = asyncio.get_running_loop()
+        if run.stop_asked:  # asked between the start of the thread and the line above
+            run.stopping.set()
+        resource = self._resource() if callable(self._resource) else self._resource
+        async with self._transport() as transport:
+            pipeline = Pipeline(
+                transport, self._topics, self._options, resource, ledger=self._ledger, prepare=self._prepare
+            )
+            async with pipeline:
+                await run.stopping.wait()
+                await pipeline.aclose(run.timeout)
+
+    def _at_exit(self) -> None:
+        with guard("host.exit"):
+            self.stop()
+
+    def _after_fork(self) -> None:
+        """In the child: forget the parent's thread, locks and items. Runs before the child has a second thread."""
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._run = _Run()
+        self._ledger.reset()
+        self._ledger.queue.attach(self.start)
+        if self._stopped:
+            self._ledger.queue.close()
+        else:
+            self._ledger.queue.arm(1)
+
+
+_hosts: "weakref.WeakSet[BackgroundPipeline]" = weakref.WeakSet()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function)
+
+
+def _after_fork_in_child() -> None:
+    for host in list(_hosts):
+        with guard("host.fork"):
+            host._after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)

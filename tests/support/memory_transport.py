@@ -1,0 +1,151 @@
+"""The producing side of a transport in memory, with faults on demand: what no real broker does when a test wants it.
+
+It keeps what it acknowledges and knows what it stored without saying so. Consumers and writers are not its business: tests of
+those run on the real transports.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Literal, Self
+
+import anyio
+import msgspec
+
+from prela_stream.codec import decode_batch
+from prela_stream.errors import OutcomeUnknownError, TransportError, UnknownTopicError
+from prela_stream.model.span import ItemHead, ItemKind
+from prela_stream.transport.base import Consumer, Producer, Record, TopicPartition, TopicSpec, Transport, Writer
+
+Fault = Literal["fail", "unknown_stored", "unknown_lost", "hang", "surprise"]
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """A Record that reached the log."""
+
+    to: TopicPartition
+    record: Record
+
+
+class MemoryTransport:
+    """Args:
+    topics: Name and number of partitions of each topic there is.
+    """
+
+    def __init__(self, topics: dict[str, int]) -> None:
+        self.known = dict(topics)
+        self.log: list[Sent] = []
+        self.faults: deque[Fault] = deque()
+        """What happens to the next sends, one after the other; afterwards `weather`."""
+        self.weather: Fault | None = None
+        """What happens to every send that no fault is set for; None: it succeeds."""
+        self.reachable = True
+        """Whether producers can be opened."""
+        self.attempts = 0
+        self.opened = 0
+        self.closed = 0
+
+    async def producer(self) -> Producer:
+        """A producer of its own; raises TransportError while not reachable."""
+        await anyio.lowlevel.checkpoint()
+        if not self.reachable:
+            msg = "nobody listens"
+            raise TransportError(msg)
+        self.opened += 1
+        return _MemoryProducer(self)
+
+    async def consumer(self, topics: Sequence[str], *, group: str | None = None) -> Consumer:
+        """Not here."""
+        msg = "the transport in memory only produces"
+        raise TransportError(msg)
+
+    async def writer(self, group: str, source: TopicPartition) -> Writer:
+        """Not here."""
+        msg = "the transport in memory only produces"
+        raise TransportError(msg)
+
+    async def topics(self) -> dict[str, TopicSpec]:
+        """Every topic there is."""
+        return {name: TopicSpec(name=name, partitions=partitions) for name, partitions in self.known.items()}
+
+    async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
+        """Create those that are missing and return their names."""
+        made = [spec.name for spec in specs if spec.name not in self.known]
+        self.known.update((spec.name, spec.partitions) for spec in specs if spec.name in made)
+        return made
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def heads(self) -> list[tuple[int, ItemHead]]:
+        """Partition and head of every stored item, in order."""
+        found: list[tuple[int, ItemHead]] = []
+        for sent in self.log:
+            assert sent.record.value is not None
+            batch = decode_batch(sent.record.value)
+            assert not batch.bad
+            found += [(sent.to.partition, head) for head in batch.heads]
+        return found
+
+    def spans(self) -> list[bytes]:
+        """Span ids of the stored spans, in order, duplicates included."""
+        return [head.span_id for _, head in self.heads() if head.kind == ItemKind.SPAN and head.span_id is not None]
+
+    def lost(self) -> list[tuple[int, bytes | None]]:
+        """Partition and trace id of the stored LOST items."""
+        return [(partition, head.trace_id) for partition, head in self.heads() if head.kind == ItemKind.LOST]
+
+
+class _MemoryProducer:
+    def __init__(self, transport: MemoryTransport) -> None:
+        self._transport = transport
+        self._closed = False
+
+    async def send(self, to: TopicPartition, records: Sequence[Record]) -> int:
+        transport = self._transport
+        assert not self._closed, "send on a closed producer"
+        transport.attempts += 1
+        await anyio.lowlevel.checkpoint()
+        if not 0 <= to.partition < transport.known.get(to.topic, 0):
+            msg = f"no {to.topic}/{to.partition}"
+            raise UnknownTopicError(msg)
+        fault = transport.faults.popleft() if transport.faults else transport.weather
+        if fault == "hang":
+            await anyio.sleep_forever()
+        if fault == "fail":
+            msg = "the broker said no"
+            raise TransportError(msg)
+        if fault == "surprise":
+            msg = "an error that no transport may raise"
+            raise RuntimeError(msg)
+        if fault != "unknown_lost":
+            transport.log += [Sent(to, record) for record in records]
+        if fault is not None:
+            msg = "the broker did not answer"
+            raise OutcomeUnknownError(msg)
+        return len(transport.log) - 1
+
+    async def aclose(self) -> None:
+        self._transport.closed += not self._closed
+        self._closed = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def as_transport(transport: MemoryTransport) -> Transport:
+    """The same, seen as the Protocol: the type checker holds this file to it."""
+    return transport
