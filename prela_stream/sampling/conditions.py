@@ -5,7 +5,7 @@ policies needs (what a value may be, what contradicts what) stand with each cond
 """
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
@@ -17,7 +17,9 @@ from prela_stream.sampling.policy import Vote
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
-_LONGEST_WORD = 60
+_LONGEST_WORD: Final = 60
+_UNITS: Final = ((1e3, 1.0, "ms"), (120e3, 1e3, "s"), (7200e3, 60e3, "min"))
+"""Below how many milliseconds, of how many milliseconds, which unit."""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag=""):
@@ -102,10 +104,12 @@ def percent(probability: float) -> str:
 
 def duration(milliseconds: float) -> str:
     """`350 ms`, `42.1 s`, `12.5 min`, `3.2 h`: three digits that matter."""
-    for limit, size, unit in ((1e3, 1.0, "ms"), (120e3, 1e3, "s"), (7200e3, 60e3, "min")):
-        if milliseconds < limit:
-            return f"{milliseconds / size:.3g} {unit}"
-    return f"{milliseconds / 3600e3:,.4g} h"
+    size, unit = next(
+        ((size, unit) for limit, size, unit in _UNITS if milliseconds < limit),
+        (3600e3, "h"),
+    )
+    value = milliseconds / size
+    return f"{value:.3g} {unit}" if value < 100 else f"{value:,.0f} {unit}"
 
 
 def count(number: int, noun: str) -> str:

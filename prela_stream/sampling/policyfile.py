@@ -14,6 +14,7 @@ from prela_stream.errors import ConfigurationError
 from prela_stream.sampling.conditions import Condition
 from prela_stream.sampling.drop import Drop
 from prela_stream.sampling.registry import POLICIES
+from prela_stream.sampling.share import Always
 
 MODES: Final = ("any", "first_match")
 _LONGEST_VALUE: Final = 60
@@ -32,7 +33,9 @@ def read_policy_file(text: str, source: str) -> PolicyFile:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        msg = f"{source} is not valid TOML: {error}"
+        lines = text.split("\n")
+        end = f"at line {len(lines)}, column {len(lines[-1]) + 1}, the end of the file"
+        msg = f"{source} is not valid TOML: {str(error).replace('at end of document', end)}"
         raise ConfigurationError(msg) from None
     reader = _Reader()
     found = reader.file(data)
@@ -105,7 +108,7 @@ class _Reader:
             return None
         if not nested and not values.get("name"):
             values["name"] = kind
-        # made even where a sub-policy is wrong and left out, so that what the others do wrong is said in the same go
+        # made even where a sub-policy is wrong, so that what contradicts itself beside it is said in the same go
         policy = POLICIES[kind](**values)
         for field_name, problem in policy.problems():
             self.say(f"{path}.{field_name}" if field_name else path, problem)
@@ -128,13 +131,13 @@ class _Reader:
             return None
 
     def sub_policies(self, tables: Any, path: str) -> tuple[Condition, ...]:
-        """Those of the sub-policies that are right."""
+        """The sub-policies; a wrong one is replaced by one that contradicts nothing, so that the others keep their place."""
         if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
             got = "missing" if tables is None else f"got {_show(tables)}"
             self.say(path, f"expected a list of at least one policy table, {got}")
             return ()
         policies = [self.policy(table, f"{path}[{i}]", nested=True) for i, table in enumerate(tables)]
-        return tuple(policy for policy in policies if policy is not None)
+        return tuple(policy or Always() for policy in policies)
 
     def unknown_keys(self, table: Mapping[str, Any], known: Iterable[str], path: str) -> None:
         names = list(known)
