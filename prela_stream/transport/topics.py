@@ -1,0 +1,87 @@
+"""Which topics a prefix needs and what each must be like; and, of those that are there, what is wrong with them."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from prela_stream.transport.base import TopicSpec
+from prela_stream.transport.options import TopicOptions
+
+DLQ_OVERHEAD_BYTES: Final = 16_384
+"""A dead letter holds a whole Record that could not be read, and says where it stood and why."""
+TOMBSTONE_MS: Final = 86_400_000
+"""How long a deleted key of `state` can still be seen to be deleted: longer than any reader of it takes."""
+_CREATE: Final = "run `prela-stream topics create`"
+
+
+def topic_specs(options: TopicOptions) -> list[TopicSpec]:
+    """The topics of a prefix as they should be: `spans`, `state`, `decisions`, `sampled` and `dlq`."""
+    retention_ms = round(options.retention_hours * 3_600_000)
+    size = options.max_record_bytes
+
+    def log(name: str, partitions: int, max_record_bytes: int = size) -> TopicSpec:
+        return TopicSpec(name=name, partitions=partitions, retention_ms=retention_ms, max_record_bytes=max_record_bytes)
+
+    state = TopicSpec(
+        name=options.state,
+        partitions=options.partitions,
+        cleanup="compact",
+        retention_ms=TOMBSTONE_MS,
+        max_record_bytes=size,
+    )
+    return [
+        log(options.spans, options.partitions),
+        state,
+        log(options.decisions, options.partitions),
+        log(options.sampled, options.sampled_partitions),
+        log(options.dlq, 1, size + DLQ_OVERHEAD_BYTES),
+    ]
+
+
+def check_topics(options: TopicOptions, existing: Mapping[str, TopicSpec]) -> list[str]:
+    """What keeps this prefix from working, one line a mistake: what was expected, what is there, what to do.
+
+    `existing` is what `Transport.topics` returned. Longer retention and larger limits than asked for are no mistakes.
+    """
+    mistakes = []
+    for spec in topic_specs(options):
+        there = existing.get(spec.name)
+        if there is None:
+            mistakes.append(f"topic {spec.name}: expected {_describe(spec)}, there is none: {_CREATE}")
+        else:
+            mistakes += [f"topic {spec.name}: {line}" for line in _differences(options, spec, there)]
+    return mistakes
+
+
+def _describe(spec: TopicSpec) -> str:
+    plural = "" if spec.partitions == 1 else "s"
+    return (
+        f"{spec.partitions} partition{plural}, cleanup {spec.cleanup}, Records of up to {spec.max_record_bytes:,} bytes"
+    )
+
+
+def _differences(options: TopicOptions, spec: TopicSpec, there: TopicSpec) -> list[str]:
+    # What is there is never changed by `topics create`: it may be in use.
+    anew = f"choose another prefix than {options.prefix!r} and {_CREATE}"
+    lines = []
+    if there.partitions != spec.partitions:
+        lines.append(
+            f"expected {spec.partitions} partitions, there are {there.partitions}, and the number is fixed for a prefix: set "
+            f"it to {there.partitions}, or {anew}"
+        )
+    if there.cleanup != spec.cleanup:
+        lines.append(f"expected cleanup {spec.cleanup}, it is {there.cleanup}: correct the topic, or {anew}")
+    if there.max_record_bytes < spec.max_record_bytes:
+        lines.append(
+            f"expected Records of up to {spec.max_record_bytes:,} bytes, it takes {there.max_record_bytes:,}: raise the topic's "
+            f"limit, lower max_record_bytes, or {anew}"
+        )
+    if _shorter(there.retention_ms, spec.retention_ms) and spec.cleanup == "delete":
+        lines.append(
+            f"expected Records to be kept for {spec.retention_ms:,} ms, they are kept for {there.retention_ms:,}: raise the "
+            f"topic's retention, lower retention_hours, or {anew}"
+        )
+    return lines
+
+
+def _shorter(there: int | None, expected: int | None) -> bool:
+    return there is not None and (expected is None or there < expected)
