@@ -82,6 +82,7 @@ SWALLOWED = Counter(
 ENDED_SPAN_CHANGES = Counter(
     "sdk_ended_span_changes", "calls", "Changes to a span after its end; they have no effect.", ("method",)
 )
+UNSAMPLED_SPANS = Counter("sdk_unsampled_spans", "spans", "Spans of traces that head sampling left out.")
 WORKER_ITEMS = Counter("worker_items", "items", "Items of the spans topic that workers consumed.")
 WORKER_DECISIONS = Counter(
     "worker_decisions", "traces", "Traces decided, by verdict and by why they were decided then.", ("verdict", "trigger")

@@ -1,0 +1,194 @@
+"""The layout of the SQLite store, and how its connections are opened.
+
+A trace is one row of `traces`, whose columns are those of a trace list; a span is one row of `spans` that holds the item as the
+agent wrote it; `trace_text` is the full-text index with one document a trace. `decisions` also knows the traces that were
+dropped. Offsets stand beside the data, so that one transaction moves both.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from prela_stream.errors import ConfigurationError
+
+VERSION: Final = 1
+APPLICATION_ID: Final = 0x50524C41  # "PRLA": tells our file from any other SQLite file
+LABEL_CHARS: Final = 200
+"""Root names, services and policies are cut to this in the trace list, so that no hostile name bloats its indexes."""
+
+# What each sort of the list is ordered by has a covering index: a walk in that order tests the filters without touching
+# the table, which is what keeps a page of a million traces below a tenth of a second.
+TABLES: Final = """
+CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO counters VALUES ('last_trace', 0), ('stored', 0), ('traces', 0), ('spans', 0), ('kept', 0), ('dropped', 0);
+
+CREATE TABLE offsets (
+    topic TEXT NOT NULL,
+    partition INTEGER NOT NULL,
+    next_offset INTEGER NOT NULL,
+    PRIMARY KEY (topic, partition)
+) WITHOUT ROWID;
+
+CREATE TABLE traces (
+    id INTEGER PRIMARY KEY,
+    trace_id BLOB NOT NULL UNIQUE,
+    decision_id BLOB NOT NULL,
+    root_name TEXT NOT NULL,
+    service TEXT NOT NULL,
+    start_ns INTEGER NOT NULL,
+    duration_ns INTEGER NOT NULL,
+    spans INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    cost_usd REAL,
+    policy TEXT NOT NULL,
+    kept_because TEXT NOT NULL,
+    weight REAL NOT NULL,
+    trigger TEXT NOT NULL,
+    complete INTEGER NOT NULL,
+    stored INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX traces_stored ON traces (stored);
+CREATE INDEX traces_newest ON traces (start_ns, id, duration_ns, service, root_name, policy, errors);
+CREATE INDEX traces_slowest ON traces (duration_ns, id, start_ns, duration_ns, service, root_name, policy, errors);
+CREATE INDEX traces_costliest ON traces (cost_usd, id, start_ns, duration_ns, service, root_name, policy, errors);
+CREATE INDEX traces_most_tokens ON traces (tokens, id, start_ns, duration_ns, service, root_name, policy, errors);
+CREATE INDEX traces_most_spans ON traces (spans, id, start_ns, duration_ns, service, root_name, policy, errors);
+CREATE INDEX traces_service ON traces (service, start_ns, id);
+CREATE INDEX traces_root_name ON traces (root_name, start_ns, id);
+CREATE INDEX traces_policy ON traces (policy, start_ns, id);
+CREATE INDEX traces_failed ON traces (start_ns, id) WHERE errors > 0;
+CREATE INDEX traces_clean ON traces (start_ns, id) WHERE errors = 0;
+
+CREATE TABLE resources (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, body BLOB NOT NULL);
+
+CREATE TABLE spans (
+    trace INTEGER NOT NULL,
+    span_id BLOB NOT NULL,
+    parent_id BLOB,
+    rank INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    span_type INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    start_ns INTEGER NOT NULL,
+    end_ns INTEGER NOT NULL,
+    resource INTEGER,
+    item BLOB NOT NULL
+);
+CREATE UNIQUE INDEX spans_id ON spans (trace, span_id);
+
+CREATE TABLE decisions (
+    trace_id BLOB NOT NULL,
+    decision_id BLOB NOT NULL,
+    kept INTEGER NOT NULL,
+    has_spans INTEGER NOT NULL,
+    decided_at_ms INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    PRIMARY KEY (trace_id, decision_id)
+) WITHOUT ROWID;
+CREATE INDEX decisions_age ON decisions (decided_at_ms);
+
+CREATE VIRTUAL TABLE trace_text USING fts5 (text, columnsize = 0, tokenize = "unicode61 remove_diacritics 2");
+"""
+
+
+def open_for_writing(path: Path) -> sqlite3.Connection:
+    """Open the store, making it (0600, with its folder) where there is none; raises ConfigurationError if it is not ours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+    try:
+        _configure(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """Open an existing store read-only; raises ConfigurationError if there is none or it is not ours."""
+    if not path.exists():
+        raise ConfigurationError(_missing(path))
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None, check_same_thread=False)
+    try:
+        with _our_file(path):
+            if not _is_ours(connection, path):
+                raise ConfigurationError(_missing(path))
+            connection.execute("PRAGMA query_only = 1")
+            connection.execute("PRAGMA mmap_size = 268435456")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """All statements inside become visible together, or none of them."""
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _configure(connection: sqlite3.Connection, path: Path) -> None:
+    with _our_file(path):
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")  # an offset that the store reports must survive a power cut
+        connection.execute("PRAGMA cache_size = -65536")
+        connection.execute("PRAGMA wal_autocheckpoint = 8192")  # pages; index pages are rewritten less often so
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        with transaction(connection):  # two services may open a new store at the same moment
+            if not _is_ours(connection, path):
+                for statement in TABLES.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the layout is there (False: the file is empty); raises ConfigurationError for someone else's or a newer one."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if not tables:
+        return False
+    if application_id != APPLICATION_ID:
+        msg = f"{path} is an SQLite file, but no trace store of prela-stream; name another path in [store] path"
+        raise ConfigurationError(msg)
+    if version != VERSION:
+        msg = (
+            f"the trace store {path} has layout version {version}, this release reads version {VERSION}: "
+            "install the release that wrote it, or name another path in [store] path"
+        )
+        raise ConfigurationError(msg)
+    return True
+
+
+@contextmanager
+def _our_file(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError):
+            msg = f"cannot open the trace store {path}: {error}; check the file's owner and permissions"
+        else:
+            msg = f"{path} is no SQLite file ({error}); name another path in [store] path"
+        raise ConfigurationError(msg) from error
+
+
+def _missing(path: Path) -> str:
+    return (
+        f"there is no trace store at {path}: start `prela-stream dev` (everything in one process) or `prela-stream sink` "
+        "first, or name its folder with --dir"
+    )
