@@ -101,7 +101,7 @@ def guarded(where: str) -> Callable[[Callable[[Owner, Given], Result]], Callable
         def contained(owner: Owner, given: Given) -> Result | None:
             try:
                 return function(owner, given)
-            except Exception as error:  # noqa: BLE001 - this module is the one place that swallows
+            except Exception as error:
                 if not keeper.__exit__(type(error), error, error.__traceback__):
                     raise
                 return None

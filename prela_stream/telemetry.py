@@ -85,7 +85,10 @@ ENDED_SPAN_CHANGES = Counter(
 UNSAMPLED_SPANS = Counter("sdk_unsampled_spans", "spans", "Spans of traces that head sampling left out.")
 WORKER_ITEMS = Counter("worker_items", "items", "Items of the spans topic that workers consumed.")
 WORKER_DECISIONS = Counter(
-    "worker_decisions", "traces", "Traces decided, by verdict and by why they were decided then.", ("verdict", "trigger")
+    "worker_decisions",
+    "traces",
+    "Traces decided, by verdict and by why they were decided then.",
+    ("verdict", "trigger"),
 )
 WORKER_COMMITS = Counter("worker_commits", "commits", "Commits of partitions by outcome.", ("outcome",))
 WORKER_POISON = Counter("worker_poison", "items", "Items that could not be read and went to the dlq topic.")
@@ -94,4 +97,6 @@ SINK_RECORDS = Counter("sink_records", "records", "Records that a sink has made 
 SINK_BAD_RECORDS = Counter(
     "sink_bad_records", "records", "Records that a sink could not read and skipped; the first is logged.", ("topic",)
 )
-SINK_BAD_ITEMS = Counter("sink_bad_items", "spans", "Spans within readable Records that a sink could not read and skipped.")
+SINK_BAD_ITEMS = Counter(
+    "sink_bad_items", "spans", "Spans within readable Records that a sink could not read and skipped."
+)

@@ -1,0 +1,1 @@
+"""What runs inside an agent's own process: spans, the current span, head sampling and propagation."""

@@ -1,0 +1,84 @@
+"""Arguments as people pass them, made into what a span holds. Called off the fast path, under `errors.guard()`."""
+
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from prela_stream.codec import safe_text
+from prela_stream.errors import guard
+from prela_stream.model.semconv import ERROR_MESSAGE, ERROR_STACKTRACE, ERROR_TYPE
+from prela_stream.model.span import SPAN_STATUS_CODES, SPAN_TYPE_CODES, SpanStatus, SpanType
+
+_CUSTOM: Final = SPAN_TYPE_CODES[SpanType.CUSTOM]
+_TEXT: Final = guard("the text of an argument")
+
+
+def text_of(value: object) -> str:
+    """A plain str: strings as they are (also of subclasses and enums), anything else as its `safe_text`; never raises."""
+    return str.__str__(value) if isinstance(value, str) else safe_text(value)
+
+
+key_of: Final = text_of
+
+
+def attributes_of(attributes: object) -> dict[str, Any]:
+    """A new dict with text keys of any mapping, or of what `dict()` takes; empty (and the error counted) for anything else."""
+    with guard("span attributes"):
+        return {text_of(key): value for key, value in dict(attributes).items()}  # type: ignore[call-overload]  # may raise
+    return {}
+
+
+def event_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The attributes of an event or a link; None for none."""
+    return {} if attributes is None else attributes_of(attributes)
+
+
+def type_code(span_type: object) -> int:
+    """The wire code of a span type, also of one written in small letters; CUSTOM (and the error counted) otherwise."""
+    with guard("span type"):
+        written = getattr(span_type, "value", span_type)
+        return SPAN_TYPE_CODES[SpanType(str(written).upper())]
+    return _CUSTOM
+
+
+def status_code(status: object) -> int:
+    """The wire code of a status, also of one written in small letters; raises ValueError otherwise."""
+    written = getattr(status, "value", status)
+    return SPAN_STATUS_CODES[SpanStatus(str(written).upper())]
+
+
+def nanoseconds(moment: object) -> int:
+    """The ns since the epoch of a datetime (a naive one is local time, as in Python) or an int; raises TypeError."""
+    if isinstance(moment, datetime):
+        since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
+        return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
+    if isinstance(moment, int) and 0 <= moment < 1 << 63:
+        return moment
+    msg = f"a time is a datetime or ns since the epoch as an int, got {moment!r}"
+    raise TypeError(msg)
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether an exception is an error: cancellations, interrupts, exits and a generator's close are not.
+
+    A group is a failure if any of the exceptions in it is one.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return any(is_failure(part) for part in error.exceptions)
+    return isinstance(error, Exception)
+
+
+def describe_error(error: object, *, with_stack: bool) -> dict[str, Any]:
+    """`error.type`, `error.message` and, if asked for, `error.stacktrace`, whatever the exception's own methods do."""
+    if not isinstance(error, BaseException):
+        msg = f"record_exception() takes an exception, got {error!r}"
+        raise TypeError(msg)
+    message = f"<{type(error).__name__}: it has no text form>"
+    with _TEXT:
+        message = str(error)
+    described: dict[str, Any] = {ERROR_TYPE: type(error).__name__, ERROR_MESSAGE: message}
+    if with_stack:
+        with _TEXT:
+            described[ERROR_STACKTRACE] = "".join(traceback.format_exception(error))
+    return described

@@ -1,0 +1,59 @@
+"""Random trace and span ids, taken from the system's generator in blocks: an id costs a `list.pop`, not a system call.
+
+A forked child throws the blocks that it inherited away, so two processes never hand out the same ids.
+"""
+
+import os
+import struct
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Final
+
+from prela_stream.model.ids import SPAN_ID_BYTES, TRACE_ID_BYTES
+
+_BLOCK: Final = 256
+
+
+def _source(size: int) -> Callable[[], bytes]:
+    """A function that returns `size` random bytes, never all zero, safe to call from any thread."""
+    pool: list[bytes] = []
+    block = struct.Struct(f"{size}s" * _BLOCK)
+    zero = bytes(size)
+    take = pool.pop
+    if hasattr(os, "register_at_fork"):  # Windows has no fork
+        os.register_at_fork(after_in_child=pool.clear)
+
+    def draw() -> bytes:
+        try:
+            return take()  # atomic: two threads never get the same element
+        except IndexError:
+            fresh = [one for one in block.unpack(os.urandom(block.size)) if one != zero]
+            mine: bytes = fresh.pop()
+            pool.extend(fresh)
+            return mine
+
+    return draw
+
+
+new_trace_id: Final = _source(TRACE_ID_BYTES)
+"""16 random bytes; the last 7 are the trace's randomness (W3C Trace Context level 2)."""
+new_span_id: Final = _source(SPAN_ID_BYTES)
+"""8 random bytes."""
+
+
+def id_of(text: object, size: int) -> bytes:
+    """The id that some text names, of `size` bytes and never zero; never raises for a text.
+
+    Hex of the right length is taken as it is, with or without the dashes of a UUID. Any other text, an application's own
+    request id for instance, is hashed (blake2b): the same text names the same id in every process.
+    """
+    written = str(text)
+    digits = written.replace("-", "")
+    if len(digits) == 2 * size:
+        try:
+            raw = bytes.fromhex(digits)
+        except ValueError:
+            raw = b""
+        if len(raw) == size and any(raw):
+            return raw
+    return blake2b(written.encode("utf-8", "backslashreplace"), digest_size=size).digest()

@@ -1,0 +1,470 @@
+"""A live span: open until `end()`, which freezes it and hands its bytes to the recorder. It is its own context manager.
+
+Two things here are made to be exact without a lock. What a span hands out (a counted child, an injected context) is one
+byte appended to `_children`; the end takes a memoryview of it, and a bytearray with a view on it refuses to grow: each
+append is either in the count or fails, in any thread. And the attributes of an ended span are replaced by a read-only
+mapping, so writing needs no check beforehand.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, Self
+
+from prela_stream import telemetry
+from prela_stream.codec import plain
+from prela_stream.errors import SpanEndedError, guard, guarded, logger, strict
+from prela_stream.model.span import (
+    AFTER_END,
+    CANCELLED,
+    COUNTED,
+    ERROR,
+    PENDING,
+    REMOTE_PARENT,
+    SPAN_STATUSES,
+    SPAN_TYPES,
+    SUCCESS,
+    ItemKind,
+    SpanEvent,
+    SpanLink,
+    SpanStatus,
+    SpanType,
+    to_datetime,
+)
+from prela_stream.sdk.coerce import (
+    describe_error,
+    event_attributes,
+    is_failure,
+    key_of,
+    nanoseconds,
+    status_code,
+    text_of,
+)
+from prela_stream.sdk.context import Position, TraceContext, get_current, set_current
+from prela_stream.sdk.encoding import REFUSED, encode_fast, encode_slow
+from prela_stream.sdk.recorder import Outlet
+
+_CHILD: Final = 0
+_INJECT: Final = 1
+_SPAN: Final = int(ItemKind.SPAN)
+_AGENT: Final = SPAN_TYPES.index(SpanType.AGENT)
+_CLOSED: Final[Any] = MappingProxyType({})
+_GONE: Final = (AttributeError, BufferError)
+"""What handing something out from an ended span raises: no bytearray any more, or one that is frozen."""
+_now: Final = time.time_ns
+_clock: Final = time.perf_counter_ns
+_new: Final = object.__new__
+_slow_lock: Final = threading.Lock()
+_EMPTY: Final[tuple[Any, ...]] = ()
+
+
+class _More:
+    """What few spans have."""
+
+    __slots__ = ("events", "links", "message")
+
+    def __init__(self) -> None:
+        self.events: list[SpanEvent] = []
+        self.links: list[SpanLink] = []
+        self.message: str | None = None
+
+
+class Span(Position):
+    """A piece of work that has a beginning and an end. Made by `Tracer.span()` and `Tracer.start_span()`.
+
+    Use it with `with` or `async with`: it is current inside, and ends at the end of the block, as ERROR where an exception
+    leaves it and as CANCELLED where a cancellation does. Or call `end()` yourself. It has begun when you get it. May be
+    used from any thread. No method raises; with `PRELA_STRICT=1` errors are let out.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_attributes",
+        "_began",
+        "_children",
+        "_duration_ns",
+        "_final",
+        "_flags",
+        "_frozen",
+        "_id",
+        "_more",
+        "_name",
+        "_outlet",
+        "_parent_id",
+        "_previous",
+        "_quiet",
+        "_start_ns",
+        "_status",
+        "_trace",
+        "_type",
+    )
+    _attributes: dict[str, Any]
+    _began: int
+    _children: bytearray
+    _duration_ns: int
+    _final: dict[str, Any]
+    _flags: int
+    _frozen: memoryview
+    _id: bytes
+    _more: _More | None
+    _name: str
+    _outlet: Outlet
+    _parent_id: bytes | None
+    _previous: Position | None
+    _quiet: bool | None
+    _start_ns: int
+    _status: int
+    _trace: TraceContext
+    _type: int
+
+    # --- current and over ---
+
+    def __enter__(self) -> Self:
+        self._previous = get_current()
+        set_current(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None and self._attributes is not _CLOSED:
+            self.record_exception(error)
+        self._leave()
+        self._finish(_clock() - self._began)
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def _leave(self) -> None:
+        """Make current what was so before, without a token: those cannot be used in another context than they come from."""
+        current = get_current()
+        try:
+            previous = self._previous
+        except AttributeError:
+            return  # never entered
+        if current is self:
+            set_current(previous)
+            return
+        # Left out of order, or in another context: whoever would restore this span later restores what was before it.
+        while isinstance(current, Span):
+            before = getattr(current, "_previous", None)
+            if before is self:
+                current._previous = previous
+                return
+            current = before
+
+    def end(self, end_time: datetime | int | None = None) -> None:
+        """End the span; everything that it holds is encoded now, and nothing can be changed any more.
+
+        Args:
+            end_time: An aware datetime or ns since the epoch, where the work ended earlier than now; never before the start.
+        """
+        duration = _clock() - self._began
+        if end_time is not None:
+            with guard("span.end"):
+                duration = max(0, nanoseconds(end_time) - self._start_ns)
+        if self._finish(duration) is False:
+            self._refuse("end")
+
+    @guarded("span.end")
+    def _finish(self, duration: int) -> bool:
+        """Freeze the span and record it; False if somebody has done so before."""
+        try:
+            children = self._children
+            del self._children  # atomic: of two threads one gets an AttributeError
+        except AttributeError:
+            return False
+        self._frozen = memoryview(children)
+        handed_out = len(children)
+        injects = children.count(_INJECT) if handed_out else 0
+        self._final = attributes = self._attributes
+        self._attributes = _CLOSED
+        self._duration_ns = duration
+        self._status = status = self._status or SUCCESS
+        more = self._more
+        trace = self._trace
+        flags = self._flags
+        parent_id = self._parent_id
+        outlet = self._outlet
+        if self._quiet is not None:
+            outlet.open_spans.pop(self._id, None)
+        recorder = outlet.recorder
+        if recorder is None:
+            return True
+        fields = (
+            _SPAN,
+            trace.raw_trace_id,
+            self._id,
+            parent_id,
+            flags,
+            status,
+            0,
+            handed_out - injects,
+            injects,
+            trace.inject_ordinal if flags & REMOTE_PARENT else None,
+            self._type,
+            self._start_ns,
+            duration,
+            self._name,
+            trace.randomness,
+            trace.threshold,
+            attributes,
+            _EMPTY if more is None else more.events,
+            _EMPTY if more is None else more.links,
+            None if more is None else more.message,
+        )
+        try:
+            item = encode_fast(fields)
+        except REFUSED:
+            item = encode_slow(fields, outlet.max_item_bytes)
+        if len(item) > outlet.max_item_bytes:
+            item = encode_slow(fields, outlet.max_item_bytes)
+        if parent_id is None or flags & REMOTE_PARENT:
+            recorder.record(trace.raw_trace_id, item, reserved=True)
+        else:
+            recorder.record(trace.raw_trace_id, item)
+        return True
+
+    # --- what a user says about it ---
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set an attribute to any value; it is read when the span ends. Values that MessagePack cannot hold become text."""
+        if key.__class__ is not str:
+            key = key_of(key)
+        try:
+            self._attributes[key] = value
+        except TypeError:  # the read-only mapping of an ended span
+            self._refuse("set_attribute")
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Set several attributes at once."""
+        with guard("span.set_attributes"):
+            for key, value in dict(attributes).items():
+                self.set_attribute(key, value)
+
+    def add_event(
+        self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: datetime | int | None = None
+    ) -> None:
+        """Add something that happened at one moment: now, or at `timestamp` (an aware datetime or ns since the epoch)."""
+        if self._is_open("add_event"):
+            with guard("span.add_event"):
+                time_ns = _now() if timestamp is None else nanoseconds(timestamp)
+                self._extras().events.append(SpanEvent(text_of(name), time_ns, event_attributes(attributes)))
+
+    def add_link(self, target: "Span | TraceContext", attributes: Mapping[str, Any] | None = None) -> None:
+        """Refer to a span that is related, but not the parent: of a batch's messages each, for instance."""
+        if self._is_open("add_link"):
+            with guard("span.add_link"):
+                trace_id, span_id = target_of(target)
+                self._extras().links.append(SpanLink(trace_id, span_id, event_attributes(attributes)))
+
+    def set_status(self, status: SpanStatus | str, message: str | None = None) -> None:
+        """Say how the work went. Without it a span that ends is a SUCCESS, unless an exception leaves its block."""
+        if self._is_open("set_status"):
+            with guard("span.set_status"):
+                self._status = status_code(status)
+                if message is not None or self._more is not None:
+                    self._extras().message = None if message is None else text_of(message)
+
+    def record_exception(self, error: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
+        """Mark the span with an exception: ERROR, or CANCELLED for a cancellation, an interrupt or a generator's close.
+
+        Sets `error.type`, `error.message` and, for an error, `error.stacktrace`; `attributes` are added to them.
+        """
+        if self._is_open("record_exception"):
+            with guard("span.record_exception"):
+                failed = is_failure(error)
+                described = describe_error(error, with_stack=failed)
+                self._attributes.update(described)
+                self._status = ERROR if failed else CANCELLED
+                self._extras().message = described.get("error.message") or described["error.type"]
+                if attributes:
+                    self.set_attributes(attributes)
+
+    def update_name(self, name: str) -> None:
+        """Give the span another name."""
+        if self._is_open("update_name"):
+            with guard("span.update_name"):
+                self._name = text_of(name)
+
+    def suspend(self) -> None:
+        """Say that this span now waits for something outside, a person for instance: its trace is not decided meanwhile."""
+        if self._is_open("suspend"):
+            self._control(ItemKind.SUSPEND)
+
+    def resume(self) -> None:
+        """Say that the wait of `suspend()` is over."""
+        if self._is_open("resume"):
+            self._control(ItemKind.RESUME)
+
+    # --- reading ---
+
+    @property
+    def trace_id(self) -> str:
+        """32 lower-case hex digits."""
+        return self._trace.raw_trace_id.hex()
+
+    @property
+    def span_id(self) -> str:
+        """16 lower-case hex digits."""
+        return self._id.hex()
+
+    @property
+    def parent_span_id(self) -> str | None:
+        """16 lower-case hex digits; None for a root."""
+        return None if self._parent_id is None else self._parent_id.hex()
+
+    @property
+    def name(self) -> str:
+        """What the work is called."""
+        return self._name
+
+    @property
+    def span_type(self) -> SpanType:
+        """What kind of work it is."""
+        return SPAN_TYPES[self._type]
+
+    @property
+    def status(self) -> SpanStatus:
+        """PENDING until something is said or the span ends."""
+        return SPAN_STATUSES[self._status]
+
+    @property
+    def status_message(self) -> str | None:
+        """The text that came with the status."""
+        return None if self._more is None else self._more.message
+
+    @property
+    def started_at(self) -> datetime:
+        """The start as an aware datetime in UTC (microseconds)."""
+        return to_datetime(self._start_ns)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """Start plus monotonic duration, an aware datetime in UTC; None while the span is open."""
+        return to_datetime(self._start_ns + self._duration_ns) if self.is_ended else None
+
+    @property
+    def duration_ms(self) -> float | None:
+        """The monotonic duration in milliseconds; None while the span is open."""
+        return self._duration_ns / 1e6 if self.is_ended else None
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """A read-only view; change them with `set_attribute`."""
+        return MappingProxyType(self._final if self.is_ended else self._attributes)
+
+    @property
+    def events(self) -> tuple[SpanEvent, ...]:
+        """What happened so far."""
+        return () if self._more is None else tuple(self._more.events)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether `end()` was called or the block was left."""
+        return hasattr(self, "_duration_ns")
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the trace is recorded; False where head sampling left it out."""
+        return True
+
+    @property
+    def context(self) -> TraceContext:
+        """What all spans of the trace share in this process, baggage included."""
+        return self._trace
+
+    def __repr__(self) -> str:
+        return f"<Span {self._name!r} {self.span_type.value} {self.status.value} {self.trace_id}/{self.span_id}>"
+
+    # --- the SDK's own ---
+
+    def _hand_out_child(self) -> int:
+        """Count a child; returns the child's flag: COUNTED, or AFTER_END where this span has ended."""
+        try:
+            self._children.append(_CHILD)
+        except _GONE:
+            return AFTER_END
+        if self._quiet:
+            self._announce()
+        return COUNTED
+
+    def _hand_out_inject(self) -> int | None:
+        """Count a context that leaves the process; returns its ordinal, None where this span has ended."""
+        with _slow_lock:
+            try:
+                self._children.append(_INJECT)
+                ordinal = self._children.count(_INJECT) - 1
+            except _GONE:
+                return None
+        if self._quiet:
+            self._announce()
+        return ordinal
+
+    def _announce(self) -> None:
+        """Tell the worker that this span is open and will end; a root or an AGENT span says so before its first child."""
+        self._quiet = False
+        self._control(ItemKind.START)
+
+    def _beat(self) -> None:
+        """Say that this span's process is alive; a span that was not announced so far is announced instead."""
+        if self._quiet:
+            self._announce()
+        else:
+            self._control(ItemKind.HEARTBEAT)
+
+    @guarded("span.control")
+    def _control(self, kind: ItemKind) -> None:
+        recorder = self._outlet.recorder
+        if recorder is None:
+            return
+        trace = self._trace
+        time_ns = self._start_ns if kind is ItemKind.START else _now()
+        ordinal = trace.inject_ordinal if self._flags & REMOTE_PARENT else None
+        head = (int(kind), trace.raw_trace_id, self._id, self._parent_id, self._flags, PENDING, 0, None, None, ordinal)
+        try:
+            item = encode_fast((*head, self._type, time_ns, None, self._name, trace.randomness, trace.threshold))
+        except REFUSED:
+            name = plain(self._name)[:1000]
+            item = encode_fast((*head, self._type, time_ns, None, name, trace.randomness, trace.threshold))
+        recorder.record(trace.raw_trace_id, item, reserved=True)
+
+    def _extras(self) -> _More:
+        with _slow_lock:  # or of two threads that make it one would lose its event
+            if self._more is None:
+                self._more = _More()
+            return self._more
+
+    def _is_open(self, method: str) -> bool:
+        if self._attributes is not _CLOSED:
+            return True
+        self._refuse(method)
+        return False
+
+    def _refuse(self, method: str) -> None:
+        """A change after the end: raise under PRELA_STRICT, else count it and log the first of each method."""
+        text = (
+            f"{method}() on the span {self._name!r}, which has ended; it has no effect. Change a span before its end."
+        )
+        if strict():
+            raise SpanEndedError(text)
+        if not telemetry.ENDED_SPAN_CHANGES.value(method):
+            logger.warning("prela_stream: %s Further calls of this kind are counted and not logged.", text)
+        telemetry.ENDED_SPAN_CHANGES.add(1, method)
+
+
+def target_of(target: object) -> tuple[bytes, bytes]:
+    """The trace and span id that a link points to; raises TypeError for anything but a span or the context of one."""
+    if isinstance(target, Span):
+        return target._trace.raw_trace_id, target._id
+    if isinstance(target, TraceContext) and target.raw_span_id is not None:
+        return target.raw_trace_id, target.raw_span_id
+    msg = f"a link points to a Span or to the TraceContext of one, got {target!r}"
+    raise TypeError(msg)

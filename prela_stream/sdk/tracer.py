@@ -1,0 +1,263 @@
+"""Makes spans: finds where a new one hangs, decides at a root whether the trace is recorded, and keeps the one tracer."""
+
+import time
+import weakref
+from collections.abc import Mapping
+from typing import Any, Final
+
+from prela_stream.errors import guard
+from prela_stream.model.semconv import SERVICE_NAME
+from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SpanType
+from prela_stream.sdk.coerce import attributes_of, text_of, type_code
+from prela_stream.sdk.context import Position, TraceContext, get_current
+from prela_stream.sdk.deferred import Deferred
+from prela_stream.sdk.ids import new_span_id
+from prela_stream.sdk.recorder import Outlet, Recorder
+from prela_stream.sdk.sampler import KEEP, AlwaysOnSampler, BaseSampler
+from prela_stream.sdk.span import Span
+from prela_stream.sdk.unsampled import UnsampledSpan
+
+_AGENT: Final = SPAN_TYPE_CODES[SpanType.AGENT]
+_GONE: Final = (AttributeError, BufferError)
+_new: Final = object.__new__
+_now: Final = time.time_ns
+_clock: Final = time.perf_counter_ns
+_ref: Final = weakref.ref
+_UNCHANGED: Final[Any] = object()
+_shared: Final = Outlet()
+
+
+class Tracer:
+    """Makes spans. `get_tracer()` gives the one that `init()` sets up; make another for a sampler or a name of its own.
+
+    Args:
+        service_name: If given, each span of this tracer carries it as `service.name`; the process's own name is set by
+            `init()` and travels once a batch.
+        exporter: A `Recorder` that takes the items; None: they go where those of the global tracer go.
+        sampler: The head sampler, asked at roots; None: every trace is recorded.
+        capture_for_replay: Accepted for code written for the ancestor SDK; has no effect.
+    """
+
+    __slots__ = ("_outlet", "_sampler", "_service")
+
+    def __init__(
+        self,
+        service_name: str | None = None,
+        exporter: Recorder | None = None,
+        sampler: BaseSampler | None = None,
+        capture_for_replay: bool = False,  # noqa: ARG002 - the ancestor's signature
+    ) -> None:
+        self._service: dict[str, Any] | None = None if service_name is None else {SERVICE_NAME: text_of(service_name)}
+        self._sampler: BaseSampler | None = None
+        self._outlet = _shared
+        self.configure(sampler=sampler)
+        if exporter is not None:
+            self._outlet = Outlet()
+            self.configure(recorder=exporter)
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Where items go now; None: nowhere."""
+        return self._outlet.recorder
+
+    @property
+    def sampler(self) -> BaseSampler:
+        """The head sampler."""
+        return self._sampler or AlwaysOnSampler()
+
+    def configure(
+        self,
+        *,
+        recorder: Recorder | None = _UNCHANGED,
+        sampler: BaseSampler | None = _UNCHANGED,
+        max_item_bytes: int | None = None,
+    ) -> None:
+        """Swap what is given. Spans that are open now end into the new recorder.
+
+        Args:
+            recorder: None: spans go nowhere.
+            sampler: None: every trace is recorded.
+            max_item_bytes: A span whose item is larger is cut to this size; the default is 750,000.
+        """
+        with guard("tracer.configure"):
+            if recorder is not _UNCHANGED:
+                self._outlet.recorder = _checked(recorder)
+            if sampler is not _UNCHANGED:
+                self._sampler = None if isinstance(sampler, AlwaysOnSampler) else sampler
+            if max_item_bytes is not None:
+                self._outlet.max_item_bytes = max(4096, int(max_item_bytes))
+
+    def span(  # noqa: C901 - the hot path: what would be a function of its own is written out
+        self,
+        name: str,
+        span_type: SpanType = SpanType.CUSTOM,
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        parent: Position | None = None,
+    ) -> Span:
+        """A new span for `with` or `async with`: current in the block, ended with it.
+
+        Args:
+            name: What the work is called.
+            span_type: What kind of work it is.
+            attributes: Initial ones; the mapping is copied.
+            parent: A Span, the TraceContext of another process, or what `defer()` gave; None: what is current.
+
+        Returns:
+            The span, begun now; a root if nothing is current.
+        """
+        above: Any = get_current() if parent is None else parent
+        quiet: bool | None = None
+        sampled: bool | None = True
+        if above.__class__ is Span:
+            trace: TraceContext = above._trace
+            parent_id: bytes | None = above._id
+            try:
+                above._children.append(0)  # as Span._hand_out_child, without the call
+                flags = COUNTED
+                if above._quiet:
+                    above._announce()
+            except _GONE:
+                flags = AFTER_END
+        elif parent is None and isinstance(above, UnsampledSpan):
+            return above.child()
+        else:
+            trace, parent_id, flags = self._hang(above)
+            sampled = trace.sampled
+            if parent_id is None or flags & REMOTE_PARENT:
+                quiet = True
+        try:
+            code = SPAN_TYPE_CODES[span_type]
+        except (KeyError, TypeError):
+            code = type_code(span_type)
+        # Filled from outside: an __init__ with this many fields costs a third of the whole span.
+        span: Span = _new(Span) if sampled else _new(UnsampledSpan)
+        span._outlet = outlet = self._outlet
+        span._trace = trace
+        span._parent_id = parent_id
+        span._flags = flags
+        span._id = span_id = new_span_id()
+        span._type = code
+        span._name = name if name.__class__ is str else text_of(name)
+        span._status = PENDING
+        span._more = None
+        span._children = bytearray()
+        if attributes is None:
+            span._attributes = {}
+        else:
+            try:
+                span._attributes = dict(**attributes)  # refuses keys that are not text, in C
+            except TypeError:
+                span._attributes = attributes_of(attributes)
+        if self._service is not None:
+            span._attributes.update(self._service)
+        if (quiet or code == _AGENT) and sampled:
+            quiet = True
+            outlet.open_spans[span_id] = _ref(span)
+        span._quiet = quiet
+        span._start_ns = _now()
+        span._began = _clock()
+        return span
+
+    def start_span(
+        self,
+        name: str,
+        span_type: SpanType = SpanType.CUSTOM,
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        parent: Position | None = None,
+    ) -> Span:
+        """A new span that does not become current; end it with `end()`, in any thread or task. Arguments as of `span()`."""
+        return self.span(name, span_type, attributes, parent=parent)
+
+    def defer(self) -> Deferred:
+        """Reserve a counted child of the current span for work that starts later, also after this span has ended."""
+        above = get_current()
+        return Deferred(above if isinstance(above, Span | TraceContext) else None, self.span)
+
+    def get_current_span(self) -> Span | None:
+        """The current span, whichever tracer made it; None where there is none."""
+        return get_current_span()
+
+    def heartbeat(self) -> int:
+        """Tell the worker that this process and its open roots and AGENT spans are alive; returns how many were named.
+
+        For the pipeline, every `Resource.heartbeat_ms`. A span that was not announced so far gets its START item.
+        """
+        named = 0
+        for span_id, reference in list(self._outlet.open_spans.items()):
+            span = reference()
+            if span is None:  # forgotten without an end: let its heartbeats stop
+                self._outlet.open_spans.pop(span_id, None)
+            else:
+                span._beat()
+                named += 1
+        return named
+
+    def set_global(self) -> None:
+        """Give the global tracer this one's name, recorder and sampler; `get_tracer()` stays the same object."""
+        set_global_tracer(self)
+
+    def _hang(self, above: Any) -> tuple[TraceContext, bytes | None, int]:
+        """Trace, parent span id and flags of a span that does not simply hang below a Span."""
+        if isinstance(above, Deferred):
+            flag, below = above.take(), above.above
+            if isinstance(below, Span):
+                return below._trace, below._id, below._hand_out_child() if flag is None else flag
+            above = below
+        if isinstance(above, Span):
+            return above._trace, above._id, above._hand_out_child()
+        if isinstance(above, TraceContext):
+            if above.sampled is None:
+                self._decide(above)
+            return above, above.raw_span_id, 0 if above.raw_span_id is None else REMOTE_PARENT
+        if above is not None:
+            with guard("tracer.span"):
+                msg = f"the parent of a span is a Span, a TraceContext, a Deferred or None, got {above!r}; it begins a trace"
+                raise TypeError(msg)
+        trace = TraceContext()
+        if self._sampler is not None:
+            self._decide(trace)
+        return trace, None, 0
+
+    def _decide(self, trace: TraceContext) -> None:
+        decision = KEEP
+        if self._sampler is not None:
+            with guard("sampler.decide"):
+                decision = self._sampler.decide(trace.raw_trace_id)
+        trace.sampled = decision.sampled
+        trace.threshold = decision.threshold if decision.sampled else None
+
+
+def _checked(recorder: Any) -> Recorder | None:
+    if recorder is None or callable(getattr(recorder, "record", None)):
+        return recorder  # type: ignore[no-any-return]  # it has what the protocol asks for
+    msg = f"a recorder has a method record(trace_id, item, *, reserved), got {recorder!r}; spans go where they went before"
+    raise TypeError(msg)
+
+
+_global: Final = Tracer()
+
+
+def get_tracer() -> Tracer:
+    """The global tracer: one object for the life of the process. Before `init()` its spans work, but go nowhere."""
+    return _global
+
+
+def set_global_tracer(tracer: Tracer) -> None:
+    """Give the global tracer the name, recorder and sampler of this one."""
+    with guard("set_global_tracer"):
+        _global._service, _global._sampler = tracer._service, tracer._sampler
+        _global._outlet.recorder = tracer._outlet.recorder
+        _global._outlet.max_item_bytes = tracer._outlet.max_item_bytes
+
+
+def get_current_span() -> Span | None:
+    """The span that is current in this task or thread; None where there is none."""
+    current = get_current()
+    return current if isinstance(current, Span) else None
+
+
+def defer() -> Deferred:
+    """Reserve a counted child of the current span for work that starts later, also after this span has ended."""
+    return _global.defer()
