@@ -1,0 +1,136 @@
+"""The clock of a partition, and the open traces in order of when they are due.
+
+There are two clocks. Stream time is the log's own. The second one, on which missing heartbeats count, runs with it but passes
+over silence: a gap in the log longer than `silence_ms` counts as that much, because nobody could write meanwhile.
+
+A deadline moves with every item of its trace, nearly always to later. So a queue holds for each trace a deadline that is never
+later than the real one, and looks at the trace again when that comes.
+"""
+
+from heapq import heapify, heappop, heappush
+
+from prela_stream.assembly.completeness import LOST, SUSPENDED, OpenTrace
+from prela_stream.assembly.options import AssemblyOptions
+
+_Entry = tuple[int, int, int, OpenTrace]
+
+
+class Deadlines:
+    """Which open trace is due when. See `AssemblyOptions` for the waits."""
+
+    def __init__(self, options: AssemblyOptions) -> None:
+        self._silence_ms = options.silence_ms
+        self._lost_ms = options.lost_ms
+        self._max_age_ms = options.max_age_ms
+        # a trace may come to be known as lost without an item of its own; that must never make its deadline earlier
+        root_wait_ms = max(options.root_wait_ms, options.remote_wait_ms, options.settle_ms)
+        self._waits = (  # by what a trace awaits
+            options.settle_ms, options.remote_wait_ms, root_wait_ms, options.idle_ms, 0, 0, options.idle_without_heartbeats_ms,
+        )  # fmt: skip
+        self._queue: list[_Entry] = []
+        self._watched: list[_Entry] = []
+        self._heard = 0
+        self.clock_ms = 0
+
+    def restore(self, clock_ms: int) -> None:
+        """Set the clock, before the first trace."""
+        self.clock_ms = clock_ms
+
+    def restart(self, trace: OpenTrace) -> None:
+        """An item of `trace` came now: its waits begin anew."""
+        trace.last_ms = self.clock_ms
+        trace.heard = self._heard
+        awaited = trace.awaits()
+        deadline = trace.first_ms + self._max_age_ms
+        if awaited == LOST:
+            self._watch(trace)
+        elif awaited != SUSPENDED:
+            deadline = min(deadline, self.clock_ms + self._waits[awaited])
+        if deadline < trace.pushed:
+            self._push(trace, deadline)
+
+    def advance(self, now_ms: int) -> list[tuple[int, OpenTrace, int]]:
+        """Move the clock to `now_ms`, never back.
+
+        Returns:
+            The traces that are due by then, as (deadline, trace, what it awaited), in order of (deadline, first item). They are
+            out of the queue.
+        """
+        clock, heard = self.clock_ms, self._heard
+        if now_ms > clock:
+            self.clock_ms = now_ms
+            self._heard = heard + min(now_ms - clock, self._silence_ms)
+        ahead = clock - heard
+        found: list[tuple[int, int, int, OpenTrace, int]] = []
+        while self._queue and self._queue[0][0] <= self.clock_ms:
+            pushed, _, _, trace = heappop(self._queue)
+            if trace.closed or pushed != trace.pushed:
+                continue
+            deadline, awaited = self._due(trace, ahead)
+            if deadline <= self.clock_ms:
+                self._take(trace, deadline, awaited, found)
+            else:
+                self._push(trace, deadline)
+        while self._watched and self._watched[0][0] <= self._heard:
+            trace = heappop(self._watched)[3]
+            trace.watched = False
+            if trace.closed or trace.awaits() != LOST:
+                continue
+            if trace.heard + self._lost_ms <= self._heard:
+                self._take(trace, *self._due(trace, ahead), found)
+            else:
+                self._watch(trace)
+        found.sort()
+        return [(deadline, trace, awaited) for deadline, _, _, trace, awaited in found]
+
+    def _due(self, trace: OpenTrace, ahead: int) -> tuple[int, int]:
+        """When a trace is due, and at the end of which wait. `ahead`: stream time minus the other clock before the last step."""
+        awaited = trace.awaits()
+        oldest = trace.first_ms + self._max_age_ms
+        if awaited == LOST:
+            deadline = trace.heard + self._lost_ms
+            if deadline > self._heard:  # while the silence lasts nobody knows how long it takes to get there
+                return oldest, SUSPENDED
+            deadline += ahead
+        elif awaited == SUSPENDED:
+            return oldest, SUSPENDED
+        else:
+            deadline = trace.last_ms + self._waits[awaited]
+        return (deadline, awaited) if deadline <= oldest else (oldest, SUSPENDED)
+
+    @staticmethod
+    def _take(trace: OpenTrace, deadline: int, awaited: int, found: list[tuple[int, int, int, OpenTrace, int]]) -> None:
+        trace.closed = True
+        found.append((deadline, trace.first_offset, trace.first_index, trace, awaited))
+
+    def _watch(self, trace: OpenTrace) -> None:
+        if not trace.watched:
+            trace.watched = True
+            heappush(self._watched, (trace.heard + self._lost_ms, trace.first_offset, trace.first_index, trace))
+
+    def _push(self, trace: OpenTrace, deadline: int) -> None:
+        trace.pushed = deadline
+        heappush(self._queue, (deadline, trace.first_offset, trace.first_index, trace))
+
+    def next_ms(self) -> int | None:
+        """Stream time before which nothing is due if nothing comes; None if nothing waits."""
+        queue, watched = self._queue, self._watched
+        while queue and (queue[0][3].closed or queue[0][0] != queue[0][3].pushed):
+            heappop(queue)
+        while watched and watched[0][3].closed:
+            heappop(watched)
+        if not queue:
+            return None
+        if not watched:
+            return queue[0][0]
+        return min(queue[0][0], self.clock_ms + max(0, watched[0][0] - self._heard))
+
+    def compact(self, traces: int) -> None:
+        """Drop what is stale once it is more than what is not; `traces` is how many are open."""
+        most = 2 * traces + 1024
+        if len(self._queue) > most:
+            self._queue = [entry for entry in self._queue if not entry[3].closed and entry[0] == entry[3].pushed]
+            heapify(self._queue)
+        if len(self._watched) > most:
+            self._watched = [entry for entry in self._watched if not entry[3].closed]
+            heapify(self._watched)

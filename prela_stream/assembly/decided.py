@@ -1,0 +1,132 @@
+"""What was decided about a trace, for as long as late spans are to follow it; in memory, and read back after a restart.
+
+A decision is *live* for `late_window_ms` of stream time after it was made: its trace's spans are late and follow it. For as long
+again only the id is known, as *forgotten*: a trace of that id is decided anew, with no weight.
+
+After a restart the log is read again from the low watermark, and the decisions that were committed before have to take effect
+where they did: an item at `offset` is in a loaded decision if `first_offset <= offset < cut_offset` (`covers`), and the decision
+is live from its cut on. The caller loads all of them before the first Record, calls `expire` at each Record as always, and leaves
+out of the batch what is covered. So the buffer asks one plain question on both paths: is this trace decided now?
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar
+
+import msgspec
+
+from prela_stream.assembly.options import AssemblyOptions
+
+T = TypeVar("T")
+
+
+class _Loaded(msgspec.Struct, Generic[T], frozen=True):
+    decided_at_ms: int
+    cut_offset: int
+    first_offset: int
+    trace_id: bytes
+    entry: T
+
+
+class DecidedTraces(Mapping[bytes, T], Generic[T]):
+    """The live decisions by trace id, as a mapping; entries are the caller's and may be shared.
+
+    Stream times given to `remember` and `expire` never go back, each on its own.
+    """
+
+    def __init__(self, options: AssemblyOptions) -> None:
+        self._window_ms = options.late_window_ms
+        self._live: dict[bytes, T] = {}
+        self._forgotten: dict[bytes, int] = {}
+        # ids by the time of their decisions: one list for all decisions of a millisecond
+        self._live_queue: deque[tuple[int, list[bytes]]] = deque()
+        self._forgotten_queue: deque[tuple[int, list[bytes]]] = deque()
+        self._loaded: deque[_Loaded[T]] = deque()
+        self._in_order = True
+        self._passing: deque[_Loaded[T]] = deque()
+        self._ranges: dict[bytes, list[tuple[int, int]]] = {}
+
+    def __getitem__(self, trace_id: bytes) -> T:
+        """The entry of a live decision; raises KeyError if there is none."""
+        return self._live[trace_id]
+
+    def __contains__(self, trace_id: object) -> bool:
+        """Whether the trace's spans are late now."""
+        return trace_id in self._live
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The ids of live decisions."""
+        return iter(self._live)
+
+    def __len__(self) -> int:
+        """How many decisions are live."""
+        return len(self._live)
+
+    def remember(self, trace_id: bytes, entry: T, decided_at_ms: int) -> None:
+        """A trace was decided at this stream time. One that is live already gets the new entry and keeps its time."""
+        if trace_id not in self._live:
+            _enqueue(self._live_queue, decided_at_ms, trace_id)
+        self._live[trace_id] = entry
+
+    def expire(self, now_ms: int) -> None:
+        """Bring everything to stream time `now_ms`; amortised O(1) a decision. Call it at each Record, between due and add."""
+        if not self._in_order:
+            self._loaded = deque(sorted(self._loaded, key=lambda loaded: (loaded.decided_at_ms, loaded.cut_offset)))
+            self._in_order = True
+        while self._loaded and self._loaded[0].decided_at_ms <= now_ms:
+            loaded = self._loaded.popleft()
+            self._forget(loaded.decided_at_ms)
+            self.remember(loaded.trace_id, loaded.entry, loaded.decided_at_ms)
+            self._passing.append(loaded)
+        while self._passing and self._passing[0].decided_at_ms < now_ms:
+            self._pass(self._passing.popleft())
+        self._forget(now_ms)
+
+    def was_forgotten(self, trace_id: bytes, now_ms: int) -> bool:
+        """Whether the trace had a decision that stopped being live less than `late_window_ms` before `now_ms`."""
+        return now_ms < self._forgotten.get(trace_id, now_ms)
+
+    def load(self, trace_id: bytes, entry: T, decided_at_ms: int, first_offset: int, cut_offset: int) -> None:
+        """Take in a decision that was committed earlier; all of them before the first Record of a replay.
+
+        All those are needed that were made later than twice `late_window_ms` before the clock at which the replay begins.
+        """
+        self._loaded.append(_Loaded(decided_at_ms, cut_offset, first_offset, trace_id, entry))
+        self._in_order = False
+        self._ranges.setdefault(trace_id, []).append((first_offset, cut_offset))
+
+    def covers(self, trace_id: bytes, offset: int) -> bool:
+        """Whether an item of this trace in the Record at `offset` is part of a loaded decision. False once a replay is over."""
+        ranges = self._ranges.get(trace_id)
+        return ranges is not None and any(first <= offset < cut for first, cut in ranges)
+
+    def _pass(self, loaded: _Loaded[T]) -> None:
+        """The clock has gone on since a loaded decision was made, so all that it covers has been read."""
+        ranges = self._ranges[loaded.trace_id]
+        ranges.remove((loaded.first_offset, loaded.cut_offset))
+        if not ranges:
+            del self._ranges[loaded.trace_id]
+
+    def _forget(self, now_ms: int) -> None:
+        window = self._window_ms
+        live, forgotten = self._live_queue, self._forgotten_queue
+        while live and live[0][0] + window <= now_ms:
+            decided_at, trace_ids = live.popleft()
+            until = decided_at + 2 * window
+            for trace_id in trace_ids:
+                del self._live[trace_id]
+                self._forgotten[trace_id] = until
+            if trace_ids:
+                forgotten.append((until, trace_ids))
+        while forgotten and forgotten[0][0] <= now_ms:
+            until, trace_ids = forgotten.popleft()
+            for trace_id in trace_ids:
+                if self._forgotten[trace_id] <= until:
+                    del self._forgotten[trace_id]
+
+
+def _enqueue(queue: deque[tuple[int, list[bytes]]], time_ms: int, trace_id: bytes) -> None:
+    if queue and queue[-1][0] >= time_ms:
+        queue[-1][1].append(trace_id)
+    else:
+        queue.append((time_ms, [trace_id]))
