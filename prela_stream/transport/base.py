@@ -1,6 +1,6 @@
 """The seam between the pipeline and what carries its Records.
 
-One contract suite (tests/contracts/transport.py) runs over every implementation, so that nothing above this module knows
+One contract suite (tests/contracts/transport_contract.py) runs over every implementation, so that nothing above this module knows
 which one it is on. Partitions are chosen by the caller, never by the transport. Every Record is stamped by the log, not by who
 sent it: `Stored.timestamp_ms` is log-append time, and it never goes backwards within a partition.
 """
@@ -51,10 +51,11 @@ class TopicSpec(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int
     cleanup: CleanupPolicy = "delete"
     retention_ms: int | None = None
-    """None: forever."""
+    """How long a Record is kept at least; None: forever. With `compact`: how long a key's deletion can be seen."""
     retention_bytes: int | None = None
-    """A partition's bytes; None: no bound."""
+    """A partition's bytes; None: no bound. Nothing to `compact`, which keeps the last Record of each key."""
     max_record_bytes: int = 1_000_000
+    """Largest value, bytes."""
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,24 +105,30 @@ class Producer(_Closing, Protocol):
     """Appends Records outside any transaction. One task sends at a time; several producers may exist."""
 
     async def send(self, to: TopicPartition, records: Sequence[Record]) -> int:
-        """Append `records` in this order, all or none, and return the offset of the last once they are durable.
+        """Append `records` (at least one) in this order, all or none, and return the offset of the last once they are durable.
+
+        Cancelled, it is as unknown as after OutcomeUnknownError.
 
         Raises:
             UnknownTopicError: there is no such topic or partition.
-            TransportError: nothing was appended; trying again is safe.
+            TransportError: nothing was appended; trying again is safe. Also when the topic cannot take one of them: a value
+                that is too large, or no key in a topic with compaction.
             OutcomeUnknownError: they may have been appended; trying again may make duplicates.
         """
         ...
 
 
 class Consumer(_Closing, Protocol):
-    """Reads committed Records. One task polls; the other methods may be called between polls."""
+    """Reads committed Records. One task polls; the other methods may be called at any time, also while it waits."""
 
     async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:  # noqa: ASYNC109
         """Wait up to `timeout` seconds for an assignment change or Records of partitions that are not paused.
 
-        At least one Record is returned however large it is. Polling is also what keeps this member in its group.
-        Records of an unfinished, aborted or fenced commit are never returned.
+        At least one Record is returned however large it is. Polling is also what keeps this member in its group: one that has
+        not polled for five minutes may lose its partitions. Records of an unfinished, aborted or fenced commit are never
+        returned. A poll that is cancelled loses nothing: the next one returns it.
+
+        Raises TransportError: nothing was found out and nothing is lost; poll again.
         """
         ...
 
@@ -130,34 +137,41 @@ class Consumer(_Closing, Protocol):
         ...
 
     def pause(self, *partitions: TopicPartition) -> None:
-        """Return no Records of these until `resume`. The position stays."""
+        """Return no Records of these until `resume`. The position stays. What is not ours (any more) is passed over."""
         ...
 
     def resume(self, *partitions: TopicPartition) -> None:
-        """Undo `pause`, or begin with newly assigned partitions."""
+        """Undo `pause`, or begin with newly assigned partitions. What is not ours (any more) is passed over."""
         ...
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Read from `offset` on. An offset before the first kept Record stands for that one."""
+        """Read from `offset` on. An offset before the first kept Record stands for that one. FencedError if it is not ours."""
         ...
 
     async def position(self, partition: TopicPartition) -> int:
-        """Offset of the next Record that `poll` will return of this partition, or a smaller one in a gap before it."""
+        """Offset of the next Record that `poll` will return of this partition, or a smaller one in a gap before it.
+
+        Once nothing is left to read it reaches `end_offset`, also where the last Records were compacted away, so that "read
+        until position >= end" ends. FencedError if the partition is not ours.
+        """
         ...
 
     async def committed(self, partition: TopicPartition) -> Committed | None:
-        """What this consumer's group has committed; None if nothing was, or for a consumer without a group."""
+        """What this consumer's group has committed, of any partition; None if nothing was, or for a consumer without a group."""
         ...
 
     async def commit(self, offsets: dict[TopicPartition, Committed]) -> None:
         """Commit offsets of partitions that are ours.
 
-        Raises FencedError if one of them belongs to another member by now; then none of them is committed.
+        Raises:
+            FencedError: one of them is not ours, or not any more; none of them is committed.
+            TransportError: none of them is committed. Also for a consumer without a group, and for metadata that is too long.
+            OutcomeUnknownError: they may have been committed; committing them again is safe.
         """
         ...
 
     async def beginning_offset(self, partition: TopicPartition) -> int:
-        """Offset of the first Record that is still kept, or the end if there is none."""
+        """Offset of the first Record that is still kept, or the end if there is none. UnknownTopicError, as for the next two."""
         ...
 
     async def end_offset(self, partition: TopicPartition) -> int:
@@ -182,16 +196,20 @@ class Writer(_Closing, Protocol):
     ) -> CommitOutcome:
         """Write all `records` and commit `offset` with `metadata`, or nothing.
 
-        After anything but COMMITTED this writer is dead and raises FencedError from then on: open a new one.
+        After anything but COMMITTED this writer is dead and raises FencedError from then on: open a new one. Cancelled, it is
+        dead as after UNKNOWN. Why a commit was aborted is logged.
 
         Raises:
-            FencedError: another writer has been opened for this partition; nothing was written.
+            FencedError: another writer has been opened for this partition, or this one is dead or closed; nothing was written.
+            UnknownTopicError: a Record's topic or partition does not exist; nothing was written, and this writer lives on.
+            TransportError: a topic cannot take one of the Records (as for `Producer.send`), or the metadata is longer than 4,000
+                bytes; nothing was written, and this writer lives on.
         """
         ...
 
 
 class Transport(_Closing, Protocol):
-    """Where everything else of a transport comes from. Opening one connects to nothing."""
+    """Where everything else of a transport comes from. Opening one connects to nothing; closing it closes what came from it."""
 
     async def producer(self) -> Producer:
         """A producer of its own."""
@@ -216,5 +234,8 @@ class Transport(_Closing, Protocol):
         ...
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
-        """Create those that are missing and return their names. One that exists is left as it is."""
+        """Create those that are missing and return their names. One that exists is left as it is.
+
+        Many processes may do so at once: each topic is created once, and named in one of the answers.
+        """
         ...
