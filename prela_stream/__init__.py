@@ -1,5 +1,115 @@
-"""Asyncio-native streaming telemetry for AI agents, with tail-based sampling that loses no trace."""
+"""Asyncio-native streaming telemetry for AI agents, with tail-based sampling that loses no trace.
+
+    import prela_stream as prela
+
+    prela.init(service_name="my-agent")
+
+Names are loaded when they are first used: importing this package loads no library that the program does not need.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from prela_stream._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from prela_stream.app.tracing import aflush, flush, init, ledger, pipeline, shutdown
+    from prela_stream.errors import (
+        CodecError,
+        ConfigurationError,
+        FencedError,
+        OutcomeUnknownError,
+        PrelaError,
+        SpanEndedError,
+        TransportError,
+        UnknownTopicError,
+    )
+    from prela_stream.instrumentation import auto_instrument
+    from prela_stream.model.span import SpanData, SpanEvent, SpanStatus, SpanType
+    from prela_stream.sdk.context import ContextThreadPoolExecutor, TraceContext, new_trace_context, wrap
+    from prela_stream.sdk.decorator import trace
+    from prela_stream.sdk.propagation import extract, inject
+    from prela_stream.sdk.sampler import AlwaysOffSampler, AlwaysOnSampler, ProbabilitySampler, RateLimitingSampler
+    from prela_stream.sdk.span import Span
+    from prela_stream.sdk.tracer import Tracer, defer, get_current_span, get_tracer
+
+_HOMES = {
+    "app.tracing": ("aflush", "flush", "init", "ledger", "pipeline", "shutdown"),
+    "errors": (
+        "CodecError",
+        "ConfigurationError",
+        "FencedError",
+        "OutcomeUnknownError",
+        "PrelaError",
+        "SpanEndedError",
+        "TransportError",
+        "UnknownTopicError",
+    ),
+    "instrumentation": ("auto_instrument",),
+    "model.span": ("SpanData", "SpanEvent", "SpanStatus", "SpanType"),
+    "sdk.context": ("ContextThreadPoolExecutor", "TraceContext", "new_trace_context", "wrap"),
+    "sdk.decorator": ("trace",),
+    "sdk.propagation": ("extract", "inject"),
+    "sdk.sampler": ("AlwaysOffSampler", "AlwaysOnSampler", "ProbabilitySampler", "RateLimitingSampler"),
+    "sdk.span": ("Span",),
+    "sdk.tracer": ("Tracer", "defer", "get_current_span", "get_tracer"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    # switching on and off
+    "init",
+    "shutdown",
+    "flush",
+    "aflush",
+    "ledger",
+    "pipeline",
+    "auto_instrument",
+    # spans
+    "get_tracer",
+    "get_current_span",
+    "trace",
+    "defer",
+    "wrap",
+    "Tracer",
+    "Span",
+    "SpanData",
+    "SpanEvent",
+    "SpanStatus",
+    "SpanType",
+    "ContextThreadPoolExecutor",
+    # propagation
+    "TraceContext",
+    "new_trace_context",
+    "inject",
+    "extract",
+    # head sampling
+    "AlwaysOffSampler",
+    "AlwaysOnSampler",
+    "ProbabilitySampler",
+    "RateLimitingSampler",
+    # errors
+    "CodecError",
+    "ConfigurationError",
+    "FencedError",
+    "OutcomeUnknownError",
+    "PrelaError",
+    "SpanEndedError",
+    "TransportError",
+    "UnknownTopicError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

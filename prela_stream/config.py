@@ -138,7 +138,9 @@ def _apply_env(raw: dict[str, Any], env: Mapping[str, str]) -> None:
         else:
             known = [f"{ENV_PREFIX}{known.upper()}" for known in _env_names()]
             near = difflib.get_close_matches(name, known, n=1)
-            logger.warning("prela_stream: the variable %s is not known%s", name, f"; did you mean {near[0]}?" if near else "")
+            logger.warning(
+                "prela_stream: the variable %s is not known%s", name, f"; did you mean {near[0]}?" if near else ""
+            )
 
 
 def _env_names() -> list[str]:
@@ -149,7 +151,16 @@ def _env_names() -> list[str]:
 
 def _convert(text: str, kind: Any, name: str) -> Any:
     if kind is bool:
-        truth = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+        truth = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
         if text.lower() in truth:
             return truth[text.lower()]
         msg = f"{name} is on or off: expected true or false, got {text!r}"
@@ -162,7 +173,7 @@ def _convert(text: str, kind: Any, name: str) -> Any:
 
 
 def _readable(text: str) -> str:
-    """msgspec's message with the path in front: `Expected int … - at `$.worker.x`` → `worker.x: expected int …`."""
+    """The message of msgspec with the path in front: `Expected int … - at `$.worker.x`` → `worker.x: expected int …`."""
     message, _, place = text.partition(" - at `$")
     place = place.rstrip("`").removeprefix(".")
     message = message[:1].lower() + message[1:]

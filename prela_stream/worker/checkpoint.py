@@ -69,7 +69,7 @@ def read_checkpoint(metadata: str, *, partitions: int, where: str) -> Checkpoint
         )
         raise CheckpointError(msg) from error
     if checkpoint.format != FORMAT:
-        msg = f"the checkpoint of {where} has format {checkpoint.format}, this release reads {FORMAT}: run the release that wrote it"
+        msg = f"the checkpoint of {where} has format {checkpoint.format}, this release reads {FORMAT}: use the one that wrote it"
         raise CheckpointError(msg)
     if checkpoint.partitions != partitions:
         msg = (

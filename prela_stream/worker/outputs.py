@@ -87,7 +87,10 @@ class Outputs:
         late: bool,
     ) -> None:
         places: dict[bytes, int] = {}
-        items = [(places.setdefault(resource, len(places)), msgspec.Raw(raw)) for raw, resource in zip(raws, resources, strict=True)]
+        items = [
+            (places.setdefault(resource, len(places)), msgspec.Raw(raw))
+            for raw, resource in zip(raws, resources, strict=True)
+        ]
         value = encode_kept(
             KeptFragment(
                 decision=decision,
@@ -101,7 +104,9 @@ class Outputs:
         to = TopicPartition(self._topics.sampled, partition_of(decision.trace_id, self._topics.sampled_partitions))
         self._add(to, value, SAMPLED_FORMAT, key=decision.trace_id)
 
-    def _cut(self, raws: Sequence[bytes], resources: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
+    def _cut(
+        self, raws: Sequence[bytes], resources: Sequence[bytes]
+    ) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
         start, size = 0, 0
         seen: set[bytes] = set()
         for index, (raw, resource) in enumerate(zip(raws, resources, strict=True)):

@@ -202,7 +202,7 @@ class PartitionState:
             first_offset=undecided.first_offset,
             cut_offset=cut,
             decided_at_ms=undecided.due_ms,
-            policy_version=self._evaluator.version,
+            policy_version=self._evaluator.policy_set.version,
             summary=summarise(read.trace),
             weight_biased=verdict.weight_biased,
             repeated=repeated,
@@ -283,9 +283,9 @@ class PartitionState:
         share = self._poison_seen / self._poison_items
         if share > self._options.poison_limit:
             msg = (
-                f"{share:.0%} of the last {self._poison_items} items of {self._source.topic}[{self._source.partition}] could not be "
-                f"read (limit {self._options.poison_limit:.0%}); they are in {self._topics.dlq}. Look there for the reason; raise "
-                "worker.poison_limit to go on all the same"
+                f"{share:.0%} of the last {self._poison_items} items of {self._source.topic}[{self._source.partition}] could "
+                f"not be read (limit {self._options.poison_limit:.0%}); they are in {self._topics.dlq}. Look there for the "
+                "reason; raise worker.poison_limit to go on all the same"
             )
             raise PoisonLimitError(msg)
         self._poison_items = self._poison_seen = 0

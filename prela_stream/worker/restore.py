@@ -39,15 +39,17 @@ async def restore(
     async with await transport.consumer([source.topic]) as log:
         await log.poll(timeout=0)  # the assignment of a consumer without a group comes with its first poll
         beginning = await log.beginning_offset(source)
-    state = PartitionState(source, topics=topics, assembly=assembly, evaluator=evaluator, options=options, start=beginning)
+    state = PartitionState(
+        source, topics=topics, assembly=assembly, evaluator=evaluator, options=options, start=beginning
+    )
     if committed is None:
         return state
     where = f"{source.topic}[{source.partition}]"
     checkpoint = read_checkpoint(committed.metadata, partitions=topics.partitions, where=where)
     if beginning > committed.offset and checkpoint.position > committed.offset and not options.accept_truncation:
         msg = (
-            f"{where}: undecided traces need the log from offset {committed.offset} on, but it begins at {beginning}: the topic's "
-            "retention is shorter than traces stay open. Make it longer; to go on without those Records set "
+            f"{where}: undecided traces need the log from offset {committed.offset} on, but it begins at {beginning}: the "
+            "topic's retention is shorter than traces stay open. Make it longer; to go on without those Records set "
             "worker.accept_truncation = true"
         )
         raise TruncatedLogError(msg)

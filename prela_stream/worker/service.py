@@ -10,13 +10,23 @@ from collections.abc import Callable
 from time import monotonic
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from prela_stream import telemetry
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.errors import FencedError, PrelaError, TransportError, UnknownTopicError
 from prela_stream.sampling.evaluator import Evaluator
-from prela_stream.transport.base import CommitOutcome, Consumer, Poll, Producer, Stored, TopicPartition, Transport, Writer
+from prela_stream.transport.base import (
+    CommitOutcome,
+    Consumer,
+    Poll,
+    Producer,
+    Stored,
+    TopicPartition,
+    Transport,
+    Writer,
+)
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.partition import PartitionState, tick_record
@@ -47,8 +57,8 @@ class Worker:
         *,
         topics: TopicOptions,
         evaluator: Evaluator,
-        options: WorkerOptions = WorkerOptions(),
-        assembly: AssemblyOptions = AssemblyOptions(),
+        options: WorkerOptions,
+        assembly: AssemblyOptions,
     ) -> None:
         self._transport = transport
         self._topics = topics
@@ -107,7 +117,7 @@ class Worker:
             if self._on_ready and self._partitions and all(p.live for p in self._partitions.values()):
                 self._on_ready()
                 self._on_ready = None
-            await anyio.sleep(0)  # a full topic must not keep the commits waiting
+            await anyio.lowlevel.checkpoint()  # a full topic must not keep the commits waiting
 
     async def _reassign(self, poll: Poll, consumer: Consumer, ticks: Producer, tasks: TaskGroup) -> None:
         for source in poll.revoked:

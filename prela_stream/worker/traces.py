@@ -15,8 +15,8 @@ from prela_stream.model.trace import Trace
 
 SUMMARY_KEYS = frozenset(
     spelling
-    for key in (semconv.USAGE_INPUT_TOKENS, semconv.USAGE_OUTPUT_TOKENS, semconv.COST_USD)
-    for spelling in semconv.READ_KEYS(key)
+    for key in (semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS, semconv.COST_USD)
+    for spelling in semconv.read_keys(key)
 )
 """Attributes that every summary needs, whatever the policies read."""
 
@@ -103,30 +103,17 @@ class TraceReader:
 def summarise(trace: Trace) -> TraceSummary:
     """What a decision says about its trace. Tokens and cost count each leaf LLM call once."""
     tree = trace.tree
-    root = tree.roots[0].span if tree.roots else min(trace.heads, key=lambda head: head.start_ns)
-    tokens_in = tokens_out = 0
-    cost: float | None = None
-    by_span = {id(head): place for place, head in enumerate(trace.heads)}
-    for head in tree.leaf_llm:
-        attributes = trace.attributes[by_span[id(head)]]
-        tokens_in += _count(semconv.read(attributes, semconv.USAGE_INPUT_TOKENS))
-        tokens_out += _count(semconv.read(attributes, semconv.USAGE_OUTPUT_TOKENS))
-        price = semconv.read(attributes, semconv.COST_USD)
-        if isinstance(price, int | float):
-            cost = (cost or 0.0) + price
+    totals = tree.totals(trace.attributes)
+    root = tree.roots[0] if tree.roots else min(tree.nodes, key=lambda node: node.span.start_ns)
     return TraceSummary(
-        root_name=root.name,
-        service=trace.resources[by_span[id(root)]].service_name,
+        root_name=root.span.name,
+        service=trace.resources[root.index].service_name,
         start_ns=min(head.start_ns for head in trace.heads),
         duration_ns=trace.duration_ns,
         spans=len(trace.heads),
         errors=trace.errors,
-        input_tokens=tokens_in,
-        output_tokens=tokens_out,
-        cost_usd=cost,
+        input_tokens=totals.input_tokens,
+        output_tokens=totals.output_tokens,
+        cost_usd=totals.cost_usd,
         shape_hash=tree.shape_hash(),
     )
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and 0 <= value < 1 << 53 else 0

@@ -21,7 +21,9 @@ def test_defaults_put_both_files_into_one_directory() -> None:
 
 
 def test_file_environment_and_overrides_in_that_order(tmp_path: Path) -> None:
-    file = write(tmp_path, 'service_name = "file"\n[assembly]\nsettle_ms = 1\nroot_wait_ms = 2\n[topics]\npartitions = 7\n')
+    file = write(
+        tmp_path, 'service_name = "file"\n[assembly]\nsettle_ms = 1\nroot_wait_ms = 2\n[topics]\npartitions = 7\n'
+    )
     env = {"PRELA_ASSEMBLY_SETTLE_MS": "5", "PRELA_SERVICE_NAME": "env", "PRELA_SAMPLE_RATE": "0.5"}
     settings = load_settings(file, env, overrides={"service_name": "argument"})
     assert settings.service_name == "argument"
@@ -53,7 +55,9 @@ def test_a_wrong_file_says_where_and_what(tmp_path: Path, text: str, said: str) 
 
 
 def test_a_file_that_is_not_there() -> None:
-    with pytest.raises(ConfigurationError, match=r"cannot read the settings file nowhere\.toml: No such file or directory"):
+    with pytest.raises(
+        ConfigurationError, match=r"cannot read the settings file nowhere\.toml: No such file or directory"
+    ):
         load_settings("nowhere.toml", {})
 
 
@@ -73,4 +77,6 @@ def test_a_wrong_variable_says_its_name(name: str, value: str, said: str) -> Non
 def test_an_unknown_variable_is_a_warning_with_the_nearest_name(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="prela_stream"):
         load_settings(env={"PRELA_ASEMBLY_SETTLE_MS": "1"})
-    assert caplog.messages == ["prela_stream: the variable PRELA_ASEMBLY_SETTLE_MS is not known; did you mean PRELA_ASSEMBLY_SETTLE_MS?"]
+    assert caplog.messages == [
+        "prela_stream: the variable PRELA_ASEMBLY_SETTLE_MS is not known; did you mean PRELA_ASSEMBLY_SETTLE_MS?"
+    ]

@@ -1,17 +1,14 @@
-"""The composition root: puts the parts together for a process. The only file that names concrete transports and stores.
+"""Which transport, store and policies the settings mean. The only module that names concrete ones.
 
 Adapters are imported where they are chosen, so that a process loads only what its settings ask for.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import anyio
 
 from prela_stream.errors import ConfigurationError
 
@@ -20,8 +17,6 @@ if TYPE_CHECKING:
     from prela_stream.sampling.policyset import PolicySet
     from prela_stream.sinks.base import Sink, TraceReader
     from prela_stream.transport.base import Transport
-
-logger = logging.getLogger("prela_stream")
 
 
 def open_transport(settings: Settings) -> Transport:
@@ -62,10 +57,8 @@ def load_policy_set(settings: Settings) -> PolicySet:
 
 async def create_topics(settings: Settings) -> list[str]:
     """Make the topics that are missing; returns their names."""
-    from prela_stream.transport.topics import topic_specs
-
     async with open_transport(settings) as transport:
-        return await transport.create_topics(topic_specs(settings.topics))
+        return await make_topics(settings, transport)
 
 
 async def check_topics(settings: Settings) -> list[str]:
@@ -76,49 +69,17 @@ async def check_topics(settings: Settings) -> list[str]:
         return check(settings.topics, await transport.topics())
 
 
-@asynccontextmanager
-async def _ready_transport(settings: Settings) -> AsyncIterator[Transport]:
-    """A transport whose topics exist. A local one makes them: on one machine nobody else would."""
+async def make_topics(settings: Settings, transport: Transport) -> list[str]:
+    """As `create_topics`, on a transport that is open."""
     from prela_stream.transport.topics import topic_specs
 
+    return await transport.create_topics(topic_specs(settings.topics))
+
+
+@asynccontextmanager
+async def ready_transport(settings: Settings) -> AsyncIterator[Transport]:
+    """A transport whose topics exist. A local one makes them: on one machine nobody else would."""
     async with open_transport(settings) as transport:
         if settings.transport == "local":
-            await transport.create_topics(topic_specs(settings.topics))
+            await make_topics(settings, transport)
         yield transport
-
-
-async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
-    """Sample until cancelled; then commit what is decided and leave the group.
-
-    Args:
-        settings: Everything.
-        on_ready: Called once, when the first assignment is restored.
-    """
-    from prela_stream.sampling.evaluator import Evaluator
-    from prela_stream.worker.service import Worker
-
-    evaluator = Evaluator(load_policy_set(settings))
-    async with _ready_transport(settings) as transport:
-        worker = Worker(
-            transport,
-            topics=settings.topics,
-            evaluator=evaluator,
-            options=settings.worker,
-            assembly=settings.assembly,
-        )
-        await worker.run(on_ready)
-
-
-async def run_sink(settings: Settings) -> None:
-    """Store kept traces until cancelled."""
-    from prela_stream.sinks.service import SinkService
-
-    async with _ready_transport(settings) as transport:
-        await SinkService(transport, settings.topics, open_sink(settings)).run()
-
-
-async def run_dev(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
-    """Worker and store in one process, until cancelled."""
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run_sink, settings)
-        await run_worker(settings, on_ready=on_ready)

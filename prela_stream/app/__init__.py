@@ -1,0 +1,25 @@
+"""The composition root: puts the parts together for a process. Importing it loads none of them."""
+
+from prela_stream.app.adapters import (
+    check_topics,
+    create_topics,
+    load_policy_set,
+    open_reader,
+    open_sink,
+    open_transport,
+    ready_transport,
+)
+from prela_stream.app.services import run_dev, run_sink, run_worker
+
+__all__ = [
+    "check_topics",
+    "create_topics",
+    "load_policy_set",
+    "open_reader",
+    "open_sink",
+    "open_transport",
+    "ready_transport",
+    "run_dev",
+    "run_sink",
+    "run_worker",
+]

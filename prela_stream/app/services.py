@@ -1,0 +1,50 @@
+"""The services of the right-hand side, each a coroutine that runs until it is cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from prela_stream.app.adapters import load_policy_set, open_sink, ready_transport
+
+if TYPE_CHECKING:
+    from prela_stream.config import Settings
+
+
+async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
+    """Sample until cancelled; then commit what is decided and leave the group.
+
+    Args:
+        settings: Everything.
+        on_ready: Called once, when the first assignment is restored.
+    """
+    from prela_stream.sampling.evaluator import Evaluator
+    from prela_stream.worker.service import Worker
+
+    evaluator = Evaluator(load_policy_set(settings))
+    async with ready_transport(settings) as transport:
+        worker = Worker(
+            transport,
+            topics=settings.topics,
+            evaluator=evaluator,
+            options=settings.worker,
+            assembly=settings.assembly,
+        )
+        await worker.run(on_ready)
+
+
+async def run_sink(settings: Settings) -> None:
+    """Store kept traces until cancelled."""
+    from prela_stream.sinks.service import SinkService
+
+    async with ready_transport(settings) as transport:
+        await SinkService(transport, settings.topics, open_sink(settings)).run()
+
+
+async def run_dev(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
+    """Worker and store in one process, until cancelled."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run_sink, settings)
+        await run_worker(settings, on_ready=on_ready)

@@ -1,0 +1,228 @@
+"""Switches tracing on in a process: `init()` with a pipeline in a background thread, `pipeline()` on the caller's own loop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from prela_stream._version import __version__
+from prela_stream.app.adapters import make_topics, open_transport
+from prela_stream.config import Settings, load_settings
+from prela_stream.errors import ConfigurationError, guard
+from prela_stream.instrumentation import auto_instrument as switch_on
+from prela_stream.instrumentation import uninstrument
+from prela_stream.model.span import Resource
+from prela_stream.sdk.exporter import Pipeline
+from prela_stream.sdk.host import BackgroundPipeline
+from prela_stream.sdk.ledger import FlushResult, LedgerSnapshot
+from prela_stream.sdk.sampler import BaseSampler, ProbabilitySampler
+from prela_stream.sdk.tracer import Tracer, get_tracer
+
+logger = logging.getLogger("prela_stream")
+
+
+class _Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """What `init()` was asked for; a second call with the same changes nothing."""
+
+    settings: Settings
+    sampler: BaseSampler | None
+    instrument: bool | tuple[str, ...]
+    resource_attributes: dict[str, Any]
+
+
+class _Active(msgspec.Struct, kw_only=True):
+    setup: _Setup
+    host: BackgroundPipeline
+
+
+_lock = threading.RLock()
+_active: _Active | None = None
+
+
+def init(
+    service_name: str | None = None,
+    *,
+    directory: str | os.PathLike[str] | None = None,
+    sampler: BaseSampler | None = None,
+    sample_rate: float | None = None,
+    capture_content: bool | None = None,
+    auto_instrument: bool | Sequence[str] = True,
+    resource_attributes: Mapping[str, Any] | None = None,
+    config: str | os.PathLike[str] | None = None,
+) -> Tracer:
+    """Switch tracing on. With nothing set, spans go to SQLite files in `./.prela/`.
+
+    Calling it again with the same arguments changes nothing; with others it delivers what is queued and starts anew.
+
+    Args:
+        service_name: What this program calls itself in its spans; default: its file name.
+        directory: Folder of the local transport and the store; default `.prela`.
+        sampler: Head sampler; it wins over `sample_rate`.
+        sample_rate: Share of traces to record at all, in [0, 1]; default 1: leave the choice to the workers.
+        capture_content: Whether prompts, answers and tool arguments are recorded; default true.
+        auto_instrument: Trace the calls of supported libraries: all, none, or those named.
+        resource_attributes: Further facts that all spans of this process share.
+        config: A TOML file of settings; default `PRELA_CONFIG`, else `prela.toml` if there is one.
+
+    Returns:
+        The global tracer, as `get_tracer()` gives it.
+
+    Raises:
+        ConfigurationError: a setting is wrong. After that nothing of this package raises into the application.
+    """
+    global _active  # noqa: PLW0603 - the one pipeline of the process
+    given = {
+        "service_name": service_name,
+        "directory": None if directory is None else os.fspath(directory),
+        "sample_rate": sample_rate,
+        "capture_content": capture_content,
+    }
+    settings = load_settings(
+        None if config is None else Path(config),
+        overrides={key: value for key, value in given.items() if value is not None},
+    )
+    setup = _Setup(
+        settings=settings,
+        sampler=_checked_sampler(sampler),
+        instrument=auto_instrument if isinstance(auto_instrument, bool) else tuple(auto_instrument),
+        resource_attributes=dict(resource_attributes or {}),
+    )
+    tracer = get_tracer()
+    with _lock:
+        if _active is not None and _active.setup == setup:
+            return tracer
+        shutdown()
+        host = BackgroundPipeline(
+            partial(open_transport, settings),
+            settings.topics,
+            settings.pipeline,
+            partial(_resource, setup),
+            prepare=partial(_prepare, settings),
+        )
+        _active = _Active(setup=setup, host=host)
+        tracer.configure(recorder=host, sampler=_sampler(setup))
+        if setup.instrument is not False:
+            names = None if setup.instrument is True else setup.instrument
+            switch_on(tracer, names=names, capture_content=settings.capture_content)
+    if directory is None and config is None and settings == load_settings(env={}, overrides=_named(settings)):
+        where = settings.local.path
+        logger.info(
+            "prela_stream: nothing is configured; spans go to %s. `prela-stream dev` samples and stores them", where
+        )
+    return tracer
+
+
+def flush(timeout: float = 5.0) -> FlushResult:
+    """Wait up to `timeout` seconds until everything recorded before is settled; says what was really acknowledged.
+
+    Before `init()` there is nothing to wait for.
+    """
+    active = _active
+    return _nothing() if active is None else active.host.flush(timeout)
+
+
+async def aflush(timeout: float = 5.0) -> FlushResult:  # noqa: ASYNC109 - the result says what is left when it is over
+    """As `flush`, without blocking the event loop."""
+    active = _active
+    return _nothing() if active is None else await active.host.aflush(timeout)
+
+
+def shutdown(timeout: float | None = None) -> LedgerSnapshot | None:
+    """Switch tracing off: deliver for up to `timeout` seconds (default: the option), count the rest, end the thread.
+
+    Libraries get their own methods back. Safe to call twice; `init()` may follow.
+
+    Returns:
+        The final ledger; None if tracing was not on.
+    """
+    global _active
+    with _lock:
+        active, _active = _active, None
+        if active is None:
+            return None
+        with guard("shutdown.uninstrument"):
+            uninstrument()
+        get_tracer().configure(recorder=None, sampler=None)
+        return active.host.stop(timeout)
+
+
+def ledger() -> LedgerSnapshot | None:
+    """Every recorded item of this process by what became of it, at this instant; None if tracing is not on."""
+    active = _active
+    return None if active is None else active.host.ledger()
+
+
+@asynccontextmanager
+async def pipeline(settings: Settings | None = None, *, sampler: BaseSampler | None = None) -> AsyncIterator[Pipeline]:
+    """Tracing on the caller's own event loop instead of a background thread, for the length of the block.
+
+    Args:
+        settings: Everything; default: as `load_settings()` finds it.
+        sampler: Head sampler; default: by `settings.sample_rate`.
+
+    Yields:
+        The running pipeline; the global tracer records into it.
+    """
+    settings = load_settings() if settings is None else settings
+    setup = _Setup(settings=settings, sampler=sampler, instrument=False, resource_attributes={})
+    shutdown()
+    tracer = get_tracer()
+    prepare = partial(_prepare, settings)
+    async with (
+        open_transport(settings) as transport,
+        Pipeline(transport, settings.topics, settings.pipeline, _resource(setup), prepare=prepare) as running,
+    ):
+        tracer.configure(recorder=running, sampler=_sampler(setup))
+        try:
+            yield running
+        finally:
+            tracer.configure(recorder=None, sampler=None)
+
+
+async def _prepare(settings: Settings, transport: Any) -> None:
+    if settings.transport == "local":
+        await make_topics(settings, transport)
+
+
+def _sampler(setup: _Setup) -> BaseSampler | None:
+    if setup.sampler is not None:
+        return setup.sampler
+    rate = setup.settings.sample_rate
+    return None if rate >= 1.0 else ProbabilitySampler(rate)
+
+
+def _checked_sampler(sampler: object) -> BaseSampler | None:
+    if sampler is None or isinstance(sampler, BaseSampler):
+        return sampler
+    msg = f"init(sampler=…) takes a head sampler, for instance ProbabilitySampler(0.1), got {sampler!r}"
+    raise ConfigurationError(msg)
+
+
+def _resource(setup: _Setup) -> Resource:
+    return Resource(
+        service_name=setup.settings.service_name or Path(sys.argv[0] or "python").stem or "python",
+        sdk_version=__version__,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        instance_id=secrets.token_hex(8),
+        attributes=setup.resource_attributes,
+    )
+
+
+def _named(settings: Settings) -> dict[str, Any]:
+    return {"service_name": settings.service_name} if settings.service_name else {}
+
+
+def _nothing() -> FlushResult:
+    return FlushResult(acknowledged=0, spooled=0, dropped=0, unknown=0, pending=0)
