@@ -1,0 +1,143 @@
+"""Carries a trace to another process and takes one up: W3C `traceparent`, `tracestate` and `baggage` on any mapping.
+
+What arrives is hostile input: a header that breaks the rules is as good as none, and nothing here raises.
+
+Source: W3C Trace Context level 2; W3C Baggage.
+"""
+
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, unquote_to_bytes
+
+from prela_stream.errors import guard
+from prela_stream.sdk import tracestate
+from prela_stream.sdk.context import Position, TraceContext, get_current
+from prela_stream.sdk.span import Span
+from prela_stream.sdk.tracestate import TraceState
+
+Carrier = TypeVar("Carrier", bound=MutableMapping[str, str])
+
+TRACEPARENT: Final = "traceparent"
+TRACESTATE: Final = "tracestate"
+BAGGAGE: Final = "baggage"
+
+_SAMPLED: Final = 1
+_RANDOM: Final = 2
+_TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
+_MAX_BAGGAGE: Final = 8_192
+_MAX_ENTRIES: Final = 64
+_MAX_HEADER: Final = 16_384
+_SAFE_IN_BAGGAGE: Final = "!#$&'()*+-./:<=>?@[]^_`{|}~"
+
+
+def inject(carrier: Carrier, position: Position | None = None) -> Carrier:
+    """Write the headers that continue a trace elsewhere into a mapping, and count that this was done.
+
+    Args:
+        carrier: Any mutable mapping of header names to text; what it held under these names is replaced.
+        position: The span (or trace context) that will be the parent there; None: what is current.
+
+    Returns:
+        The carrier. Unchanged where there is no trace to continue.
+    """
+    with guard("inject"):
+        for key, value in headers(get_current() if position is None else position).items():
+            carrier[key] = value
+    return carrier
+
+
+def headers(position: Position | None) -> dict[str, str]:
+    """The headers that `inject` writes. Each call is one context handed out, which the worker waits for."""
+    span_id: bytes | None
+    if isinstance(position, Span):
+        trace, span_id, ordinal = position._trace, position._id, position._hand_out_inject()
+    elif isinstance(position, TraceContext):
+        trace, span_id, ordinal = position, position.raw_span_id, position.inject_ordinal
+    else:
+        return {}
+    written: dict[str, str] = {}
+    if span_id is not None:
+        flags = (_SAMPLED if trace.sampled else 0) | (_RANDOM if trace.random else 0)
+        written[TRACEPARENT] = f"00-{trace.raw_trace_id.hex()}-{span_id.hex()}-{flags:02x}"
+        state = TraceState(
+            trace.tracestate, trace.threshold if trace.sampled else None, trace.randomness, span_id, ordinal
+        )
+        if text := tracestate.render(state):
+            written[TRACESTATE] = text
+    if trace.baggage and (text := _render_baggage(trace.baggage)):
+        written[BAGGAGE] = text
+    return written
+
+
+def extract(carrier: Mapping[Any, Any]) -> TraceContext | None:
+    """Read the context of a trace that began elsewhere.
+
+    Args:
+        carrier: Any mapping of header names, in any case, to text, bytes or lists of these.
+
+    Returns:
+        What to `attach()` or to pass as the `parent` of a span: its spans then are children of the remote one. None where
+        the headers name no trace. With baggage alone, the context of a new trace that carries it.
+    """
+    with guard("extract"):
+        found = _headers_of(carrier)
+        baggage = _parse_baggage(found.get(BAGGAGE, ""))
+        parent = _TRACEPARENT.match(found.get(TRACEPARENT, "").strip(" \t"))
+        if parent is None or not _follows_the_rules(parent):
+            return TraceContext(sampled=None, baggage=baggage) if baggage else None
+        flags = int(parent[4], 16)
+        context = TraceContext(parent[2], bool(flags & _SAMPLED), baggage, span_id=parent[3])
+        context.random = bool(flags & _RANDOM)
+        state = tracestate.parse(found.get(TRACESTATE, ""))
+        context.tracestate, context.threshold, context.randomness = state.others, state.threshold, state.randomness
+        if state.parent_span_id == context.raw_span_id:
+            context.inject_ordinal = state.ordinal
+        return context
+    return None
+
+
+def _follows_the_rules(parent: re.Match[str]) -> bool:
+    version, trace_id, span_id, _, more = parent.groups()
+    return version != "ff" and not (version == "00" and more) and bool(int(trace_id, 16)) and bool(int(span_id, 16))
+
+
+def _headers_of(carrier: Mapping[Any, Any]) -> dict[str, str]:
+    """Our three headers as text, by lower-case name."""
+    found: dict[str, str] = {}
+    for key, value in dict(carrier).items():
+        name = (_text(key) or "").lower()
+        if name in (TRACEPARENT, TRACESTATE, BAGGAGE) and name not in found:
+            parts = [_text(part) for part in value] if isinstance(value, list | tuple) else [_text(value)]
+            if name == TRACEPARENT and len(parts) != 1:
+                continue  # several parents are none
+            found[name] = ",".join(part for part in parts if part is not None)[:_MAX_HEADER]
+    return found
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return value if isinstance(value, str) else None
+
+
+def _parse_baggage(header: str) -> dict[str, str]:
+    entries: dict[str, str] = {}
+    for part in header[:_MAX_BAGGAGE].split(",")[:_MAX_ENTRIES]:
+        key, equals, value = part.partition(";")[0].partition("=")
+        key = key.strip(" \t")
+        if equals and _TOKEN.match(key):
+            entries[key] = unquote_to_bytes(value.strip(" \t")).decode(errors="replace")
+    return entries
+
+
+def _render_baggage(baggage: Mapping[str, str]) -> str:
+    texts: list[str] = []
+    length = -1
+    for key, value in list(baggage.items())[:_MAX_ENTRIES]:
+        text = f"{key}={quote(value, safe=_SAFE_IN_BAGGAGE, errors='replace')}"
+        if _TOKEN.match(key) and length + 1 + len(text) <= _MAX_BAGGAGE:
+            texts.append(text)
+            length += 1 + len(text)
+    return ",".join(texts)

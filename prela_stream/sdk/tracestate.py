@@ -1,0 +1,97 @@
+"""The `tracestate` header: other vendors' members kept as they came, OpenTelemetry's `ot` and our own read and written.
+
+Our member is `prela=<parent span id>-<ordinal>`. The span id is in it because a process that knows nothing of us passes
+`tracestate` on unchanged under a parent of its own: the ordinal then counts for somebody else, and must not be used.
+
+Source: W3C Trace Context level 2, section 3.3; OpenTelemetry "TraceState: Probability Sampling".
+"""
+
+import re
+from typing import Final, NamedTuple
+
+from prela_stream.model.decision import format_threshold
+from prela_stream.model.ids import RANDOMNESS_BITS
+
+MEMBER: Final = "prela"
+_OT: Final = "ot"
+_MAX_MEMBERS: Final = 32
+_MAX_LENGTH: Final = 512
+_LONG: Final = 128
+_DIGITS: Final = RANDOMNESS_BITS // 4
+_KEY: Final = re.compile(r"[a-z0-9][a-z0-9_\-*/]{0,255}(@[a-z][a-z0-9_\-*/]{0,13})?\Z")
+_VALUE: Final = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]\Z")
+_OURS: Final = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,8})\Z")
+_HEX: Final = re.compile(r"[0-9a-f]{1,14}\Z")
+
+
+class TraceState(NamedTuple):
+    """What a `tracestate` header says."""
+
+    others: tuple[tuple[str, str], ...] = ()
+    """Members that are not ours, in order; `ot` without `th` and `rv`, if anything of it is left."""
+    threshold: int | None = None
+    randomness: int | None = None
+    parent_span_id: bytes | None = None
+    """The span whose inject `ordinal` counts."""
+    ordinal: int | None = None
+
+
+def parse(header: str) -> TraceState:
+    """Read a header. Members that break the rules are left out, so is all of a repeated key but the first; never raises."""
+    state = TraceState()
+    seen: set[str] = set()
+    others: list[tuple[str, str]] = []
+    for part in header.split(",")[: 2 * _MAX_MEMBERS]:
+        key, _, value = part.strip(" \t").partition("=")
+        if key in seen or not (_KEY.match(key) and _VALUE.match(value)):
+            continue
+        seen.add(key)
+        if key == MEMBER:
+            if ours := _OURS.match(value):
+                state = state._replace(parent_span_id=bytes.fromhex(ours[1]), ordinal=int(ours[2]))
+        elif key == _OT:
+            rest, threshold, randomness = _read_ot(value)
+            state = state._replace(threshold=threshold, randomness=randomness)
+            if rest:
+                others.append((key, rest))
+        else:
+            others.append((key, value))
+    return state._replace(others=tuple(others[:_MAX_MEMBERS]))
+
+
+def _read_ot(value: str) -> tuple[str, int | None, int | None]:
+    """What else is in `ot`, the threshold and the randomness; values that break the rules are None."""
+    threshold = randomness = None
+    rest: list[str] = []
+    for part in value.split(";"):
+        key, _, text = part.partition(":")
+        if key == "th":
+            threshold = int(text.ljust(_DIGITS, "0"), 16) if _HEX.match(text) else None
+        elif key == "rv":
+            randomness = int(text, 16) if _HEX.match(text) and len(text) == _DIGITS else None
+        elif part:
+            rest.append(part)
+    return ";".join(rest), threshold, randomness
+
+
+def render(state: TraceState) -> str:
+    """The header, ours first and `ot` next, within 32 members and 512 characters; empty if there is nothing to say."""
+    members: list[tuple[str, str]] = []
+    if state.parent_span_id is not None and state.ordinal is not None:
+        members.append((MEMBER, f"{state.parent_span_id.hex()}-{state.ordinal}"))
+    ot = [] if state.threshold is None else [f"th:{format_threshold(state.threshold)}"]
+    if state.randomness is not None:
+        ot.append(f"rv:{state.randomness:0{_DIGITS}x}")
+    ot += [value for key, value in state.others if key == _OT]
+    if ot:
+        members.append((_OT, ";".join(ot)))
+    texts = [f"{key}={value}" for key, value in (*members, *(pair for pair in state.others if pair[0] != _OT))]
+    own = len(members)
+    if (
+        len(",".join(texts)) > _MAX_LENGTH
+    ):  # the rules: entries of more than 128 characters go first, then the last ones
+        texts = texts[:own] + [text for text in texts[own:] if len(text) <= _LONG]
+    texts = texts[:_MAX_MEMBERS]
+    while len(texts) > own and len(",".join(texts)) > _MAX_LENGTH:
+        texts.pop()
+    return ",".join(texts)
