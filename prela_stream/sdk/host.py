@@ -7,6 +7,8 @@ time; nothing here can keep the process alive.
 
 import asyncio
 import atexit
+import concurrent.futures.thread  # noqa: F401 - its hook has to be there first: they run in reverse order
+import contextlib
 import logging
 import os
 import sys
@@ -87,6 +89,7 @@ class BackgroundPipeline:
             run = self._run
             run.thread = threading.Thread(target=self._host, args=(run,), name="prela-stream", daemon=True)
             run.thread.start()
+            _watch_main_thread()
             atexit.register(self._at_exit)
             if (processes := sys.modules.get("multiprocessing.util")) is not None:
                 # The children of multiprocessing leave by os._exit and run these instead of what atexit holds.
@@ -100,8 +103,10 @@ class BackgroundPipeline:
         """
         timeout = self._options.shutdown_timeout_s if timeout is None else timeout
         with self._lock:
-            first, self._stopped = not self._stopped, True
             run = self._run
+            if self._stopped:
+                return self._ledger.snapshot()
+            self._stopped = True
         self._ledger.queue.close()
         if run.thread is not None and run.thread is not threading.current_thread():
             run.timeout = timeout
@@ -113,7 +118,7 @@ class BackgroundPipeline:
         self._ledger.close()
         atexit.unregister(self._at_exit)
         snapshot = self._ledger.snapshot()
-        if first and (snapshot.dropped.shutdown or snapshot.unknown):
+        if snapshot.dropped.shutdown or snapshot.unknown:
             logger.warning("prela_stream: not every item was delivered before the end: %s", snapshot)
         return snapshot
 
@@ -160,6 +165,14 @@ class BackgroundPipeline:
         with guard("host.exit"):
             self.stop()
 
+    def _at_main_end(self) -> None:
+        """Stop if nobody is left to record; deliver what there is if other threads go on."""
+        others = [t for t in threading.enumerate() if not t.daemon and t is not threading.main_thread()]
+        if not others:
+            self._at_exit()
+        elif not self._stopped:
+            self._ledger.flush(self._options.shutdown_timeout_s)
+
     def _after_fork(self) -> None:
         """In the child: forget the parent's thread, locks and items. Runs before the child has a second thread."""
         self._pid = os.getpid()
@@ -185,6 +198,30 @@ def _after_fork_in_child() -> None:
     for host in list(_hosts):
         with guard("host.fork"):
             host._after_fork()
+
+
+def _watch_main_thread() -> None:
+    """Have the hosts told when the main thread has ended, before the executors of `concurrent.futures` are closed.
+
+    atexit comes after that, when a transport that works through an executor, or a name look-up of asyncio, can do nothing any
+    more. The hook has no public name; without it atexit alone has to do.
+    """
+    global _watching  # noqa: PLW0603 - the interpreter keeps the hook once for the process
+    register = getattr(threading, "_register_atexit", None)
+    if _watching or register is None:
+        return
+    _watching = True
+    with contextlib.suppress(RuntimeError):  # the interpreter is ending already
+        register(_at_main_end)
+
+
+_watching = False
+
+
+def _at_main_end() -> None:
+    for host in list(_hosts):
+        with guard("host.exit"):
+            host._at_main_end()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
