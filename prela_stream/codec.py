@@ -9,8 +9,11 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from prela_stream.errors import CodecError, guard
+from prela_stream.errors import CodecError
+from prela_stream.model import framing
 from prela_stream.model.decision import Decision
+from prela_stream.model.plain import plain as plain  # noqa: PLC0414 - passed on: what makes any value encodable
+from prela_stream.model.plain import safe_text
 from prela_stream.model.span import (
     SPAN_STATUS_CODES,
     SPAN_STATUSES,
@@ -36,8 +39,8 @@ DLQ_FORMAT: Final = b"dlq/1"
 
 _PREFIX: Final = bytes([VERSION])
 _KNOWN_KINDS: Final = frozenset(int(kind) for kind in ItemKind)
-_NO_TRACE_ID: Final = frozenset({int(ItemKind.TICK), int(ItemKind.LOST)})
-_NO_SPAN_ID: Final = _NO_TRACE_ID
+_NO_IDS: Final = frozenset({int(ItemKind.TICK), int(ItemKind.LOST)})
+_NO_RESOURCE: Final = b"\x80"
 
 
 class BadItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,12 +52,15 @@ class BadItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ItemBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """One Record of the `spans` topic, read. `heads[i]` and `raws[i]` are the same item; `raws` are copies."""
+    """One Record of the `spans` topic, read. `heads[i]` and `raws[i]` are the same item.
+
+    `raws` are copies. `heads` are for now: each holds views on the Record and so keeps all of it in memory.
+    """
 
     resource: bytes
     """The resource map as MessagePack bytes, for `decode_resource`."""
-    heads: list[ItemHead]
-    raws: list[bytes]
+    heads: Sequence[ItemHead]
+    raws: Sequence[bytes]
     indexes: Sequence[int]
     """Place of each item in the Record."""
     bad: list[BadItem]
@@ -69,7 +75,12 @@ class _Envelope(msgspec.Struct, array_like=True):
 
 class _HeadEnvelope(msgspec.Struct, array_like=True):
     resource: msgspec.Raw
-    items: list[ItemHead]
+    items: list[SpanHead]
+    """Whole items, not `ItemHead`s: half as fast, but then whatever is accepted here can be decided and stored."""
+
+
+class _KindOnly(msgspec.Struct, array_like=True, gc=False):
+    kind: int
 
 
 class KeptFragment(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -101,24 +112,10 @@ class DeadLetter(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     raw: bytes
 
 
-_MAX_TEXT: Final = 1000
-_MAX_DEPTH: Final = 32
-_INT64: Final = 1 << 63
-_REPR_GUARD: Final = guard("the text form of an attribute value")
-
-
-def safe_text(value: object) -> str:
-    """The text form of a value that MessagePack cannot hold: its repr, cut to 1,000 characters; never raises."""
-    text = f"<{type(value).__name__}: it has no text form>"
-    with _REPR_GUARD:
-        text = repr(value)
-    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
-
-
 _encoder: Final = msgspec.msgpack.Encoder(enc_hook=safe_text)
 _envelope: Final = msgspec.msgpack.Decoder(_Envelope)
 _head_envelope: Final = msgspec.msgpack.Decoder(_HeadEnvelope)
-_item_head: Final = msgspec.msgpack.Decoder(ItemHead)
+_kind_only: Final = msgspec.msgpack.Decoder(_KindOnly)
 _span_head: Final = msgspec.msgpack.Decoder(SpanHead)
 _resource: Final = msgspec.msgpack.Decoder(Resource)
 _attributes: Final = msgspec.msgpack.Decoder(dict[str, Any])
@@ -128,32 +125,6 @@ _decisions: Final = msgspec.msgpack.Decoder(list[Decision])
 _kept: Final = msgspec.msgpack.Decoder(KeptFragment)
 _dead: Final = msgspec.msgpack.Decoder(DeadLetter)
 _READ_ERRORS: Final = (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError)
-
-
-def plain(value: object, depth: int = 0) -> Any:
-    """A copy of any value that surely encodes: the slow way, for what `encode_item` refused.
-
-    Integers beyond 64 bits become text, lone surrogates are escaped, keys become text, nesting below 32 levels (a cycle, that
-    is) becomes text, and whatever else MessagePack cannot hold its `safe_text`.
-    """
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int):
-        return value if -_INT64 <= value < 2 * _INT64 else safe_text(value)
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    if depth >= _MAX_DEPTH:
-        return f"<{type(value).__name__}: nested too deep>"
-    if isinstance(value, dict):
-        return {key if isinstance(key, str) else safe_text(key): plain(part, depth + 1) for key, part in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(part, depth + 1) for part in value]
-    try:
-        return msgspec.msgpack.decode(_encoder.encode(value))
-    except (*_READ_ERRORS, msgspec.EncodeError, OverflowError, TypeError, ValueError):
-        return safe_text(value)
 
 
 def encode_span(span: SpanData) -> bytes:
@@ -199,27 +170,49 @@ def encode_batch(resource: bytes, items: Sequence[bytes]) -> bytes:
 
 
 def decode_batch(value: bytes | memoryview) -> ItemBatch:
-    """Read a Record of `spans`: heads and each item's bytes. Never raises: what cannot be read is in `bad`."""
+    """Read a Record of `spans`: heads and each item's bytes. Never raises: what cannot be read is in `bad`.
+
+    Every item that comes back can be read with `decode_head`, and its numbers are in the ranges of docs/wire.md. Its
+    attributes, events and links have not been looked at: they may still turn out to be unreadable.
+    """
     view = memoryview(value)
     try:
         _check_version(view)
         envelope = _envelope.decode(view[1:])
-    except (CodecError, *_READ_ERRORS) as error:
+    except CodecError as error:
         whole = BadItem(index=-1, raw=bytes(value), reason=str(error))
-        return ItemBatch(resource=b"\x80", heads=[], raws=[], indexes=(), bad=[whole], unknown=0)
+        return ItemBatch(resource=_NO_RESOURCE, heads=[], raws=[], indexes=(), bad=[whole], unknown=0)
+    except _READ_ERRORS as error:
+        return _rescue(view, str(error))
     resource = bytes(envelope.resource)
     try:
         heads = _head_envelope.decode(view[1:]).items
     except _READ_ERRORS:
         return _decode_one_by_one(resource, envelope.items)
     for head in heads:
-        if head.kind not in _KNOWN_KINDS or _id_problem(head):
+        if (head.trace_id is None or head.span_id is None or head.kind not in _KNOWN_KINDS) and (
+            head.kind not in _NO_IDS
+        ):
             return _decode_one_by_one(resource, envelope.items)
     raws = [bytes(raw) for raw in envelope.items]
     return ItemBatch(resource=resource, heads=heads, raws=raws, indexes=range(len(raws)), bad=[], unknown=0)
 
 
-def _decode_one_by_one(resource: bytes, items: list[msgspec.Raw]) -> ItemBatch:
+def _rescue(view: memoryview, problem: str) -> ItemBatch:
+    """What is sound in a Record that msgspec refuses: cut short, nested too deep, or followed by something."""
+    try:
+        pieces = framing.split(view, 1)
+    except framing.FramingError:
+        whole = BadItem(index=-1, raw=bytes(view), reason=problem)
+        return ItemBatch(resource=_NO_RESOURCE, heads=[], raws=[], indexes=(), bad=[whole], unknown=0)
+    batch = _decode_one_by_one(bytes(pieces.first), pieces.items)
+    if pieces.problem is None:
+        return batch
+    rest = BadItem(index=len(pieces.items), raw=bytes(pieces.rest), reason=pieces.problem)
+    return msgspec.structs.replace(batch, bad=[*batch.bad, rest])
+
+
+def _decode_one_by_one(resource: bytes, items: Iterable[msgspec.Raw | memoryview]) -> ItemBatch:
     heads: list[ItemHead] = []
     raws: list[bytes] = []
     indexes: list[int] = []
@@ -228,11 +221,10 @@ def _decode_one_by_one(resource: bytes, items: list[msgspec.Raw]) -> ItemBatch:
     for index, item in enumerate(items):
         raw = bytes(item)
         try:
-            kind = _kind_of(raw)
-            if kind not in _KNOWN_KINDS:
+            if _kind_only.decode(raw).kind not in _KNOWN_KINDS:
                 unknown += 1
                 continue
-            head = _item_head.decode(raw)
+            head = _span_head.decode(raw)
             if problem := _id_problem(head):
                 raise CodecError(problem)
         except (CodecError, *_READ_ERRORS) as error:
@@ -244,33 +236,12 @@ def _decode_one_by_one(resource: bytes, items: list[msgspec.Raw]) -> ItemBatch:
     return ItemBatch(resource=resource, heads=heads, raws=raws, indexes=indexes, bad=bad, unknown=unknown)
 
 
-class _KindOnly(msgspec.Struct, array_like=True, gc=False):
-    kind: int
-
-
-_kind_only: Final = msgspec.msgpack.Decoder(_KindOnly)
-
-
-def _kind_of(raw: bytes) -> int:
-    return _kind_only.decode(raw).kind
-
-
 def _id_problem(head: ItemHead) -> str | None:
-    """What is wrong with the ids of an item, or None."""
-    trace_id, span_id, parent = head.trace_id, head.span_id, head.parent_span_id
-    if trace_id is None:
-        if head.kind not in _NO_TRACE_ID:
-            return f"an item of kind {head.kind} needs a trace id of 16 bytes at index 1, got nil"
-    elif len(trace_id) != 16:
-        return f"a trace id has 16 bytes, got {len(trace_id)} at index 1"
-    if span_id is None:
-        if head.kind not in _NO_SPAN_ID:
-            return f"an item of kind {head.kind} needs a span id of 8 bytes at index 2, got nil"
-    elif len(span_id) != 8:
-        return f"a span id has 8 bytes, got {len(span_id)} at index 2"
-    if parent is not None and len(parent) != 8:
-        return f"a parent span id has 8 bytes, got {len(parent)} at index 3"
-    return None
+    """Which id an item of its kind lacks, or None; their lengths are checked by the decoder."""
+    if head.kind in _NO_IDS or not (head.trace_id is None or head.span_id is None):
+        return None
+    which = "a trace id of 16 bytes at index 1" if head.trace_id is None else "a span id of 8 bytes at index 2"
+    return f"an item of kind {head.kind} needs {which}, got nil"
 
 
 def decode_head(raw: bytes | msgspec.Raw) -> SpanHead:
@@ -279,20 +250,36 @@ def decode_head(raw: bytes | msgspec.Raw) -> SpanHead:
 
 
 def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
-    """The resource of a Record; raises CodecError."""
-    return _read(_resource, raw, "resource")
+    """The resource of a Record. Never raises: what does not fit a known key's type is found in `attributes` instead.
+
+    A process that describes itself badly should not lose its spans for it.
+    """
+    try:
+        return _resource.decode(raw)
+    except _READ_ERRORS as error:
+        problem = str(error)
+    try:
+        found = _attributes.decode(raw)
+    except _READ_ERRORS:
+        return Resource(attributes={"prela.unreadable": problem})
+    good: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for key, value in found.items():
+        try:
+            msgspec.convert({key: value}, Resource)
+        except _READ_ERRORS:
+            rest[key] = value
+        else:
+            good[key] = value
+    resource = msgspec.convert(good, Resource)
+    return msgspec.structs.replace(resource, attributes={**rest, **resource.attributes})
 
 
 def decode_span(raw: bytes | msgspec.Raw, resource: Resource | None = None) -> SpanData:
-    """A whole span item as people read it; raises CodecError, also for a code out of range or an item that has no span."""
+    """A whole span item as people read it; raises CodecError, also for an item that has no span or no readable body."""
     head = decode_head(raw)
-    if problem := _id_problem(head):
-        raise CodecError(problem)
     if head.trace_id is None or head.span_id is None:
         msg = f"an item of kind {head.kind} is no span"
-        raise CodecError(msg)
-    if not (0 <= head.status < len(SPAN_STATUSES) and 0 <= head.span_type < len(SPAN_TYPES)):
-        msg = f"no such status or span type: status {head.status} at index 5, span type {head.span_type} at index 10"
         raise CodecError(msg)
     return SpanData(
         trace_id=head.trace_id.hex(),

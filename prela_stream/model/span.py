@@ -7,9 +7,17 @@ ever appended to. `SpanData` is what people read: ids in hex, times as datetimes
 import enum
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
+
+# What the wire may hold. Only decoders check it: a value outside makes an item poison before anything computes with it.
+TraceId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+SpanId = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**62 - 1)]
+"""146 years: a start, a duration and the sum of both fit into 64 bits with a sign."""
+Bits56 = Annotated[int, msgspec.Meta(ge=0, le=2**56 - 1)]
 
 
 class ItemKind(enum.IntEnum):
@@ -76,22 +84,22 @@ class ItemHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The first fields of an item of the `spans` topic: all that assembly needs. Decoding it skips the rest in C."""
 
     kind: int
-    trace_id: bytes | None = None
+    trace_id: TraceId | None = None
     """16 raw bytes; None for TICK, and for LOST when the process no longer knows which traces lost spans."""
-    span_id: bytes | None = None
+    span_id: SpanId | None = None
     """8 raw bytes; None for TICK and LOST."""
-    parent_span_id: bytes | None = None
-    flags: int = 0
+    parent_span_id: SpanId | None = None
+    flags: Count = 0
     """COUNTED | AFTER_END | REMOTE_PARENT."""
-    status: int = 0
+    status: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0
     """Index into SPAN_STATUSES."""
-    revision: int = 0
+    revision: Count = 0
     """Of several reports of one span the highest revision wins."""
-    child_count: int | None = None
+    child_count: Count | None = None
     """Local children started before this span ended; None where nobody counted (foreign spans)."""
-    inject_count: int | None = None
+    inject_count: Count | None = None
     """Contexts of this span that were handed to other processes."""
-    inject_ordinal: int | None = None
+    inject_ordinal: Count | None = None
     """With REMOTE_PARENT: which inject of the parent (0, 1, …) this span comes from; None if the parent's process
     does not count them: this span then is a local root."""
 
@@ -99,16 +107,16 @@ class ItemHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class SpanHead(ItemHead, frozen=True, array_like=True, gc=False):
     """A whole item of the `spans` topic with attributes, events and links left as the bytes they came in."""
 
-    span_type: int = 5
+    span_type: Annotated[int, msgspec.Meta(ge=0, le=5)] = 5
     """Index into SPAN_TYPES."""
-    start_ns: int = 0
+    start_ns: Nanoseconds = 0
     """Wall clock at the start, ns since the epoch. For SUSPEND, RESUME and HEARTBEAT: when it was said."""
-    duration_ns: int | None = None
+    duration_ns: Nanoseconds | None = None
     """Monotonic duration in ns; None while the span is open."""
     name: str = ""
-    randomness: int | None = None
+    randomness: Bits56 | None = None
     """Explicit randomness (`ot=rv`), 56 bits; None: the last 56 bits of the trace id."""
-    threshold: int | None = None
+    threshold: Bits56 | None = None
     """Head-sampling rejection threshold (`ot=th`), 56 bits; None: no head sampling happened."""
     attributes: msgspec.Raw = EMPTY_MAP
     events: msgspec.Raw = EMPTY_ARRAY
@@ -138,8 +146,8 @@ class SpanEvent(msgspec.Struct, frozen=True, array_like=True):
 class SpanLink(msgspec.Struct, frozen=True, array_like=True):
     """A reference to a span of this or another trace that is related, but not the parent."""
 
-    trace_id: bytes
-    span_id: bytes
+    trace_id: TraceId
+    span_id: SpanId
     attributes: dict[str, Any] = {}
 
 

@@ -1,0 +1,105 @@
+"""Where MessagePack values begin and end, read without recursion and without believing any length.
+
+The codec reads Records with msgspec, in C. This is for Records that msgspec refuses as a whole, because they are cut short or
+nested beyond what a stack holds: it finds the items that are still sound. Slow (a step a value), and never reads past the end.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+_FIXED: Final[Mapping[int, int]] = dict(
+    [(code, 1) for code in (0xC0, 0xC2, 0xC3)]  # nil, false, true
+    + [(0xCA, 5), (0xCB, 9), (0xCC, 2), (0xCD, 3), (0xCE, 5), (0xCF, 9), (0xD0, 2), (0xD1, 3), (0xD2, 5), (0xD3, 9)]
+    + [(0xD4, 3), (0xD5, 4), (0xD6, 6), (0xD7, 10), (0xD8, 18)]  # above the numbers, here ext of 1 to 16 bytes
+)
+"""Bytes of a value whose first byte says them all."""
+_SIZED: Final[Mapping[int, tuple[int, int]]] = {
+    code: (1 << exponent, type_byte)
+    for first, type_byte in ((0xC4, 0), (0xC7, 1), (0xD9, 0))  # bin, ext, str, each with a length of 1, 2 or 4 bytes
+    for exponent, code in enumerate(range(first, first + 3))
+}
+"""Bytes of the length that follows the first byte, and further bytes that it does not count."""
+_COUNTED: Final[Mapping[int, tuple[int, int]]] = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
+"""Bytes of the count that follows the first byte of an array or a map, and values that each entry has."""
+
+
+class FramingError(ValueError):
+    """The bytes do not hold a whole MessagePack value."""
+
+
+def end_of(data: memoryview, start: int) -> int:
+    """The offset after the value that begins at `start`. Raises FramingError where the value is not whole."""
+    at, values = start, 1
+    while values:
+        at, inner = _step(data, at)
+        values += inner - 1
+        if at > len(data):
+            msg = f"the value at byte {start} is cut short: it needs more than the {len(data) - start} bytes there are"
+            raise FramingError(msg)
+    return at
+
+
+def array_at(data: memoryview, start: int) -> tuple[int, int]:
+    """Offset of the first element, and the number of elements, of the array at `start`. Raises FramingError for no array."""
+    code = data[start] if start < len(data) else None
+    if code is None or not (0x90 <= code <= 0x9F or code in (0xDC, 0xDD)):
+        msg = f"expected a MessagePack array at byte {start}, got {'the end' if code is None else f'0x{code:02x}'}"
+        raise FramingError(msg)
+    return _step(data, start)
+
+
+class Pieces(NamedTuple):
+    """An array `[first, [item, item, …], …]` in pieces, as far as it is sound."""
+
+    first: memoryview
+    items: list[memoryview]
+    rest: memoryview
+    """The bytes that belong to no piece."""
+    problem: str | None
+    """What is wrong with them; None if there are none."""
+
+
+def split(data: memoryview, start: int) -> Pieces:
+    """Take the array at `start` apart. Raises FramingError where it does not begin `[first, [`."""
+    at, parts = array_at(data, start)
+    if parts < 2:
+        msg = f"expected an array of at least 2 elements at byte {start}, got {parts}"
+        raise FramingError(msg)
+    first_end = end_of(data, at)
+    first = data[at:first_end]
+    at, count = array_at(data, first_end)
+    items: list[memoryview] = []
+    try:
+        for _ in range(count):
+            end = end_of(data, at)
+            items.append(data[at:end])
+            at = end
+        for _ in range(parts - 2):
+            at = end_of(data, at)
+    except FramingError as error:
+        return Pieces(first, items, data[at:], str(error))
+    rest = data[at:]
+    return Pieces(first, items, rest, f"{len(rest)} bytes after the end of the array" if rest else None)
+
+
+def _step(data: memoryview, at: int) -> tuple[int, int]:
+    """The offset after one value, or after the head of an array or map; and the number of values that belong into it."""
+    if at >= len(data):
+        return len(data) + 1, 0
+    code = data[at]
+    if code <= 0x7F or code >= 0xE0:
+        return at + 1, 0
+    if code <= 0x9F:
+        return at + 1, (code & 0x0F) * (2 if code <= 0x8F else 1)
+    if code <= 0xBF:
+        return at + 1 + (code & 0x1F), 0
+    if code in _FIXED:
+        return at + _FIXED[code], 0
+    if code in _SIZED:
+        width, more = _SIZED[code]
+        return at + 1 + width + more + int.from_bytes(data[at + 1 : at + 1 + width], "big"), 0
+    if code in _COUNTED:
+        width, each = _COUNTED[code]
+        return at + 1 + width, each * int.from_bytes(data[at + 1 : at + 1 + width], "big")
+    msg = f"0x{code:02x} at byte {at} begins no MessagePack value"
+    raise FramingError(msg)

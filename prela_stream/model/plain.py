@@ -1,0 +1,79 @@
+"""Any value of an application as one that MessagePack can hold: the slow way, for what the encoder refused.
+
+Attributes come from other people's code, so nothing here trusts a value: neither its size, nor its text form, nor that it ends.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from prela_stream.errors import guard
+
+_MAX_TEXT: Final = 1000
+_MAX_DEPTH: Final = 32
+_INT64: Final = 1 << 63
+_MOST_DECIMAL_BITS: Final = 2048  # Python refuses the decimal digits of much larger numbers
+_REPR_GUARD: Final = guard("the text form of an attribute value")
+_REFUSED: Final = (msgspec.MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
+
+
+def safe_text(value: object) -> str:
+    """The text form of a value that MessagePack cannot hold: its repr, cut to 1,000 characters; never raises."""
+    text = f"<{type(value).__name__}: it has no text form>"
+    with _REPR_GUARD:
+        text = _sound(repr(value))
+    return _cut(text)
+
+
+def plain(value: object, depth: int = 0) -> Any:
+    """A copy of any value that surely encodes.
+
+    Integers beyond 64 bits become text, lone surrogates are escaped, keys become text, nesting below 32 levels (a cycle, that
+    is) becomes text, and whatever else MessagePack cannot hold its `safe_text`.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return _integer(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, str):
+        return _sound(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        return _container(value, depth) if depth < _MAX_DEPTH else f"<{type(value).__name__}: nested too deep>"
+    try:
+        return msgspec.msgpack.decode(_encoder.encode(value))
+    except _REFUSED:
+        return safe_text(value)
+
+
+def _container(value: Mapping[Any, Any] | Collection[Any], depth: int) -> dict[str, Any] | list[Any]:
+    if isinstance(value, Mapping):
+        return {_key(key): plain(part, depth + 1) for key, part in value.items()}
+    return [plain(part, depth + 1) for part in value]
+
+
+def _integer(value: int) -> int | str:
+    """The plain number of a subclass; text beyond 64 bits."""
+    if -_INT64 <= value < 2 * _INT64:
+        return int.__index__(value)
+    return _cut(str(value) if value.bit_length() < _MOST_DECIMAL_BITS else hex(value))
+
+
+def _key(key: object) -> str:
+    return _sound(key) if isinstance(key, str) else safe_text(key)
+
+
+def _sound(text: str) -> str:
+    """The text without lone surrogates, which UTF-8 has no bytes for."""
+    return str.encode(text, "utf-8", "backslashreplace").decode()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+_encoder: Final = msgspec.msgpack.Encoder(enc_hook=safe_text)
