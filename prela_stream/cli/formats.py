@@ -1,0 +1,132 @@
+"""How numbers, times and foreign text are written for people, and documents for machines."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from prela_stream.errors import ConfigurationError
+from prela_stream.model.decision import Decision
+from prela_stream.model.span import SpanData, to_datetime
+from prela_stream.sinks.base import StoredTrace
+
+_SEQUENCE: Final = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours, cursor moves
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, device strings
+    r"|\x1b[ -/]*[0-~]?"
+)
+_UNSAFE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_PERIOD: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+
+
+def clean(text: str, *, lines: bool = False) -> str:
+    """Text of a span as a terminal may show it: no escape sequences, control or direction characters.
+
+    Args:
+        text: Anything.
+        lines: Keep line breaks and tabs; else they become blanks.
+    """
+    safe = _UNSAFE.sub("\ufffd", _SEQUENCE.sub("", text.replace("\r\n", "\n")))
+    return safe if lines else safe.replace("\n", " ").replace("\t", " ")
+
+
+def duration(ns: int | None) -> str:
+    """`870 µs`, `12 ms`, `3.42 s`, `2 m 05 s`, `3 h 12 m`, `2 d 04 h`; `open` for None."""
+    if ns is None:
+        return "open"
+    if ns < 999_500:
+        return f"{ns / 1e3:.0f} µs"
+    if ns < 999_500_000:
+        return f"{ns / 1e6:.0f} ms"
+    if ns < 59_995_000_000:
+        return f"{ns / 1e9:.2f} s"
+    seconds = round(ns / 1e9)
+    if seconds < 3_600:
+        return f"{seconds // 60} m {seconds % 60:02} s"
+    minutes = seconds // 60
+    if minutes < 1_440:
+        return f"{minutes // 60} h {minutes % 60:02} m"
+    return f"{minutes // 1_440} d {minutes % 1_440 // 60:02} h"
+
+
+def count(number: int) -> str:
+    """`950`, `12.3k`, `4.1M`."""
+    for limit, unit in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
+        if number >= limit * 0.9995:
+            return f"{number / limit:.1f}{unit}"
+    return str(number)
+
+
+def tokens(into: int, out: int) -> str:
+    """`1.2k → 300`: input and output; empty where there are none."""
+    return f"{count(into)} → {count(out)}" if into or out else ""
+
+
+def cost(usd: float | None) -> str:
+    """`$0.0123`, `$12.30`; empty for unknown, which is not $0."""
+    if usd is None:
+        return ""
+    return f"${usd:.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
+
+
+def moment(time_ns: int) -> str:
+    """A time in the local zone, to the second; the date only where it is not today."""
+    local = to_datetime(time_ns).astimezone()
+    today = datetime.now(UTC).astimezone().date()
+    return local.strftime("%H:%M:%S" if local.date() == today else "%Y-%m-%d %H:%M:%S")
+
+
+def milliseconds(text: str) -> float:
+    """`250ms`, `1.5s`, `2m`, `1h`, `7d` or a bare number of ms, as ms; raises ConfigurationError for anything else."""
+    found = _PERIOD.fullmatch(text.strip())
+    if found is None:
+        msg = f"a duration is a number with ms, s, m, h or d, as in 1.5s; got {text!r}"
+        raise ConfigurationError(msg)
+    return float(found[1]) * _UNITS[found[2] or "ms"]
+
+
+def since(text: str, now_ns: int) -> int:
+    """`15m` (ago) or an ISO date or time (local where it names no zone), as ns since the epoch; raises ConfigurationError."""
+    if _PERIOD.fullmatch(text.strip()):
+        return now_ns - int(milliseconds(text) * 1e6)
+    try:
+        return int(datetime.fromisoformat(text).astimezone().timestamp() * 1e9)
+    except (ValueError, OverflowError, OSError):
+        msg = f"a time is a duration ago, as in 15m, or an ISO date or time, as in 2026-11-22T10:00; got {text!r}"
+        raise ConfigurationError(msg) from None
+
+
+def to_json(document: Any) -> str:
+    """One JSON document in one line. Characters that would act on a terminal are escaped, which JSON allows."""
+    text = msgspec.json.encode(document).decode()
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def trace_document(stored: StoredTrace | None, decision: Decision) -> dict[str, Any]:
+    """A trace with its decision and spans; ids in hex, times in ns. `row` is null where only the decision is there."""
+    spans = [] if stored is None else [span_document(span) for span in stored.spans]
+    return {"row": None if stored is None else stored.row, "decision": decision_document(decision), "spans": spans}
+
+
+def decision_document(decision: Decision) -> dict[str, Any]:
+    """A decision by its field names; ids in hex."""
+    document = {name: getattr(decision, name) for name in decision.__struct_fields__}
+    document["trace_id"] = decision.trace_id.hex()
+    document["decision_id"] = decision.decision_id.hex()
+    document["summary"] = {name: getattr(decision.summary, name) for name in decision.summary.__struct_fields__}
+    return document
+
+
+def span_document(span: SpanData) -> dict[str, Any]:
+    """A span by its field names."""
+    document = {name: getattr(span, name) for name in span.__struct_fields__}
+    document["events"] = [
+        {"name": event.name, "time_ns": event.time_ns, "attributes": event.attributes} for event in span.events
+    ]
+    document["links"] = [
+        {"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex(), "attributes": link.attributes}
+        for link in span.links
+    ]
+    return document

@@ -1,0 +1,42 @@
+"""The command line put together."""
+
+from typing import Annotated
+
+import typer
+
+from prela_stream._version import __version__
+from prela_stream.cli import policies, services, topics, traces
+from prela_stream.cli.session import ConfigOption, DirOption, Group
+
+app = typer.Typer(
+    cls=Group,
+    name="prela-stream",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # they may hold prompts and keys
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(traces.app, name="traces")
+app.add_typer(topics.app, name="topics")
+app.add_typer(policies.app, name="policies")
+app.command("dev")(services.dev_command)
+app.command("worker")(services.worker_command)
+app.command("sink")(services.sink_command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"prela-stream {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def prela_stream(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    directory: DirOption = None,
+    version: Annotated[  # noqa: ARG001 - acted on by its callback
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Streaming telemetry for AI agents, with tail-based sampling that loses no trace."""
+    ctx.obj = {"config": config, "directory": directory}

@@ -1,0 +1,46 @@
+"""`prela-stream worker`, `sink` and `dev`: services that run until they are told to stop."""
+
+import typer
+from rich.text import Text
+
+from prela_stream import app as root
+from prela_stream.cli.session import ConfigOption, DirOption, log_to_stderr, messages, run_until_stopped, settings_of
+
+
+def worker_command(ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None) -> None:
+    """Sample: put traces together, decide about them, pass the kept ones on. SIGTERM or Ctrl-C stops it cleanly."""
+    settings = settings_of(ctx, config, directory)
+    log_to_stderr()
+    run_until_stopped(
+        lambda: root.run_worker(
+            settings, on_ready=lambda: _say(f"worker is ready on the {settings.transport} transport")
+        )
+    )
+    _say("worker has stopped")
+
+
+def sink_command(ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None) -> None:
+    """Store kept traces and all decisions. SIGTERM or Ctrl-C stops it cleanly."""
+    settings = settings_of(ctx, config, directory)
+    log_to_stderr()
+    _say(f"storing kept traces in {settings.store.path}")
+    run_until_stopped(lambda: root.run_sink(settings))
+    _say("sink has stopped")
+
+
+def dev_command(ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None) -> None:
+    """Run worker and store in one process, for one machine. SIGTERM or Ctrl-C stops it cleanly."""
+    settings = settings_of(ctx, config, directory)
+    log_to_stderr()
+
+    def ready() -> None:
+        _say(
+            f"ready on the {settings.transport} transport; look with: prela-stream traces list --dir {settings.directory}"
+        )
+
+    run_until_stopped(lambda: root.run_dev(settings, on_ready=ready))
+    _say("stopped")
+
+
+def _say(text: str) -> None:
+    messages().print(Text(text))

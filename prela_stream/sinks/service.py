@@ -1,0 +1,163 @@
+"""The loop of a sink: a consumer group on `sampled` (and `decisions`) that hands batches over and commits what is durable.
+
+A group of its own is what keeps a slow or dead store away from the workers: nothing upstream waits for it. It knows the transport
+and the sink by their seams alone.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+
+import anyio
+
+from prela_stream import codec, telemetry
+from prela_stream.codec import KeptFragment
+from prela_stream.errors import CodecError, FencedError, TransportError
+from prela_stream.model.decision import Decision
+from prela_stream.sinks.base import Batch, Sink
+from prela_stream.transport.base import Committed, Consumer, Poll, Stored, TopicPartition, Transport
+from prela_stream.transport.options import TopicOptions
+
+logger = logging.getLogger(__name__)
+
+
+class SinkService:
+    """Feeds one sink. Any number of services may share a group: each has its share of the partitions.
+
+    Args:
+        transport: Where kept traces come from.
+        topics: What the topics are called.
+        sink: Where they go. The service closes it at its end.
+        group: Consumer group; a different one for each store.
+        max_records: Records of one batch at most.
+        max_bytes: Bytes of one batch, roughly.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        topics: TopicOptions,
+        sink: Sink,
+        *,
+        group: str = "sinks.sqlite",
+        max_records: int = 1_000,
+        max_bytes: int = 8 << 20,
+    ) -> None:
+        self._transport = transport
+        self._topics = topics
+        self._sink = sink
+        self._group = group
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._uncommitted: dict[TopicPartition, Committed] = {}
+        self._complained: set[str] = set()
+
+    async def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
+        """Store until cancelled. A batch that is being written is finished and committed first.
+
+        An error of the sink ends the service: nothing of its batch is committed, and the batch comes again.
+
+        Args:
+            on_ready: Called once, when the first partitions are ours and positioned.
+
+        Raises:
+            PrelaError: what the sink or the transport raised.
+        """
+        wanted = [self._topics.sampled]
+        if self._sink.wants_decisions:
+            wanted.append(self._topics.decisions)
+        try:
+            async with await self._transport.consumer(wanted, group=self._group) as consumer:
+                while True:
+                    poll = await consumer.poll(max_records=self._max_records, max_bytes=self._max_bytes)
+                    with anyio.CancelScope(shield=True):  # no half batch: a sink bounds its own time
+                        await self._handle(consumer, poll)
+                    if poll.assigned and on_ready is not None:
+                        on_ready()
+                        on_ready = None
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._sink.aclose()
+
+    async def _handle(self, consumer: Consumer, poll: Poll) -> None:
+        for partition in poll.revoked:
+            self._uncommitted.pop(partition, None)
+        for partition in poll.assigned:
+            await self._position(consumer, partition)
+            consumer.resume(partition)
+        for partition, records in _by_partition(poll.records):
+            await self._sink.write(self._batch(partition, records))
+            telemetry.SINK_BATCHES.add(1, partition.topic)
+            telemetry.SINK_RECORDS.add(len(records), partition.topic)
+            self._uncommitted[partition] = Committed(offset=records[-1].offset + 1)
+        await self._commit(consumer)
+
+    async def _position(self, consumer: Consumer, partition: TopicPartition) -> None:
+        """Go on where the data ends, for a sink that stores offsets with it."""
+        stored = await self._sink.stored_offset(partition)
+        if stored is None:
+            return  # the group's committed offset counts, and that is where the consumer stands
+        beyond = stored > await consumer.end_offset(partition)
+        if beyond or await consumer.committed(partition) is None:
+            # Either the log is another one than the store knows (it was deleted, say), or the group never got to commit.
+            # Reading from the beginning is right in both cases: what is stored already changes nothing.
+            if beyond:
+                logger.warning(
+                    "%s partition %d ends before offset %d, up to which the store has read it: this must be another log; "
+                    "reading it from its beginning",
+                    partition.topic,
+                    partition.partition,
+                    stored,
+                )
+            await consumer.seek(partition, await consumer.beginning_offset(partition))
+            return
+        await consumer.seek(partition, stored)
+
+    def _batch(self, partition: TopicPartition, records: list[Stored]) -> Batch:
+        fragments: list[KeptFragment] = []
+        decisions: list[Decision] = []
+        for record in records:
+            try:
+                if record.value is None:
+                    raise CodecError("a Record without a value")
+                if partition.topic == self._topics.sampled:
+                    fragments.append(codec.decode_kept(record.value))
+                else:
+                    decisions.extend(codec.decode_decisions(record.value))
+            except CodecError as error:
+                self._skip(record, error)
+        return Batch(source=partition, fragments=fragments, decisions=decisions, next_offset=records[-1].offset + 1)
+
+    def _skip(self, record: Stored, error: CodecError) -> None:
+        telemetry.SINK_BAD_RECORDS.add(1, record.topic)
+        if record.topic not in self._complained:
+            self._complained.add(record.topic)
+            logger.error(
+                "skipped the Record at %s partition %d offset %d: %s. Further ones of this topic are counted in "
+                "prela_sink_bad_records_total and not logged.",
+                record.topic,
+                record.partition,
+                record.offset,
+                error,
+            )
+
+    async def _commit(self, consumer: Consumer) -> None:
+        """Commit what is durable. A failure costs nothing but that batches may come again, so it is tried again later."""
+        if not self._uncommitted:
+            return
+        try:
+            await consumer.commit(dict(self._uncommitted))
+        except FencedError:
+            logger.info(
+                "a partition has gone to another member of %s; that one reads the last batch again", self._group
+            )
+        except TransportError as error:
+            logger.warning("could not commit offsets of %s, will try again: %s", self._group, error)
+            return
+        self._uncommitted.clear()
+
+
+def _by_partition(records: Iterable[Stored]) -> Iterable[tuple[TopicPartition, list[Stored]]]:
+    found: dict[TopicPartition, list[Stored]] = {}
+    for record in records:
+        found.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
+    return found.items()
