@@ -97,16 +97,18 @@ class LocalWriter:
         batches: Batches = {}
         for to, record in records:
             batches.setdefault(to, []).append(record)
-        places = await self._desk.thread.run(lambda database: _checked(database, batches))
-        if self._dead:
-            raise self._fenced(self._dead)
+
+        def job(database: Database) -> TransportError | None:
+            try:
+                places = _checked(database, batches)
+            except TransportError as error:
+                return error  # refused before anything began
+            database.write(lambda connection: self._commit(connection, places, batches, offset, metadata))
+            return None
+
         self._dead = "a commit of it was cancelled"  # until we know better
         try:
-            await self._desk.thread.run(
-                lambda database: database.write(
-                    lambda connection: self._commit(connection, places, batches, offset, metadata)
-                )
-            )
+            refused = await self._desk.thread.run(job)
         except FencedError:
             self._dead = "another writer has taken the partition over"
             raise
@@ -115,6 +117,8 @@ class LocalWriter:
         except TransportError as error:
             return self._died(CommitOutcome.ABORTED, error)
         self._dead = ""
+        if refused is not None:
+            raise refused
         self._desk.wrote(batches)
         return CommitOutcome.COMMITTED
 

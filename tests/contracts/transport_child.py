@@ -1,0 +1,96 @@
+"""What the other processes of the transport contract do: `python -m tests.contracts.transport_child SCENARIO JSON`."""
+
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import msgspec
+
+from prela_stream.errors import TransportError
+from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicSpec
+from tests.contracts.transport_harness import Log, assigned, send
+
+
+def say(text: str) -> None:
+    """Tell the test."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+async def append(log: Log, name: str, count: int) -> None:
+    """Make the topic if need be and append `name:0`, `name:1`, … in batches of three."""
+    async with log.open() as transport:
+        await transport.create_topics([log.spec("shared", 2)])
+        async with await transport.producer() as producer:
+            for start in range(0, count, 3):
+                batch = [f"{name}:{index}".encode() for index in range(start, min(start + 3, count))]
+                await send(producer, log.at("shared", start % 2), *batch)
+    say("done")
+
+
+async def create(log: Log, topics: list[str]) -> None:
+    """Wait for the word, then create topics and print those that this process made."""
+    async with log.open() as transport:
+        say("ready")
+        await anyio.to_thread.run_sync(sys.stdin.readline)
+        specs: list[TopicSpec] = [log.spec(topic, 3) for topic in topics]
+        say(json.dumps(await transport.create_topics(specs)))
+
+
+async def hold(log: Log, topic: str, group: str, count: int) -> None:
+    """Hold `count` partitions of the group and poll until the end."""
+    async with log.open() as transport, await transport.consumer([log.name(topic)], group=log.name(group)) as consumer:
+        await assigned(consumer, count)
+        say("holding")
+        while True:
+            await consumer.poll()
+
+
+async def stale(log: Log, topic: str, group: str, count: int) -> None:
+    """Hold `count` partitions, wait for the word, then commit without polling and print what came of it."""
+    async with log.open() as transport, await transport.consumer([log.name(topic)], group=log.name(group)) as consumer:
+        places = await assigned(consumer, count)
+        say("holding")
+        await anyio.to_thread.run_sync(sys.stdin.readline)
+        try:
+            await consumer.commit({place: Committed(offset=99) for place in places})
+        except TransportError as error:
+            say(type(error).__name__)
+        else:
+            say("committed")
+
+
+async def commits(log: Log) -> None:
+    """Commit pairs of numbered Records to two topics with the next offset, from where the log stands, until the end."""
+    async with log.open() as transport:
+        writer = await transport.writer(log.name("group"), log.at("source"))
+        number = writer.committed.offset if writer.committed else 0
+        say("begun")
+        while True:
+            value = Record(value=b"%d" % number)
+            pair = [(log.at("left"), value), (log.at("right"), value)]
+            outcome = await writer.commit(pair, number + 1, f"after {number}")
+            assert outcome is CommitOutcome.COMMITTED
+            number += 1
+
+
+SCENARIOS: dict[str, Callable[..., Awaitable[None]]] = {
+    "append": append,
+    "create": create,
+    "hold": hold,
+    "stale": stale,
+    "commits": commits,
+}
+
+
+def main() -> None:
+    """Run the scenario that the command line names."""
+    arguments: dict[str, Any] = json.loads(sys.argv[2])
+    log = msgspec.convert(arguments.pop("log"), Log)
+    anyio.run(lambda: SCENARIOS[sys.argv[1]](log, **arguments))
+
+
+if __name__ == "__main__":
+    main()
