@@ -1,0 +1,59 @@
+"""That `complete` is never said too early and always said in the end, on programs whose truth is known."""
+
+import random
+
+import pytest
+
+from prela_stream.assembly.buffer import TraceBuffer, Undecided
+from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec import decode_batch, decode_head, encode_batch
+from prela_stream.model.decision import Trigger
+from tests.programs import Faults, Program, Send, simulate
+
+OPTIONS = AssemblyOptions(settle_ms=50, remote_wait_ms=100, root_wait_ms=200, idle_ms=400)
+
+
+def in_log_order(program: Program, rng: random.Random) -> list[Send]:
+    """The sends as several producers with retries may append them: nearly in order, or in any."""
+    disorder = rng.choice((0, 3, 1_000))
+    return [send for _, send in sorted(enumerate(program.sends), key=lambda pair: pair[0] + rng.random() * disorder)]
+
+
+def decisions(sends: list[Send], rng: random.Random, gaps: tuple[int, ...]) -> list[Undecided]:
+    """Every decision about one trace, by a buffer that remembers none: what comes after one is judged as a trace of its own."""
+    buffer = TraceBuffer(OPTIONS, {})
+    found: list[Undecided] = []
+    now = 1_000
+    for offset, send in enumerate(sends):
+        now += rng.choice(gaps)
+        found += buffer.due(now)
+        buffer.add(decode_batch(encode_batch(send.resource, [send.item])), offset, now)
+    found += buffer.due(now + OPTIONS.max_age_ms)
+    return found
+
+
+@pytest.mark.timeout(110)
+def test_complete_is_never_said_while_a_counted_span_is_missing() -> None:
+    said = incomplete = harmed = 0
+    for seed in range(20_000):
+        rng = random.Random(seed)
+        program = simulate(rng, Faults.any(rng))
+        for undecided in decisions(in_log_order(program, rng), rng, (0, 1, 10, 60)):
+            heads = [decode_head(raw) for raw in undecided.raws]
+            missing = program.missing({head.span_id for head in heads if head.span_id is not None and head.kind == 0})
+            if undecided.complete:
+                assert missing is None, (seed, missing)
+                said += 1
+            else:
+                incomplete += 1
+                harmed += missing is not None
+    assert min(said, incomplete, harmed) > 2_000  # that there was something to get wrong
+
+
+def test_a_program_that_lost_nothing_is_complete_once_all_has_arrived() -> None:
+    for seed in range(4_000):
+        rng = random.Random(seed)
+        program = simulate(rng, Faults(duplicate=rng.choice((0.0, 0.2)), restart=0.5))
+        decided = decisions(in_log_order(program, rng), rng, (0, 1))
+        assert [(one.trigger, one.complete, one.open_spans) for one in decided] == [(Trigger.COMPLETE, True, 0)], seed
+        assert {decode_head(raw).span_id for raw in decided[0].raws} == set(program.spans)
