@@ -2,8 +2,9 @@
 
 Real clients speak to it over real sockets, so retries, streams, cancellation and broken connections are the real thing. What
 a request gets is chosen by its `x-demo-behaviour` header, or else by the end of its model's name (`claude-demo-runaway`):
-see BEHAVIOURS. `x-demo-seed` overrides the server's seed and `x-demo-latency-ms` its latency. It is no proxy and no mock of
-the client: it holds no state at all, a retry is told apart by the count that the client sends.
+see BEHAVIOURS. `x-demo-seed` overrides the server's seed and `x-demo-latency-ms` its latency. Retries are told
+apart by the count that the client sends; the only state is that of conversations which a client asks the server to hold
+(`thread`, as the beta tool runner does).
 """
 
 import argparse
@@ -57,6 +58,7 @@ FAILURES: Final = {
 }
 RETRIES_UNTIL_OK: Final = 2
 RETRY_AFTER_MS: Final = 5
+HELD_THREADS: Final = 1000
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,30 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 class BrokenStreamError(Exception):
     """Raised inside a response to make the HTTP server drop the connection; expected, never shown."""
+
+
+class Threads:
+    """Conversations that the server holds, by the id of their last answer; the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, dict[str, Any]] = {}
+
+    def whole(self, body: dict[str, Any]) -> dict[str, Any] | None:
+        """The request with everything that came before it; None if that is not known."""
+        thread = body.get("thread") or {}
+        if thread.get("type") != "continue":
+            return body
+        held = self._held.get(str(thread.get("previous_message_id")))
+        return None if held is None else {**held, **body, "messages": held["messages"] + body["messages"]}
+
+    def hold(self, body: dict[str, Any], reply: Answer) -> None:
+        """Remember a conversation for its next turn, if its client asked for that."""
+        if not body.get("thread"):
+            return
+        turn = {"role": "assistant", "content": reply.content}
+        self._held[reply.id] = {**body, "messages": [*body["messages"], turn]}
+        if len(self._held) > HELD_THREADS:
+            del self._held[next(iter(self._held))]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +111,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 def create_app(options: ServerOptions | None = None) -> Starlette:
     """The ASGI application: `POST /v1/messages` and `POST /v1/messages/count_tokens`."""
     settings = options or ServerOptions()
+    threads = Threads()
 
     async def messages(request: Request) -> Response:
         call = await _read_call(request, settings)
@@ -92,7 +119,11 @@ def create_app(options: ServerOptions | None = None) -> Starlette:
             return call
         if (failure := _failure(call)) is not None:
             return failure
-        reply = answer(call.body, seed=call.seed, behaviour=call.behaviour)
+        body = threads.whole(call.body)
+        if body is None:
+            return _error(404, "not_found_error", "thread: no message with this previous_message_id")
+        reply = answer(body, seed=call.seed, behaviour=call.behaviour)
+        threads.hold(body, reply)
         headers = {"request-id": f"req_{reply.id.removeprefix('msg_')}"}
         if call.body.get("stream"):
             return StreamingResponse(_sse(reply, call), media_type="text/event-stream", headers=headers)

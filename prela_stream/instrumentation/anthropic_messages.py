@@ -1,0 +1,267 @@
+"""The Messages API in the words of OpenTelemetry's GenAI conventions: JSON in, span attributes out. Pure.
+
+Requests and responses are read as plain JSON data and never through the client's models, so one code serves whole answers,
+streams and raw bodies, and a field that this version does not know costs nothing but itself. Sources: the `client-inference`
+page and the JSON schemas of `semantic-conventions-genai`; for names outside them, the tracer that is built into anthropic 2.x.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from prela_stream.model import semconv
+
+REQUEST_ID: Final = "anthropic.request.id"
+COUNTED_TOKENS: Final = "anthropic.message.count_tokens.input_tokens"
+"""What `count_tokens` answered. Not a usage: nothing was generated or billed."""
+CLOSED_EARLY: Final = "prela.stream.closed_early"
+"""True where the application stopped reading before the answer was whole; there are no output tokens then."""
+UNFINISHED: Final = "error"
+"""The finish reason of a generation that was cut off."""
+
+_REQUEST_KEYS: Final = {
+    "model": semconv.REQUEST_MODEL,
+    "max_tokens": semconv.REQUEST_MAX_TOKENS,
+    "temperature": semconv.REQUEST_TEMPERATURE,
+    "top_p": semconv.REQUEST_TOP_P,
+    "top_k": semconv.REQUEST_TOP_K,
+    "service_tier": "anthropic.request.service_tier",
+}
+_USAGE_KEYS: Final = {
+    "cache_read_input_tokens": semconv.CACHE_READ_TOKENS,
+    "cache_creation_input_tokens": semconv.CACHE_WRITE_TOKENS,
+    "output_tokens": semconv.OUTPUT_TOKENS,
+}
+_INPUT_KEYS: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+_CACHE_LIFETIMES: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
+
+
+def request_attributes(body: object) -> dict[str, Any]:
+    """What a request asks for, without its content: model and parameters. Reads top-level values only, iterates none."""
+    if not isinstance(body, Mapping):
+        return {}
+    found = {name: body[key] for key, name in _REQUEST_KEYS.items() if isinstance(body.get(key), str | int | float)}
+    if isinstance(effort := _dig(body, "output_config", "effort"), str):
+        found["gen_ai.request.reasoning.level"] = effort
+    if isinstance(previous := _dig(body, "thread", "previous_message_id"), str):
+        found["gen_ai.request.previous_response.id"] = previous  # the server holds the rest of the conversation
+    if isinstance(kind := _dig(body, "thinking", "type"), str):
+        found["anthropic.thinking.type"] = kind
+    return found
+
+
+def content_attributes(body: object) -> dict[str, Any]:
+    """Prompts and tool definitions of a request body that consists of lists, dicts and scalars alone."""
+    if not isinstance(body, Mapping):
+        return {}
+    found: dict[str, Any] = {}
+    if body.get("system"):
+        found[semconv.SYSTEM_INSTRUCTIONS] = _parts(body["system"])
+    if isinstance(messages := body.get("messages"), list):
+        found[semconv.INPUT_MESSAGES] = [
+            {"role": message.get("role"), "parts": _parts(message.get("content"))}
+            for message in messages
+            if isinstance(message, Mapping)
+        ]
+    if isinstance(tools := body.get("tools"), list) and tools:
+        found[semconv.TOOL_DEFINITIONS] = [_tool_definition(tool) for tool in tools if isinstance(tool, Mapping)]
+    if isinstance(stops := body.get("stop_sequences"), list) and stops:
+        found[semconv.REQUEST_STOP_SEQUENCES] = stops
+    return found
+
+
+def response_attributes(message: Mapping[str, Any], *, content: bool) -> dict[str, Any]:
+    """What a message says, whole or as far as it came.
+
+    Args:
+        message: A `message` of the API. Absent fields give no attributes: a stream that was broken off has no `stop_reason`
+            and no `output_tokens`.
+        content: Whether the answer itself is recorded.
+    """
+    found: dict[str, Any] = usage_attributes(message.get("usage"))
+    for key, name in (("id", semconv.RESPONSE_ID), ("model", semconv.RESPONSE_MODEL)):
+        if isinstance(message.get(key), str):
+            found[name] = message[key]
+    stop_reason = message.get("stop_reason")
+    if isinstance(stop_reason, str):
+        found[semconv.FINISH_REASONS] = [stop_reason]
+    if content and message.get("content"):
+        output = {"role": "assistant", "parts": _parts(message["content"])}
+        if stop_reason is not None:
+            output["finish_reason"] = stop_reason
+        found[semconv.OUTPUT_MESSAGES] = [output]
+    return found
+
+
+def usage_attributes(usage: object) -> dict[str, Any]:
+    """Token counts. The API's `input_tokens` leave out what came from or went to the cache; the attribute has all three."""
+    if not isinstance(usage, Mapping):
+        return {}
+    found: dict[str, Any] = {name: usage[key] for key, name in _USAGE_KEYS.items() if isinstance(usage.get(key), int)}
+    if isinstance(usage.get("input_tokens"), int):
+        found[semconv.INPUT_TOKENS] = sum(_int(usage.get(key)) for key in _INPUT_KEYS)
+    if isinstance(thinking := _dig(usage, "output_tokens_details", "thinking_tokens"), int):
+        found[semconv.REASONING_TOKENS] = thinking
+    for key in _CACHE_LIFETIMES:  # they are priced differently
+        if isinstance(count := _dig(usage, "cache_creation", key), int):
+            found[f"anthropic.usage.cache_creation.{key}"] = count
+    for key in ("web_search_requests", "web_fetch_requests"):
+        if isinstance(count := _dig(usage, "server_tool_use", key), int):
+            found[f"anthropic.usage.server_tool_use.{key}"] = count
+    if isinstance(usage.get("service_tier"), str):
+        found["anthropic.response.service_tier"] = usage["service_tier"]
+    iterations = usage.get("iterations")
+    compactions = (
+        [one for one in iterations if _dig(one, "type") == "compaction"] if isinstance(iterations, list) else []
+    )
+    if compactions:  # billed, and not in the sums above
+        found["anthropic.usage.compaction.input_tokens"] = sum(
+            _int(one.get(k)) for one in compactions for k in _INPUT_KEYS
+        )
+        found["anthropic.usage.compaction.output_tokens"] = sum(_int(one.get("output_tokens")) for one in compactions)
+    return found
+
+
+class MessageBuilder:
+    """Puts the events of a stream together into the message that they make.
+
+    Args:
+        content: Whether to keep the blocks; without it only usage, model and stop reason are kept.
+    """
+
+    def __init__(self, *, content: bool) -> None:
+        self.stopped = False
+        """`message_stop` has come: the message is whole."""
+        self.error: Mapping[str, Any] | None = None
+        """The `error` of an error event, with `type` and `message`."""
+        self._content = content
+        self._message: dict[str, Any] = {}
+        self._usage: dict[str, Any] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._texts: dict[tuple[int, str], list[str]] = {}
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Take the next event; unknown kinds are ignored."""
+        match event.get("type"):
+            case "message_start":
+                self._message = dict(event["message"])
+                # The count at the start is a placeholder: only message_delta tells what was generated.
+                self._usage = {**(self._message.get("usage") or {}), "output_tokens": None}
+            case "content_block_start" if self._content:
+                self._blocks[event["index"]] = dict(event["content_block"])
+            case "content_block_delta" if self._content:
+                self._add_delta(event["index"], event["delta"])
+            case "message_delta":
+                self._message.update(event["delta"])
+                self._usage.update(
+                    {key: value for key, value in (event.get("usage") or {}).items() if value is not None}
+                )
+            case "message_stop":
+                self.stopped = True
+            case "error":
+                self.error = event.get("error") or {}
+
+    def _add_delta(self, index: int, delta: Mapping[str, Any]) -> None:
+        for key in ("text", "thinking", "partial_json"):
+            if key in delta:
+                self._texts.setdefault((index, key), []).append(delta[key])
+
+    def message(self) -> dict[str, Any]:
+        """The message so far; empty before `message_start`. A tool call that is not whole keeps its arguments as text."""
+        if not self._message:
+            return {}
+        blocks = {index: dict(block) for index, block in self._blocks.items()}
+        for (index, key), texts in self._texts.items():
+            block = blocks.setdefault(index, {})
+            if key == "partial_json":
+                block["input"] = _json_or_text("".join(texts)) or block.get("input")
+            else:
+                block[key] = block.get(key, "") + "".join(texts)
+        return {**self._message, "usage": self._usage, "content": [blocks[index] for index in sorted(blocks)]}
+
+
+def _parts(content: Any) -> list[dict[str, Any]]:
+    if isinstance(content, str):
+        return [{"type": "text", "content": content}]
+    if not isinstance(content, list):
+        return []
+    return [_part(block) if isinstance(block, Mapping) else {"type": "text", "content": block} for block in content]
+
+
+def _part(block: Mapping[str, Any]) -> dict[str, Any]:
+    kind = block.get("type")
+    match kind:
+        case "text":
+            return {"type": "text", "content": block.get("text")}
+        case "thinking":
+            return {"type": "reasoning", "content": block.get("thinking")}
+        case "tool_use" | "mcp_tool_use" | "server_tool_use":
+            name = "server_tool_call" if kind == "server_tool_use" else "tool_call"
+            return {"type": name, "id": block.get("id"), "name": block.get("name"), "arguments": block.get("input")}
+        case "image" | "document" | "file":
+            return _media(kind, block.get("source"))
+        case str() if "tool_use_id" in block:
+            name = "tool_call_response" if kind in ("tool_result", "mcp_tool_result") else "server_tool_call_response"
+            part = {"type": name, "id": block["tool_use_id"], "response": _without_media(block.get("content"))}
+            return {**part, "is_error": True} if block.get("is_error") else part
+    return {**_without_media(block), "type": f"anthropic_{kind}"}
+
+
+def _media(kind: str, source: Any) -> dict[str, Any]:
+    """Media is not recorded: what it is and how large, or where it lies."""
+    if not isinstance(source, Mapping):
+        return {"type": "blob", "modality": kind}
+    match source.get("type"):
+        case "base64":
+            size = _decoded_size(source.get("data"))
+            return {"type": "blob", "modality": kind, "mime_type": source.get("media_type"), "size": size}
+        case "url":
+            return {"type": "uri", "modality": kind, "uri": source.get("url")}
+        case "file":
+            return {"type": "file", "modality": kind, "file_id": source.get("file_id")}
+        case "text":
+            return {"type": "text", "content": source.get("data")}
+    return {"type": "blob", "modality": kind, "content": _without_media(source)}
+
+
+def _without_media(value: Any) -> Any:
+    """A copy in which the data of each base64 source is replaced by its size."""
+    if isinstance(value, Mapping):
+        if value.get("type") == "base64" and "data" in value:
+            return {**value, "data": None, "size": _decoded_size(value["data"])}
+        return {key: _without_media(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_media(part) for part in value]
+    return value
+
+
+def _decoded_size(data: object) -> int | None:
+    """Bytes that a base64 text stands for."""
+    return len(data) * 3 // 4 - data[-2:].count("=") if isinstance(data, str) else None
+
+
+def _tool_definition(tool: Mapping[str, Any]) -> dict[str, Any]:
+    kind = "function" if tool.get("type") in (None, "custom") else tool["type"]
+    found = {"type": kind, "name": tool.get("name")}
+    for key, name in (("description", "description"), ("input_schema", "parameters")):
+        if key in tool:
+            found[name] = tool[key]
+    return found
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text
+
+
+def _dig(value: object, *path: str) -> Any:
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _int(value: object) -> int:
+    return value if isinstance(value, int) else 0
