@@ -82,7 +82,9 @@ class Pipeline:
             max_batch_bytes=max(1, topics.max_record_bytes - len(self._resource) - RECORD_HEADROOM),
         )
         self._tasks: anyio.abc.TaskGroup | None = None
-        self._sender = anyio.CancelScope()
+        self._sender = anyio.CancelScope(
+            shield=True
+        )  # when the host is cancelled, `aclose` still delivers and then ends it
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wakeup = anyio.Event()
         self._stopped = anyio.Event()
@@ -102,13 +104,13 @@ class Pipeline:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
+    ) -> None:
         assert self._tasks is not None  # __aenter__ made it
         try:
             await self.aclose()
         finally:
-            suppressed = await self._tasks.__aexit__(kind, error, trace)
-        return suppressed
+            # The group holds only the sender, which has ended: an error of the block passes as it is, not in a group.
+            await self._tasks.__aexit__(None, None, None)
 
     async def aclose(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - what is left when it is over is counted
         """Record no more, deliver what can be delivered in `timeout` seconds (default: the option), count the rest.

@@ -91,7 +91,7 @@ class MemoryTransport:
         for sent in self.log:
             assert sent.record.value is not None
             batch = decode_batch(sent.record.value)
-            assert not batch.bad
+            assert not batch.bad, batch.bad[0].reason
             found += [(sent.to.partition, head) for head in batch.heads]
         return found
 
