@@ -244,7 +244,7 @@ class LogContract:
             cancelled = 0
             for number in range(50):
                 await send(producer, log.at("plain"), b"%d" % number)
-                with anyio.move_on_after(0.0005) as scope:
+                with anyio.move_on_after(number % 5 * 0.0002) as scope:
                     poll = await consumer.poll()
                     consumer.resume(*poll.assigned)
                     found += values(poll.records)

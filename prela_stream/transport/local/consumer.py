@@ -116,6 +116,11 @@ class LocalConsumer:
         if member is not None and loop.time() - self._polled < MAX_POLL_SECONDS:
             self._thread.spare(lambda database: member.beat(database, self._clock()))
 
+    @property
+    def closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._thread.closed
+
     def assignment(self) -> frozenset[TopicPartition]:
         """See `Consumer.assignment`."""
         return frozenset(held.at.name for held in self._held.values())

@@ -146,12 +146,15 @@ class Database:
             return
         if length < self._checkpoint_at:
             return
-        with contextlib.suppress(sqlite3.Error):  # the transaction is durable; whoever writes next tries again
+        # A reader that will not move on must not cost every write a second: wait for as much again.
+        self._checkpoint_at = length + _CHECKPOINT_BYTES
+        try:
             connection.execute(f"PRAGMA busy_timeout = {int(_CHECKPOINT_SECONDS * 1000)}")
-            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            # A reader that will not move on must not cost every write a second: wait for as much again.
-            self._checkpoint_at = length + _CHECKPOINT_BYTES if busy else _CHECKPOINT_BYTES
+            if not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                self._checkpoint_at = _CHECKPOINT_BYTES
             connection.execute(f"PRAGMA busy_timeout = {int(_TRY_SECONDS * 1000)}")
+        except sqlite3.Error:
+            self.close()  # the transaction is durable all the same; whoever writes next tries again
 
     def _refused(self, what: str, error: sqlite3.Error) -> TransportError:
         if _is_busy(error):

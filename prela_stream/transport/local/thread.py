@@ -6,6 +6,7 @@ that has not begun is withdrawn.
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -27,12 +28,16 @@ class DatabaseThread:
         self._name = name
         self._database = Database(options)
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"prela-{name}")
-        self._closed = False
+        self._pid = os.getpid()
+        self.closed = False
 
     async def run(self, job: Callable[[Database], T]) -> T:
         """What `job` returns or raises; TransportError after the close."""
-        if self._closed:
+        if self.closed:
             msg = f"this {self._name} of the local transport is closed"
+            raise TransportError(msg)
+        if self._pid != os.getpid():
+            msg = f"this {self._name} belongs to process {self._pid}: after a fork, open a transport of your own"
             raise TransportError(msg)
         return await asyncio.wrap_future(self._executor.submit(job, self._database))
 
@@ -45,16 +50,16 @@ class DatabaseThread:
             except TransportError as error:
                 logger.warning("housekeeping is put off: %s", error)
 
-        if not self._closed:
+        if not self.closed:
             self._executor.submit(quietly, self._database)
 
     async def aclose(self, last: Callable[[Database], None] | None = None) -> None:
         """Finish what was begun, run `last`, close the database and end the thread. The second call does nothing."""
-        if self._closed:
-            return
+        if self.closed or self._pid != os.getpid():
+            return  # after a fork the thread and its connection are the parent's
         if last is not None:
             self.spare(last)
-        self._closed = True
+        self.closed = True
         done: Future[None] = self._executor.submit(self._database.close)
         try:
             with CancelScope(shield=True):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
@@ -47,7 +48,7 @@ class LocalTransport:
         places = await self._thread.run(lambda database: catalog.places_of(database, topics))
         thread = DatabaseThread(self._options, "consumer")
         consumer = LocalConsumer(self._options, thread, places, group, self._clock)
-        self._consumers.append(consumer)
+        self._consumers = [*(other for other in self._consumers if not other.closed), consumer]
         return consumer
 
     async def writer(self, group: str, source: TopicPartition) -> LocalWriter:
@@ -70,9 +71,10 @@ class LocalTransport:
 
     async def aclose(self) -> None:
         """Close what was opened here."""
-        for consumer in self._consumers:
-            await consumer.aclose()
-        await self._thread.aclose()
+        async with AsyncExitStack() as stack:  # all of it, also when one of the closes is cancelled
+            stack.push_async_callback(self._thread.aclose)
+            for consumer in self._consumers:
+                stack.push_async_callback(consumer.aclose)
 
     async def __aenter__(self) -> Self:
         return self

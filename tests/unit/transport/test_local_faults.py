@@ -1,0 +1,295 @@
+"""What goes wrong with a file: locks, full disks, foreign and damaged files, a commit that fails, a disk that is gone."""
+
+import os
+import sqlite3
+import stat
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+
+from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError, UnknownTopicError
+from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition, TopicSpec
+from prela_stream.transport.local import LocalTransport, database, schema
+from prela_stream.transport.options import LocalOptions
+
+PLACE = TopicPartition("topic", 0)
+SPEC = TopicSpec(name="topic", partitions=1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "log.db"
+
+
+@pytest.fixture
+async def transport(path: Path) -> AsyncIterator[LocalTransport]:
+    """On a file with one topic; it waits 100 ms for a lock."""
+    async with LocalTransport(LocalOptions(path=str(path), busy_timeout_ms=100)) as transport:
+        await transport.create_topics([SPEC])
+        yield transport
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another process's endless write."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        connection.close()
+
+
+async def contents(path: Path) -> list[bytes | None]:
+    """Every value of the partition, read by somebody else."""
+    async with LocalTransport(LocalOptions(path=str(path))) as transport:
+        consumer = await transport.consumer(["topic"])
+        consumer.resume(*(await consumer.poll()).assigned)
+        found: list[bytes | None] = []
+        while await consumer.position(PLACE) < await consumer.end_offset(PLACE):
+            found += [record.value for record in (await consumer.poll(timeout=0)).records]
+        return found
+
+
+def size(path: Path | str) -> int:
+    """Bytes of a file."""
+    return Path(path).stat().st_size
+
+
+def damage(path: Path) -> None:
+    """Overwrite all but the first page."""
+    content = bytearray(path.read_bytes())
+    content[schema.PAGE_BYTES :] = b"\xff" * (len(content) - schema.PAGE_BYTES)
+    path.write_bytes(content)
+
+
+def test_opening_a_transport_touches_nothing(path: Path) -> None:
+    LocalTransport(LocalOptions(path=str(path)))
+    assert not path.parent.exists()
+
+
+async def test_asking_for_topics_makes_no_file(path: Path) -> None:
+    async with LocalTransport(LocalOptions(path=str(path))) as transport:
+        assert await transport.topics() == {}
+    assert not path.parent.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
+async def test_files_are_for_their_owner_alone(path: Path, transport: LocalTransport) -> None:
+    await (await transport.producer()).send(PLACE, [Record(value=b"x")])
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    assert modes == {"log.db": 0o600, "log.db-wal": 0o600, "log.db-shm": 0o600}
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+async def test_a_locked_file_is_an_error_after_the_timeout_and_trying_again_is_safe(
+    path: Path, transport: LocalTransport
+) -> None:
+    producer = await transport.producer()
+    with locked(path), pytest.raises(TransportError, match=r"locked for 100 ms \(busy_timeout_ms\)") as caught:
+        await producer.send(PLACE, [Record(value=b"x")])
+    assert not isinstance(caught.value, OutcomeUnknownError)
+    await producer.send(PLACE, [Record(value=b"x")])
+    assert await contents(path) == [b"x"]
+
+
+async def test_a_commit_on_a_locked_file_is_aborted_and_its_writer_dead(path: Path, transport: LocalTransport) -> None:
+    writer = await transport.writer("group", PLACE)
+    with locked(path):
+        assert await writer.commit([(PLACE, Record(value=b"x"))], 1) is CommitOutcome.ABORTED
+    with pytest.raises(FencedError, match="aborted"):
+        await writer.commit([], 2)
+    assert (await transport.writer("group", PLACE)).committed is None
+    assert await contents(path) == []
+
+
+async def test_a_read_only_lookup_does_not_wait_for_a_lock(path: Path, transport: LocalTransport) -> None:
+    with locked(path):
+        assert await transport.topics() == {"topic": SPEC}
+
+
+@contextmanager
+def full(transport: LocalTransport) -> Iterator[None]:
+    """No page can be added to the file."""
+    connections: list[sqlite3.Connection] = []
+
+    def limit(database_: database.Database) -> None:
+        connection = database_._connected()
+        connections.append(connection)
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+
+    transport._thread._executor.submit(limit, transport._thread._database).result()
+    yield
+    transport._thread._executor.submit(
+        lambda: connections[0].execute("PRAGMA max_page_count = 1073741823").fetchone()
+    ).result()
+
+
+async def test_a_full_disk_refuses_the_records_and_keeps_what_was_there(path: Path, transport: LocalTransport) -> None:
+    producer = await transport.producer()
+    await producer.send(PLACE, [Record(value=b"before")])
+    writer = await transport.writer("group", PLACE)
+    large = Record(value=bytes(500_000))
+    with full(transport):
+        with pytest.raises(TransportError, match="full"):
+            await producer.send(PLACE, [Record(value=b"small"), large])
+        assert await writer.commit([(PLACE, large)], 1) is CommitOutcome.ABORTED
+    last = await producer.send(PLACE, [Record(value=b"after")])
+    assert await contents(path) == [b"before", b"after"]
+    assert last == 1
+
+
+@contextmanager
+def no_file_grows_beyond(size: int) -> Iterator[None]:
+    """The system refuses to write beyond this size, as it does on a full disk: pages are written when COMMIT writes them."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no RLIMIT_FSIZE")
+async def test_an_error_of_the_commit_itself_is_an_unknown_outcome(path: Path, transport: LocalTransport) -> None:
+    producer = await transport.producer()
+    await producer.send(PLACE, [Record(value=b"before")])
+    writer = await transport.writer("group", PLACE)
+    large = Record(value=bytes(300_000))
+    room = size(f"{path}-wal") + 100_000
+    with no_file_grows_beyond(room):
+        with pytest.raises(OutcomeUnknownError, match="may or may not"):
+            await producer.send(PLACE, [large])
+        assert await writer.commit([(PLACE, large)], 5) is CommitOutcome.UNKNOWN
+    with pytest.raises(FencedError, match="unknown"):
+        await writer.commit([], 6)
+    settled = (await transport.writer("group", PLACE)).committed
+    assert await contents(path) == [b"before"]
+    assert settled is None, "Records and offset agree"
+    await producer.send(PLACE, [Record(value=b"after")])
+    assert await contents(path) == [b"before", b"after"]
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("these are not the records you are looking for\n" * 200)
+    before = path.read_bytes()
+    async with LocalTransport(LocalOptions(path=str(path))) as transport:
+        with pytest.raises(TransportError, match=r"notes\.txt is not a SQLite database"):
+            await transport.create_topics([SPEC])
+    assert path.read_bytes() == before
+
+
+async def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "shop.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE orders (id INTEGER)")
+    connection.close()
+    before = path.read_bytes()
+    async with LocalTransport(LocalOptions(path=str(path))) as transport:
+        with pytest.raises(TransportError, match="not a log of prela_stream"):
+            await transport.create_topics([SPEC])
+    assert path.read_bytes() == before
+
+
+async def test_a_log_of_another_version_is_refused(path: Path, transport: LocalTransport) -> None:
+    await transport.aclose()
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    connection.close()
+    async with LocalTransport(LocalOptions(path=str(path))) as later:
+        with pytest.raises(TransportError, match=f"log of version {schema.VERSION + 1}.*version {schema.VERSION}"):
+            await later.topics()
+
+
+async def test_a_damaged_file_is_said_to_be_damaged(path: Path, transport: LocalTransport) -> None:
+    await (await transport.producer()).send(PLACE, [Record(value=bytes(5_000))] * 100)
+    await transport.aclose()
+    damage(path)
+    async with LocalTransport(LocalOptions(path=str(path))) as later:
+        with pytest.raises(TransportError, match="damaged"):
+            await later.topics()
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with LocalTransport(LocalOptions(path=str(tmp_path / "file" / "log.db"))) as transport:
+        with pytest.raises(TransportError, match="cannot make the log file"):
+            await transport.create_topics([SPEC])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not remove files in use")
+async def test_a_removed_file_is_noticed_and_begun_anew(path: Path, transport: LocalTransport) -> None:
+    producer = await transport.producer()
+    for file in path.parent.iterdir():
+        file.unlink()
+    await producer.send(PLACE, [Record(value=b"into the removed file")])
+    with pytest.raises(UnknownTopicError):
+        await producer.send(PLACE, [Record(value=b"x")])
+    assert await transport.create_topics([SPEC]) == ["topic"]
+    assert await producer.send(PLACE, [Record(value=b"x")]) == 0
+
+
+async def test_a_cancelled_send_leaves_no_transaction_open(path: Path, transport: LocalTransport) -> None:
+    producer = await transport.producer()
+    with locked(path):
+        with anyio.move_on_after(0.02) as scope:
+            await producer.send(PLACE, [Record(value=b"x")])
+        assert scope.cancelled_caught
+    async with LocalTransport(LocalOptions(path=str(path), busy_timeout_ms=5_000)) as other:
+        await (await other.producer()).send(PLACE, [Record(value=b"y")])
+    assert b"y" in await contents(path)
+
+
+async def test_closing_ends_every_thread(path: Path) -> None:
+    before = threading.active_count()
+    transport = LocalTransport(LocalOptions(path=str(path)))
+    await transport.create_topics([SPEC])
+    for group in (None, "group"):
+        consumer = await transport.consumer(["topic"], group=group)
+        await consumer.poll(timeout=0)
+    await transport.aclose()
+    assert threading.active_count() == before
+    with pytest.raises(TransportError, match="closed"):
+        await consumer.poll()
+
+
+async def test_the_write_ahead_log_is_kept_short(path: Path, transport: LocalTransport) -> None:
+    producer = await transport.producer()
+    longest = 0
+    for _ in range(60):
+        await producer.send(PLACE, [Record(value=os.urandom(1_000_000))])
+        longest = max(longest, size(f"{path}-wal"))
+    assert longest < 2 * database._CHECKPOINT_BYTES
+    assert size(path) > 40_000_000
+    assert len(await contents(path)) == 60
+
+
+async def test_a_member_that_stays_silent_between_polls_keeps_its_partitions(path: Path) -> None:
+    options = LocalOptions(path=str(path), session_timeout_ms=1_000)
+    async with LocalTransport(options) as transport, LocalTransport(options) as elsewhere:
+        await transport.create_topics([SPEC])
+        first = await transport.consumer(["topic"], group="group")
+        await first.poll()
+        second = await elsewhere.consumer(["topic"], group="group")
+        assert not (await second.poll(timeout=2.2)).assigned, "the timer of the first one has sent its heartbeats"
+        await first.commit({PLACE: Committed(offset=1)})
+
+
+async def test_a_clock_set_back_does_not_keep_a_dead_member_alive(path: Path) -> None:
+    options = LocalOptions(path=str(path), session_timeout_ms=60_000)
+    async with LocalTransport(options, clock=lambda: 1_700_003_600_000) as dead:
+        await dead.create_topics([SPEC])
+        consumer = await dead.consumer(["topic"], group="group")
+        assert (await consumer.poll()).assigned
+        async with LocalTransport(options, clock=lambda: 1_700_000_000_000) as transport:
+            other = await transport.consumer(["topic"], group="group")
+            assert (await other.poll(timeout=0)).assigned == (PLACE,)

@@ -1,0 +1,66 @@
+"""Which topics a prefix needs, and what is said about those that are not as they should be."""
+
+import msgspec
+import pytest
+
+from prela_stream.transport.base import TopicSpec
+from prela_stream.transport.options import TopicOptions
+from prela_stream.transport.topics import check_topics, topic_specs
+
+OPTIONS = TopicOptions(prefix="acme", partitions=6, sampled_partitions=2, retention_hours=1.5, max_record_bytes=500_000)
+
+
+def there(**changes: object) -> dict[str, TopicSpec]:
+    """What is there: all as it should be, but for `changes` of the spans topic."""
+    specs = {spec.name: spec for spec in topic_specs(OPTIONS)}
+    specs["acme.spans"] = msgspec.structs.replace(specs["acme.spans"], **changes)
+    return specs
+
+
+def test_the_five_topics_of_a_prefix() -> None:
+    specs = {spec.name: spec for spec in topic_specs(OPTIONS)}
+    assert {name: spec.partitions for name, spec in specs.items()} == {
+        "acme.spans": 6,
+        "acme.state": 6,
+        "acme.decisions": 6,
+        "acme.sampled": 2,
+        "acme.dlq": 1,
+    }
+    assert [name for name, spec in specs.items() if spec.cleanup == "compact"] == ["acme.state"]
+    assert {spec.retention_ms for name, spec in specs.items() if name != "acme.state"} == {5_400_000}
+    assert specs["acme.spans"].max_record_bytes == 500_000
+    assert specs["acme.dlq"].max_record_bytes > 500_000, "a Record of the largest size must fit with its reason"
+
+
+def test_topics_that_are_as_they_should_be_have_no_mistakes() -> None:
+    assert check_topics(OPTIONS, there()) == []
+    assert check_topics(OPTIONS, there(retention_ms=None, max_record_bytes=9_000_000)) == []
+
+
+def test_each_missing_topic_is_named_with_the_command_that_makes_it() -> None:
+    mistakes = check_topics(OPTIONS, {})
+    assert len(mistakes) == 5
+    assert all("there is none" in line and "prela-stream topics create" in line for line in mistakes)
+    assert "acme.spans" in mistakes[0]
+    assert "6 partitions" in mistakes[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"partitions": 8}, ["expected 6 partitions", "there are 8", "another prefix", "topics create"]),
+        ({"cleanup": "compact"}, ["expected cleanup delete", "it is compact"]),
+        ({"max_record_bytes": 1000}, ["500,000", "it takes 1,000", "max_record_bytes"]),
+        ({"retention_ms": 60_000}, ["5,400,000 ms", "60,000", "retention_hours"]),
+    ],
+)
+def test_a_mistake_says_what_was_expected_what_is_there_and_what_to_do(
+    change: dict[str, object], expected: list[str]
+) -> None:
+    [line] = check_topics(OPTIONS, there(**change))
+    assert line.startswith("topic acme.spans: ")
+    assert [part for part in expected if part not in line] == []
+
+
+def test_every_mistake_of_a_topic_has_a_line() -> None:
+    assert len(check_topics(OPTIONS, there(partitions=1, cleanup="compact", max_record_bytes=1))) == 3
