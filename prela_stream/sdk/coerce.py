@@ -53,8 +53,8 @@ def nanoseconds(moment: object) -> int:
     if isinstance(moment, datetime):
         since = moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)
         return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
-    if isinstance(moment, int) and 0 <= moment < 1 << 63:
-        return moment
+    if isinstance(moment, int) and not isinstance(moment, bool) and 0 <= moment < 1 << 63:
+        return int(moment)
     msg = f"a time is a datetime or ns since the epoch as an int, got {moment!r}"
     raise TypeError(msg)
 

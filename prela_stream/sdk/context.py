@@ -66,7 +66,7 @@ class TraceContext(Position):
     ) -> None:
         self.raw_trace_id = new_trace_id() if trace_id is None else id_of(trace_id, TRACE_ID_BYTES)
         self.raw_span_id = None if span_id is None else id_of(span_id, SPAN_ID_BYTES)
-        self.sampled = sampled
+        self.sampled = sampled if sampled is None else sampled is not False
         self.threshold: int | None = None
         """Rejection threshold of the head sampling that happened, 56 bits."""
         self.randomness: int | None = None
@@ -78,7 +78,7 @@ class TraceContext(Position):
         self.tracestate: tuple[tuple[str, str], ...] = ()
         """Members of other vendors, and the rest of `ot`, in order."""
         self._baggage: Mapping[str, str] = _NO_BAGGAGE
-        if baggage:
+        if baggage is not None:
             with guard("TraceContext.baggage"):
                 self._baggage = MappingProxyType({str(key): str(value) for key, value in baggage.items()})
 

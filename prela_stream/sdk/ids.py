@@ -9,9 +9,11 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
+from prela_stream.errors import guard
 from prela_stream.model.ids import SPAN_ID_BYTES, TRACE_ID_BYTES
 
 _BLOCK: Final = 256
+_TEXT: Final = guard("the text of an id")
 
 
 def _source(size: int) -> Callable[[], bytes]:
@@ -42,12 +44,14 @@ new_span_id: Final = _source(SPAN_ID_BYTES)
 
 
 def id_of(text: object, size: int) -> bytes:
-    """The id that some text names, of `size` bytes and never zero; never raises for a text.
+    """The id that some text names, of `size` bytes and never zero.
 
     Hex of the right length is taken as it is, with or without the dashes of a UUID. Any other text, an application's own
     request id for instance, is hashed (blake2b): the same text names the same id in every process.
     """
-    written = str(text)
+    written = f"<{type(text).__name__}>"
+    with _TEXT:
+        written = str(text)
     digits = written.replace("-", "")
     if len(digits) == 2 * size:
         try:

@@ -236,7 +236,7 @@ class Span(Position):
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Set an attribute to any value; it is read when the span ends. Values that MessagePack cannot hold become text."""
-        if key.__class__ is not str:
+        if type(key) is not str:
             key = key_of(key)
         try:
             self._attributes[key] = value

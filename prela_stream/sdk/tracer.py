@@ -109,7 +109,7 @@ class Tracer:
         above: Any = get_current() if parent is None else parent
         quiet: bool | None = None
         sampled: bool | None = True
-        if above.__class__ is Span:
+        if type(above) is Span:
             trace: TraceContext = above._trace
             parent_id: bytes | None = above._id
             try:
@@ -126,10 +126,7 @@ class Tracer:
             sampled = trace.sampled
             if parent_id is None or flags & REMOTE_PARENT:
                 quiet = True
-        try:
-            code = SPAN_TYPE_CODES[span_type]
-        except (KeyError, TypeError):
-            code = type_code(span_type)
+        code = SPAN_TYPE_CODES[span_type] if type(span_type) is SpanType else type_code(span_type)
         # Filled from outside: an __init__ with this many fields costs a third of the whole span.
         span: Span = _new(Span) if sampled else _new(UnsampledSpan)
         span._outlet = outlet = self._outlet
@@ -138,17 +135,11 @@ class Tracer:
         span._flags = flags
         span._id = span_id = new_span_id()
         span._type = code
-        span._name = name if name.__class__ is str else text_of(name)
+        span._name = name if type(name) is str else text_of(name)
         span._status = PENDING
         span._more = None
         span._children = bytearray()
-        if attributes is None:
-            span._attributes = {}
-        else:
-            try:
-                span._attributes = dict(**attributes)  # refuses keys that are not text, in C
-            except TypeError:
-                span._attributes = attributes_of(attributes)
+        span._attributes = {} if attributes is None else _copied(attributes)
         if self._service is not None:
             span._attributes.update(self._service)
         if (quiet or code == _AGENT) and sampled:
@@ -227,6 +218,15 @@ class Tracer:
                 decision = self._sampler.decide(trace.raw_trace_id)
         trace.sampled = decision.sampled
         trace.threshold = decision.threshold if decision.sampled else None
+
+
+def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    if type(attributes) is dict:
+        try:
+            return dict(**attributes)  # refuses keys that are not text, in C
+        except TypeError:
+            pass
+    return attributes_of(attributes)
 
 
 def _checked(recorder: Any) -> Recorder | None:

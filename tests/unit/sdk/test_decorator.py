@@ -1,0 +1,151 @@
+"""`@trace` on every kind of function."""
+
+import inspect
+from collections.abc import AsyncGenerator, Generator, Iterator
+
+import pytest
+
+from prela_stream.model.span import SpanType
+from prela_stream.sdk.decorator import trace
+from prela_stream.sdk.tracer import Tracer, get_current_span, get_tracer
+from prela_stream.testing import CapturedSpans, assert_tree, capture_spans
+
+
+@pytest.fixture
+def captured() -> Iterator[CapturedSpans]:
+    with capture_spans() as spans:
+        yield spans
+
+
+def test_bare_and_with_arguments(captured: CapturedSpans) -> None:
+    @trace
+    def bare(x: int) -> int:
+        """Doubles."""
+        return 2 * x
+
+    @trace("named", span_type=SpanType.TOOL, attributes={"a": 1})
+    def named() -> int:
+        return bare(x=2)
+
+    assert named() == 4
+    assert_tree(captured.spans, "named [TOOL]\n  bare")
+    assert captured.find("named").attributes == {"function.name": "named", "function.module": __name__, "a": 1}
+    assert (bare.__name__, bare.__doc__) == ("bare", "Doubles.")
+
+
+async def test_coroutine_functions_stay_coroutine_functions(captured: CapturedSpans) -> None:
+    @trace
+    async def work() -> str:
+        span = get_current_span()
+        assert span is not None
+        return span.name
+
+    assert inspect.iscoroutinefunction(work)
+    assert await work() == "work"
+    assert captured.find("work").status == "SUCCESS"
+
+
+async def test_errors_go_through(captured: CapturedSpans) -> None:
+    @trace
+    async def work() -> None:
+        raise ValueError("bad")
+
+    with pytest.raises(ValueError, match="bad"):
+        await work()
+    assert captured.find("work").status == "ERROR"
+
+
+def test_generator_is_current_while_it_runs_and_not_in_its_consumer(captured: CapturedSpans) -> None:
+    tracer = get_tracer()
+
+    @trace
+    def numbers() -> Generator[int, str, str]:
+        with tracer.span("inside"):
+            pass
+        told = yield 1
+        assert told == "go on"
+        try:
+            yield 2
+        except KeyError:
+            yield 3
+        return "end"
+
+    with tracer.span("consumer"):
+        generator = numbers()
+        assert next(generator) == 1
+        with tracer.span("between"):
+            pass
+        assert generator.send("go on") == 2
+        assert generator.throw(KeyError()) == 3
+        with pytest.raises(StopIteration) as stopped:
+            next(generator)
+    assert stopped.value.value == "end"
+    assert_tree(captured.spans, "consumer\n  numbers\n    inside\n  between")
+
+
+def test_generator_that_is_left_early_is_cancelled_and_cleans_up(captured: CapturedSpans) -> None:
+    cleaned = []
+
+    @trace
+    def numbers() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            cleaned.append(get_current_span())
+
+    generator = numbers()
+    next(generator)
+    generator.close()  # type: ignore[attr-defined]  # a generator in fact
+    assert captured.find("numbers").status == "CANCELLED"
+    assert [span.name for span in cleaned if span] == ["numbers"]
+
+
+async def test_async_generator(captured: CapturedSpans) -> None:
+    tracer = get_tracer()
+
+    @trace(span_type=SpanType.LLM)
+    async def chunks() -> AsyncGenerator[int, None]:
+        for number in range(3):
+            with tracer.span("chunk"):
+                pass
+            try:
+                yield number
+            except KeyError:
+                yield -1
+
+    assert inspect.isasyncgen(chunks())
+    with tracer.span("consumer"):
+        generator = chunks()
+        assert await anext(generator) == 0
+        assert await generator.athrow(KeyError()) == -1
+        async for _ in generator:
+            with tracer.span("used"):
+                pass
+        left = chunks()
+        await anext(left)
+        await left.aclose()
+    assert_tree(
+        captured.spans,
+        """
+        consumer
+          chunks [LLM]
+            chunk
+            chunk
+            chunk
+          used
+          used
+          chunks [LLM] CANCELLED
+            chunk
+        """,
+    )
+
+
+def test_a_tracer_may_be_given(captured: CapturedSpans) -> None:
+    own = CapturedSpans()
+
+    @trace("x", tracer=Tracer(exporter=own))
+    def work() -> None: ...
+
+    work()
+    assert captured.spans == []
+    assert own.find("x").name == "x"
