@@ -1,0 +1,137 @@
+"""Whatever crashes in between: the same decisions, every span accounted for, nothing decided twice."""
+
+import random
+from collections import Counter
+
+import msgspec
+import pytest
+
+from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec import encode_batch, encode_item
+from prela_stream.model.span import COUNTED, ItemKind
+from prela_stream.sampling.evaluator import Evaluator
+from prela_stream.sampling.policyset import load_policies
+from prela_stream.transport.base import Stored
+from tests.partition_driver import SOURCE, Committed, Workers, as_read, random_log, span_ids
+from tests.reference import decide
+
+ASSEMBLY = AssemblyOptions(
+    settle_ms=50,
+    remote_wait_ms=100,
+    root_wait_ms=200,
+    idle_ms=400,
+    idle_without_heartbeats_ms=900,
+    late_window_ms=1_500,
+    max_age_ms=5_000,
+    max_spans=30,
+)
+FORGETFUL = msgspec.structs.replace(ASSEMBLY, late_window_ms=500)
+HALF = Evaluator(load_policies('[[policy]]\nname = "half"\ntype = "probabilistic"\nprobability = 0.5\n', source="test"))
+KEEP = Evaluator(load_policies('[[policy]]\nname = "all"\ntype = "always"\n', source="test"))
+
+
+def what_was_decided(committed: Committed) -> list[tuple[object, ...]]:
+    return [
+        (
+            d.trace_id,
+            d.decision_id,
+            d.trigger,
+            d.complete,
+            d.decided_at_ms,
+            d.first_offset,
+            d.cut_offset,
+            d.kept,
+            d.weight,
+            d.summary,
+        )
+        for d in committed.decisions
+    ]
+
+
+@pytest.mark.parametrize("poison", [False, True])
+def test_decisions_equal_the_reference_and_survive_any_crash_schedule(poison: bool) -> None:
+    restarts = replayed = kept = late = repeated = 0
+    for seed in range(250):
+        rng = random.Random(seed)
+        assembly = rng.choice((ASSEMBLY, FORGETFUL))
+        log = random_log(rng, programs=rng.randrange(1, 9), poison=poison)
+        steady = Workers(log, assembly, HALF)
+        undisturbed = steady.finish()
+        expected = decide(as_read(log), assembly)
+        assert [
+            (d.trace_id, d.trigger, d.complete, d.decided_at_ms, d.first_offset, d.cut_offset)
+            for d in undisturbed.decisions
+        ] == [(d.trace_id, d.trigger, d.complete, d.due_ms, d.first_offset, d.cut_offset) for d in expected.decided]
+        troubled = Workers(log, assembly, HALF)
+        crash_at, commit_at = rng.choice((0.02, 0.2)), rng.choice((0.1, 0.5))
+        while troubled.step():
+            if rng.random() < commit_at:
+                troubled.commit()
+            if rng.random() < crash_at and troubled.restarts < 30:
+                troubled.crash()
+        troubled.commit()
+        assert what_was_decided(troubled.committed) == what_was_decided(undisturbed), seed
+        assert Counter(span_ids(troubled.committed.fragments)) == Counter(span_ids(undisturbed.fragments)), seed
+        assert Counter(troubled.committed.dead) == Counter(undisturbed.dead), seed
+        assert troubled.state.counters == steady.state.counters
+        restarts, replayed = restarts + troubled.restarts, replayed + troubled.replayed
+        kept += sum(d.kept for d in undisturbed.decisions)
+        late += sum(fragment.late for fragment in undisturbed.fragments)
+        repeated += sum(d.repeated for d in undisturbed.decisions)
+    assert min(restarts, replayed, kept, late, 4 * repeated) > 20  # that all of it happened
+
+
+def test_a_kept_trace_has_every_span_of_its_decision_in_unbroken_fragments() -> None:
+    for seed in range(150):
+        log = random_log(random.Random(seed), programs=5, poison=False)
+        committed = Workers(log, ASSEMBLY, HALF).finish()
+        expected = {
+            d.trace_id + d.first_offset.to_bytes(8, "big"): d.span_ids for d in decide(as_read(log), ASSEMBLY).decided
+        }
+        for decision in committed.decisions:
+            parts = [f for f in committed.fragments if f.decision.decision_id == decision.decision_id and not f.late]
+            if not decision.kept:
+                assert parts == []
+                continue
+            assert [part.fragment for part in parts] == list(range(len(parts)))
+            assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
+            assert set(span_ids(parts)) == expected[decision.trace_id + decision.first_offset.to_bytes(8, "big")]
+
+
+def test_a_trace_larger_than_a_record_is_kept_in_unbroken_fragments() -> None:
+    bodies = [
+        encode_item(ItemKind.SPAN, b"t" * 16, bytes([n]) * 8, b"r" * 8, COUNTED, 1, 0, 0, 0, None, 1, 0, 1, "x" * 5_000)
+        for n in range(40)
+    ]
+    root = encode_item(ItemKind.SPAN, b"t" * 16, b"r" * 8, None, 0, 1, 0, 40, 0, None, 0, 0, 1, "root")
+    log = [
+        Stored(topic=SOURCE.topic, partition=1, offset=n, timestamp_ms=1_000, value=encode_batch(b"\x80", [item]))
+        for n, item in enumerate([*bodies, root])
+    ]
+    log.append(
+        Stored(
+            topic=SOURCE.topic, partition=1, offset=41, timestamp_ms=9_000, value=encode_batch(b"\x80", [b"\x91\x06"])
+        )
+    )
+    committed = Workers(log, msgspec.structs.replace(ASSEMBLY, max_spans=100), KEEP).finish()
+    assert [(part.fragment, part.last) for part in committed.fragments] == [(n, n == 13) for n in range(14)]
+    assert Counter(span_ids(committed.fragments)) == Counter([*(bytes([n]) * 8 for n in range(40)), b"r" * 8])
+
+
+def test_settings_that_changed_between_two_workers_lose_nothing() -> None:
+    """A replay with shorter waits decides what had been open; the spans that came meanwhile are late, not gone."""
+    changed = 0
+    for seed in range(100):
+        rng = random.Random(seed)
+        log = random_log(rng, programs=4, poison=False)
+        workers = Workers(log, ASSEMBLY, HALF)
+        while workers.step() and rng.random() > 0.05:
+            workers.commit()
+        before = len(workers.committed.decisions)
+        workers.assembly = AssemblyOptions(settle_ms=1, remote_wait_ms=1, root_wait_ms=1, idle_without_heartbeats_ms=30)
+        workers.crash()
+        committed = workers.finish()
+        assert workers.state.counters.balances()
+        assert workers.state.counters.open == 0
+        changed += len(committed.decisions) > before
+    assert changed > 20
