@@ -82,7 +82,7 @@ class Workers:
             return False
         self.state.apply(record)
         if not self.state.replaying:
-            assert self.state.counters.balances(), self.state.counters
+            assert self.state.counters.unaccounted() == 0, self.state.counters
         return True
 
     def commit(self) -> None:

@@ -184,6 +184,14 @@ class PartitionState:
         for undecided in self._buffer.over_limits():
             self._decide(undecided, cut=record.offset + 1, fresh=fresh)
         self.position = record.offset + 1
+        if not fresh and not self.replaying:
+            self._end_replay()
+
+    def _end_replay(self) -> None:
+        """Settings that changed since the commit may have decided what was open then. Which of the open traces' items are
+        duplicates and which are late has changed with that; all other classes are as they were, so the rest is the duplicates."""
+        self._decided_in_replay.clear()
+        self._counters.duplicates += self.counters.unaccounted()
 
     def freeze(self) -> Frozen:
         """Everything to commit now. What is frozen has left this state: if it does not land, restore from the log."""
