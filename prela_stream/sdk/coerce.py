@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from prela_stream.codec import safe_text
 from prela_stream.errors import guard
+from prela_stream.model.plain import safe_text
 from prela_stream.model.semconv import ERROR_MESSAGE, ERROR_STACKTRACE, ERROR_TYPE
 from prela_stream.model.span import SPAN_STATUS_CODES, SPAN_TYPE_CODES, SpanStatus, SpanType
 

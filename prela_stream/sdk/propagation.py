@@ -7,7 +7,7 @@ Source: W3C Trace Context level 2; W3C Baggage.
 
 import re
 from collections.abc import Mapping, MutableMapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
 from prela_stream.errors import guard
@@ -15,8 +15,6 @@ from prela_stream.sdk import tracestate
 from prela_stream.sdk.context import Position, TraceContext, get_current
 from prela_stream.sdk.span import Span
 from prela_stream.sdk.tracestate import TraceState
-
-Carrier = TypeVar("Carrier", bound=MutableMapping[str, str])
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
@@ -32,7 +30,7 @@ _MAX_HEADER: Final = 16_384
 _SAFE_IN_BAGGAGE: Final = "!#$&'()*+-./:<=>?@[]^_`{|}~"
 
 
-def inject(carrier: Carrier, position: Position | None = None) -> Carrier:
+def inject(carrier: MutableMapping[str, str], position: Position | None = None) -> MutableMapping[str, str]:
     """Write the headers that continue a trace elsewhere into a mapping, and count that this was done.
 
     Args:

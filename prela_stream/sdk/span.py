@@ -14,8 +14,8 @@ from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
 from prela_stream import telemetry
-from prela_stream.codec import plain
 from prela_stream.errors import SpanEndedError, guard, guarded, logger, strict
+from prela_stream.model.plain import plain
 from prela_stream.model.span import (
     AFTER_END,
     CANCELLED,

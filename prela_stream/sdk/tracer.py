@@ -87,7 +87,7 @@ class Tracer:
             if max_item_bytes is not None:
                 self._outlet.max_item_bytes = max(4096, int(max_item_bytes))
 
-    def span(  # noqa: C901 - the hot path: what would be a function of its own is written out
+    def span(
         self,
         name: str,
         span_type: SpanType = SpanType.CUSTOM,

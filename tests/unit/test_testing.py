@@ -42,16 +42,14 @@ def test_find_says_what_there_is() -> None:
         for _ in range(2):
             with tracer.span("twice"):
                 pass
-        with pytest.raises(
-            AssertionError, match="2 spans are named 'twice'; expected exactly one. Captured:\ntwice\ntwice"
-        ):
+        with pytest.raises(AssertionError, match=r"2 spans are named .twice.; expected exactly one"):
             captured.find("twice")
         captured.clear()
         assert captured.spans == []
 
 
 def test_assert_tree_shows_the_difference() -> None:
-    with capture_spans() as captured, pytest.raises(ZeroDivisionError):
+    with capture_spans() as captured, pytest.raises(ZeroDivisionError):  # noqa: PT012, SIM117 - shows the nesting
         with tracer.span("agent", SpanType.AGENT):
             with tracer.span("chat", SpanType.LLM):
                 pass

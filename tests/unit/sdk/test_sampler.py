@@ -1,7 +1,6 @@
 """Head samplers: one decision a trace, by its randomness, with an honest threshold."""
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
@@ -32,7 +31,7 @@ class Clock:
 
 
 @pytest.fixture
-def randomness() -> Iterator[random.Random]:
+def randomness() -> random.Random:
     return random.Random(20)
 
 
