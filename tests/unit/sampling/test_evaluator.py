@@ -94,11 +94,12 @@ def test_first_match_stops_at_the_first_and_drop_takes_its_turn() -> None:
         Drop(name="probes", policies=(Attribute(key="probe", equals=True),)),
         Probabilistic(name="rest", probability=0.5),
     )
-    how = {"mode": Mode.FIRST_MATCH}
-    assert decide(*policies, spans=[PlannedSpan("a", status=ERROR, probe=True)], **how).policy == "errors"
-    dropped = decide(*policies, spans=[PlannedSpan("a", probe=True)], **how)
+    assert (
+        decide(*policies, spans=[PlannedSpan("a", status=ERROR, probe=True)], mode=Mode.FIRST_MATCH).policy == "errors"
+    )
+    dropped = decide(*policies, spans=[PlannedSpan("a", probe=True)], mode=Mode.FIRST_MATCH)
     assert (dropped.kept, dropped.policy) == (False, "probes")
-    assert decide(*policies, **how).policy == "rest"
+    assert decide(*policies, mode=Mode.FIRST_MATCH).policy == "rest"
 
 
 @pytest.mark.parametrize("default", [1.0, 0.25, 0.0])
