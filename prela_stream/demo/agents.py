@@ -1,10 +1,13 @@
 """The demo's agents: ordinary code on the real AsyncAnthropic client, with a span of its own for each run.
 
 Each run is one trace. Most are ordinary; some meet what makes traces worth keeping: retries, a tool with a bug, a rejected
-request, a loop, a refusal, a slow model, a user who leaves.
+request, a loop, a refusal, a slow model, a user who leaves. As a process it prints its progress and its result as JSON.
 """
 
+import argparse
 import random
+import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
@@ -14,9 +17,13 @@ import msgspec
 from anthropic import AsyncAnthropic
 from anthropic.types import Message, MessageParam, ToolParam, ToolResultBlockParam, ToolUseBlock
 
+import prela_stream
+from prela_stream.codec import decode_head
 from prela_stream.demo.tools import CALCULATOR, LOOKUP_ORDER, SEARCH, WRITE_REPORT, BrokenToolError, call_tool
 from prela_stream.model import semconv
-from prela_stream.model.span import SpanType
+from prela_stream.model.span import ItemKind, SpanType
+from prela_stream.sdk.ledger import LedgerSnapshot
+from prela_stream.sdk.recorder import Recorder
 from prela_stream.sdk.span import Span
 from prela_stream.sdk.tracer import get_tracer
 
@@ -25,6 +32,8 @@ OUTCOME: Final = "demo.outcome"
 """How a run ended, on its root span: `done`, `turn_limit`, `no_answer`, `left`."""
 PATIENCE_S: Final = 0.6
 """A user who leaves does so after this long."""
+SLOW_EVENT_MS: Final = 90
+"""A slow model takes this long for each event of its stream."""
 
 QUESTIONS: Final = (
     "How fast did the cost of {} fall, and why?", "What is the strongest argument against {}?",
@@ -118,6 +127,8 @@ async def _ask(
 ) -> Message:
     system = "You are a careful assistant. Use the tools you are given, and say what you do not know."
     headers = {"x-demo-seed": str(run.seed)}
+    if run.kind == "slow":
+        headers["x-demo-latency-ms"] = str(SLOW_EVENT_MS)
     request: dict[str, Any] = {
         "model": run.model,
         "max_tokens": 1024,
@@ -203,3 +214,68 @@ async def run_all(
     async with AsyncAnthropic(base_url=url, api_key="demo") as client, anyio.create_task_group() as tasks:
         for _ in range(concurrency):
             tasks.start_soon(work, client)
+
+
+class CountingRecorder:
+    """Counts the ended spans of each trace on their way to the pipeline: the truth that the store is compared with."""
+
+    def __init__(self, inner: Recorder) -> None:
+        self.spans: Counter[str] = Counter()
+        self._inner = inner
+
+    def record(self, trace_id: bytes, item: bytes, *, reserved: bool = False) -> None:
+        """As `Recorder.record`."""
+        if decode_head(item).kind == ItemKind.SPAN:
+            self.spans[trace_id.hex()] += 1
+        self._inner.record(trace_id, item, reserved=reserved)
+
+
+class AgentsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The last line that the process prints."""
+
+    spans: dict[str, int]
+    """Ended spans by trace id."""
+    ledger: LedgerSnapshot
+    """After the flush at the end."""
+    complete: bool
+    """Whether the flush settled everything."""
+
+
+class AgentsProgress(msgspec.Struct, frozen=True):
+    """Every other line."""
+
+    done: int
+    total: int
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the agents as a process: prints an AgentsProgress a line as JSON, and an AgentsReport at the end."""
+    parser = argparse.ArgumentParser(prog="python -m prela_stream.demo.agents", description=main.__doc__)
+    parser.add_argument("--url", required=True, help="base URL of the model server")
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--concurrency", type=int, default=8)
+    parser.add_argument("--dir", default=None, help="folder of the local transport; default: as settings say")
+    chosen = parser.parse_args(arguments)
+    tracer = prela_stream.init(service_name="demo-agents", directory=chosen.dir)
+    assert tracer.recorder is not None
+    counting = CountingRecorder(tracer.recorder)
+    tracer.configure(recorder=counting)
+
+    def say(line: msgspec.Struct) -> None:
+        sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+        sys.stdout.flush()
+
+    say(AgentsProgress(0, chosen.runs))
+    on_done = lambda done: say(AgentsProgress(done, chosen.runs))  # noqa: E731 - one line says it
+    anyio.run(
+        lambda: run_all(chosen.url, runs=chosen.runs, seed=chosen.seed, concurrency=chosen.concurrency, on_done=on_done)
+    )
+    flushed = prela_stream.flush(timeout=10.0)
+    ledger = prela_stream.shutdown()
+    assert ledger is not None
+    say(AgentsReport(spans=dict(counting.spans), ledger=ledger, complete=flushed.complete))
+
+
+if __name__ == "__main__":
+    main()

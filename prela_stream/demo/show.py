@@ -1,0 +1,242 @@
+"""The whole of prela_stream at work, as it is used: model server, agents, worker and sink, each a process of its own.
+
+The result is checked from outside: what the agents counted is compared, trace by trace, with what was decided and stored.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import msgspec
+
+from prela_stream import app
+from prela_stream.config import ENV_PREFIX, Settings
+from prela_stream.demo.children import Child, DemoError, child
+from prela_stream.errors import PrelaError
+from prela_stream.model.decision import Decision
+from prela_stream.sdk.ledger import LedgerSnapshot
+from prela_stream.sinks.base import TraceReader
+
+POLICIES_FILE: Final = Path(__file__).with_name("policies.toml")
+LATENCY_MS: Final = 15
+_POLL_S: Final = 0.1
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the demo is: `done` of `total` of a stage."""
+
+    stage: str
+    """`starting` (processes), `agents` (runs), `storing` (traces that are decided and, if kept, stored)."""
+    done: int
+    total: int
+
+
+class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened, from the agents' own count to the store."""
+
+    runs: int
+    traces: int
+    """Traces that the agents recorded."""
+    spans: int
+    """Spans that the agents recorded."""
+    ledger: LedgerSnapshot
+    """Delivery, in items: spans and control items."""
+    kept: int
+    dropped: int
+    undecided: int
+    """Traces without a decision, or kept and not stored, when the time was over. 0 if all is well."""
+    kept_spans: int
+    incomplete: int
+    """Decided traces in which spans were missing. 0 if all is well."""
+    estimated_traces: float
+    """Sum of the weights of the kept traces: an unbiased estimate of `traces`."""
+    kept_by_policy: dict[str, int]
+    by_trigger: dict[str, int]
+    best_trace_id: str | None
+    """The kept trace that is most worth looking at; None if none was kept."""
+    input_tokens: int
+    output_tokens: int
+    agents_s: float
+    """From the first run to the last, seconds."""
+    settled_s: float
+    """From the last run until everything was decided and stored, seconds."""
+    total_s: float
+    """With starting and stopping of the processes, seconds."""
+    directory: str
+
+
+async def run(
+    settings: Settings,
+    *,
+    runs: int = 150,
+    seed: int = 0,
+    concurrency: int = 8,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
+    deadline_s: float = 45.0,
+) -> DemoResult:
+    """Run the demo; its processes are gone when this returns, raises or is cancelled.
+
+    Args:
+        settings: Of worker, sink and agents; where they name no policy file, the demo's own policies are used.
+        runs: Runs of agents, each a trace.
+        seed: The same seed gives the same runs.
+        concurrency: Runs at a time.
+        on_progress: Called as things move on.
+        deadline_s: How long after the last run everything has to be stored, seconds.
+
+    Raises:
+        DemoError: A process failed; the text says which, and what it wrote.
+    """
+    began = time.monotonic()
+    on_progress(Progress(stage="starting", done=0, total=1))
+    logs = Path(settings.directory) / "demo"
+    logs.mkdir(parents=True, exist_ok=True)
+    if settings.policies_file is None:
+        settings = msgspec.structs.replace(settings, policies_file=str(POLICIES_FILE))
+    env = environment_of(settings)
+    try:
+        async with (
+            child(
+                "model server", "prela_stream.demo.model_server", f"--latency-ms={LATENCY_MS}", env=env, logs=logs
+            ) as server,
+            child("worker", "prela_stream", "worker", env=env, logs=logs) as worker,
+            child("sink", "prela_stream", "sink", env=env, logs=logs) as sink,
+            anyio.create_task_group() as watching,
+        ):
+            for service in (server, worker, sink):
+                watching.start_soon(service.watch)
+            url = msgspec.json.decode(await server.first_line())["url"]
+            arguments = [f"--url={url}", f"--runs={runs}", f"--seed={seed}", f"--concurrency={concurrency}"]
+            async with child("agents", "prela_stream.demo.agents", *arguments, env=env, logs=logs) as agents:
+                result = await _observe(settings, agents, runs, on_progress, deadline_s)
+            watching.cancel_scope.cancel()
+    except* DemoError as group:
+        raise _first(group) from None
+    return msgspec.structs.replace(result, total_s=time.monotonic() - began)
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The settings as the variables that give them to another process."""
+    found: dict[str, str] = {}
+
+    def put(prefix: str, values: Mapping[str, Any]) -> None:
+        for key, value in values.items():
+            if isinstance(value, Mapping):
+                put(f"{prefix}{key.upper()}_", value)
+            elif value is not None:
+                found[f"{prefix}{key.upper()}"] = str(value).lower() if isinstance(value, bool) else str(value)
+
+    put(ENV_PREFIX, msgspec.to_builtins(settings))
+    return found
+
+
+async def _observe(
+    settings: Settings, agents: Child, runs: int, on_progress: Callable[[Progress], None], deadline_s: float
+) -> DemoResult:
+    from prela_stream.demo.agents import AgentsProgress, AgentsReport
+
+    first_run = time.monotonic()
+    report: AgentsReport | None = None
+    async for line in agents.lines():
+        if b'"done"' in line:
+            said = msgspec.json.decode(line, type=AgentsProgress)
+            first_run = time.monotonic() if said.done == 0 else first_run
+            on_progress(Progress(stage="agents", done=said.done, total=said.total))
+        else:
+            report = msgspec.json.decode(line, type=AgentsReport)
+    if report is None or await agents.process.wait() != 0:
+        raise await agents.failure()
+    last_run = time.monotonic()
+    async with app.open_reader(settings) as reader:
+        settled = _Settled(reader, report.spans)
+        with anyio.move_on_after(deadline_s):
+            while await settled.missing():
+                on_progress(Progress(stage="storing", done=settled.done, total=len(report.spans)))
+                await anyio.sleep(_POLL_S)
+        on_progress(Progress(stage="storing", done=settled.done, total=len(report.spans)))
+    now = time.monotonic()
+    return _result(
+        settled,
+        runs=runs,
+        ledger=report.ledger,
+        directory=settings.directory,
+        agents_s=last_run - first_run,
+        settled_s=now - last_run,
+        total_s=0.0,  # known when the processes are gone
+    )
+
+
+class _Settled:
+    """Which of the recorded traces are decided and, if kept, stored with every span."""
+
+    def __init__(self, reader: TraceReader, spans: Mapping[str, int]) -> None:
+        self.recorded = spans
+        self.decisions: dict[str, Decision] = {}
+        self.stored_spans: dict[str, int] = {}
+        self._reader = reader
+        self._open = set(spans)
+
+    @property
+    def done(self) -> int:
+        """How many are settled."""
+        return len(self.recorded) - len(self._open)
+
+    async def missing(self) -> int:
+        """Look again; how many are not settled."""
+        for trace_id in sorted(self._open):
+            try:
+                if await self._is_settled(trace_id):
+                    self._open.discard(trace_id)
+            except PrelaError:  # the sink has not made the store yet
+                break
+        return len(self._open)
+
+    async def _is_settled(self, trace_id: str) -> bool:
+        decision = await self._reader.decision(trace_id)
+        if decision is None:
+            return False
+        self.decisions[trace_id] = decision
+        if not decision.kept:
+            return True
+        stored = await self._reader.get(trace_id)
+        self.stored_spans[trace_id] = 0 if stored is None else len(stored.spans)
+        return self.stored_spans[trace_id] >= self.recorded[trace_id]
+
+
+def _result(settled: _Settled, **more: Any) -> DemoResult:
+    decisions = settled.decisions
+    kept = [decision for decision in decisions.values() if decision.kept]
+    best = max(kept, key=_interest, default=None)
+    return DemoResult(
+        traces=len(settled.recorded),
+        spans=sum(settled.recorded.values()),
+        kept=len(kept),
+        dropped=len(decisions) - len(kept),
+        undecided=len(settled.recorded) - settled.done,
+        kept_spans=sum(settled.stored_spans.values()),
+        incomplete=sum(1 for trace_id, one in decisions.items() if one.summary.spans != settled.recorded[trace_id]),
+        estimated_traces=sum(decision.weight for decision in kept),
+        kept_by_policy=dict(Counter(decision.policy for decision in kept).most_common()),
+        by_trigger=dict(Counter(str(decision.trigger) for decision in decisions.values()).most_common()),
+        best_trace_id=None if best is None else best.trace_id_hex,
+        input_tokens=sum(decision.summary.input_tokens for decision in decisions.values()),
+        output_tokens=sum(decision.summary.output_tokens for decision in decisions.values()),
+        **more,
+    )
+
+
+def _interest(decision: Decision) -> tuple[bool, int, str]:
+    """Something failed in it, it is large, and it fits on a screen."""
+    summary = decision.summary
+    return summary.errors > 0, summary.spans if summary.spans <= 20 else 0, decision.trace_id_hex
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    """One error of a group of groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
