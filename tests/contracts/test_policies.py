@@ -1,0 +1,39 @@
+"""The contract of policies, over every policy that is registered."""
+
+import pytest
+from hypothesis import given, settings
+
+from prela_stream.model.trace import Trace
+from prela_stream.sampling.registry import POLICIES
+from tests.contracts.policy_contract import ROWS, TRACES, check_reads, check_votes, policy_of
+
+KINDS = sorted(POLICIES)
+
+
+def test_every_registered_policy_has_a_row() -> None:
+    assert ROWS.keys() == POLICIES.keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_matches_what_it_is_for_and_says_why(kind: str) -> None:
+    row, policy = ROWS[kind], policy_of(kind)
+    assert (policy.name, policy.type) == ("it", kind)
+    vote = policy.vote(row.matching)
+    assert (vote.matched, vote.reason) == (True, row.reason)
+    if row.other is None:
+        assert policy.unconditional
+    else:
+        assert not policy.vote(row.other).matched
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_keeps_its_promises_for_any_trace(kind: str) -> None:
+    policy = policy_of(kind)
+
+    @settings(max_examples=40, deadline=None)
+    @given(TRACES)
+    def check(trace: Trace) -> None:
+        check_votes(policy, trace)
+        check_reads(policy, trace)
+
+    check()
