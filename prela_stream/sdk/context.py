@@ -44,17 +44,21 @@ class TraceContext(Position):
         span_id: The parent of the first spans here, 16 hex digits, when it lives in another process.
     """
 
-    __slots__ = (
-        "_baggage",
-        "inject_ordinal",
-        "random",
-        "randomness",
-        "raw_span_id",
-        "raw_trace_id",
-        "sampled",
-        "threshold",
-        "tracestate",
-    )
+    # Defaults of the class, not slots: a root sets its trace id alone, and pays for nothing that it does not have.
+    raw_trace_id: bytes
+    raw_span_id: bytes | None = None
+    sampled: bool | None = True
+    threshold: int | None = None
+    """Rejection threshold of the head sampling that happened, 56 bits."""
+    randomness: int | None = None
+    """Explicit randomness (`ot=rv`), 56 bits; None: the trace id's last 56 bits."""
+    inject_ordinal: int | None = None
+    """Which context of the remote parent this is; None: its process does not count them."""
+    random: bool = True
+    """Whether the trace id's last 56 bits are known to be random (W3C level 2)."""
+    tracestate: tuple[tuple[str, str], ...] = ()
+    """Members of other vendors, and the rest of `ot`, in order."""
+    _baggage: Mapping[str, str] = _NO_BAGGAGE
 
     def __init__(
         self,
@@ -67,17 +71,7 @@ class TraceContext(Position):
         self.raw_trace_id = new_trace_id() if trace_id is None else id_of(trace_id, TRACE_ID_BYTES)
         self.raw_span_id = None if span_id is None else id_of(span_id, SPAN_ID_BYTES)
         self.sampled = sampled if sampled is None else sampled is not False
-        self.threshold: int | None = None
-        """Rejection threshold of the head sampling that happened, 56 bits."""
-        self.randomness: int | None = None
-        """Explicit randomness (`ot=rv`), 56 bits; None: the trace id's last 56 bits."""
-        self.inject_ordinal: int | None = None
-        """Which context of the remote parent this is; None: its process does not count them."""
         self.random = trace_id is None
-        """Whether the trace id's last 56 bits are known to be random (W3C level 2)."""
-        self.tracestate: tuple[tuple[str, str], ...] = ()
-        """Members of other vendors, and the rest of `ot`, in order."""
-        self._baggage: Mapping[str, str] = _NO_BAGGAGE
         if baggage is not None:
             with guard("TraceContext.baggage"):
                 self._baggage = MappingProxyType({str(key): str(value) for key, value in baggage.items()})

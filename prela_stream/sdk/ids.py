@@ -16,30 +16,38 @@ _BLOCK: Final = 256
 _TEXT: Final = guard("the text of an id")
 
 
-def _source(size: int) -> Callable[[], bytes]:
-    """A function that returns `size` random bytes, never all zero, safe to call from any thread."""
-    pool: list[bytes] = []
-    block = struct.Struct(f"{size}s" * _BLOCK)
-    zero = bytes(size)
-    take = pool.pop
-    if hasattr(os, "register_at_fork"):  # Windows has no fork
-        os.register_at_fork(after_in_child=pool.clear)
+class IdSource:
+    """Random ids of one size, never all zero, for any thread.
 
-    def draw() -> bytes:
+    `take()` is a C function and raises IndexError once in a while; `draw()` never does, at the price of a Python call.
+    """
+
+    __slots__ = ("_block", "_pool", "_zero", "take")
+
+    def __init__(self, size: int) -> None:
+        self._block = struct.Struct(f"{size}s" * _BLOCK)
+        self._zero = bytes(size)
+        self._pool: list[bytes] = []
+        self.take: Callable[[], bytes] = self._pool.pop
+        if hasattr(os, "register_at_fork"):  # Windows has no fork
+            os.register_at_fork(after_in_child=self._pool.clear)
+
+    def draw(self) -> bytes:
+        """One id."""
         try:
-            return take()  # atomic: two threads never get the same element
+            return self.take()  # atomic: two threads never get the same element
         except IndexError:
-            fresh = [one for one in block.unpack(os.urandom(block.size)) if one != zero]
+            fresh = [one for one in self._block.unpack(os.urandom(self._block.size)) if one != self._zero]
             mine: bytes = fresh.pop()
-            pool.extend(fresh)
+            self._pool.extend(fresh)
             return mine
 
-    return draw
 
-
-new_trace_id: Final = _source(TRACE_ID_BYTES)
+trace_ids: Final = IdSource(TRACE_ID_BYTES)
+span_ids: Final = IdSource(SPAN_ID_BYTES)
+new_trace_id: Final = trace_ids.draw
 """16 random bytes; the last 7 are the trace's randomness (W3C Trace Context level 2)."""
-new_span_id: Final = _source(SPAN_ID_BYTES)
+new_span_id: Final = span_ids.draw
 """8 random bytes."""
 
 

@@ -122,6 +122,7 @@ class Span(Position):
     # --- current and over ---
 
     def __enter__(self) -> Self:
+        # No token: it could not be used in another context, and a generator may be closed in one.
         self._previous = get_current()
         set_current(self)
         return self
@@ -131,7 +132,10 @@ class Span(Position):
     ) -> None:
         if error is not None and self._attributes is not _CLOSED:
             self.record_exception(error)
-        self._leave()
+        if get_current() is self:
+            set_current(self._previous)
+        else:
+            self._leave_out_of_order()
         self._finish(_clock() - self._began)
 
     async def __aenter__(self) -> Self:
@@ -142,23 +146,15 @@ class Span(Position):
     ) -> None:
         self.__exit__(kind, error, traceback)
 
-    def _leave(self) -> None:
-        """Make current what was so before, without a token: those cannot be used in another context than they come from."""
-        current = get_current()
-        try:
-            previous = self._previous
-        except AttributeError:
-            return  # never entered
-        if current is self:
-            set_current(previous)
-            return
-        # Left out of order, or in another context: whoever would restore this span later restores what was before it.
-        while isinstance(current, Span):
-            before = getattr(current, "_previous", None)
+    def _leave_out_of_order(self) -> None:
+        """Left in another context than entered, or before spans inside: whoever would restore this span later, must not."""
+        inner = get_current()
+        while isinstance(inner, Span):
+            before = getattr(inner, "_previous", None)
             if before is self:
-                current._previous = previous
+                inner._previous = self._previous
                 return
-            current = before
+            inner = before
 
     def end(self, end_time: datetime | int | None = None) -> None:
         """End the span; everything that it holds is encoded now, and nothing can be changed any more.

@@ -11,7 +11,7 @@ from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, 
 from prela_stream.sdk.coerce import attributes_of, text_of, type_code
 from prela_stream.sdk.context import Position, TraceContext, get_current
 from prela_stream.sdk.deferred import Deferred
-from prela_stream.sdk.ids import new_span_id
+from prela_stream.sdk.ids import new_span_id, new_trace_id, span_ids
 from prela_stream.sdk.recorder import Outlet, Recorder
 from prela_stream.sdk.sampler import KEEP, AlwaysOnSampler, BaseSampler
 from prela_stream.sdk.span import Span
@@ -23,6 +23,7 @@ _new: Final = object.__new__
 _now: Final = time.time_ns
 _clock: Final = time.perf_counter_ns
 _ref: Final = weakref.ref
+_take_span_id: Final = span_ids.take
 _UNCHANGED: Final[Any] = object()
 _shared: Final = Outlet()
 
@@ -119,6 +120,13 @@ class Tracer:
                     above._announce()
             except _GONE:
                 flags = AFTER_END
+        elif above is None:
+            trace = _new(TraceContext)
+            trace.raw_trace_id = new_trace_id()
+            parent_id, flags, quiet = None, 0, True
+            if self._sampler is not None:
+                self._decide(trace)
+                sampled = trace.sampled
         elif parent is None and isinstance(above, UnsampledSpan):
             return above.child()
         else:
@@ -133,7 +141,11 @@ class Tracer:
         span._trace = trace
         span._parent_id = parent_id
         span._flags = flags
-        span._id = span_id = new_span_id()
+        try:
+            span_id = _take_span_id()
+        except IndexError:
+            span_id = new_span_id()
+        span._id = span_id
         span._type = code
         span._name = name if type(name) is str else text_of(name)
         span._status = PENDING
@@ -202,8 +214,8 @@ class Tracer:
             if above.sampled is None:
                 self._decide(above)
             return above, above.raw_span_id, 0 if above.raw_span_id is None else REMOTE_PARENT
-        if above is not None:
-            with guard("tracer.span"):
+        with guard("tracer.span"):
+            if above is not None:
                 msg = f"the parent of a span is a Span, a TraceContext, a Deferred or None, got {above!r}; it begins a trace"
                 raise TypeError(msg)
         trace = TraceContext()
