@@ -8,7 +8,9 @@ first to have it back, and the agent's loop would wait for a whole switch interv
 import asyncio
 import enum
 import logging
+import os
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self
@@ -46,6 +48,7 @@ class _Attempt(enum.Enum):
 class Pipeline:
     """Delivers items to the `spans` topic. Use as `async with Pipeline(…) as pipeline:`.
 
+    A child that is forked meanwhile cannot use it: there every item is dropped for `shutdown` (`host.BackgroundPipeline` can).
     Leaving the block waits up to `shutdown_timeout_s` for what is queued and counts the rest as dropped for `shutdown`. Errors of
     the transport never leave the pipeline: it retries, also when the transport cannot be reached at the start.
 
@@ -55,6 +58,7 @@ class Pipeline:
         options: Bounds, batching, deadlines.
         resource: What all spans of this process share.
         ledger: Queue and account, for a host that records before the pipeline runs; default: new ones.
+        outbox: What a parked pipeline had in hand; goes with its `ledger`.
         prepare: Awaited with the transport before the first producer is opened, and again if it raised TransportError: the place
             to create local topics.
     """
@@ -67,6 +71,7 @@ class Pipeline:
         resource: Resource,
         *,
         ledger: Ledger | None = None,
+        outbox: Outbox | None = None,
         prepare: Callable[[Transport], Awaitable[object]] | None = None,
     ) -> None:
         self._transport = transport
@@ -75,12 +80,11 @@ class Pipeline:
         self._resource = encode_resource(resource)
         self._ledger = Ledger(options) if ledger is None else ledger
         self._prepare = prepare
-        self._outbox = Outbox(
-            self._ledger,
-            options,
-            partitions=topics.partitions,
-            max_batch_bytes=max(1, topics.max_record_bytes - len(self._resource) - RECORD_HEADROOM),
-        )
+        if outbox is None:
+            room = max(1, topics.max_record_bytes - len(self._resource) - RECORD_HEADROOM)
+            outbox = Outbox(self._ledger, options, partitions=topics.partitions, max_batch_bytes=room)
+        self._outbox = outbox
+        self._parking = False
         self._tasks: anyio.abc.TaskGroup | None = None
         self._sender = anyio.CancelScope(
             shield=True
@@ -100,6 +104,7 @@ class Pipeline:
         self._ledger.queue.attach(lambda: loop.call_soon_threadsafe(self._wake))
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._run)
+        _open.add(self)
         return self
 
     async def __aexit__(
@@ -117,17 +122,28 @@ class Pipeline:
 
         Safe to call twice and under cancellation.
         """
+        if self._parking:
+            return
         self._ledger.queue.close()
+        await self._end_sender(self._options.shutdown_timeout_s if timeout is None else timeout)
+        self._ledger.close()
+
+    async def park(self, timeout: float) -> Outbox:  # noqa: ASYNC109 - a send that takes longer is cut off and repeated later
+        """Stop sending, so that another pipeline can go on with the same ledger and the outbox that is returned."""
+        self._parking = True
+        await self._end_sender(timeout)
+        return self._outbox
+
+    async def _end_sender(self, timeout: float) -> None:  # noqa: ASYNC109 - it is cancelled when the time is over
         self._wake()
         if self._tasks is not None:
             with anyio.CancelScope(shield=True):
-                with anyio.move_on_after(self._options.shutdown_timeout_s if timeout is None else timeout):
+                with anyio.move_on_after(timeout):
                     await self._stopped.wait()
                 self._sender.cancel()
                 with anyio.move_on_after(2 * _CLOSE_TIMEOUT):
                     await self._stopped.wait()
         self._ledger.queue.attach(None)
-        self._ledger.close()
 
     def ledger(self) -> LedgerSnapshot:
         """Every recorded item by what became of it, at this instant. Any thread."""
@@ -162,7 +178,7 @@ class Pipeline:
 
     def _finished(self) -> bool:
         queue = self._ledger.queue
-        return queue.closed and not (len(queue) or self._outbox or self._ledger.lost)
+        return self._parking or (queue.closed and not (len(queue) or self._outbox or self._ledger.lost))
 
     async def _round(self) -> None:
         """Fill for one slice, send one batch, and sleep if there is nothing to do."""
@@ -190,20 +206,25 @@ class Pipeline:
             return
         if (self._ledger.flushing or self._ledger.queue.closed) and not self._hurried:
             return
-        if idle and self._ledger.lost:
+        if self._parking or (idle and self._ledger.lost):
             return
         with anyio.move_on_after(None if due is None else min(max(due - time.monotonic(), 0.0), _LOOK)):
             await self._wakeup.wait()
 
     async def _deliver(self, delivery: Delivery) -> None:
-        """One attempt. If it is cancelled, its outcome is unknown, and `Ledger.close` says so."""
+        """One attempt. If it is cancelled at the end, its outcome is unknown, and `Ledger.close` says so."""
         batch = delivery.batch
         to = TopicPartition(self._topics.spans, batch.partition)
         value = encode_batch(self._resource, [item for _, _, item, _ in batch.entries])
         self._ledger.send(batch)
         attempt = _Attempt.UNCERTAIN  # what it is if the guard has to swallow an error that no transport may raise
-        with guard("pipeline.send"):
-            attempt = await self._attempt(to, Record(value=value, headers=_HEADERS))
+        try:
+            with guard("pipeline.send"):
+                attempt = await self._attempt(to, Record(value=value, headers=_HEADERS))
+        except anyio.get_cancelled_exc_class():
+            if self._parking:
+                self._outbox.fail(delivery, time.monotonic(), uncertain=True)
+            raise
         if attempt is _Attempt.ACKNOWLEDGED:
             self._outbox.acknowledge(delivery)
         else:
@@ -276,3 +297,19 @@ class Pipeline:
                 error,
                 self._options.delivery_timeout_s,
             )
+
+
+_open: "weakref.WeakSet[Pipeline]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """The parent's items are the parent's to deliver, and its event loop does not run here."""
+    for pipeline in list(_open):
+        with guard("pipeline.fork"):
+            pipeline._ledger.reset()
+            pipeline._ledger.queue.attach(None)
+            pipeline._ledger.close()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,8 +1,12 @@
 """A pipeline on an event loop of its own, in a daemon thread: what `init()` uses, because an agent may have no loop or many.
 
-Recording works from the first moment, before the thread runs. A forked child starts with an empty queue and, with its first
-item, a thread of its own: the parent still owns and delivers what it had recorded. At exit the queue is flushed for a bounded
-time; nothing here can keep the process alive.
+Recording works from the first moment, before the thread runs. At exit the queue is flushed for a bounded time; nothing here can
+keep the process alive.
+
+Fork: before it, the parent's thread is parked and its transport closed; afterwards it goes on. A child copies every lock and
+every open file as they are at that moment: with a SQLite connection open it would believe in locks that it does not hold, and
+lose what it writes when the parent closes; with a thread at work it would inherit locks that nobody opens. The child starts
+with an empty queue and, with its first item, a thread of its own: the parent still owns and delivers what it had recorded.
 """
 
 import asyncio
@@ -17,12 +21,14 @@ import weakref
 from collections.abc import Awaitable, Callable
 
 import anyio
+import anyio._backends._asyncio  # anyio would load it in the thread, and a fork meanwhile would leave the child half a module
 
 from prela_stream.errors import guard
 from prela_stream.model.span import Resource
 from prela_stream.sdk.exporter import Pipeline
 from prela_stream.sdk.ledger import FlushResult, Ledger, LedgerSnapshot
 from prela_stream.sdk.options import PipelineOptions
+from prela_stream.sdk.outbox import Outbox
 from prela_stream.transport.base import Transport
 from prela_stream.transport.options import TopicOptions
 
@@ -30,6 +36,8 @@ logger = logging.getLogger("prela_stream")
 
 _GRACE = 0.5
 """Seconds beyond its timeout that `stop` waits for the thread before it leaves it behind."""
+_PARK = 1.0
+"""Seconds that a fork waits for a send to end; with the closing of the transport at most twice that."""
 
 
 class _Run:
@@ -40,7 +48,15 @@ class _Run:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.stopping: anyio.Event | None = None
         self.stop_asked = False
+        self.parking = False
         self.timeout: float | None = None
+
+    def ask_to_stop(self) -> None:
+        """Have the thread end; it need not have come to its loop yet."""
+        self.stop_asked = True
+        if self.loop is not None and self.stopping is not None and not self.loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # it closes at this very moment
+                self.loop.call_soon_threadsafe(self.stopping.set)
 
 
 class BackgroundPipeline:
@@ -72,7 +88,9 @@ class BackgroundPipeline:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._run = _Run()
+        self._outbox: Outbox | None = None
         self._stopped = False
+        self._forking = False
         self.record = self._ledger.queue.put
         """Takes an item; see `recorder.Recorder`. It stays valid in a forked child."""
         self._ledger.queue.attach(self.start)
@@ -84,7 +102,7 @@ class BackgroundPipeline:
         with self._lock:
             if self._pid != os.getpid():
                 self._after_fork()  # a fork that went past Python's own hooks
-            if self._stopped or self._run.thread is not None:
+            if self._stopped or self._forking or self._run.thread is not None:
                 return
             run = self._run
             run.thread = threading.Thread(target=self._host, args=(run,), name="prela-stream", daemon=True)
@@ -110,10 +128,7 @@ class BackgroundPipeline:
         self._ledger.queue.close()
         if run.thread is not None and run.thread is not threading.current_thread():
             run.timeout = timeout
-            run.stop_asked = True
-            if run.loop is not None and run.stopping is not None:
-                with guard("host.stop"):
-                    _call_soon(run.loop, run.stopping.set)
+            run.ask_to_stop()
             run.thread.join(timeout + _GRACE)
         self._ledger.close()
         atexit.unregister(self._at_exit)
@@ -144,7 +159,11 @@ class BackgroundPipeline:
             with guard("host"):
                 anyio.run(self._serve, run)
         finally:
-            if run is self._run:
+            if run.parking:
+                with self._lock:
+                    self._run = _Run()
+                self._go_on()
+            else:
                 self._ledger.close()
 
     async def _serve(self, run: _Run) -> None:
@@ -155,11 +174,40 @@ class BackgroundPipeline:
         resource = self._resource() if callable(self._resource) else self._resource
         async with self._transport() as transport:
             pipeline = Pipeline(
-                transport, self._topics, self._options, resource, ledger=self._ledger, prepare=self._prepare
+                transport,
+                self._topics,
+                self._options,
+                resource,
+                ledger=self._ledger,
+                outbox=self._outbox,
+                prepare=self._prepare,
             )
             async with pipeline:
                 await run.stopping.wait()
-                await pipeline.aclose(run.timeout)
+                if run.parking:
+                    self._outbox = await pipeline.park(_PARK)
+                else:
+                    await pipeline.aclose(run.timeout)
+
+    def _go_on(self) -> None:
+        """Be ready for the next item, or start at once if something is left to send."""
+        queue = self._ledger.queue
+        queue.attach(self.start)
+        if not self._forking and (self._outbox or self._ledger.lost or self._ledger.flushing or not queue.arm(1)):
+            self.start()
+
+    def _before_fork(self) -> None:
+        self._forking = True
+        run = self._run
+        if run.thread is not None and run.thread is not threading.current_thread() and not self._stopped:
+            run.parking = True
+            run.ask_to_stop()
+            run.thread.join(2 * _PARK)
+
+    def _after_fork_in_parent(self) -> None:
+        self._forking = False
+        if self._run.thread is None and not self._stopped:
+            self._go_on()
 
     def _at_exit(self) -> None:
         with guard("host.exit"):
@@ -178,6 +226,8 @@ class BackgroundPipeline:
         self._pid = os.getpid()
         self._lock = threading.RLock()
         self._run = _Run()
+        self._outbox = None
+        self._forking = False
         self._ledger.reset()
         self._ledger.queue.attach(self.start)
         if self._stopped:
@@ -189,9 +239,16 @@ class BackgroundPipeline:
 _hosts: "weakref.WeakSet[BackgroundPipeline]" = weakref.WeakSet()
 
 
-def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(function)
+def _before_fork() -> None:
+    for host in list(_hosts):
+        with guard("host.fork"):
+            host._before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for host in list(_hosts):
+        with guard("host.fork"):
+            host._after_fork_in_parent()
 
 
 def _after_fork_in_child() -> None:
@@ -225,4 +282,4 @@ def _at_main_end() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
