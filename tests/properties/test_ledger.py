@@ -1,0 +1,180 @@
+"""Whatever happens in whatever order: the ledger balances after every step, and nothing is lost without being counted and told.
+
+The machine drives the queue, the ledger and the outbox as the sender does, on a clock of its own, and keeps a model of what
+became of every item. The model is told nothing by the ledger: it sees what is sent and decides how each attempt ends.
+"""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from prela_stream.batching import Overflow
+from prela_stream.codec import decode_batch, encode_batch
+from prela_stream.model.ids import partition_of
+from prela_stream.model.span import ItemKind
+from prela_stream.sdk.ledger import Ledger, Ticket
+from prela_stream.sdk.options import PipelineOptions
+from prela_stream.sdk.outbox import Delivery, Outbox
+from tests.support.items import make_item, span_id
+
+PARTITIONS = 3
+MAX_ITEMS = 20
+
+
+class Delivering(RuleBasedStateMachine):
+    """Record, flush, send with any outcome, fork away, time passing, shutdown."""
+
+    @initialize(
+        overflow=st.sampled_from(["drop_newest", "drop_oldest", "block"]),
+        batch_items=st.integers(1, 6),
+        max_lost=st.integers(0, 4),
+    )
+    def start(self, overflow: Overflow, batch_items: int, max_lost: int) -> None:
+        self.options = PipelineOptions(
+            max_queue_items=MAX_ITEMS,
+            max_queue_bytes=2_000,
+            overflow=overflow,
+            block_timeout_ms=0,
+            batch_items=batch_items,
+            max_lost_traces=max_lost,
+            linger_ms=100,
+            delivery_timeout_s=5.0,
+        )
+        self.now = 100.0
+        self.next_item = 0
+        self.traces: dict[bytes, bytes] = {}
+        self.acknowledged: set[bytes] = set()
+        self.told: set[bytes] = set()
+        self.told_everywhere: set[int] = set()
+        self.flying: Delivery | None = None
+        self.tickets: list[tuple[Ticket, int]] = []
+        self.closed = False
+        self.refused = 0
+        self.ledger = Ledger(self.options)
+        self.outbox = Outbox(self.ledger, self.options, partitions=PARTITIONS, max_batch_bytes=500)
+
+    @rule(trace=st.integers(0, 8), padding=st.sampled_from([0, 0, 0, 100, 250, 600]), reserved=st.booleans())
+    def record(self, trace: int, padding: int, *, reserved: bool) -> None:
+        trace_id, item = make_item(self.next_item, trace=trace, padding=padding)
+        self.traces[span_id(self.next_item)] = trace_id
+        self.next_item += 1
+        self.ledger.queue.put(trace_id, item, reserved=reserved)
+
+    @rule(trace=st.integers(0, 8))
+    def refuse(self, trace: int) -> None:
+        trace_id, _ = make_item(self.next_item, trace=trace)
+        self.traces[span_id(self.next_item)] = trace_id
+        self.next_item += 1
+        self.ledger.refuse(trace_id)
+
+    @precondition(lambda self: not self.closed)
+    @rule(seconds=st.sampled_from([0.0, 0.01, 0.11, 1.0, 6.0]))
+    def wait_and_fill(self, seconds: float) -> None:
+        if self.flying is None:
+            self.now += seconds
+            self.outbox.fill(lambda: self.now)
+
+    @precondition(lambda self: not self.closed and self.flying is None)
+    @rule(hurry=st.booleans())
+    def send(self, *, hurry: bool) -> None:
+        if hurry:
+            self.outbox.hasten()
+        self.flying = self.outbox.next(self.now, hurry=hurry)
+        if self.flying is not None:
+            assert self.flying.retry_at <= self.now
+            self.ledger.send(self.flying.batch)
+
+    @precondition(lambda self: self.flying is not None)
+    @rule(outcome=st.sampled_from(["stored", "stored", "failed", "unknown_stored", "unknown_lost"]))
+    def end_of_attempt(self, outcome: str) -> None:
+        assert self.flying is not None
+        delivery, self.flying = self.flying, None
+        if outcome == "stored":
+            self._store(delivery)
+            self.outbox.acknowledge(delivery)
+        else:
+            self.outbox.fail(delivery, self.now, uncertain=outcome.startswith("unknown"))
+
+    def _store(self, delivery: Delivery) -> None:
+        batch = delivery.batch
+        value = encode_batch(b"\x80", [item for _, _, item, _ in batch.entries])
+        for head in decode_batch(value).heads:
+            if head.kind == ItemKind.LOST:
+                if head.trace_id is None:
+                    self.told_everywhere.add(batch.partition)
+                else:
+                    assert partition_of(head.trace_id, PARTITIONS) == batch.partition
+                    self.told.add(head.trace_id)
+            else:
+                assert head.span_id is not None
+                assert head.span_id not in self.acknowledged, "acknowledged twice"
+                self.acknowledged.add(head.span_id)
+
+    @rule()
+    def flush(self) -> None:
+        snapshot = self.ledger.snapshot()
+        ticket = self.ledger._open_ticket()
+        assert ticket.pending == snapshot.queued + snapshot.in_flight
+        self.tickets.append((ticket, ticket.pending))
+
+    @precondition(lambda self: not self.closed)
+    @rule()
+    def close(self) -> None:
+        self.ledger.queue.close()
+        self.ledger.close()
+        self.closed = True
+        late, self.flying = self.flying, None
+        before = self.ledger.snapshot()
+        if late is not None:  # a sender that was left behind says something
+            self.ledger.settle(late.batch, "acknowledged")
+        assert self.ledger.snapshot() == before
+
+    @invariant()
+    def every_item_is_in_exactly_one_class(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        snapshot = self.ledger.snapshot()
+        assert snapshot.balances, str(snapshot)
+        assert "DOES NOT" not in str(snapshot)
+        assert snapshot.recorded == self.next_item
+        assert snapshot.acknowledged == len(self.acknowledged)
+        assert self.ledger.queue.unsettled <= MAX_ITEMS
+        if not self.closed:
+            assert snapshot.queued + snapshot.in_flight == self.ledger.queue.unsettled
+            held = self.ledger.queue.unsettled_bytes
+            assert 0 <= held <= self.options.max_queue_bytes
+
+    @invariant()
+    def a_flush_counts_its_own_items_and_no_other(self) -> None:
+        for ticket, pending in getattr(self, "tickets", ()):
+            assert ticket.pending >= 0
+            assert ticket.pending + ticket.acknowledged + ticket.dropped + ticket.unknown == pending
+            assert not (self.closed and ticket.pending)
+
+    def teardown(self) -> None:
+        """The weather clears: everything that is left is sent, and every loss has been told to who has to know."""
+        if not hasattr(self, "ledger") or self.closed:
+            return
+        if self.flying is not None:
+            self.end_of_attempt("failed")
+        for _ in range(500):
+            self.outbox.fill(lambda: self.now)
+            self.outbox.hasten()
+            delivery = self.outbox.next(self.now, hurry=True)
+            if delivery is None and not len(self.ledger.queue) and not self.ledger.lost:
+                break
+            if delivery is not None:
+                self.ledger.send(delivery.batch)
+                self._store(delivery)
+                self.outbox.acknowledge(delivery)
+        snapshot = self.ledger.snapshot()
+        assert snapshot.balances
+        assert snapshot.queued == snapshot.in_flight == snapshot.lost_traces == 0, str(snapshot)
+        for span, trace_id in self.traces.items():
+            everywhere = partition_of(trace_id, PARTITIONS) in self.told_everywhere
+            assert span in self.acknowledged or trace_id in self.told or everywhere, "lost, and nobody was told"
+        assert all(ticket.pending == 0 for ticket, _ in self.tickets)
+
+
+TestDelivering = Delivering.TestCase
+TestDelivering.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
