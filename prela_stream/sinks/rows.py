@@ -103,9 +103,7 @@ def _add(change: TraceChange, raw: msgspec.Raw, resources: Sequence[bytes], inde
         raise CodecError(msg)
     change.texts.update(dict.fromkeys(texts_of(span)))
     # Ended before open, then the higher revision, then a span before the mere notice of its start.
-    rank = (
-        (head.status != PENDING) << 40 | min(max(head.revision, 0), (1 << 38) - 1) << 1 | (head.kind == ItemKind.SPAN)
-    )
+    rank = (head.status != PENDING) << 40 | head.revision << 1 | (head.kind == ItemKind.SPAN)
     known = change.spans.get(head.span_id)
     if known is not None and known.rank >= rank:
         return
@@ -116,8 +114,8 @@ def _add(change: TraceChange, raw: msgspec.Raw, resources: Sequence[bytes], inde
         name=head.name,
         span_type=head.span_type,
         status=head.status,
-        start_ns=_int64(head.start_ns),
-        end_ns=_int64(head.start_ns + (head.duration_ns or 0)),
+        start_ns=head.start_ns,
+        end_ns=head.start_ns + (head.duration_ns or 0),
         resource=resources[index],
         item=raw,
     )

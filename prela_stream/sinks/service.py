@@ -6,18 +6,21 @@ and the sink by their seams alone.
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Final
 
 import anyio
 
 from prela_stream import codec, telemetry
 from prela_stream.codec import KeptFragment
-from prela_stream.errors import CodecError, FencedError, TransportError
+from prela_stream.errors import CodecError, FencedError, TransportError, UnknownTopicError
 from prela_stream.model.decision import Decision
 from prela_stream.sinks.base import Batch, Sink
 from prela_stream.transport.base import Committed, Consumer, Poll, Stored, TopicPartition, Transport
 from prela_stream.transport.options import TopicOptions
 
 logger = logging.getLogger(__name__)
+
+_PAUSE_S: Final = 1.0
 
 
 class SinkService:
@@ -68,7 +71,7 @@ class SinkService:
         try:
             async with await self._transport.consumer(wanted, group=self._group) as consumer:
                 while True:
-                    poll = await consumer.poll(max_records=self._max_records, max_bytes=self._max_bytes)
+                    poll = await self._poll(consumer)
                     with anyio.CancelScope(shield=True):  # no half batch: a sink bounds its own time
                         await self._handle(consumer, poll)
                     if poll.assigned and on_ready is not None:
@@ -78,11 +81,25 @@ class SinkService:
             with anyio.CancelScope(shield=True):
                 await self._sink.aclose()
 
+    async def _poll(self, consumer: Consumer) -> Poll:
+        """The next poll that works: a transport that is away for a while is no reason to stop."""
+        while True:
+            try:
+                return await consumer.poll(max_records=self._max_records, max_bytes=self._max_bytes)
+            except (FencedError, UnknownTopicError):
+                raise
+            except TransportError as error:
+                logger.warning("cannot read from the transport, will try again: %s", error)
+                await anyio.sleep(_PAUSE_S)
+
     async def _handle(self, consumer: Consumer, poll: Poll) -> None:
         for partition in poll.revoked:
             self._uncommitted.pop(partition, None)
         for partition in poll.assigned:
-            await self._position(consumer, partition)
+            try:
+                await self._position(consumer, partition)
+            except FencedError:
+                continue  # it has gone to another member meanwhile; the next poll says so
             consumer.resume(partition)
         for partition, records in _by_partition(poll.records):
             await self._sink.write(self._batch(partition, records))

@@ -267,7 +267,7 @@ class SinkContract:
         alien = (0, msgspec.Raw(codec.encode_span(span(2, 7))))
         no_resource = (5, msgspec.Raw(codec.encode_span(span(1, 7))))
         broken = (0, msgspec.Raw(msgspec.msgpack.encode([0, b"short", b"x", None])))
-        huge = span(1, 8, revision=(1 << 64) - 1, start_ns=(1 << 63) - 1, duration_ns=(1 << 64) - 1)
+        huge = span(1, 8, revision=(1 << 31) - 1, start_ns=(1 << 62) - 1, duration_ns=(1 << 62) - 1)
         items = [broken, alien, *good.items, no_resource, (0, msgspec.Raw(codec.encode_span(huge)))]
         async with self.sink() as sink, self.reader() as reader:
             await sink.write(batch(msgspec.structs.replace(good, items=items)))
