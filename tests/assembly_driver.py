@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from prela_stream.assembly.buffer import Applied, TraceBuffer, Undecided
+from prela_stream.assembly.completeness import _NOTHING
 from prela_stream.assembly.decided import DecidedTraces
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import decode_batch, decode_head, encode_batch
+from prela_stream.codec import ItemBatch, decode_batch, decode_head, encode_batch
 from tests.reference import DecidedTrace, LogRecord, Outcome
 
 
@@ -65,16 +66,44 @@ class Driver:
         assert self.buffer.open_bytes == sum(len(raw) for trace in traces for raw in trace.spans.values())
         low = self.buffer.low_watermark()
         assert low == min(((trace.first_offset, trace.clock_before) for trace in traces), default=None)
+        beating = any(standing & 1 for trace in traces for standing in trace.open.values())
+        assert self.buffer.open_with_heartbeats == beating
+        assert not _NOTHING
         resources = {process.resource for trace in traces for process in trace.processes()}
         assert resources == set(self.buffer._processes)
         deadline = self.buffer.next_deadline_ms()
         assert (deadline is None) == (not traces)
+
+    def recount(self) -> None:
+        """Begin the counters anew, after a replay or a change of `late`."""
+        self.items, self.spans, self.duplicates, self.control = len(self.late) + self.buffer.open_spans, 0, 0, 0
+        self.spans, self.decided_spans = self.buffer.open_spans, 0
 
     def run(self, log: Iterable[LogRecord]) -> Outcome:
         """Apply a whole log and say what came of it."""
         for record in log:
             self.apply(record)
         return Outcome(self.decided, self.late)
+
+
+def without_covered(record: LogRecord, decisions: DecidedTraces[int]) -> LogRecord:
+    """What a replay has to apply of a Record: the items that are in no decision that was committed."""
+    batch = record.batch
+    heads = batch.heads
+    places = [
+        place
+        for place, head in enumerate(heads)
+        if head.trace_id is None or not decisions.covers(head.trace_id, record.offset)
+    ]
+    kept = ItemBatch(
+        resource=batch.resource,
+        heads=[heads[place] for place in places],
+        raws=[batch.raws[place] for place in places],
+        indexes=places,
+        bad=[],
+        unknown=0,
+    )
+    return LogRecord(record.offset, record.timestamp_ms, kept)
 
 
 def make_log(records: Iterable[tuple[int, bytes, Sequence[bytes]]], start_ms: int = 1_000) -> list[LogRecord]:

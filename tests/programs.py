@@ -29,6 +29,8 @@ class Faults(msgspec.Struct, kw_only=True):
     """That it is used by somebody who lost our tracestate member."""
     restart: float = 0.0
     """That a span is suspended and resumed."""
+    revise: float = 0.0
+    """That a span item is preceded by an earlier revision of it which says something else about everything."""
 
     @classmethod
     def any(cls, rng: random.Random) -> Self:
@@ -230,15 +232,24 @@ class _Simulation:
             if self.rng.random() < faults.report:
                 sends.append(Send(resource, encode_item(ItemKind.LOST, self.program.trace_id)))
             return
+        revised = span.ended and self.rng.random() < faults.revise
+        if revised:
+            sends.append(Send(resource, self.encode_scrambled(span)))
+        item = self.encode(span, kind, revision=int(revised))
+        sends.append(Send(resource, item))
+        if self.rng.random() < faults.duplicate:
+            sends.insert(self.rng.randrange(len(sends)), Send(resource, item))
+
+    def encode(self, span: SimulatedSpan, kind: ItemKind, revision: int) -> bytes:
         counted = span.ended and not span.foreign
-        item = encode_item(
+        return encode_item(
             kind,
             self.program.trace_id,
             span.span_id,
             None if span.parent is None else span.parent.span_id,
             span.flags,
             1 if span.ended else 0,
-            0,
+            revision,
             span.children if counted else None,
             span.injects if counted else None,
             span.ordinal,
@@ -247,6 +258,18 @@ class _Simulation:
             5 if span.ended else None,
             "work",
         )
-        sends.append(Send(resource, item))
-        if self.rng.random() < faults.duplicate:
-            sends.insert(self.rng.randrange(len(sends)), Send(resource, item))
+
+    def encode_scrambled(self, span: SimulatedSpan) -> bytes:
+        rng = self.rng
+        return encode_item(
+            ItemKind.SPAN,
+            self.program.trace_id,
+            span.span_id,
+            rng.choice([None, span.span_id, *self.program.spans, b"nowhere!"]),
+            rng.choice((0, COUNTED, AFTER_END, REMOTE_PARENT)),
+            rng.choice((0, 1)),
+            0,
+            rng.choice((None, 0, 1, 2)),
+            rng.choice((None, 0, 1, 2)),
+            rng.choice((None, 0, 1)),
+        )

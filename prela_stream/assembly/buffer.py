@@ -132,7 +132,7 @@ class TraceBuffer:
             batch.resource, Process(batch.resource)
         )
         late: list[int] = []
-        spans = duplicates = control = 0
+        spans = duplicates = control = size = 0
         raws = batch.raws
         traces = self._traces
         for position, head in enumerate(batch.heads):
@@ -151,9 +151,8 @@ class TraceBuffer:
             span_id: bytes = head.span_id  # type: ignore[assignment] # the codec lets no span pass without an id
             raw = raws[position]
             held = trace.spans
-            missing = trace.missing
             if span_id in held or head.status == PENDING:
-                report = trace.report(head, raw, process)
+                report = self._report(trace, head, raw, process)
                 if report & FRESH:
                     spans += 1
                 else:
@@ -163,13 +162,15 @@ class TraceBuffer:
             else:
                 spans += 1
                 held[span_id] = raw
-                trace.bytes += len(raw)
-                if span_id in missing:
-                    del missing[span_id]
+                length = len(raw)
+                trace.bytes += length
+                size += length
+                if span_id in trace.missing:
+                    del trace.missing[span_id]
                 if process is not trace.process:
                     trace.set_process(span_id, process)
                 if trace.suspended:
-                    trace.suspended.discard(span_id)
+                    trace.suspended.pop(span_id, None)
             # an ended span: count it (OpenTrace._take_back is the exact reverse)
             parent_id = head.parent_span_id
             flags = head.flags
@@ -178,29 +179,30 @@ class TraceBuffer:
                 trace.roots += 1
             else:
                 if parent_id not in held:
-                    missing[parent_id] = missing.get(parent_id, 0) + 1
+                    if parent_id in trace.missing:
+                        trace.missing[parent_id] += 1
+                    else:
+                        trace.name_missing(parent_id)
                 if remote:
                     trace.answer(parent_id, head.inject_ordinal)  # type: ignore[arg-type] # None is a root, above
                 elif flags & COUNTED:
-                    balance = trace.balance
-                    surplus = balance.get(parent_id, 0) + 1
-                    if surplus:
-                        balance[parent_id] = surplus
+                    surplus = trace.balance.get(parent_id)
+                    if surplus and surplus != -1:
+                        trace.balance[parent_id] = surplus + 1
                     else:
-                        del balance[parent_id]
+                        trace.add_to_balance(parent_id, 1)
             children = head.child_count
             if children:
-                balance = trace.balance
-                surplus = balance.get(span_id, 0) - children
-                if surplus:
-                    balance[span_id] = surplus
-                else:
-                    del balance[span_id]
+                trace.add_to_balance(span_id, -children)
             elif children is None:
                 trace.unknown += 1
             if head.inject_count:
                 trace.expect(span_id, head.inject_count)
-        self._settle()
+        self._spans += spans
+        self._bytes += size
+        self._over = self._deadlines.restart(self._touched)
+        self._touched = []
+        self._deadlines.compact(len(self._traces))
         if not process.traces:
             del self._processes[process.resource]
         return Applied(late=late, duplicates=duplicates, control=control, spans=spans)
@@ -214,7 +216,7 @@ class TraceBuffer:
         self._over = []
         result = []
         for trace in found:
-            trigger = Trigger.MAX_SPANS if self._too_many(trace) else Trigger.MAX_BYTES
+            trigger = Trigger.MAX_BYTES if trace.room() <= self._options.max_spans else Trigger.MAX_SPANS
             self._close(trace)
             if trace.spans:
                 result.append(self._undecided(trace, trigger, self.clock_ms))
@@ -251,36 +253,19 @@ class TraceBuffer:
         return trace
 
     def _touch(self, trace: OpenTrace, process: Process, offset: int) -> None:
-        """Note the first item of a trace in a Record; what the trace adds to the sums is put back by `_settle`."""
+        """Note the first item of a trace in a Record."""
         trace.touched = offset
         self._touched.append(trace)
-        self._subtract(trace)
         if process is not trace.process:
             trace.meet(process, offset)
 
-    def _subtract(self, trace: OpenTrace) -> None:
-        self._spans -= len(trace.spans) - trace.starts
-        self._bytes -= trace.bytes
-        self._beating -= trace.beating > 0
-
-    def _settle(self) -> None:
-        """After a Record: new deadlines and sums of the traces that had items in it."""
-        deadlines, options = self._deadlines, self._options
-        self._over = []
-        for trace in self._touched:
-            deadlines.restart(trace)
-            held = len(trace.spans)
-            self._spans += held - trace.starts
-            self._bytes += trace.bytes
-            self._beating += trace.beating > 0
-            if trace.bytes > options.max_bytes or self._too_many(trace):
-                self._over.append(trace)
-        self._touched.clear()
-        deadlines.compact(len(self._traces))
-
-    def _too_many(self, trace: OpenTrace) -> bool:
-        """A suspended span takes room, whether it has come or not."""
-        return len(trace.spans) + (len(trace.suspended) if trace.suspended else 0) > self._options.max_spans
+    def _report(self, trace: OpenTrace, head: ItemHead, raw: bytes, process: Process) -> int:
+        """`OpenTrace.report`, with the sums kept."""
+        size, beating = trace.bytes, trace.beating
+        report = trace.report(head, raw, process)
+        self._bytes += trace.bytes - size
+        self._beating += (trace.beating > 0) - (beating > 0)
+        return report
 
     def _control(self, head: ItemHead, raw: bytes, process: Process, offset: int, index: int) -> None:
         kind, trace_id, span_id = head.kind, head.trace_id, head.span_id
@@ -301,16 +286,18 @@ class TraceBuffer:
         elif span_id is None:
             return
         elif kind == ItemKind.START:
-            trace.report(head, raw, process)
+            self._report(trace, head, raw, process)
         elif kind == ItemKind.SUSPEND:
             trace.suspend(span_id)
-        elif kind == ItemKind.RESUME and trace.suspended:
-            trace.suspended.discard(span_id)
+        elif kind == ItemKind.RESUME:
+            trace.suspended.pop(span_id, None)
 
     def _close(self, trace: OpenTrace) -> None:
         trace.closed = True
         del self._traces[trace.trace_id]
-        self._subtract(trace)
+        self._spans -= len(trace.spans) - trace.starts
+        self._bytes -= trace.bytes
+        self._beating -= trace.beating > 0
         if not trace.spans:
             self.empty_traces += 1
         for process in trace.processes():

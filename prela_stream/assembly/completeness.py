@@ -37,7 +37,8 @@ ENDED: Final = 2
 
 _started, _pending, _ended = range(3)
 _item_head: Final = msgspec.msgpack.Decoder(ItemHead)
-_NOTHING: Final[dict[bytes, Any]] = {}
+_NOTHING: Final[dict[Any, Any]] = {}
+"""Stands in for every dict that a trace does not need yet; most traces never need most of them. Never written to."""
 
 
 class Process:
@@ -61,9 +62,9 @@ class OpenTrace:
     """The state of one undecided trace. Offsets and stream times are those of the Records that its items came in."""
 
     __slots__ = (
-        "_answers", "_injects", "_others", "_unanswered", "balance", "beating", "bytes", "clock_before", "closed", "first_index",
-        "first_ms", "first_offset", "foreign", "heard", "heartbeats", "last_ms", "lost", "missing", "open", "process", "pushed",
-        "roots", "spans", "starts", "suspended", "touched", "trace_id", "unknown", "watched",
+        "_answers", "_foreign", "_injects", "_others", "_unanswered", "balance", "beating", "bytes", "clock_before",
+        "closed", "first_index", "first_ms", "first_offset", "heard", "heartbeats", "last_ms", "lost", "missing", "open",
+        "process", "pushed", "roots", "spans", "starts", "suspended", "touched", "trace_id", "unknown", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -91,31 +92,31 @@ class OpenTrace:
         self.bytes = 0
         self.starts = 0
         """Spans of which nothing but a START has come."""
-        self.missing: dict[bytes, int] = {}
+        self.missing: dict[bytes, int] = _NOTHING
         """Parents that are named and have not come: by how many spans."""
-        self.balance: dict[bytes, int] = {}
+        self.balance: dict[bytes, int] = _NOTHING
         """Counted children received minus `child_count`, where it is not zero."""
         self.roots = 0
         """Ended roots and local roots."""
         self.unknown = 0
         """Ended spans without a `child_count`."""
-        self.open: dict[bytes, tuple[int, int, bool]] = {}
-        """Spans without an end: what came of them, its revision, and whether their process sends heartbeats."""
+        self.open: dict[bytes, int] = _NOTHING
+        """Spans without an end: twice what came of them, plus one if their process sends heartbeats."""
         self.beating = 0
         """How many of those have a process that sends heartbeats."""
-        self.suspended: set[bytes] | None = None
+        self.suspended: dict[bytes, None] = _NOTHING
         self.lost = False
         """Some LOST item names this trace."""
-        self._injects: dict[bytes, int] | None = None
-        self._answers: dict[bytes, dict[int, int]] | None = None
+        self._injects: dict[bytes, int] = _NOTHING
+        self._answers: dict[bytes, dict[int, int]] = _NOTHING
         self._unanswered = 0
 
         self.process = process
         """The process of the first item."""
         self.heartbeats = process.heartbeats
         """Whether any process of this trace sends heartbeats."""
-        self._others: dict[Process, int] | None = None
-        self.foreign: dict[bytes, Process] | None = None
+        self._others: dict[Process, int] = _NOTHING
+        self._foreign: dict[bytes, Process] = _NOTHING
         """The process of each span that is not from the first one."""
         process.traces += 1
 
@@ -125,16 +126,16 @@ class OpenTrace:
 
     def meet(self, process: Process, offset: int) -> None:
         """Note that this trace has an item from `process`, which is not its first, in the Record at `offset`."""
-        if self._others is None:
-            self._others = {}
         if process not in self._others:
+            if self._others is _NOTHING:
+                self._others = {}
             self._others[process] = offset
             process.traces += 1
             self.heartbeats = self.heartbeats or process.heartbeats
 
     def processes(self) -> list[Process]:
         """Every process of this trace, each once."""
-        return [self.process, *(self._others or ())]
+        return [self.process, *self._others]
 
     def report(self, head: ItemHead, raw: bytes, process: Process) -> int:
         """Take in a START, a report of an open span, or an item of a span that is known already.
@@ -150,25 +151,28 @@ class OpenTrace:
         if old is None:
             self.missing.pop(span_id, None)
             self.starts += not fresh
-        elif standing is not None:
-            if (level, head.revision) <= standing[:2]:
-                return 0
-            del self.open[span_id]
-            self.beating -= standing[2]
-            was_started = standing[0] == _started
-            self.starts -= fresh and was_started
-            fresh = fresh and was_started
         else:
-            before = _item_head.decode(old)
-            if level < _ended or head.revision <= before.revision:
+            before = _ended if standing is None else standing >> 1
+            if level < before:
                 return 0
-            self._take_back(before)
-            fresh = False
+            if level == before:
+                earlier = _item_head.decode(old)
+                if head.revision <= earlier.revision:
+                    return 0
+                if level == _ended:
+                    self._take_back(earlier)
+            if standing is not None:
+                del self.open[span_id]
+                self.beating -= standing & 1
+            self.starts -= fresh and before == _started
+            fresh = fresh and before == _started
         if level < _ended:
-            self.open[span_id] = (level, head.revision, process.heartbeats)
+            if self.open is _NOTHING:
+                self.open = {}
+            self.open[span_id] = 2 * level + process.heartbeats
             self.beating += process.heartbeats
-        elif self.suspended:
-            self.suspended.discard(span_id)
+        else:
+            self.suspended.pop(span_id, None)
         self.bytes += len(raw) - (0 if old is None else len(old))
         self.spans[span_id] = raw
         self.set_process(span_id, process)
@@ -176,41 +180,47 @@ class OpenTrace:
 
     def set_process(self, span_id: bytes, process: Process) -> None:
         """Note which process the item that speaks for a span came from."""
-        if process is not self.process:
-            if self.foreign is None:
-                self.foreign = {}
-            self.foreign[span_id] = process
-        elif self.foreign is not None:
-            self.foreign.pop(span_id, None)
+        if process is self.process:
+            self._foreign.pop(span_id, None)
+            return
+        if self._foreign is _NOTHING:
+            self._foreign = {}
+        self._foreign[span_id] = process
 
     def suspend(self, span_id: bytes) -> None:
         """A span that has not ended waits for something outside."""
         if span_id in self.spans and span_id not in self.open:
             return
-        if self.suspended is None:
-            self.suspended = set()
-        self.suspended.add(span_id)
+        if self.suspended is _NOTHING:
+            self.suspended = {}
+        self.suspended[span_id] = None
+
+    def name_missing(self, parent_id: bytes) -> None:
+        """An ended span names a parent that has not come."""
+        if self.missing is _NOTHING:
+            self.missing = {}
+        self.missing[parent_id] = self.missing.get(parent_id, 0) + 1
 
     def answer(self, parent_id: bytes, ordinal: int, change: int = 1) -> None:
         """One ended span more (or less) comes from inject `ordinal` of `parent_id`."""
-        if self._answers is None:
+        if self._answers is _NOTHING:
             self._answers = {}
         answers = self._answers.setdefault(parent_id, {})
         before = answers.get(ordinal, 0)
         answers[ordinal] = before + change
-        if (before == 0 or before + change == 0) and 0 <= ordinal < (self._injects or {}).get(parent_id, 0):
+        if (before == 0 or before + change == 0) and 0 <= ordinal < self._injects.get(parent_id, 0):
             self._unanswered -= change
 
     def expect(self, span_id: bytes, injects: int) -> None:
         """An ended span has handed its context to others `injects` times."""
         if injects > 0:
-            if self._injects is None:
+            if self._injects is _NOTHING:
                 self._injects = {}
             self._injects[span_id] = injects
             self._unanswered += injects - self._answered(span_id, injects)
 
     def _answered(self, span_id: bytes, injects: int) -> int:
-        answers = (self._answers or {}).get(span_id, {})
+        answers = self._answers.get(span_id, _NOTHING)
         return sum(1 for ordinal, count in answers.items() if count and 0 <= ordinal < injects)
 
     def _take_back(self, head: ItemHead) -> None:
@@ -230,26 +240,33 @@ class OpenTrace:
                 assert head.inject_ordinal is not None
                 self.answer(parent_id, head.inject_ordinal, -1)
             elif head.flags & COUNTED:
-                self._add_to_balance(parent_id, -1)
+                self.add_to_balance(parent_id, -1)
         if head.child_count is None:
             self.unknown -= 1
         else:
-            self._add_to_balance(span_id, head.child_count)
-        if self._injects and span_id in self._injects:
+            self.add_to_balance(span_id, head.child_count)
+        if span_id in self._injects:
             injects = self._injects.pop(span_id)
             self._unanswered -= injects - self._answered(span_id, injects)
 
-    def _add_to_balance(self, span_id: bytes, change: int) -> None:
-        balance = self.balance.pop(span_id, 0) + change
-        if balance:
-            self.balance[span_id] = balance
+    def add_to_balance(self, span_id: bytes, change: int) -> None:
+        """Counted children came (or went: `change` < 0), or a `child_count` was taken back (came)."""
+        if self.balance is _NOTHING:
+            self.balance = {}
+        surplus = self.balance.pop(span_id, 0) + change
+        if surplus:
+            self.balance[span_id] = surplus
+
+    def room(self) -> int:
+        """How much of `max_spans` it takes: a suspended span counts once more, for it need not have come."""
+        return len(self.spans) + len(self.suspended)
 
     def is_lost(self) -> bool:
         """Whether spans of this trace were dropped by a process: it can never be complete."""
         return (
             self.lost
             or self.process.lost_offset >= self.first_offset
-            or (self._others is not None and any(other.lost_offset >= met for other, met in self._others.items()))
+            or any(other.lost_offset >= met for other, met in self._others.items())
         )
 
     def is_complete(self) -> bool:
@@ -271,11 +288,11 @@ class OpenTrace:
 
     def resources(self) -> list[bytes]:
         """The resource bytes of each span, in the order of `spans`; those of one process are one object."""
-        if not self.foreign:
+        if not self._foreign:
             return [self.process.resource] * len(self.spans)
-        return [self.foreign.get(span_id, self.process).resource for span_id in self.spans]
+        return [self._foreign.get(span_id, self.process).resource for span_id in self.spans]
 
     def release(self) -> None:
         """Let go of everything large: a queue may still name this trace for a while."""
-        self.spans = self.missing = self.balance = self.open = _NOTHING
-        self._answers = self._injects = self._others = self.foreign = self.suspended = None
+        self.spans = self.missing = self.balance = self.open = self.suspended = _NOTHING
+        self._answers = self._injects = self._others = self._foreign = _NOTHING

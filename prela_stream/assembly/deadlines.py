@@ -22,6 +22,8 @@ class Deadlines:
         self._silence_ms = options.silence_ms
         self._lost_ms = options.lost_ms
         self._max_age_ms = options.max_age_ms
+        self._max_bytes = options.max_bytes
+        self._max_spans = options.max_spans
         # a trace may come to be known as lost without an item of its own; that must never make its deadline earlier
         root_wait_ms = max(options.root_wait_ms, options.remote_wait_ms, options.settle_ms)
         self._waits = (  # by what a trace awaits
@@ -36,18 +38,29 @@ class Deadlines:
         """Set the clock, before the first trace."""
         self.clock_ms = clock_ms
 
-    def restart(self, trace: OpenTrace) -> None:
-        """An item of `trace` came now: its waits begin anew."""
-        trace.last_ms = self.clock_ms
-        trace.heard = self._heard
-        awaited = trace.awaits()
-        deadline = trace.first_ms + self._max_age_ms
-        if awaited == LOST:
-            self._watch(trace)
-        elif awaited != SUSPENDED:
-            deadline = min(deadline, self.clock_ms + self._waits[awaited])
-        if deadline < trace.pushed:
-            self._push(trace, deadline)
+    def restart(self, touched: list[OpenTrace]) -> list[OpenTrace]:
+        """Items of these traces came now: their waits begin anew.
+
+        Returns:
+            Those of them that are over a limit.
+        """
+        clock, heard, waits, queue = self.clock_ms, self._heard, self._waits, self._queue
+        over: list[OpenTrace] = []
+        for trace in touched:
+            trace.last_ms = clock
+            trace.heard = heard
+            awaited = trace.awaits()
+            deadline = trace.first_ms + self._max_age_ms
+            if awaited == LOST:
+                self._watch(trace)
+            elif awaited != SUSPENDED and (own := clock + waits[awaited]) < deadline:
+                deadline = own
+            if deadline < trace.pushed:
+                trace.pushed = deadline
+                heappush(queue, (deadline, trace.first_offset, trace.first_index, trace))
+            if trace.bytes > self._max_bytes or trace.room() > self._max_spans:
+                over.append(trace)
+        return over
 
     def advance(self, now_ms: int) -> list[tuple[int, OpenTrace, int]]:
         """Move the clock to `now_ms`, never back.

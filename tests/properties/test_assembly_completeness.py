@@ -53,7 +53,7 @@ def test_complete_is_never_said_while_a_counted_span_is_missing() -> None:
 def test_a_program_that_lost_nothing_is_complete_once_all_has_arrived() -> None:
     for seed in range(4_000):
         rng = random.Random(seed)
-        program = simulate(rng, Faults(duplicate=rng.choice((0.0, 0.2)), restart=0.5))
+        program = simulate(rng, Faults(duplicate=rng.choice((0.0, 0.2)), revise=rng.choice((0.0, 0.5)), restart=0.5))
         decided = decisions(in_log_order(program, rng), rng, (0, 1))
         assert [(one.trigger, one.complete, one.open_spans) for one in decided] == [(Trigger.COMPLETE, True, 0)], seed
         assert {decode_head(raw).span_id for raw in decided[0].raws} == set(program.spans)

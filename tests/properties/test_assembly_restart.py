@@ -1,0 +1,43 @@
+"""A crash changes nothing: whoever replays from the low watermark, with the committed decisions read back, decides the same."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.assembly_driver import Driver, without_covered
+from tests.properties.test_assembly_equals_reference import OPTIONS, logs
+from tests.reference import LogRecord, decide
+
+
+@given(logs, st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), min_size=1, max_size=3))
+@settings(max_examples=200)
+def test_restarts_change_no_decision(log: list[LogRecord], restarts: list[tuple[int, int]]) -> None:
+    driver = Driver(OPTIONS)
+    done = 0
+    for committed, crashed in restarts:
+        for record in log[done : max(done, committed)]:
+            driver.apply(record)
+        low = driver.buffer.low_watermark()
+        offset, clock = low or (driver.position, driver.buffer.clock_ms)
+        decided, late, position = list(driver.decided), list(driver.late), driver.position
+        for record in log[max(done, committed) : crashed]:
+            driver.apply(record)  # of which nothing is committed
+        done = max(done, committed)
+
+        driver = Driver(OPTIONS)
+        driver.buffer.restore_clock(clock)
+        for decision in decided:
+            driver.decisions.load(
+                decision.trace_id, decision.cut_offset, decision.due_ms, decision.first_offset, decision.cut_offset
+            )
+        for record in log:
+            if offset <= record.offset < position:
+                driver.apply(without_covered(record, driver.decisions))
+        assert driver.decided == []  # all that was decided then is known, so nothing is decided a second time
+        assert [place for place in late if place[0] >= offset] == driver.late
+        driver.decided, driver.late, driver.position = decided, late, position
+        driver.recount()
+    for record in log[done:]:
+        driver.apply(record)
+    expected = decide(log, OPTIONS)
+    assert driver.decided == expected.decided
+    assert driver.late == expected.late

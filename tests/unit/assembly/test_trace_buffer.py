@@ -1,0 +1,263 @@
+"""TraceBuffer on the cases that have a name. Whether it agrees with the rules in general is tests/properties' matter."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from prela_stream.assembly.buffer import Applied, TraceBuffer, Undecided
+from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec import decode_batch, decode_head, encode_batch, encode_item, encode_resource
+from prela_stream.model.decision import Trigger
+from prela_stream.model.span import COUNTED, REMOTE_PARENT, ItemKind, Resource
+
+T1, T2, T3 = (bytes([number]) * 16 for number in (1, 2, 3))
+AGENT = encode_resource(Resource(pid=1, heartbeat_ms=10_000))
+OTHER = encode_resource(Resource(pid=2, heartbeat_ms=10_000))
+PLAIN = encode_resource(Resource(pid=3))
+
+
+def sid(number: int) -> bytes:
+    return bytes([number]) * 8
+
+
+def span(
+    number: int, parent: int | None = None, trace: bytes = T1, *, children: int | None = 0, status: int = 1, **more: Any
+) -> bytes:
+    flags = more.get("flags", 0 if parent is None else COUNTED)
+    parent_id = None if parent is None else sid(parent)
+    return encode_item(
+        ItemKind.SPAN, trace, sid(number), parent_id, flags, status, more.get("revision", 0), children,
+        more.get("injects", 0), more.get("ordinal"), 5, 0, 1, more.get("name", "work"),
+    )  # fmt: skip
+
+
+def control(kind: ItemKind, number: int | None = None, trace: bytes | None = T1) -> bytes:
+    return encode_item(kind, trace, None if number is None else sid(number))
+
+
+class Log:
+    """A buffer and the log that it reads."""
+
+    def __init__(self, **options: int) -> None:
+        self.buffer = TraceBuffer(AssemblyOptions(**options), {})
+        self.offset = -1
+
+    def at(self, now_ms: int, *items: bytes, resource: bytes = AGENT) -> list[Undecided]:
+        """Append a Record and return what is decided before and after it."""
+        found = list(self.buffer.due(now_ms))
+        self.applied = self.append(now_ms, items, resource)
+        return found + self.buffer.over_limits()
+
+    def append(self, now_ms: int, items: Sequence[bytes], resource: bytes) -> Applied:
+        self.offset += 1
+        return self.buffer.add(decode_batch(encode_batch(resource, items)), self.offset, now_ms)
+
+
+def fates(found: list[Undecided]) -> list[tuple[Trigger, bool, int]]:
+    return [(undecided.trigger, undecided.complete, undecided.due_ms) for undecided in found]
+
+
+def test_a_whole_trace_is_decided_when_it_has_settled() -> None:
+    log = Log()
+    log.at(1_000, span(2, 1))
+    log.at(1_100, span(1, children=1))
+    assert log.at(1_599) == []
+    [undecided] = log.at(1_600)
+    assert fates([undecided]) == [(Trigger.COMPLETE, True, 1_600)]
+    assert (undecided.trace_id, undecided.first_offset, undecided.spans, undecided.open_spans) == (T1, 0, 2, 0)
+    assert [decode_head(raw).span_id for raw in undecided.raws] == [sid(2), sid(1)]
+    assert undecided.resources == [AGENT, AGENT]
+    assert undecided.resources[0] is undecided.resources[1]
+    assert not undecided.lost
+    assert (log.buffer.open_traces, log.buffer.open_spans, log.buffer.open_bytes) == (0, 0, 0)
+    assert log.buffer.low_watermark() is None
+    assert log.buffer.next_deadline_ms() is None
+
+
+@pytest.mark.parametrize(
+    ("items", "trigger", "due_ms"),
+    [
+        ([span(1, children=2), span(2, 1)], Trigger.ROOT_WAIT, 11_000),
+        ([span(1, children=0), span(2, 1)], Trigger.ROOT_WAIT, 11_000),
+        ([span(1, children=1), span(3, 2)], Trigger.ROOT_WAIT, 11_000),
+        ([span(1, children=None)], Trigger.ROOT_WAIT, 11_000),
+        # two wrongs make no right: the sums over this trace agree
+        ([span(1, children=2), span(2, 1), span(3, 2), span(4, 2, children=0)], Trigger.ROOT_WAIT, 11_000),
+        ([span(1), control(ItemKind.LOST)], Trigger.ROOT_WAIT, 11_000),
+        ([span(1), control(ItemKind.LOST, trace=None)], Trigger.ROOT_WAIT, 11_000),
+        ([span(1, injects=1)], Trigger.REMOTE_WAIT, 3_000),
+        ([span(1, injects=1), span(2, 1, flags=REMOTE_PARENT, ordinal=1)], Trigger.REMOTE_WAIT, 3_000),
+        ([span(1, injects=1), span(2, 9, flags=REMOTE_PARENT)], Trigger.REMOTE_WAIT, 3_000),
+        ([span(2, 1)], Trigger.IDLE, 61_000),
+    ],
+)
+def test_what_is_not_whole_waits_longer(items: list[bytes], trigger: Trigger, due_ms: int) -> None:
+    log = Log()
+    log.at(1_000, *items)
+    assert fates(log.at(1_000_000)) == [(trigger, False, due_ms)]
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        [span(1, injects=1), span(2, 1, flags=REMOTE_PARENT, ordinal=0)],
+        [span(2, 1, flags=REMOTE_PARENT, ordinal=0), span(1, injects=1)],
+        [span(1), span(2, 9, flags=REMOTE_PARENT)],
+        [span(2, 9, flags=REMOTE_PARENT)],
+        [span(1, children=0), span(2, 1, flags=2)],
+        [control(ItemKind.START, 1), span(1)],
+        [span(1), control(ItemKind.START, 1)],
+        [span(1), control(ItemKind.SUSPEND, 1), span(1, status=0, revision=9)],
+    ],
+)
+def test_what_is_whole_in_other_ways(items: list[bytes]) -> None:
+    log = Log()
+    log.at(1_000, *items)
+    assert fates(log.at(1_000_000)) == [(Trigger.COMPLETE, True, 1_500)]
+
+
+def test_without_heartbeats_idle_takes_longer() -> None:
+    log = Log()
+    log.at(1_000, span(2, 1), resource=PLAIN)
+    log.at(1_000, span(3, 1, T2), resource=PLAIN)
+    log.at(2_000, span(4, 1, T2), resource=OTHER)
+    assert [undecided.trace_id for undecided in log.at(62_000)] == [T2]
+    assert fates(log.at(901_000)) == [(Trigger.IDLE, False, 901_000)]
+
+
+def test_a_suspended_trace_waits_to_the_end_of_the_span_or_of_its_age() -> None:
+    log = Log(max_age_ms=500_000)
+    log.at(1_000, span(2, 1), control(ItemKind.SUSPEND, 1))
+    log.at(1_000, span(2, 1, T2), control(ItemKind.SUSPEND, 1, T2))
+    assert log.at(400_000) == []
+    log.at(401_000, span(1, children=1))
+    assert fates(log.at(450_000)) == [(Trigger.COMPLETE, True, 401_500)]
+    assert fates(log.at(501_000)) == [(Trigger.MAX_AGE, False, 501_000)]
+
+
+def test_while_heartbeats_come_nothing_is_decided_and_when_they_stop_the_process_is_lost() -> None:
+    log = Log()
+    log.at(0, control(ItemKind.START, 1), span(2, 1))
+    for now in range(10_000, 500_000, 10_000):
+        assert log.at(now, control(ItemKind.HEARTBEAT, 1)) == []
+        assert log.buffer.open_with_heartbeats
+    found = [undecided for now in range(500_000, 700_000, 10_000) for undecided in log.at(now)]
+    assert fates(found) == [(Trigger.LOST, False, 490_000 + 90_000)]
+    assert (found[0].spans, found[0].open_spans, len(found[0].raws)) == (1, 1, 2)
+    assert not log.buffer.open_with_heartbeats
+
+
+def test_silence_of_the_whole_log_is_no_missing_heartbeat() -> None:
+    log = Log()
+    log.at(0, control(ItemKind.START, 1))
+    assert log.at(3_600_000) == []  # counts as 30 s
+    assert log.at(7_200_000) == []
+    assert log.buffer.next_deadline_ms() == 7_230_000
+    assert fates(log.at(7_300_000)) == [(Trigger.LOST, False, 7_230_000)]
+
+
+def test_lost_spans_that_cannot_be_named_mark_every_open_trace_of_their_process() -> None:
+    log = Log()
+    log.at(0, span(1), span(1, trace=T2))
+    log.at(0, span(2, 9, T2, flags=REMOTE_PARENT), span(1, trace=T3), resource=OTHER)
+    log.at(1, control(ItemKind.LOST, trace=None), resource=OTHER)
+    found = {undecided.trace_id: undecided for undecided in log.at(100_000)}
+    assert {trace_id: undecided.lost for trace_id, undecided in found.items()} == {T1: False, T2: True, T3: True}
+    assert found[T1].complete
+    assert found[T2].resources == [AGENT, OTHER]
+    log.at(100_001, span(1), resource=OTHER)  # what opens later has lost nothing
+    assert fates(log.at(200_000)) == [(Trigger.COMPLETE, True, 100_501)]
+
+
+def test_the_highest_revision_speaks_for_a_span() -> None:
+    log = Log()
+    log.at(0, control(ItemKind.START, 1), span(1, status=0, name="open"))
+    assert (log.applied.spans, log.applied.duplicates, log.applied.control) == (1, 0, 1)
+    log.at(0, span(1, name="end", children=5), span(1, name="again", children=6), span(1, status=0, revision=9))
+    assert (log.applied.spans, log.applied.duplicates) == (0, 3)
+    log.at(0, span(1, name="revised", revision=2), span(1, name="old", revision=1))
+    assert (log.applied.spans, log.applied.duplicates) == (0, 2)
+    assert log.buffer.open_spans == 1
+    [undecided] = log.at(500)
+    assert [decode_head(raw).name for raw in undecided.raws] == ["revised"]
+    assert undecided.complete
+
+
+def test_limits_cut_between_records_in_order_of_beginning() -> None:
+    log = Log(max_spans=2, max_bytes=300)
+    log.at(0, span(1, trace=T2))
+    log.at(0, span(1, trace=T1))
+    found = log.at(7, *(span(number, 1, trace) for trace in (T1, T2) for number in range(2, 6)))
+    assert [(undecided.trace_id, undecided.trigger, undecided.spans) for undecided in found] == [
+        (T2, Trigger.MAX_SPANS, 5),
+        (T1, Trigger.MAX_SPANS, 5),
+    ]
+    assert [undecided.due_ms for undecided in found] == [7, 7]
+    assert [undecided.trigger for undecided in log.at(8, span(1, name="n" * 300))] == [Trigger.MAX_BYTES]
+
+
+def test_what_is_due_comes_in_order_of_deadline_and_then_of_beginning() -> None:
+    log = Log()
+    log.at(0, span(2, 1, T3), span(2, 1, T2), span(1, trace=T1))
+    log.at(60_000 - 500, span(1, trace=T1, revision=1))
+    assert [undecided.trace_id for undecided in log.at(60_000)] == [T3, T2, T1]
+
+
+def test_items_of_decided_traces_are_late_or_control() -> None:
+    buffer = TraceBuffer(AssemblyOptions(), {T1: None})
+    items = [span(1), span(1, trace=T2), control(ItemKind.HEARTBEAT, 1), control(ItemKind.START, 1), span(2, 1)]
+    list(buffer.due(5))
+    applied = buffer.add(decode_batch(encode_batch(AGENT, items)), 3, 5)
+    assert (applied.late, applied.control, applied.spans, applied.duplicates) == ([0, 4], 2, 1, 0)
+    assert buffer.open_traces == 1
+
+
+def test_a_trace_of_which_no_span_came_is_forgotten_without_a_decision() -> None:
+    log = Log()
+    log.at(0, control(ItemKind.LOST), control(ItemKind.SUSPEND, 1, T2), control(ItemKind.TICK, trace=None))
+    assert (log.buffer.open_traces, log.buffer.open_spans) == (2, 0)
+    assert log.buffer.low_watermark() == (0, 0)
+    log.at(5, control(ItemKind.RESUME, 1, T2))
+    assert log.at(60_000) == []
+    assert (log.buffer.open_traces, log.buffer.empty_traces) == (1, 1)
+    assert log.at(60_005) == []
+    assert (log.buffer.open_traces, log.buffer.empty_traces, log.buffer.low_watermark()) == (0, 2, None)
+
+
+def test_the_low_watermark_is_where_the_oldest_open_trace_began_and_the_clock_before() -> None:
+    log = Log()
+    log.at(100, span(1, trace=T1))
+    log.at(200, span(2, 1, trace=T2))
+    log.at(50, span(2, 1, trace=T3))  # a clock that goes back moves nothing
+    assert log.buffer.low_watermark() == (0, 0)
+    assert log.buffer.next_deadline_ms() == 600
+    log.at(600)
+    assert log.buffer.low_watermark() == (1, 100)
+    assert log.buffer.clock_ms == 600
+
+
+def test_memory_of_a_long_open_trace_does_not_grow_with_what_passes_by() -> None:
+    log = Log(late_window_ms=1)
+    log.at(0, control(ItemKind.START, 1))
+    for number in range(6_000):
+        trace = number.to_bytes(16, "big")
+        log.at(number * 1_000, control(ItemKind.HEARTBEAT, 1), control(ItemKind.START, 2, trace), span(2, trace=trace))
+    buffer = log.buffer
+    assert buffer.open_traces == 2
+    assert len(buffer._begun) < 1_100
+    assert len(buffer._deadlines._queue) < 1_100
+    assert len(buffer._deadlines._watched) < 1_100
+    assert buffer.low_watermark() == (0, 0)
+
+
+def test_a_record_needs_its_time_first() -> None:
+    buffer = TraceBuffer(AssemblyOptions(), {})
+    with pytest.raises(ValueError, match="due"):
+        buffer.add(decode_batch(encode_batch(AGENT, [])), 0, 1)
+
+
+def test_a_resource_that_cannot_be_read_is_one_without_heartbeats() -> None:
+    log = Log()
+    log.at(0, span(2, 1), resource=b"\x81\xc0\xc0")
+    assert fates(log.at(900_000)) == [(Trigger.IDLE, False, 900_000)]
