@@ -27,7 +27,7 @@ class CapturedSpans:
 
     def __init__(self) -> None:
         self._items: list[bytes] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may end a span while this very thread holds it
 
     def record(self, trace_id: bytes, item: bytes, *, reserved: bool = False) -> None:  # noqa: ARG002 - the seam
         """Keep an item."""

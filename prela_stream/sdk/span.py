@@ -23,7 +23,6 @@ from prela_stream.model.span import (
     ERROR,
     PENDING,
     REMOTE_PARENT,
-    SPAN_STATUSES,
     SPAN_TYPES,
     SUCCESS,
     ItemKind,
@@ -31,7 +30,6 @@ from prela_stream.model.span import (
     SpanLink,
     SpanStatus,
     SpanType,
-    to_datetime,
 )
 from prela_stream.sdk.coerce import (
     describe_error,
@@ -42,9 +40,9 @@ from prela_stream.sdk.coerce import (
     status_code,
     text_of,
 )
-from prela_stream.sdk.context import Position, TraceContext, get_current, set_current
+from prela_stream.sdk.context import TraceContext, get_current, set_current
 from prela_stream.sdk.encoding import REFUSED, encode_fast, encode_slow
-from prela_stream.sdk.recorder import Outlet
+from prela_stream.sdk.view import More, SpanView
 
 _CHILD: Final = 0
 _INJECT: Final = 1
@@ -60,18 +58,7 @@ _slow_lock: Final = threading.Lock()
 _EMPTY: Final[tuple[Any, ...]] = ()
 
 
-class _More:
-    """What few spans have."""
-
-    __slots__ = ("events", "links", "message")
-
-    def __init__(self) -> None:
-        self.events: list[SpanEvent] = []
-        self.links: list[SpanLink] = []
-        self.message: str | None = None
-
-
-class Span(Position):
+class Span(SpanView):
     """A piece of work that has a beginning and an end. Made by `Tracer.span()` and `Tracer.start_span()`.
 
     Use it with `with` or `async with`: it is current inside, and ends at the end of the block, as ERROR where an exception
@@ -79,45 +66,7 @@ class Span(Position):
     used from any thread. No method raises; with `PRELA_STRICT=1` errors are let out.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_attributes",
-        "_began",
-        "_children",
-        "_duration_ns",
-        "_final",
-        "_flags",
-        "_frozen",
-        "_id",
-        "_more",
-        "_name",
-        "_outlet",
-        "_parent_id",
-        "_previous",
-        "_quiet",
-        "_start_ns",
-        "_status",
-        "_trace",
-        "_type",
-    )
-    _attributes: dict[str, Any]
-    _began: int
-    _children: bytearray
-    _duration_ns: int
-    _final: dict[str, Any]
-    _flags: int
-    _frozen: memoryview
-    _id: bytes
-    _more: _More | None
-    _name: str
-    _outlet: Outlet
-    _parent_id: bytes | None
-    _previous: Position | None
-    _quiet: bool | None
-    _start_ns: int
-    _status: int
-    _trace: TraceContext
-    _type: int
+    __slots__ = ()
 
     # --- current and over ---
 
@@ -300,86 +249,6 @@ class Span(Position):
         if self._is_open("resume"):
             self._control(ItemKind.RESUME)
 
-    # --- reading ---
-
-    @property
-    def trace_id(self) -> str:
-        """32 lower-case hex digits."""
-        return self._trace.raw_trace_id.hex()
-
-    @property
-    def span_id(self) -> str:
-        """16 lower-case hex digits."""
-        return self._id.hex()
-
-    @property
-    def parent_span_id(self) -> str | None:
-        """16 lower-case hex digits; None for a root."""
-        return None if self._parent_id is None else self._parent_id.hex()
-
-    @property
-    def name(self) -> str:
-        """What the work is called."""
-        return self._name
-
-    @property
-    def span_type(self) -> SpanType:
-        """What kind of work it is."""
-        return SPAN_TYPES[self._type]
-
-    @property
-    def status(self) -> SpanStatus:
-        """PENDING until something is said or the span ends."""
-        return SPAN_STATUSES[self._status]
-
-    @property
-    def status_message(self) -> str | None:
-        """The text that came with the status."""
-        return None if self._more is None else self._more.message
-
-    @property
-    def started_at(self) -> datetime:
-        """The start as an aware datetime in UTC (microseconds)."""
-        return to_datetime(self._start_ns)
-
-    @property
-    def ended_at(self) -> datetime | None:
-        """Start plus monotonic duration, an aware datetime in UTC; None while the span is open."""
-        return to_datetime(self._start_ns + self._duration_ns) if self.is_ended else None
-
-    @property
-    def duration_ms(self) -> float | None:
-        """The monotonic duration in milliseconds; None while the span is open."""
-        return self._duration_ns / 1e6 if self.is_ended else None
-
-    @property
-    def attributes(self) -> Mapping[str, Any]:
-        """A read-only view; change them with `set_attribute`."""
-        return MappingProxyType(self._final if self.is_ended else self._attributes)
-
-    @property
-    def events(self) -> tuple[SpanEvent, ...]:
-        """What happened so far."""
-        return () if self._more is None else tuple(self._more.events)
-
-    @property
-    def is_ended(self) -> bool:
-        """Whether `end()` was called or the block was left."""
-        return hasattr(self, "_duration_ns")
-
-    @property
-    def sampled(self) -> bool:
-        """Whether the trace is recorded; False where head sampling left it out."""
-        return True
-
-    @property
-    def context(self) -> TraceContext:
-        """What all spans of the trace share in this process, baggage included."""
-        return self._trace
-
-    def __repr__(self) -> str:
-        return f"<Span {self._name!r} {self.span_type.value} {self.status.value} {self.trace_id}/{self.span_id}>"
-
     # --- the SDK's own ---
 
     def _hand_out_child(self) -> int:
@@ -432,10 +301,17 @@ class Span(Position):
             item = encode_fast((*head, self._type, time_ns, None, name, trace.randomness, trace.threshold))
         recorder.record(trace.raw_trace_id, item, reserved=True)
 
-    def _extras(self) -> _More:
+    def _abandon(self) -> None:
+        """Be as if ended, but record nothing: in a forked child, where the span is the parent process's to end."""
+        if not self.is_ended:
+            del self._children
+            self._final, self._attributes = self._attributes, _CLOSED
+            self._duration_ns = _clock() - self._began
+
+    def _extras(self) -> More:
         with _slow_lock:  # or of two threads that make it one would lose its event
             if self._more is None:
-                self._more = _More()
+                self._more = More()
             return self._more
 
     def _is_open(self, method: str) -> bool:

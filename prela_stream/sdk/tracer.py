@@ -1,5 +1,6 @@
 """Makes spans: finds where a new one hangs, decides at a root whether the trace is recorded, and keeps the one tracer."""
 
+import os
 import time
 import weakref
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from prela_stream.errors import guard
 from prela_stream.model.semconv import SERVICE_NAME
 from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SpanType
 from prela_stream.sdk.coerce import attributes_of, text_of, type_code
-from prela_stream.sdk.context import Position, TraceContext, get_current
+from prela_stream.sdk.context import Position, TraceContext, get_current, set_current
 from prela_stream.sdk.deferred import Deferred
 from prela_stream.sdk.ids import new_span_id, new_trace_id, span_ids
 from prela_stream.sdk.recorder import Outlet, Recorder
@@ -88,7 +89,7 @@ class Tracer:
             if max_item_bytes is not None:
                 self._outlet.max_item_bytes = max(4096, int(max_item_bytes))
 
-    def span(
+    def span(  # noqa: C901, PLR0915 - the hot path: what would be functions of their own is written out
         self,
         name: str,
         span_type: SpanType = SpanType.CUSTOM,
@@ -273,3 +274,22 @@ def get_current_span() -> Span | None:
 def defer() -> Deferred:
     """Reserve a counted child of the current span for work that starts later, also after this span has ended."""
     return _global.defer()
+
+
+def _continue_in_child() -> None:
+    """After a fork: the open spans are the parent's to end, and what the child does are local roots below the current one."""
+    _shared.open_spans.clear()
+    current = get_current()
+    if isinstance(current, Span):
+        context = TraceContext(sampled=current.sampled)
+        context.__dict__.update(current._trace.__dict__)
+        context.raw_span_id, context.inject_ordinal = current._id, None  # the parent process does not count this
+        set_current(context)
+    while isinstance(current, Span):
+        outer = getattr(current, "_previous", None)
+        current._abandon()
+        current = outer
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_continue_in_child)

@@ -66,6 +66,9 @@ class UnsampledSpan(Span):
     def resume(self) -> None:
         """Nothing."""
 
+    def _abandon(self) -> None:
+        pass
+
     def _hand_out_child(self) -> int:
         return 0
 
