@@ -269,6 +269,31 @@ class LogContract:
             consumer.resume(log.at("plain"))
         assert found == [b"x"]
 
+    async def test_a_poll_that_is_under_way_returns_nothing_of_what_is_paused_meanwhile(self, log: Log) -> None:
+        async with log.open() as transport:
+            await transport.create_topics([log.spec("plain")])
+            await send(await transport.producer(), log.at("plain"), b"a", b"b")
+            consumer = await reading(transport, log.name("plain"))
+            in_time = 0
+            for _ in range(20):
+                await consumer.seek(log.at("plain"), 0)
+                polls: list[Poll] = []
+
+                async def read(polls: list[Poll] = polls) -> None:
+                    polls.append(await consumer.poll(timeout=0.05))
+
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(read)
+                    await anyio.lowlevel.checkpoint()
+                    late = bool(polls)
+                    consumer.pause(log.at("plain"))
+                if not late:
+                    in_time += 1
+                    assert polls == [Poll()]
+                consumer.resume(log.at("plain"))
+            assert in_time > 0
+            assert values(await take(consumer, 2)) == [b"a", b"b"]
+
     async def test_closing_twice_and_under_cancellation(self, log: Log) -> None:
         transport = log.open()
         await transport.create_topics([log.spec("plain")])

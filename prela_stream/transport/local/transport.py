@@ -6,10 +6,11 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from prela_stream.transport.base import TopicPartition, TopicSpec
+from prela_stream.transport.base import Committed, TopicPartition, TopicSpec
 from prela_stream.transport.local import catalog
 from prela_stream.transport.local.consumer import LocalConsumer
 from prela_stream.transport.local.database import Database
+from prela_stream.transport.local.group import committed
 from prela_stream.transport.local.retention import Sweeper
 from prela_stream.transport.local.thread import DatabaseThread
 from prela_stream.transport.local.writers import Desk, LocalProducer, LocalWriter, open_writer
@@ -54,6 +55,15 @@ class LocalTransport:
     async def writer(self, group: str, source: TopicPartition) -> LocalWriter:
         """See `Transport.writer`."""
         return await open_writer(self._desk, group, source)
+
+    async def committed(self, group: str, partition: TopicPartition) -> Committed | None:
+        """See `Transport.committed`."""
+
+        def look(database: Database) -> Committed | None:
+            at = catalog.place(database, partition)
+            return database.read(lambda connection: committed(connection, group, at))
+
+        return await self._thread.run(look)
 
     async def topics(self) -> dict[str, TopicSpec]:
         """See `Transport.topics`. A file that is not there has none, and is not made."""

@@ -14,7 +14,7 @@ import pytest
 
 from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError, UnknownTopicError
 from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition, TopicSpec
-from prela_stream.transport.local import LocalTransport, database, schema
+from prela_stream.transport.local import LocalTransport, database, retention, schema
 from prela_stream.transport.options import LocalOptions
 
 PLACE = TopicPartition("topic", 0)
@@ -260,6 +260,68 @@ async def test_closing_ends_every_thread(path: Path) -> None:
     assert threading.active_count() == before
     with pytest.raises(TransportError, match="closed"):
         await consumer.poll()
+
+
+async def test_closing_under_cancellation_ends_every_thread_too(path: Path) -> None:
+    before = threading.active_count()
+    transport = LocalTransport(LocalOptions(path=str(path)))
+    await transport.create_topics([SPEC])
+    consumer = await transport.consumer(["topic"], group="group")
+    await consumer.poll(timeout=0)
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await transport.aclose()
+    assert threading.active_count() == before
+
+
+FORKING = """
+import anyio, os, sys
+from prela_stream.errors import TransportError
+from prela_stream.transport.local import LocalTransport
+from prela_stream.transport.options import LocalOptions
+
+options = LocalOptions(path=sys.argv[1])
+transport = LocalTransport(options)
+print(anyio.run(transport.topics), flush=True)
+if os.fork() == 0:
+    try:
+        anyio.run(transport.topics)
+    except TransportError as error:
+        print(error, flush=True)
+    anyio.run(transport.aclose)
+    print(anyio.run(LocalTransport(options).topics), flush=True)
+    os._exit(0)
+os.wait()
+print(anyio.run(transport.topics), flush=True)
+anyio.run(transport.aclose)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+async def test_after_a_fork_the_child_is_told_to_open_its_own(path: Path, transport: LocalTransport) -> None:
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, str(path)]
+    done = await anyio.run_process(command, check=True)
+    first, refused, own, again = done.stdout.decode().splitlines()
+    assert "after a fork, open a transport of your own" in refused
+    assert first == own == again
+
+
+async def test_housekeeping_that_fails_is_logged_and_costs_no_record(
+    path: Path, transport: LocalTransport, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await transport.create_topics([TopicSpec(name="short", partitions=1, retention_ms=0)])
+    blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    places = retention.overdue
+
+    def lock_first(connection: sqlite3.Connection, now_ms: int) -> dict[TopicPartition, schema.Place]:
+        blocker.execute("BEGIN IMMEDIATE")
+        return places(connection, now_ms + 1_000)
+
+    monkeypatch.setattr(retention, "overdue", lock_first)
+    assert await (await transport.producer()).send(TopicPartition("short", 0), [Record(value=b"x")]) == 0
+    await transport.aclose()
+    blocker.close()
+    assert "housekeeping is put off" in caplog.text
 
 
 async def test_the_write_ahead_log_is_kept_short(path: Path, transport: LocalTransport) -> None:

@@ -168,6 +168,26 @@ async def test_whoever_writes_sweeps_and_a_reader_passes_over_the_gap(tmp_path: 
         assert await consumer.position(PLACE) == 6
 
 
+async def test_a_reader_reaches_the_end_where_the_last_records_are_gone(tmp_path: Path) -> None:
+    clock = Clock()
+    options = LocalOptions(path=str(tmp_path / "log.db"))
+    async with LocalTransport(options, clock=clock) as transport:
+        specs = [
+            TopicSpec(name=name, partitions=1, cleanup="compact", retention_ms=1_000) for name in ("topic", "other")
+        ]
+        await transport.create_topics(specs)
+        producer = await transport.producer()
+        for key, value in ((b"stays", b"x"), (b"goes", b"x"), (b"goes", None)):
+            await producer.send(PLACE, [Record(key=key, value=value)])
+        clock.now += 2_000
+        async with LocalTransport(options, clock=clock) as writing:
+            await (await writing.producer()).send(TopicPartition("other", 0), [Record(key=b"k", value=b"x")])
+        consumer = await transport.consumer(["topic"])
+        consumer.resume(*(await consumer.poll()).assigned)
+        assert [record.key for record in (await consumer.poll()).records] == [b"stays"]
+        assert await consumer.position(PLACE) == await consumer.end_offset(PLACE) == 3
+
+
 keys = st.sampled_from([b"a", b"b", b"c", b"d"])
 steps = st.one_of(
     st.lists(st.tuples(keys, st.one_of(st.none(), st.binary(max_size=20))), min_size=1, max_size=5),
