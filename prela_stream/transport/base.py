@@ -229,6 +229,13 @@ class Transport(_Closing, Protocol):
         """
         ...
 
+    async def committed(self, group: str, partition: TopicPartition) -> Committed | None:
+        """What `group` has committed for `partition`, without becoming a member of it; None if nothing was.
+
+        For those who watch: a Writer's commit may be under way. Raises UnknownTopicError.
+        """
+        ...
+
     async def topics(self) -> dict[str, TopicSpec]:
         """Every topic there is, as it is. Never creates one."""
         ...

@@ -189,7 +189,8 @@ class PartitionState:
 
     def _end_replay(self) -> None:
         """Settings that changed since the commit may have decided what was open then. Which of the open traces' items are
-        duplicates and which are late has changed with that; all other classes are as they were, so the rest is the duplicates."""
+        duplicates and which are late has changed with that; all other classes are as they were, so the rest is the duplicates.
+        """
         self._decided_in_replay.clear()
         self._counters.duplicates += self.counters.unaccounted()
 

@@ -1,5 +1,7 @@
 """Takes a partition over where its last worker stopped: reads its decisions back, sets the clock back, replays from L."""
 
+import logging
+
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec import decode_decisions
 from prela_stream.errors import PrelaError
@@ -9,6 +11,8 @@ from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.checkpoint import Checkpoint, read_checkpoint
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.partition import PartitionState
+
+logger = logging.getLogger("prela_stream.worker")
 
 CLOCK_SLACK_MS = 60_000
 """The decisions' log may be stamped by another machine than the spans': read this much further back."""
@@ -54,7 +58,14 @@ async def restore(
         )
         raise TruncatedLogError(msg)
     state.resume_at(max(committed.offset, beginning), checkpoint)
-    await _read_decisions_back(transport, state, source, topics, checkpoint, assembly)
+    decisions = await _read_decisions_back(transport, state, source, topics, checkpoint, assembly)
+    logger.info(
+        "%s: taken over at offset %d; replaying %d offsets with %d decisions read back",
+        where,
+        checkpoint.position,
+        checkpoint.position - state.position,
+        decisions,
+    )
     return state
 
 
@@ -65,7 +76,7 @@ async def _read_decisions_back(
     topics: TopicOptions,
     checkpoint: Checkpoint,
     assembly: AssemblyOptions,
-) -> None:
+) -> int:
     since = checkpoint.clock_before_ms - 2 * assembly.late_window_ms - CLOCK_SLACK_MS
     where = TopicPartition(topics.decisions, source.partition)
     async with await transport.consumer([topics.decisions]) as log:
@@ -73,13 +84,18 @@ async def _read_decisions_back(
         end = await log.end_offset(where)
         await log.seek(where, await log.offset_at(where, since))
         log.resume(where)
+        count = 0
         while await log.position(where) < end:
-            await _load(log, state, where)
+            count += await _load(log, state, where)
+    return count
 
 
-async def _load(log: Consumer, state: PartitionState, where: TopicPartition) -> None:
+async def _load(log: Consumer, state: PartitionState, where: TopicPartition) -> int:
+    count = 0
     poll = await log.poll(max_bytes=16 << 20)
     for record in poll.records:
         if record.partition == where.partition and record.value is not None:
             for decision in decode_decisions(record.value):
                 state.load(decision)
+                count += 1
+    return count

@@ -15,7 +15,7 @@ import msgspec
 from prela_stream.codec import decode_batch
 from prela_stream.errors import OutcomeUnknownError, TransportError, UnknownTopicError
 from prela_stream.model.span import ItemHead, ItemKind
-from prela_stream.transport.base import Consumer, Producer, Record, TopicPartition, TopicSpec, Transport, Writer
+from prela_stream.transport.base import Committed, Consumer, Producer, Record, TopicPartition, TopicSpec, Transport, Writer
 
 Fault = Literal["fail", "unknown_stored", "unknown_lost", "hang", "surprise"]
 
@@ -60,6 +60,11 @@ class MemoryTransport:
         raise TransportError(msg)
 
     async def writer(self, group: str, source: TopicPartition) -> Writer:
+        """Not here."""
+        msg = "the transport in memory only produces"
+        raise TransportError(msg)
+
+    async def committed(self, group: str, partition: TopicPartition) -> Committed | None:
         """Not here."""
         msg = "the transport in memory only produces"
         raise TransportError(msg)
