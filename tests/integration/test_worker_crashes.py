@@ -224,7 +224,11 @@ async def test_a_hundred_sigkills_lose_split_and_repeat_nothing(config: Path, tm
 
 
 async def test_a_stop_decides_nothing_and_the_next_worker_goes_on(config: Path, tmp_path: Path) -> None:
-    patient = {"PRELA_ASSEMBLY_IDLE_WITHOUT_HEARTBEATS_MS": "600000", "PRELA_ASSEMBLY_ROOT_WAIT_MS": "600000"}
+    patient = {
+        "PRELA_ASSEMBLY_IDLE_WITHOUT_HEARTBEATS_MS": "600000",
+        "PRELA_ASSEMBLY_ROOT_WAIT_MS": "600000",
+        "PRELA_TOPICS_PARTITIONS": "1",
+    }
     settings = load_settings(config, patient)
     rng = random.Random(3)
     async with ready_transport(settings) as transport, await transport.producer() as producer:
