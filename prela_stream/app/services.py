@@ -35,12 +35,17 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None 
         await worker.run(on_ready)
 
 
-async def run_sink(settings: Settings) -> None:
-    """Store kept traces until cancelled."""
+async def run_sink(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
+    """Store kept traces until cancelled.
+
+    Args:
+        settings: Everything.
+        on_ready: Called once, when the first partitions are ours and positioned.
+    """
     from prela_stream.sinks.service import SinkService
 
     async with ready_transport(settings) as transport:
-        await SinkService(transport, settings.topics, open_sink(settings)).run()
+        await SinkService(transport, settings.topics, open_sink(settings)).run(on_ready=on_ready)
 
 
 async def run_dev(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:

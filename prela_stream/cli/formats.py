@@ -54,7 +54,7 @@ def duration(ns: int | None) -> str:
 def count(number: int) -> str:
     """`950`, `12.3k`, `4.1M`."""
     for limit, unit in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
-        if number >= limit * 0.9995:
+        if number >= limit * 0.99995:
             return f"{number / limit:.1f}{unit}"
     return str(number)
 

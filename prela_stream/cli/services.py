@@ -23,8 +23,8 @@ def sink_command(ctx: typer.Context, config: ConfigOption = None, directory: Dir
     """Store kept traces and all decisions. SIGTERM or Ctrl-C stops it cleanly."""
     settings = settings_of(ctx, config, directory)
     log_to_stderr()
-    _say(f"storing kept traces in {settings.store.path}")
-    run_until_stopped(lambda: root.run_sink(settings))
+    ready = f"storing kept traces in {settings.store.path}"
+    run_until_stopped(lambda: root.run_sink(settings, on_ready=lambda: _say(ready)))
     _say("sink has stopped")
 
 

@@ -1,0 +1,71 @@
+"""How numbers, times and foreign text are written."""
+
+import json
+
+import pytest
+
+from prela_stream.cli import formats
+from prela_stream.errors import ConfigurationError
+
+SECOND = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (None, "open"), (0, "0 µs"), (870_000, "870 µs"), (999_499, "999 µs"), (999_500, "1 ms"), (12_400_000, "12 ms"),
+        (999_500_000, "1.00 s"), (3_420_000_000, "3.42 s"), (59_999_000_000, "1 m 00 s"), (125 * SECOND, "2 m 05 s"),
+        (3_599_600_000_000, "1 h 00 m"), (11_520 * SECOND, "3 h 12 m"), (187_200 * SECOND, "2 d 04 h"),
+    ],
+)  # fmt: skip
+def test_durations(ns: int | None, text: str) -> None:
+    assert formats.duration(ns) == text
+
+
+def test_counts_tokens_and_cost() -> None:
+    assert [formats.count(n) for n in (0, 950, 999, 1000, 12_345, 999_949, 999_950, 4_100_000, 2_500_000_000)] == [
+        "0", "950", "999", "1.0k", "12.3k", "999.9k", "1.0M", "4.1M", "2.5G",
+    ]  # fmt: skip
+    assert formats.tokens(1200, 300) == "1.2k → 300"
+    assert formats.tokens(0, 0) == ""
+    assert [formats.cost(usd) for usd in (None, 0.0, 0.0123, 12.3)] == ["", "$0.00", "$0.0123", "$12.30"]
+
+
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("plain", "plain"), ("a\nb\tc", "a b c"), ("\x1b[1;31mred\x1b[0m", "red"),
+        ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x07", "link"),
+        ("\x9b2Jx", "x"), ("bell\x07", "bell\ufffd"), ("\x1bPq#0\x1b\\sixel", "sixel"), ("\x1bcreset", "reset"), ("a\x1b", "a"),
+        ("a\u202eb\u2066c", "a\ufffdb\ufffdc"), ("\ud800", "\ufffd"), ("👩\u200d💻 ü 漢", "👩\u200d💻 ü 漢"),
+        ("\x1b[31", "\ufffd31"),
+    ],
+)  # fmt: skip
+def test_foreign_text_is_made_safe(text: str, safe: str) -> None:
+    cleaned = formats.clean(text)
+    assert "\x1b" not in cleaned
+    assert cleaned.replace("[", "").replace("\ufffd", "") == safe.replace("\ufffd", "")
+
+
+def test_line_breaks_stay_where_they_are_wanted() -> None:
+    assert formats.clean("a\r\nb\n\tc\x00", lines=True) == "a\nb\n\tc\ufffd"
+
+
+def test_json_holds_the_same_text_without_acting_on_a_terminal() -> None:
+    value = {"text": "\x1b[2J \x7f \x9b \u202e \u2028 é 漢"}
+    text = formats.to_json(value)
+    assert json.loads(text) == value
+    assert not set(text) & set("\x1b\x7f\x9b\u202e\u2028")
+    assert "é 漢" in text
+
+
+def test_times_are_read() -> None:
+    assert [formats.milliseconds(text) for text in ("250ms", "1.5s", "2m", "1 h", "7d", "30")] == [
+        250, 1500, 120_000, 3_600_000, 604_800_000, 30,
+    ]  # fmt: skip
+    now = 1_790_000_000 * SECOND
+    assert formats.since("15m", now) == now - 900 * SECOND
+    assert formats.since("2026-01-01T00:00:00+00:00", now) == 1_767_225_600 * SECOND
+    for text in ("", "soon", "-5m", "99999-01-01"):
+        with pytest.raises(ConfigurationError):
+            formats.since(text, now)

@@ -1,0 +1,112 @@
+"""The commands that are no look-up: topics, policies, services that stop by signal, and an installation without the extra."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from prela_stream._version import __version__
+from prela_stream.cli.main import app
+from tests.contracts.sink_contract import trace_id, whole
+from tests.unit.cli.test_cli_look import write
+
+
+def test_topics_are_checked_and_made(tmp_path: Path) -> None:
+    where = ["--dir", str(tmp_path)]
+    runner = CliRunner()
+    before = runner.invoke(app, ["topics", "check", "--json", *where])
+    assert before.exit_code == 1
+    assert len(json.loads(before.stdout)["mistakes"]) == 5
+    assert "run `prela-stream topics create`" in runner.invoke(app, ["topics", "check", *where]).stderr
+    made = runner.invoke(app, ["topics", "create", "--json", *where])
+    assert made.exit_code == 0
+    assert sorted(json.loads(made.stdout)["created"]) == [
+        "prela.decisions", "prela.dlq", "prela.sampled", "prela.spans", "prela.state",
+    ]  # fmt: skip
+    assert "every topic exists already" in runner.invoke(app, ["topics", "create", *where]).stderr
+    after = runner.invoke(app, ["topics", "check", "--json", *where])
+    assert (after.exit_code, json.loads(after.stdout)) == (0, {"ok": True, "mistakes": []})
+    other = runner.invoke(app, ["topics", "check", *where], env={"PRELA_TOPICS_PARTITIONS": "7"})
+    assert other.exit_code == 1
+
+
+def test_policies_are_checked(tmp_path: Path) -> None:
+    runner = CliRunner()
+    default = json.loads(runner.invoke(app, ["policies", "check", "--json"]).stdout)
+    assert default["ok"]
+    assert "errors" in default["policies"]
+    good = tmp_path / "good.toml"
+    good.write_text('[[policy]]\nname = "slow ones"\ntype = "latency"\nmin_ms = 5\n')
+    shown = runner.invoke(app, ["policies", "check", str(good)])
+    assert shown.exit_code == 0
+    assert "slow ones" in shown.stdout
+    bad = tmp_path / "bad.toml"
+    bad.write_text('[[policy]]\nname = "slow"\ntype = "latencies"\n')
+    result = runner.invoke(app, ["policies", "check", str(bad)])
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "latenc" in result.stderr
+    assert not json.loads(runner.invoke(app, ["policies", "check", str(bad), "--json"]).stdout)["ok"]
+    assert runner.invoke(app, ["policies", "check", str(tmp_path / "none.toml")]).exit_code == 2
+
+
+def test_wrong_settings_are_one_red_line(tmp_path: Path) -> None:
+    config = tmp_path / "prela.toml"
+    config.write_text("[topics]\npartitons = 3\n")
+    result = CliRunner().invoke(app, ["dev", "--config", str(config)])
+    assert result.exit_code == 2
+    assert "unknown key topics.partitons: did you mean partitions?" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_the_version_is_told() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"prela-stream {__version__}\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+@pytest.mark.parametrize(
+    ("command", "ready"),
+    [("dev", "ready on the local transport"), ("worker", "ready on the"), ("sink", "storing kept traces")],
+)
+def test_services_stop_cleanly_by_signal(tmp_path: Path, command: str, ready: str) -> None:
+    started = [sys.executable, "-m", "prela_stream", command, "--dir", str(tmp_path)]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with subprocess.Popen(started, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            seen = ""
+            while ready not in seen:
+                line = process.stderr.readline()
+                assert line, f"it ended before it was ready: {seen}"
+                seen += line
+            os.kill(process.pid, number)
+            rest = process.stderr.read()
+            assert process.wait(20) == 0, seen + rest
+            assert "Traceback" not in rest
+            assert "stopped" in rest
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+def test_tail_follows_as_json_lines_until_it_is_stopped(tmp_path: Path) -> None:
+    write(tmp_path, *[whole(number) for number in range(1, 6)])
+    command = [sys.executable, "-m", "prela_stream", "traces", "tail", "--json", "--last", "2", "--interval", "0.05"]
+    with subprocess.Popen([*command, "--dir", str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [json.loads(process.stdout.readline())["trace_id"] for _ in range(2)] == [trace_id(4), trace_id(5)]
+        write(tmp_path, whole(9))
+        assert json.loads(process.stdout.readline())["trace_id"] == trace_id(9)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == ""
+        assert process.wait(20) == 0
+
+
+def test_without_the_extra_one_line_says_what_to_install() -> None:
+    code = "import sys; sys.modules['{0}'] = None; from prela_stream.__main__ import main; main()"
+    for name in ("typer", "rich"):
+        done = subprocess.run([sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "pip install 'prela-stream[cli]'" in done.stderr
+        assert done.stderr.count("\n") == 1
