@@ -69,7 +69,7 @@ def otel(_: str) -> Load:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
     class Discard(SpanExporter):
-        def export(self, spans: Any) -> SpanExportResult:
+        def export(self, spans: Any) -> SpanExportResult:  # noqa: ARG002 - the interface
             return SpanExportResult.SUCCESS
 
     provider = TracerProvider()

@@ -12,7 +12,7 @@ from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, 
 from prela_stream.sdk.coerce import attributes_of, text_of, type_code
 from prela_stream.sdk.context import Position, TraceContext, get_current, set_current
 from prela_stream.sdk.deferred import Deferred
-from prela_stream.sdk.ids import new_span_id, new_trace_id, span_ids
+from prela_stream.sdk.ids import new_span_id, new_trace_id, span_ids, trace_ids
 from prela_stream.sdk.recorder import Outlet, Recorder
 from prela_stream.sdk.sampler import KEEP, AlwaysOnSampler, BaseSampler
 from prela_stream.sdk.span import Span
@@ -25,6 +25,7 @@ _now: Final = time.time_ns
 _clock: Final = time.perf_counter_ns
 _ref: Final = weakref.ref
 _take_span_id: Final = span_ids.take
+_take_trace_id: Final = trace_ids.take
 _UNCHANGED: Final[Any] = object()
 _shared: Final = Outlet()
 
@@ -123,7 +124,10 @@ class Tracer:
                 flags = AFTER_END
         elif above is None:
             trace = _new(TraceContext)
-            trace.raw_trace_id = new_trace_id()
+            try:
+                trace.raw_trace_id = _take_trace_id()
+            except IndexError:
+                trace.raw_trace_id = new_trace_id()
             parent_id, flags, quiet = None, 0, True
             if self._sampler is not None:
                 self._decide(trace)
