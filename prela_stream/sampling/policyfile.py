@@ -33,8 +33,7 @@ def read_policy_file(text: str, source: str) -> PolicyFile:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        lines = text.split("\n")
-        end = f"at line {len(lines)}, column {len(lines[-1]) + 1}, the end of the file"
+        end = f"at line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}, the end of the file"
         msg = f"{source} is not valid TOML: {str(error).replace('at end of document', end)}"
         raise ConfigurationError(msg) from None
     reader = _Reader()
