@@ -6,7 +6,7 @@ import sys
 import anyio
 import pytest
 
-from prela_stream.errors import FencedError, TransportError
+from prela_stream.errors import FencedError, TransportError, UnknownTopicError
 from prela_stream.transport.base import Committed, Consumer, Transport
 from tests.contracts.transport_harness import DEADLINE, Log, assigned, child, reading, send, take, values
 
@@ -105,6 +105,21 @@ class GroupContract:
                 await first.seek(moved, 0)
             await first.commit({stayed: Committed(offset=1)})
             await second.commit({moved: Committed(offset=1)})
+
+    async def test_an_outsider_can_ask_what_a_group_has_committed(self, log: Log) -> None:
+        place = log.at("plain")
+        async with log.open() as transport, log.open() as elsewhere:
+            await transport.create_topics([log.spec("plain")])
+            consumer = await reading(transport, log.name("plain"), group=log.name("group"))
+            assert await elsewhere.committed(log.name("group"), place) is None
+            await consumer.commit({place: Committed(offset=3, metadata="three")})
+            assert await elsewhere.committed(log.name("group"), place) == Committed(offset=3, metadata="three")
+            writer = await transport.writer(log.name("group"), place)
+            await writer.commit([], 4)
+            assert await elsewhere.committed(log.name("group"), place) == Committed(offset=4)
+            assert await elsewhere.committed(log.name("another"), place) is None
+            with pytest.raises(UnknownTopicError):
+                await elsewhere.committed(log.name("group"), log.at("unknown"))
 
     async def test_metadata_beyond_the_limit_is_refused(self, log: Log) -> None:
         async with log.open() as transport:
