@@ -129,7 +129,7 @@ class Call:
             return
         self._blind = True
         with _guard:
-            for part in self._decoder.decode(data):
+            for part in (data,) if self._decoder is None else self._decoder.decode(data):
                 self._take(part)
             self._blind = False
 
@@ -238,10 +238,11 @@ def error_type(error: BaseException) -> str:
 
 
 def _content_decoder(response: Any) -> Any:
-    """A decoder of the response's content encoding, next to the one with which it decodes for its owner."""
+    """A decoder of the response's content encoding, next to the one with which it decodes for its owner; None: there is none."""
     encoding = response.headers.get("content-encoding")
-    twin = type(response)(200, headers={} if encoding is None else {"content-encoding": encoding})
-    return twin._get_content_decoder()
+    if encoding is None:
+        return None
+    return type(response)(200, headers={"content-encoding": encoding})._get_content_decoder()
 
 
 def _as_dict(value: Any) -> dict[str, Any]:

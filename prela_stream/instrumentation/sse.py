@@ -1,8 +1,10 @@
 """Server-sent events out of bytes that come in arbitrary pieces: only what the model APIs use, the `data` of each event."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+_event: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class EventParser:
@@ -23,5 +25,5 @@ class EventParser:
                 self._data.append(stripped[5:].strip())
             elif not stripped and self._data:
                 data, self._data = b"\n".join(self._data), []
-                events.append(msgspec.json.decode(data, type=dict[str, Any]))
+                events.append(_event.decode(data))
         return events
