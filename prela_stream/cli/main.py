@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from prela_stream._version import __version__
-from prela_stream.cli import policies, services, topics, traces
+from prela_stream.cli import demo, policies, services, topics, traces
 from prela_stream.cli.session import ConfigOption, DirOption, Group
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.add_typer(traces.app, name="traces")
 app.add_typer(topics.app, name="topics")
 app.add_typer(policies.app, name="policies")
+app.command("demo")(demo.demo_command)
 app.command("dev")(services.dev_command)
 app.command("worker")(services.worker_command)
 app.command("sink")(services.sink_command)

@@ -79,8 +79,8 @@ def messages() -> Console:
 
 
 def fail_line(text: str) -> None:
-    """One red line on standard error."""
-    messages().print(Text(clean(text), "red"))
+    """An expected error on standard error, in red: one line, unless a file has several mistakes."""
+    messages().print(Text(clean(text, lines=True), "red"))
 
 
 def print_json(text: str) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from prela_stream._version import __version__
 from prela_stream.cli.main import app
 from tests.contracts.sink_contract import trace_id, whole
-from tests.unit.cli.test_cli_look import write
+from tests.unit.cli.test_cli_look import run, write
 
 
 def test_topics_are_checked_and_made(tmp_path: Path) -> None:
@@ -110,3 +110,14 @@ def test_without_the_extra_one_line_says_what_to_install() -> None:
         assert done.returncode == 2
         assert "pip install 'prela-stream[cli]'" in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_everything_decided_and_stored(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "prela_stream", "demo", "--runs", "8", "--dir", str(tmp_path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["traces"] == result["kept"] + result["dropped"] == 8
+    totals = json.loads(run(tmp_path, "list", "--json", "-n", "100").stdout)
+    assert len(totals) == result["kept"]
