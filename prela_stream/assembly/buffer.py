@@ -135,6 +135,7 @@ class TraceBuffer:
         spans = duplicates = control = size = 0
         raws = batch.raws
         traces = self._traces
+        touched = self._touched
         for position, head in enumerate(batch.heads):
             if head.kind:
                 control += 1
@@ -147,7 +148,10 @@ class TraceBuffer:
                     late.append(position)
                     continue
             if trace.touched != offset:
-                self._touch(trace, process, offset)
+                trace.touched = offset
+                touched.append(trace)
+                if process is not trace.process:
+                    trace.meet(process, offset)
             span_id: bytes = head.span_id  # type: ignore[assignment] # the codec lets no span pass without an id
             raw = raws[position]
             held = trace.spans
@@ -200,8 +204,8 @@ class TraceBuffer:
                 trace.expect(span_id, head.inject_count)
         self._spans += spans
         self._bytes += size
-        self._over = self._deadlines.restart(self._touched)
-        self._touched = []
+        self._over = self._deadlines.restart(touched)
+        touched.clear()
         self._deadlines.compact(len(self._traces))
         if not process.traces:
             del self._processes[process.resource]
@@ -252,13 +256,6 @@ class TraceBuffer:
         self._begun.append(trace)
         return trace
 
-    def _touch(self, trace: OpenTrace, process: Process, offset: int) -> None:
-        """Note the first item of a trace in a Record."""
-        trace.touched = offset
-        self._touched.append(trace)
-        if process is not trace.process:
-            trace.meet(process, offset)
-
     def _report(self, trace: OpenTrace, head: ItemHead, raw: bytes, process: Process) -> int:
         """`OpenTrace.report`, with the sums kept."""
         size, beating = trace.bytes, trace.beating
@@ -268,29 +265,28 @@ class TraceBuffer:
         return report
 
     def _control(self, head: ItemHead, raw: bytes, process: Process, offset: int, index: int) -> None:
-        kind, trace_id, span_id = head.kind, head.trace_id, head.span_id
-        if kind == ItemKind.TICK:
+        """Take in an item that is no span."""
+        trace_id = head.trace_id
+        if head.kind == ItemKind.TICK:
             return
         if trace_id is None:
-            process.lost_offset = (
-                offset  # for all traces open now and in this Record; they look here when they are asked
-            )
+            # for all traces open now and in this Record; they look here when they are asked
+            process.lost_offset = offset
             return
         trace = self._traces.get(trace_id) or self._begin(trace_id, process, offset, index)
         if trace is None:
             return
         if trace.touched != offset:
-            self._touch(trace, process, offset)
-        if kind == ItemKind.LOST:
+            trace.touched = offset
+            self._touched.append(trace)
+            if process is not trace.process:
+                trace.meet(process, offset)
+        if head.kind == ItemKind.LOST:
             trace.lost = True
-        elif span_id is None:
-            return
-        elif kind == ItemKind.START:
+        elif head.kind == ItemKind.START:
             self._report(trace, head, raw, process)
-        elif kind == ItemKind.SUSPEND:
-            trace.suspend(span_id)
-        elif kind == ItemKind.RESUME:
-            trace.suspended.pop(span_id, None)
+        elif head.span_id is not None:
+            trace.wait(head.kind, head.span_id)
 
     def _close(self, trace: OpenTrace) -> None:
         trace.closed = True

@@ -187,13 +187,14 @@ class OpenTrace:
             self._foreign = {}
         self._foreign[span_id] = process
 
-    def suspend(self, span_id: bytes) -> None:
-        """A span that has not ended waits for something outside."""
-        if span_id in self.spans and span_id not in self.open:
-            return
-        if self.suspended is _NOTHING:
-            self.suspended = {}
-        self.suspended[span_id] = None
+    def wait(self, kind: int, span_id: bytes) -> None:
+        """A span waits for something outside (SUSPEND) or not any more (RESUME). One that has ended waits for nothing."""
+        if kind == ItemKind.RESUME:
+            self.suspended.pop(span_id, None)
+        elif kind == ItemKind.SUSPEND and (span_id not in self.spans or span_id in self.open):
+            if self.suspended is _NOTHING:
+                self.suspended = {}
+            self.suspended[span_id] = None
 
     def name_missing(self, parent_id: bytes) -> None:
         """An ended span names a parent that has not come."""

@@ -45,12 +45,13 @@ class Deadlines:
             Those of them that are over a limit.
         """
         clock, heard, waits, queue = self.clock_ms, self._heard, self._waits, self._queue
+        max_age_ms, max_bytes, max_spans = self._max_age_ms, self._max_bytes, self._max_spans
         over: list[OpenTrace] = []
         for trace in touched:
             trace.last_ms = clock
             trace.heard = heard
             awaited = trace.awaits()
-            deadline = trace.first_ms + self._max_age_ms
+            deadline = trace.first_ms + max_age_ms
             if awaited == LOST:
                 self._watch(trace)
             elif awaited != SUSPENDED and (own := clock + waits[awaited]) < deadline:
@@ -58,7 +59,7 @@ class Deadlines:
             if deadline < trace.pushed:
                 trace.pushed = deadline
                 heappush(queue, (deadline, trace.first_offset, trace.first_index, trace))
-            if trace.bytes > self._max_bytes or trace.room() > self._max_spans:
+            if trace.bytes > max_bytes or len(trace.spans) + len(trace.suspended) > max_spans:
                 over.append(trace)
         return over
 

@@ -11,13 +11,13 @@ class AssemblyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     remote_wait_ms: int = 2_000
     """Trigger `remote_wait`."""
     root_wait_ms: int = 10_000
-    """Trigger `root_wait`."""
+    """Trigger `root_wait`. Never less than `settle_ms` and `remote_wait_ms`: what is not whole waits at least as long as what is."""
     idle_ms: int = 60_000
     """Trigger `idle` where the process sends heartbeats."""
     idle_without_heartbeats_ms: int = 900_000
     """Trigger `idle` where it sends none."""
     lost_ms: int = 90_000
-    """Trigger `lost`: so long without a heartbeat while the partition went on."""
+    """Trigger `lost`: so long without a heartbeat, or any other item of the trace, while the partition went on."""
     silence_ms: int = 30_000
     """A longer gap in the log counts as this much toward `lost`: while nobody could write, no heartbeat is missed."""
     max_age_ms: int = 86_400_000
