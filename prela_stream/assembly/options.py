@@ -11,7 +11,7 @@ class AssemblyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     remote_wait_ms: int = 2_000
     """Trigger `remote_wait`."""
     root_wait_ms: int = 10_000
-    """Trigger `root_wait`. Never less than `settle_ms` and `remote_wait_ms`: what is not whole waits at least as long as what is."""
+    """Trigger `root_wait`. Taken as no less than `settle_ms` and `remote_wait_ms`: what is not whole never goes first."""
     idle_ms: int = 60_000
     """Trigger `idle` where the process sends heartbeats."""
     idle_without_heartbeats_ms: int = 900_000
