@@ -43,7 +43,12 @@ def _is_broad(kind: ast.expr | None) -> bool:
 
 
 def _lets_out(handler: ast.ExceptHandler) -> bool:
-    return any(isinstance(node, ast.Raise) for node in ast.walk(handler))
+    """Whether the error goes on: raised again, or thrown into the generator that is being driven."""
+    thrown = {"throw", "athrow"}
+    nodes = list(ast.walk(handler))
+    return any(isinstance(node, ast.Raise) for node in nodes) or any(
+        isinstance(node, ast.Attribute) and node.attr in thrown for node in nodes
+    )
 
 
 def test_import_loads_no_extra_and_no_aiokafka() -> None:

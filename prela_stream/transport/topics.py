@@ -6,8 +6,9 @@ from typing import Final
 from prela_stream.transport.base import TopicSpec
 from prela_stream.transport.options import TopicOptions
 
-DLQ_OVERHEAD_BYTES: Final = 16_384
-"""A dead letter holds a whole Record that could not be read, and says where it stood and why."""
+OVERHEAD_BYTES: Final = 16_384
+"""What a worker writes around the bytes that it passes on. The largest Record of `spans` may be one span, or unreadable as a whole:
+a kept trace or a dead letter holds it all, and says beside it what was decided or where it stood and why."""
 TOMBSTONE_MS: Final = 86_400_000
 """How long a deleted key of `state` can still be seen to be deleted: longer than any reader of it takes."""
 _CREATE: Final = "run `prela-stream topics create`"
@@ -32,8 +33,8 @@ def topic_specs(options: TopicOptions) -> list[TopicSpec]:
         log(options.spans, options.partitions),
         state,
         log(options.decisions, options.partitions),
-        log(options.sampled, options.sampled_partitions),
-        log(options.dlq, 1, size + DLQ_OVERHEAD_BYTES),
+        log(options.sampled, options.sampled_partitions, size + OVERHEAD_BYTES),
+        log(options.dlq, 1, size + OVERHEAD_BYTES),
     ]
 
 

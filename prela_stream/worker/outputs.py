@@ -20,8 +20,6 @@ from prela_stream.model.ids import partition_of
 from prela_stream.transport.base import Record, TopicPartition
 from prela_stream.transport.options import TopicOptions
 
-_HEADROOM = 4_096
-"""Bytes of a Record kept for what stands around the items: the decision, keys, headers."""
 _DECISION_BYTES = 400
 """About what one encoded decision takes; only paces commits."""
 
@@ -37,7 +35,7 @@ class Outputs:
     def __init__(self, source: TopicPartition, topics: TopicOptions) -> None:
         self._source = source
         self._topics = topics
-        self._limit = topics.max_record_bytes - _HEADROOM
+        self._limit = topics.max_record_bytes
         self._records: list[tuple[TopicPartition, Record]] = []
         self._decisions: list[Decision] = []
         self.bytes = 0
@@ -57,7 +55,8 @@ class Outputs:
 
     def keep_late(self, decision: Decision, raws: Sequence[bytes], resource: bytes, offset: int) -> None:
         """Forward spans of a kept trace that came after its decision, in the Record at `offset`."""
-        self._forward(decision, raws, [resource] * len(raws), fragment=offset, last=True, late=True)
+        for part_raws, part_resources in self._cut(raws, [resource] * len(raws)):
+            self._forward(decision, part_raws, part_resources, fragment=offset, last=True, late=True)
 
     def bury(self, letter: DeadLetter) -> None:
         """Put aside what could not be read. Bytes beyond a Record's limit are cut; the reason says so."""

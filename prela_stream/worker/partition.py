@@ -34,6 +34,7 @@ from prela_stream.worker.outputs import Outputs
 from prela_stream.worker.traces import TraceReader, summarise
 
 _EMPTY_RESOURCE = b"\x80"
+_REASON_CHARACTERS = 500
 
 
 class PoisonLimitError(PrelaError):
@@ -229,7 +230,7 @@ class PartitionState:
             threshold=verdict.threshold,
             weight=0.0 if repeated else verdict.weight,
             policy=verdict.policy,
-            reason=verdict.reason,
+            reason=verdict.reason[:_REASON_CHARACTERS],
             trigger=undecided.trigger,
             complete=undecided.complete,
             first_offset=undecided.first_offset,

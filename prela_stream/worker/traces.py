@@ -14,6 +14,8 @@ from prela_stream.model.span import SPAN_TYPE_CODES, Resource, SpanHead, SpanTyp
 from prela_stream.model.trace import Trace
 
 _LLM = SPAN_TYPE_CODES[SpanType.LLM]
+_NAME_CHARACTERS = 200
+"""Names in a decision are cut to this: it has to fit its Record whatever an agent calls its spans."""
 SUMMARY_KEYS = frozenset(
     spelling
     for key in (semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS, semconv.COST_USD)
@@ -113,8 +115,8 @@ def summarise(trace: Trace) -> TraceSummary:
     totals = tree.totals(trace.attributes)
     root = tree.roots[0] if tree.roots else min(tree.nodes, key=lambda node: node.span.start_ns)
     return TraceSummary(
-        root_name=root.span.name,
-        service=trace.resources[root.index].service_name,
+        root_name=root.span.name[:_NAME_CHARACTERS],
+        service=trace.resources[root.index].service_name[:_NAME_CHARACTERS],
         start_ns=min(head.start_ns for head in trace.heads),
         duration_ns=trace.duration_ns,
         spans=len(trace.heads),

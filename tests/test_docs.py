@@ -1,0 +1,170 @@
+"""Every code block of the README and the docs is run: programs as programs, settings as settings, commands as commands."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from prela_stream.config import load_settings
+from prela_stream.sampling.policyset import load_policies
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OUTPUT = {"text", "hex", "json"}
+"""Blocks that show something; those of docs/wire.md are held against the encoder in tests of their own."""
+SERVICES = {"dev", "worker", "sink"}
+PIP = "pip install 'prela-stream[all]'"
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+
+
+def blocks(*languages: str) -> Iterator[Block]:
+    """Blocks of these languages."""
+    for page in PAGES:
+        content = page.read_text(encoding="utf-8")
+        for found in BLOCK.finditer(content):
+            if found[1] in languages:
+                yield Block(page, content.count("\n", 0, found.start()) + 1, found[1], found[2])
+
+
+def named(block: Block) -> str:
+    """For pytest's output."""
+    return f"{block.page.name}:{block.line}"
+
+
+def test_every_block_has_a_language_that_is_run_or_shown() -> None:
+    known = {"python", "toml", "sh"} | OUTPUT
+    strange = [
+        f"{page.name}: {found[1]!r}"
+        for page in PAGES
+        for found in BLOCK.finditer(page.read_text(encoding="utf-8"))
+        if found[1] not in known
+    ]
+    assert strange == []
+    assert len(list(blocks("python"))) >= 3
+
+
+@pytest.mark.parametrize("block", list(blocks("python")), ids=named)
+def test_programs_run(block: Block, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(block.text, encoding="utf-8")
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("block", list(blocks("toml")), ids=named)
+def test_files_load(block: Block, tmp_path: Path) -> None:
+    if "policy" in tomllib.loads(block.text):
+        assert load_policies(block.text, source=named(block)).policies
+    else:
+        file = tmp_path / "prela.toml"
+        file.write_text(block.text, encoding="utf-8")
+        assert load_settings(file, {}) != load_settings(None, {})
+
+
+@pytest.mark.parametrize("block", list(blocks("sh")), ids=named)
+def test_commands_are_right(block: Block, tmp_path: Path) -> None:
+    """Commands run on a store that the README's own program filled; services are only asked for their help."""
+    lines = [line.partition("  #")[0].strip() for line in block.text.splitlines() if line.strip()]
+    for line in lines:
+        if line == PIP:
+            assert (
+                "all"
+                in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+                    "optional-dependencies"
+                ]
+            )
+            continue
+        arguments = shlex.split(line)
+        assert arguments[0] == "prela-stream", line
+        if arguments[1] in SERVICES:
+            arguments = [arguments[1], "--help"]
+        else:
+            fill(tmp_path)
+            arguments = arguments[1:]
+        done = command(arguments, tmp_path)
+        assert done.returncode == 0, f"{line}: {done.stderr or done.stdout}"
+
+
+def command(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run `prela-stream`."""
+    return subprocess.run(
+        [sys.executable, "-m", "prela_stream", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def fill(folder: Path) -> None:
+    """A store in `.prela/` with one failed trace that all the README's questions find."""
+    if (folder / ".prela" / "traces.db").exists():
+        return
+    (folder / "policies.toml").write_text('[[policy]]\nname = "all"\ntype = "always"\n', encoding="utf-8")
+    program = """
+import anyio, prela_stream as prela
+from prela_stream.app import open_reader, run_dev
+from prela_stream.config import load_settings
+
+settings = load_settings()
+prela.init()
+try:
+    with prela.get_tracer().span("answer", attributes={"q": "coral reefs"}):
+        raise ValueError("no reef")
+except ValueError:
+    prela.shutdown()
+
+async def main():
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run_dev, settings)
+        with anyio.fail_after(30):
+            while True:
+                try:
+                    async with open_reader(settings) as reader:
+                        if (await reader.totals())["traces"]:
+                            break
+                except prela.PrelaError:
+                    pass
+                await anyio.sleep(0.05)
+        tasks.cancel_scope.cancel()
+
+anyio.run(main)
+"""
+    environment = {**os.environ, "PRELA_POLICIES_FILE": "policies.toml"}
+    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True, timeout=60)
+
+
+def test_readme_commands_of_make_exist() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named_targets = set(
+        re.findall(r"^ {4}make (\w+)", "\n".join(p.read_text(encoding="utf-8") for p in PAGES), re.MULTILINE)
+    )
+    assert named_targets
+    assert named_targets <= targets
