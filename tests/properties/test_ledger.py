@@ -18,7 +18,9 @@ from prela_stream.sdk.outbox import Delivery, Outbox
 from tests.support.items import make_item, span_id
 
 PARTITIONS = 3
-MAX_ITEMS = 20
+MAX_ITEMS = 10
+PAUSES = st.sampled_from([0.0, 0.01, 0.11, 1.0, 6.0])
+OUTCOMES = st.sampled_from(["stored", "stored", "failed", "unknown_stored", "unknown_lost"])
 
 
 class Delivering(RuleBasedStateMachine):
@@ -27,7 +29,7 @@ class Delivering(RuleBasedStateMachine):
     @initialize(
         overflow=st.sampled_from(["drop_newest", "drop_oldest", "block"]),
         batch_items=st.integers(1, 6),
-        max_lost=st.integers(0, 4),
+        max_lost=st.sampled_from([0, 3, 1_000]),
     )
     def start(self, overflow: Overflow, batch_items: int, max_lost: int) -> None:
         self.options = PipelineOptions(
@@ -38,7 +40,7 @@ class Delivering(RuleBasedStateMachine):
             batch_items=batch_items,
             max_lost_traces=max_lost,
             linger_ms=100,
-            delivery_timeout_s=5.0,
+            delivery_timeout_s=1.0,
         )
         self.now = 100.0
         self.next_item = 0
@@ -53,12 +55,18 @@ class Delivering(RuleBasedStateMachine):
         self.ledger = Ledger(self.options)
         self.outbox = Outbox(self.ledger, self.options, partitions=PARTITIONS, max_batch_bytes=500)
 
-    @rule(trace=st.integers(0, 8), padding=st.sampled_from([0, 0, 0, 100, 250, 600]), reserved=st.booleans())
-    def record(self, trace: int, padding: int, *, reserved: bool) -> None:
-        trace_id, item = make_item(self.next_item, trace=trace, padding=padding)
-        self.traces[span_id(self.next_item)] = trace_id
-        self.next_item += 1
-        self.ledger.queue.put(trace_id, item, reserved=reserved)
+    @rule(
+        items=st.integers(1, 6),
+        trace=st.integers(0, 30),
+        padding=st.sampled_from([0, 0, 0, 100, 250, 600]),
+        reserved=st.booleans(),
+    )
+    def record(self, items: int, trace: int, padding: int, *, reserved: bool) -> None:
+        for _ in range(items):
+            trace_id, item = make_item(self.next_item, trace=trace, padding=padding)
+            self.traces[span_id(self.next_item)] = trace_id
+            self.next_item += 1
+            self.ledger.queue.put(trace_id, item, reserved=reserved)
 
     @rule(trace=st.integers(0, 8))
     def refuse(self, trace: int) -> None:
@@ -67,16 +75,16 @@ class Delivering(RuleBasedStateMachine):
         self.next_item += 1
         self.ledger.refuse(trace_id)
 
-    @precondition(lambda self: not self.closed)
-    @rule(seconds=st.sampled_from([0.0, 0.01, 0.11, 1.0, 6.0]))
+    @rule(seconds=PAUSES)
     def wait_and_fill(self, seconds: float) -> None:
-        if self.flying is None:
+        if not self.closed:
             self.now += seconds
             self.outbox.fill(lambda: self.now)
 
-    @precondition(lambda self: not self.closed and self.flying is None)
     @rule(hurry=st.booleans())
     def send(self, *, hurry: bool) -> None:
+        if self.closed or self.flying is not None:
+            return
         if hurry:
             self.outbox.hasten()
         self.flying = self.outbox.next(self.now, hurry=hurry)
@@ -84,16 +92,24 @@ class Delivering(RuleBasedStateMachine):
             assert self.flying.retry_at <= self.now
             self.ledger.send(self.flying.batch)
 
-    @precondition(lambda self: self.flying is not None)
-    @rule(outcome=st.sampled_from(["stored", "stored", "failed", "unknown_stored", "unknown_lost"]))
+    @rule(outcome=OUTCOMES)
     def end_of_attempt(self, outcome: str) -> None:
-        assert self.flying is not None
+        if self.flying is None:
+            return
         delivery, self.flying = self.flying, None
         if outcome == "stored":
             self._store(delivery)
             self.outbox.acknowledge(delivery)
         else:
             self.outbox.fail(delivery, self.now, uncertain=outcome.startswith("unknown"))
+
+    @rule(seconds=PAUSES, outcome=OUTCOMES, times=st.integers(1, 4))
+    def whole_attempts(self, seconds: float, outcome: str, times: int) -> None:
+        for _ in range(times):
+            self.end_of_attempt(outcome)
+            self.wait_and_fill(seconds)
+            self.send(hurry=True)
+            self.end_of_attempt(outcome)
 
     def _store(self, delivery: Delivery) -> None:
         batch = delivery.batch
@@ -117,7 +133,7 @@ class Delivering(RuleBasedStateMachine):
         assert ticket.pending == snapshot.queued + snapshot.in_flight
         self.tickets.append((ticket, ticket.pending))
 
-    @precondition(lambda self: not self.closed)
+    @precondition(lambda self: self.next_item > 40 and not self.closed)
     @rule()
     def close(self) -> None:
         self.ledger.queue.close()
@@ -170,6 +186,8 @@ class Delivering(RuleBasedStateMachine):
         snapshot = self.ledger.snapshot()
         assert snapshot.balances
         assert snapshot.queued == snapshot.in_flight == snapshot.lost_traces == 0, str(snapshot)
+        assert (self.ledger.queue.unsettled, self.ledger.queue.unsettled_bytes) == (0, 0), "room was not given back"
+        assert not self.outbox.full
         for span, trace_id in self.traces.items():
             everywhere = partition_of(trace_id, PARTITIONS) in self.told_everywhere
             assert span in self.acknowledged or trace_id in self.told or everywhere, "lost, and nobody was told"
