@@ -16,6 +16,7 @@ from prela_stream.errors import TransportError
 from prela_stream.model.ids import partition_of
 from prela_stream.model.span import ItemKind, Resource
 from prela_stream.sdk.exporter import Pipeline
+from prela_stream.sdk.ledger import Ledger
 from prela_stream.sdk.options import PipelineOptions
 from prela_stream.sdk.recorder import Recorder
 from prela_stream.transport.base import Transport
@@ -374,3 +375,19 @@ async def test_64_threads_record_while_flushes_run_and_the_ledger_always_balance
     assert len(set(transport.spans())) == ledger.acknowledged
     kinds = {head.kind for _, head in transport.heads()}
     assert kinds <= {ItemKind.SPAN, ItemKind.LOST}
+
+
+def test_a_flush_ends_when_its_last_items_make_room_for_newer_ones() -> None:
+    ledger = Ledger(PipelineOptions(max_queue_items=10, overflow="drop_oldest"))
+    for number in range(9):
+        ledger.queue.put(*make_item(number))
+    with ThreadPoolExecutor(1) as threads:
+        flush = threads.submit(ledger.flush, 30.0)
+        deadline = time.monotonic() + 10
+        while not ledger.flushing:
+            assert time.monotonic() < deadline
+        for number in range(9, 18):
+            ledger.queue.put(*make_item(number))
+        result = flush.result(10)
+    assert (result.dropped, result.pending) == (9, 0)
+    assert ledger.snapshot().queued == 9
