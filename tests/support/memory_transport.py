@@ -15,7 +15,16 @@ import msgspec
 from prela_stream.codec import decode_batch
 from prela_stream.errors import OutcomeUnknownError, TransportError, UnknownTopicError
 from prela_stream.model.span import ItemHead, ItemKind
-from prela_stream.transport.base import Committed, Consumer, Producer, Record, TopicPartition, TopicSpec, Transport, Writer
+from prela_stream.transport.base import (
+    Committed,
+    Consumer,
+    Producer,
+    Record,
+    TopicPartition,
+    TopicSpec,
+    Transport,
+    Writer,
+)
 
 Fault = Literal["fail", "unknown_stored", "unknown_lost", "hang", "surprise"]
 
