@@ -1,8 +1,8 @@
 """The pipeline behind `record()`: one task that takes items from the bounded queue and sends them as Records.
 
 It runs in a task group of whichever event loop opens it: the application's own, or that of `host.BackgroundPipeline`. Between two
-slices of Python it sleeps: `sleep(0)` would not do, because a thread that gives the interpreter up for an instant is usually the
-first to have it back, and the agent's loop would wait for a whole switch interval (measured in bench/stall.py).
+slices of Python it sleeps for a millisecond rather than `sleep(0)`: a thread that gives the interpreter up for an instant may well
+be the first to have it back. That is reasoning; bench/stall.py measures the sender as it is and not the alternative.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ logger = logging.getLogger("prela_stream")
 
 _HEADERS: Final = ((FORMAT_HEADER, SPANS_FORMAT),)
 _PAUSE: Final = 0.001
-"""Seconds between two slices. At 0.3 ms of work that is a quarter of the interpreter, and 200,000 items/s."""
+"""Seconds between two slices: at 0.3 ms of work the sender has about a quarter of the interpreter at most."""
 _LOOK: Final = 0.1
 """Longest sleep while items wait: large items fill the queue by bytes before there are enough of them to wake the sender."""
 _CLOSE_TIMEOUT: Final = 0.5
