@@ -1,8 +1,8 @@
 """The pipeline behind `record()`: one task that takes items from the bounded queue and sends them as Records.
 
 It runs in a task group of whichever event loop opens it: the application's own, or that of `host.BackgroundPipeline`. Between two
-slices of Python it sleeps for a millisecond rather than `sleep(0)`: a thread that gives the interpreter up for an instant may well
-be the first to have it back. That is reasoning; bench/stall.py measures the sender as it is and not the alternative.
+slices of Python it sleeps for a millisecond rather than `sleep(0)`: a thread that gives the interpreter up for an instant may
+well be the first to have it back. That is reasoning; bench/stall.py measures the sender as it is and not the alternative.
 """
 
 import asyncio
