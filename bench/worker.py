@@ -184,7 +184,12 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     rows = [anyio.run(measure, a_record, arguments.spans, None) for a_record in SPANS_A_RECORD]
-    result: dict[str, Any] = {"bench": "worker", "cpus": os.cpu_count(), "rows": rows, "budget_spans_per_cpu_s": 250_000}
+    result: dict[str, Any] = {
+        "bench": "worker",
+        "cpus": os.cpu_count(),
+        "rows": rows,
+        "budget_spans_per_cpu_s": 250_000,
+    }
     if arguments.profile:
         profile = cProfile.Profile()
         anyio.run(measure, SPANS_A_RECORD[-1], arguments.spans, profile)

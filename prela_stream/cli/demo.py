@@ -107,7 +107,9 @@ def _summary(result: show.DemoResult) -> Table:
     facts = {
         "traces": f"{result.traces} from {result.runs} runs, {result.spans} spans",
         "kept": f"{result.kept} with {result.kept_spans} spans ({kept_by})",
-        "dropped": str(result.dropped),
+        "dropped": f"{result.dropped} that no policy wanted, or that lost the draw of `rest` or `cancelled`",
+        "decided": ", ".join(f"{number} as {name}" for name, number in sorted(result.by_trigger.items())),
+        "ledger": str(result.ledger),
         "estimate": f"{result.estimated_traces:.0f} traces by the weights of the kept ones, {result.traces} in truth",
         "tokens": formats.tokens(result.input_tokens, result.output_tokens),
         "time": f"agents {result.agents_s:.1f} s, then {result.settled_s:.1f} s until all was decided and stored",

@@ -7,8 +7,8 @@ from prela_stream.transport.base import TopicSpec
 from prela_stream.transport.options import TopicOptions
 
 OVERHEAD_BYTES: Final = 16_384
-"""What a worker writes around the bytes that it passes on. The largest Record of `spans` may be one span, or unreadable as a whole:
-a kept trace or a dead letter holds it all, and says beside it what was decided or where it stood and why."""
+"""What a worker writes around the bytes that it passes on. The largest Record of `spans` may be one span, or unreadable as a
+whole: a kept trace or a dead letter holds it all, and says beside it what was decided or where it stood and why."""
 TOMBSTONE_MS: Final = 86_400_000
 """How long a deleted key of `state` can still be seen to be deleted: longer than any reader of it takes."""
 _CREATE: Final = "run `prela-stream topics create`"

@@ -1,15 +1,18 @@
 """A thread that owns one `Database`: the event loop hands it jobs and awaits what they return.
 
 A job that has begun is finished whether or not anyone still waits for it, so cancelling never leaves a transaction open; one
-that has not begun is withdrawn.
+that has not begun is withdrawn. The thread is a plain daemon and no executor: Python closes those when the main thread ends,
+and what other threads record until the process exits has to be written all the same.
 """
 
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from anyio import CancelScope
 
@@ -27,7 +30,9 @@ class DatabaseThread:
     def __init__(self, options: LocalOptions, name: str) -> None:
         self._name = name
         self._database = Database(options)
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"prela-{name}")
+        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[Database], Any]] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._pid = os.getpid()
         self.closed = False
 
@@ -39,7 +44,7 @@ class DatabaseThread:
         if self._pid != os.getpid():
             msg = f"this {self._name} belongs to process {self._pid}: after a fork, open a transport of your own"
             raise TransportError(msg)
-        return await asyncio.wrap_future(self._executor.submit(job, self._database))
+        return await asyncio.wrap_future(self._submit(job))
 
     def spare(self, job: Callable[[Database], None]) -> None:
         """Run `job` when its turn comes, for nobody: a TransportError of it is logged."""
@@ -51,7 +56,7 @@ class DatabaseThread:
                 logger.warning("housekeeping is put off: %s", error)
 
         if not self.closed:
-            self._executor.submit(quietly, self._database)
+            self._submit(quietly)
 
     async def aclose(self, last: Callable[[Database], None] | None = None) -> None:
         """Finish what was begun, run `last`, close the database and end the thread. The second call does nothing."""
@@ -60,10 +65,33 @@ class DatabaseThread:
         if last is not None:
             self.spare(last)
         self.closed = True
-        done: Future[None] = self._executor.submit(self._database.close)
-        try:
-            with CancelScope(shield=True):
-                await asyncio.shield(asyncio.wrap_future(done))
-        finally:
-            # Without waiting if the wait was cut short: the thread ends by itself once it has closed the database.
-            self._executor.shutdown(wait=done.done())
+        done = self._submit(Database.close)
+        self._jobs.put(None)
+        with CancelScope(shield=True):
+            await asyncio.shield(asyncio.wrap_future(done))
+        if self._thread is not None:
+            self._thread.join()  # it has nothing left to do but to end
+
+    def _submit(self, job: Callable[[Database], T]) -> Future[T]:
+        future: Future[T] = Future()
+        self._jobs.put((future, job))
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name=f"prela-{self._name}", daemon=True)
+                self._thread.start()
+        return future
+
+    def _work(self) -> None:
+        while (order := self._jobs.get()) is not None:
+            future, job = order
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = job(self._database)
+            except BaseException as error:
+                future.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+            else:
+                future.set_result(result)
+            del order, future, job  # an idle thread holds on to nobody's results

@@ -171,6 +171,19 @@ def test_a_plain_exit_delivers(tmp_path: Path) -> None:
     assert stored(tmp_path / "log.db") == list(range(3000))
 
 
+def test_what_a_thread_records_after_the_main_one_has_ended_is_delivered(tmp_path: Path) -> None:
+    code = """
+    host = make_host()
+    host.record(*make_item(0))
+    def later():
+        threading.main_thread().join()
+        for n in range(1, 2000): host.record(*make_item(n))
+    threading.Thread(target=later).start()
+    """
+    run_python(code, tmp_path / "log.db")
+    assert stored(tmp_path / "log.db") == list(range(2000))
+
+
 def test_sys_exit_delivers(tmp_path: Path) -> None:
     code = """
     host = make_host()

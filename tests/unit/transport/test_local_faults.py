@@ -124,10 +124,10 @@ def full(transport: LocalTransport) -> Iterator[None]:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages + 2}")
 
-    transport._thread._executor.submit(limit, transport._thread._database).result()
+    transport._thread._submit(limit).result()
     yield
-    transport._thread._executor.submit(
-        lambda: connections[0].execute("PRAGMA max_page_count = 1073741823").fetchone()
+    transport._thread._submit(
+        lambda _: connections[0].execute("PRAGMA max_page_count = 1073741823").fetchone()
     ).result()
 
 

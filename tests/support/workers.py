@@ -1,0 +1,102 @@
+"""Workers in this process on a real local log, and what they leave behind."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec import decode_dead_letter, decode_decisions, decode_kept, encode_batch, encode_item
+from prela_stream.model.decision import Decision
+from prela_stream.model.span import COUNTED, ItemKind
+from prela_stream.sampling.evaluator import Evaluator
+from prela_stream.sampling.policyset import load_policies
+from prela_stream.transport.base import Record, TopicPartition, Transport
+from prela_stream.transport.local import LocalTransport
+from prela_stream.transport.options import LocalOptions, TopicOptions
+from prela_stream.transport.topics import topic_specs
+from prela_stream.worker.options import WorkerOptions
+from prela_stream.worker.service import Worker
+
+TOPICS = TopicOptions(partitions=1)
+SPANS = TopicPartition(TOPICS.spans, 0)
+QUICK = AssemblyOptions(settle_ms=20, remote_wait_ms=40, root_wait_ms=60, idle_ms=100, idle_without_heartbeats_ms=200)
+KEEP_ALL = Evaluator(load_policies('[[policy]]\nname = "all"\ntype = "always"\n', source="test"))
+DEADLINE = 30.0
+
+
+@asynccontextmanager
+async def local_log(folder: Path, topics: TopicOptions = TOPICS) -> AsyncIterator[LocalTransport]:
+    """A log with its topics."""
+    async with LocalTransport(LocalOptions(path=str(folder / "log.db"), session_timeout_ms=1_000)) as transport:
+        await transport.create_topics(topic_specs(topics))
+        yield transport
+
+
+def make_worker(
+    transport: Transport, *, topics: TopicOptions = TOPICS, assembly: AssemblyOptions = QUICK, **options: object
+) -> Worker:
+    """A worker that commits every 20 ms and keeps everything."""
+    chosen = msgspec.convert({"commit_interval_ms": 20, "tick_min_ms": 10, **options}, WorkerOptions)
+    return Worker(transport, topics=topics, evaluator=KEEP_ALL, options=chosen, assembly=assembly)
+
+
+def whole_trace(number: int, children: int = 2) -> list[bytes]:
+    """Items of a root and its children, as an SDK that counts sends them."""
+    trace_id = number.to_bytes(16, "big")
+    root = b"root" + number.to_bytes(4, "big")
+    items = [
+        encode_item(ItemKind.SPAN, trace_id, bytes([child]) * 8, root, COUNTED, 1, 0, 0, 0, None, 2, 1_000, 5, "tool")
+        for child in range(1, children + 1)
+    ]
+    return [*items, encode_item(ItemKind.SPAN, trace_id, root, None, 0, 1, 0, children, 0, None, 0, 900, 200, "agent")]
+
+
+async def send(transport: Transport, *values: bytes, to: TopicPartition = SPANS) -> None:
+    """Append Records with these values."""
+    async with await transport.producer() as producer:
+        await producer.send(to, [Record(value=value) for value in values])
+
+
+async def send_items(transport: Transport, items: Sequence[bytes]) -> None:
+    """Append one Record of these items."""
+    await send(transport, encode_batch(b"\x80", items))
+
+
+async def values(transport: Transport, topic: str) -> list[bytes]:
+    """All values of a topic."""
+    found: list[bytes] = []
+    async with await transport.consumer([topic]) as consumer:
+        assigned = (await consumer.poll(timeout=0.0)).assigned
+        ends = {part: await consumer.end_offset(part) for part in assigned}
+        consumer.resume(*assigned)
+        with anyio.fail_after(DEADLINE):
+            while any([await consumer.position(part) < end for part, end in ends.items()]):
+                found += [record.value or b"" for record in (await consumer.poll(timeout=0.05)).records]
+    return found
+
+
+async def decisions(transport: Transport, topics: TopicOptions = TOPICS) -> list[Decision]:
+    """Every decision in the log."""
+    return [one for value in await values(transport, topics.decisions) for one in decode_decisions(value)]
+
+
+async def decided(transport: Transport, count: int, topics: TopicOptions = TOPICS) -> list[Decision]:
+    """Wait until there are this many decisions."""
+    with anyio.fail_after(DEADLINE):
+        while len(found := await decisions(transport, topics)) < count:
+            await anyio.sleep(0.01)
+    return found
+
+
+async def kept_spans(transport: Transport) -> list[bytes]:
+    """The items of all kept traces, in the order of the log."""
+    return [bytes(raw) for value in await values(transport, TOPICS.sampled) for _, raw in decode_kept(value).items]
+
+
+async def dead_letters(transport: Transport) -> list[tuple[int, int, bytes, str]]:
+    """Offset, place, bytes and reason of everything in the dlq."""
+    letters = [decode_dead_letter(value) for value in await values(transport, TOPICS.dlq)]
+    return [(letter.offset, letter.index, letter.raw, letter.reason) for letter in letters]

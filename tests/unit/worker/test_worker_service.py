@@ -1,0 +1,245 @@
+"""The worker on a real local log: ticks, fences, commits of unknown outcome, poison, and what it refuses to work on."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec import encode_batch
+from prela_stream.errors import PrelaError, UnknownTopicError
+from prela_stream.model.decision import Trigger
+from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition, Writer
+from prela_stream.transport.local import LocalTransport
+from prela_stream.transport.options import LocalOptions, TopicOptions
+from prela_stream.worker.checkpoint import CheckpointError
+from prela_stream.worker.partition import PoisonLimitError
+from prela_stream.worker.restore import TruncatedLogError
+from prela_stream.worker.service import Worker
+from tests.support.workers import (
+    DEADLINE,
+    SPANS,
+    TOPICS,
+    dead_letters,
+    decided,
+    decisions,
+    kept_spans,
+    local_log,
+    make_worker,
+    send,
+    send_items,
+    whole_trace,
+)
+
+
+@asynccontextmanager
+async def running(worker: Worker) -> AsyncIterator[None]:
+    """The worker at work for the length of the block, then stopped cleanly."""
+    async with anyio.create_task_group() as tasks:
+        ready = anyio.Event()
+        tasks.start_soon(worker.run, ready.set)
+        with anyio.fail_after(DEADLINE):
+            await ready.wait()
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_whole_trace_on_a_silent_topic_is_decided_by_ticks(tmp_path: Path) -> None:
+    async with local_log(tmp_path) as transport, running(make_worker(transport)):
+        await send_items(transport, whole_trace(1))
+        (decision,) = await decided(transport, 1)
+        assert (decision.trigger, decision.complete, decision.kept) == (Trigger.COMPLETE, True, True)
+        assert (decision.summary.root_name, decision.summary.spans) == ("agent", 3)
+        assert await kept_spans(transport) == whole_trace(1)
+
+
+async def test_a_silent_topic_without_open_traces_gets_no_ticks(tmp_path: Path) -> None:
+    async with local_log(tmp_path) as transport:
+        worker = make_worker(transport, tick_max_ms=20)
+        async with running(worker):
+            await send_items(transport, whole_trace(1))
+            await decided(transport, 1)
+            position = worker.status()[SPANS].position
+            with anyio.move_on_after(0.3):  # fifteen times the longest silence that an open trace would be left in
+                await anyio.sleep_forever()
+            assert worker.status()[SPANS].position <= position + 1
+
+
+async def test_late_spans_follow_their_trace(tmp_path: Path) -> None:
+    items = whole_trace(1)
+    async with local_log(tmp_path) as transport:
+        worker = make_worker(transport)
+        async with running(worker):
+            await send_items(transport, items[1:])
+            await decided(transport, 1)
+            await send_items(transport, items[:1])
+            with anyio.fail_after(DEADLINE):
+                while len(await kept_spans(transport)) < len(items):
+                    await anyio.sleep(0.01)
+            counters = worker.status()[SPANS].counters
+        assert await kept_spans(transport) == [*items[1:], items[0]]
+        assert (counters.late_kept, counters.unaccounted()) == (1, 0)
+        assert len(await decisions(transport)) == 1
+
+
+async def test_poison_is_put_aside_with_its_place_and_costs_no_neighbour(tmp_path: Path) -> None:
+    items = whole_trace(1)
+    async with local_log(tmp_path) as transport, running(make_worker(transport)):
+        await send(transport, b"\x09not ours", encode_batch(b"\x80", [items[0], b"\xc3", *items[1:]]))
+        await decided(transport, 1)
+        whole, one = await dead_letters(transport)
+        assert whole == (0, -1, b"\x09not ours", "format version 9 is not known; this release reads version 1")
+        assert one[:3] == (1, 1, b"\xc3")
+        assert await kept_spans(transport) == items
+
+
+async def test_too_much_poison_stops_the_worker_loudly(tmp_path: Path) -> None:
+    async with local_log(tmp_path) as transport:
+        await send(transport, *[b"\x09"] * 30)
+        with pytest.raises(PoisonLimitError) as caught:
+            await make_worker(transport, poison_window=20).run()
+    assert str(caught.value) == (
+        "100% of the last 20 items of prela.spans[0] could not be read (limit 50%); they are in prela.dlq. Look there for the "
+        "reason; raise worker.poison_limit to go on all the same"
+    )
+
+
+async def test_missing_topics_are_named(tmp_path: Path) -> None:
+    async with LocalTransport(LocalOptions(path=str(tmp_path / "log.db"))) as transport:
+        with pytest.raises(UnknownTopicError) as caught:
+            await make_worker(transport).run()
+    assert str(caught.value) == (
+        "the worker needs the topics prela.decisions, prela.dlq, prela.sampled, prela.spans, which do not exist: run "
+        "`prela-stream topics create`"
+    )
+
+
+async def test_a_worker_that_is_fenced_writes_nothing_more_until_it_has_taken_over_again(tmp_path: Path) -> None:
+    async with local_log(tmp_path) as transport:
+        worker = make_worker(transport)
+        async with running(worker):
+            await send_items(transport, whole_trace(1))
+            await decided(transport, 1)
+            thief = await transport.writer("sampler", SPANS)  # what a stale assignment elsewhere would do
+            await send_items(transport, whole_trace(2))
+            assert [d.trace_id[-1] for d in await decided(transport, 2)] == [1, 2]
+            await thief.aclose()
+        assert await kept_spans(transport) == [*whole_trace(1), *whole_trace(2)]
+
+
+class Unreliable:
+    """A real transport whose commits may land without saying so, or say that nobody knows without landing."""
+
+    def __init__(self, transport: LocalTransport, plan: list[str]) -> None:
+        self._transport = transport
+        self.plan = plan
+        self.opened = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    async def writer(self, group: str, source: TopicPartition) -> Writer:
+        self.opened += 1
+        return _UnreliableWriter(await self._transport.writer(group, source), self.plan)
+
+
+class _UnreliableWriter:
+    def __init__(self, writer: Writer, plan: list[str]) -> None:
+        self._writer = writer
+        self._plan = plan
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    @property
+    def committed(self) -> Committed | None:
+        return self._writer.committed
+
+    async def commit(
+        self, records: Sequence[tuple[TopicPartition, Record]], offset: int, metadata: str = ""
+    ) -> CommitOutcome:
+        fault = self._plan.pop(0) if self._plan else ""
+        if fault == "aborted":
+            return CommitOutcome.ABORTED
+        if fault == "unknown, lost":
+            return CommitOutcome.UNKNOWN
+        outcome = await self._writer.commit(records, offset, metadata)
+        return CommitOutcome.UNKNOWN if fault == "unknown, landed" else outcome
+
+
+@pytest.mark.parametrize("fault", ["aborted", "unknown, lost", "unknown, landed"])
+async def test_whatever_a_commit_did_the_log_settles_it(tmp_path: Path, fault: str) -> None:
+    async with local_log(tmp_path) as transport:
+        unreliable = Unreliable(transport, ["", fault, fault])
+        worker = make_worker(unreliable)
+        async with running(worker):
+            for number in range(1, 6):
+                await send_items(transport, whole_trace(number))
+                await decided(transport, number)
+            assert unreliable.opened >= 3
+            counters = worker.status()[SPANS].counters
+        assert [d.trace_id[-1] for d in await decisions(transport)] == [1, 2, 3, 4, 5]
+        assert await kept_spans(transport) == [item for number in range(1, 6) for item in whole_trace(number)]
+        assert counters.unaccounted() == 0
+
+
+async def commit_as(transport: LocalTransport, metadata: str, offset: int = 0) -> None:
+    writer = await transport.writer("sampler", SPANS)
+    assert await writer.commit([], offset, metadata) is CommitOutcome.COMMITTED
+    await writer.aclose()
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ("somebody else's", "carries no checkpoint of a worker"),
+        (
+            '{"position":0,"clock_before_ms":0,"clock_ms":0,"partitions":8,"counters":[0,0,0,0,0,0,0,0,0],"format":1}',
+            "was made when the topic had 8 partitions, now it has 1. The partitions of a prefix are fixed",
+        ),
+        (
+            '{"position":0,"clock_before_ms":0,"clock_ms":0,"partitions":1,"counters":[0,0,0,0,0,0,0,0,0],"format":7}',
+            "has format 7, this release reads 1",
+        ),
+    ],
+)
+async def test_a_checkpoint_that_does_not_fit_stops_the_worker(tmp_path: Path, metadata: str, said: str) -> None:
+    async with local_log(tmp_path) as transport:
+        await commit_as(transport, metadata)
+        with pytest.raises(CheckpointError) as caught:
+            await make_worker(transport).run()
+    assert said in str(caught.value)
+
+
+async def test_records_that_retention_took_are_missed_loudly(tmp_path: Path) -> None:
+    topics = TopicOptions(partitions=1, retention_hours=0.0001)
+    waiting = AssemblyOptions(root_wait_ms=3_600_000, idle_without_heartbeats_ms=3_600_000)
+    async with local_log(tmp_path, topics) as transport:
+        async with running(make_worker(transport, topics=topics, assembly=waiting)):
+            await send_items(transport, whole_trace(1)[1:])
+            with anyio.fail_after(DEADLINE):
+                while (found := await transport.committed("sampler", SPANS)) is None or found.offset != 0:
+                    await anyio.sleep(0.01)
+        with anyio.fail_after(DEADLINE):
+            while await beginning(transport) == 0:  # retention runs when somebody writes
+                await send_items(transport, whole_trace(2)[1:])
+                await anyio.sleep(0.1)
+        with pytest.raises(TruncatedLogError) as caught:
+            await make_worker(transport, topics=topics, assembly=waiting).run()
+        assert "undecided traces need the log from offset 0 on, but it begins at" in str(caught.value)
+        assert "worker.accept_truncation = true" in str(caught.value)
+        async with running(make_worker(transport, topics=topics, assembly=waiting, accept_truncation=True)):
+            pass
+
+
+async def beginning(transport: LocalTransport) -> int:
+    async with await transport.consumer([TOPICS.spans]) as consumer:
+        await consumer.poll(timeout=0.0)
+        return await consumer.beginning_offset(SPANS)
+
+
+def test_the_errors_that_stop_a_worker_are_of_the_family() -> None:
+    assert all(issubclass(kind, PrelaError) for kind in (CheckpointError, PoisonLimitError, TruncatedLogError))
