@@ -15,6 +15,10 @@ _MAX_DEPTH: Final = 32
 _INT64: Final = 1 << 63
 _MOST_DECIMAL_BITS: Final = 2048  # Python refuses the decimal digits of much larger numbers
 _REPR_GUARD: Final = guard("the text form of an attribute value")
+_SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
+are_scalars: Final = _SCALARS.issuperset
+"""Of types: whether values of them hold nothing else. A C function, since each span asks."""
+_TEXT_KEYS: Final = frozenset({str}).issuperset
 _REFUSED: Final = (msgspec.MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
 
 
@@ -45,9 +49,31 @@ def plain(value: object, depth: int = 0) -> Any:
     if isinstance(value, dict | list | tuple | set | frozenset):
         return _container(value, depth) if depth < _MAX_DEPTH else f"<{type(value).__name__}: nested too deep>"
     try:
-        return msgspec.msgpack.decode(_encoder.encode(value))
+        decoded = msgspec.msgpack.decode(_encoder.encode(value))
     except _REFUSED:
         return safe_text(value)
+    if isinstance(decoded, dict | list):  # of a Struct or a dataclass, whose keys may be anything
+        return plain(decoded, depth)
+    return safe_text(value) if isinstance(decoded, msgspec.msgpack.Ext) else decoded
+
+
+def is_plain(value: object, depth: int = 0) -> bool:
+    """Whether a dict, list or tuple is built of text keys and plain values alone, so that it may be encoded as it is.
+
+    Not so for what the encoder would take without a word and no reader could decode: `msgspec.Raw`, which is copied as bytes
+    of whatever content, and keys that decode to something unhashable. May raise RuntimeError if another thread changes it.
+    """
+    if type(value) is dict:
+        if not _TEXT_KEYS(map(type, value)):
+            return False
+        parts: Collection[object] = value.values()
+    elif type(value) is list or type(value) is tuple:
+        parts = value
+    else:
+        return False
+    if are_scalars(map(type, parts)):
+        return True
+    return depth < _MAX_DEPTH and all(type(part) in _SCALARS or is_plain(part, depth + 1) for part in parts)
 
 
 def _container(value: Mapping[Any, Any] | Collection[Any], depth: int) -> dict[str, Any] | list[Any]:

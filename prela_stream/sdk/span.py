@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from prela_stream import telemetry
 from prela_stream.errors import SpanEndedError, guard, guarded, logger, strict
-from prela_stream.model.plain import plain
+from prela_stream.model.plain import are_scalars, is_plain, plain
 from prela_stream.model.span import (
     AFTER_END,
     CANCELLED,
@@ -166,7 +166,10 @@ class Span(SpanView):
             None if more is None else more.message,
         )
         try:
-            item = encode_fast(fields)
+            safe = are_scalars(map(type, attributes.values())) or is_plain(attributes)
+            if more is not None and safe:
+                safe = more.is_plain()
+            item = encode_fast(fields) if safe else encode_slow(fields, outlet.max_item_bytes)
         except REFUSED:
             item = encode_slow(fields, outlet.max_item_bytes)
         if len(item) > outlet.max_item_bytes:

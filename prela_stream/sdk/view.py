@@ -5,6 +5,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from prela_stream.model.plain import is_plain
 from prela_stream.model.span import SPAN_STATUSES, SPAN_TYPES, SpanEvent, SpanLink, SpanStatus, SpanType, to_datetime
 from prela_stream.sdk.context import Position, TraceContext
 from prela_stream.sdk.recorder import Outlet
@@ -19,6 +20,12 @@ class More:
         self.events: list[SpanEvent] = []
         self.links: list[SpanLink] = []
         self.message: str | None = None
+
+    def is_plain(self) -> bool:
+        """Whether the attributes of events and links may be encoded as they are; see `model.plain.is_plain`."""
+        return all(is_plain(event.attributes) for event in self.events) and all(
+            is_plain(link.attributes) for link in self.links
+        )
 
 
 class SpanView(Position):

@@ -10,6 +10,7 @@ from collections import OrderedDict, UserDict
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,6 +83,11 @@ class Point:
     y: object
 
 
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    x: int
+
+
 cycle: list[Any] = [1]
 cycle.append(cycle)
 
@@ -125,6 +131,11 @@ ODD: list[Any] = [
     range(3),
     memoryview(b"abc"),
     MappingProxyType({"a": 1}),
+    msgspec.Raw(b""),
+    [msgspec.Raw(b"\x01\x02")],
+    {"a": msgspec.Raw(b"\xa1\xff")},
+    {Frozen(1): 2},
+    [{"a": {Frozen(1): 2}}],
     TraceContext(),
 ]
 odd = st.integers(0, len(ODD) - 1).map(ODD.__getitem__)  # sampled_from() would ask for hashes
