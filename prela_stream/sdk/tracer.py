@@ -19,8 +19,6 @@ from prela_stream.sdk.span import Span
 from prela_stream.sdk.unsampled import UnsampledSpan
 
 _AGENT: Final = SPAN_TYPE_CODES[SpanType.AGENT]
-_CUSTOM: Final = SpanType.CUSTOM
-_CUSTOM_CODE: Final = SPAN_TYPE_CODES[SpanType.CUSTOM]
 _GONE: Final = (AttributeError, BufferError)
 _new: Final = object.__new__
 _now: Final = time.time_ns
@@ -141,10 +139,7 @@ class Tracer:
             sampled = trace.sampled
             if parent_id is None or flags & REMOTE_PARENT:
                 quiet = True
-        if span_type is _CUSTOM:
-            code = _CUSTOM_CODE
-        else:
-            code = SPAN_TYPE_CODES[span_type] if type(span_type) is SpanType else type_code(span_type)
+        code = SPAN_TYPE_CODES[span_type] if type(span_type) is SpanType else type_code(span_type)
         # Filled from outside: an __init__ with this many fields costs a third of the whole span.
         span: Span = _new(Span) if sampled else _new(UnsampledSpan)
         span._outlet = outlet = self._outlet
