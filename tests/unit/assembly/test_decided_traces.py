@@ -43,6 +43,17 @@ def test_a_second_decision_outlives_the_memory_of_the_first() -> None:
     assert not traces._forgotten_queue
 
 
+def test_both_of_two_decisions_may_be_forgotten_in_one_step() -> None:
+    traces = decided()
+    traces.remember(A, "first", 1_000)
+    traces.expire(1_150)
+    traces.remember(A, "second", 1_150)
+    traces.expire(1_260)
+    assert traces.was_forgotten(A, 1_349)
+    traces.expire(1_350)
+    assert not traces._forgotten
+
+
 def test_deciding_again_while_live_changes_the_entry_and_not_the_time() -> None:
     traces = decided()
     traces.remember(A, "first", 1_000)

@@ -197,6 +197,30 @@ def test_limits_cut_between_records_in_order_of_beginning() -> None:
     assert [undecided.trigger for undecided in log.at(8, span(1, name="n" * 300))] == [Trigger.MAX_BYTES]
 
 
+def test_suspended_spans_that_never_came_take_room_too() -> None:
+    log = Log(max_spans=2)
+    assert log.at(0, span(1), control(ItemKind.SUSPEND, 2)) == []
+    [undecided] = log.at(1, control(ItemKind.SUSPEND, 3))
+    assert (undecided.trigger, undecided.spans) == (Trigger.MAX_SPANS, 1)
+
+
+def test_items_that_keep_coming_do_not_outlast_the_age_limit() -> None:
+    log = Log(max_age_ms=200, idle_ms=40)
+    for now in range(0, 200, 30):
+        assert log.at(now, span(2 + now, 1)) == []
+    assert fates(log.at(300)) == [(Trigger.MAX_AGE, False, 200)]
+
+
+def test_a_loss_that_comes_to_be_known_never_makes_a_trace_due_earlier() -> None:
+    log = Log(settle_ms=500, root_wait_ms=10)
+    log.at(0, span(1))
+    assert log.at(20, control(ItemKind.LOST, trace=None)) == []
+    assert log.at(499) == []
+    assert fates(log.at(3_000)) == [
+        (Trigger.ROOT_WAIT, False, 2_000)
+    ]  # remote_wait, the longer of the two that it yields to
+
+
 def test_what_is_due_comes_in_order_of_deadline_and_then_of_beginning() -> None:
     log = Log()
     log.at(0, span(2, 1, T3), span(2, 1, T2), span(1, trace=T1))
