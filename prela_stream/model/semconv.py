@@ -1,16 +1,24 @@
 """Attribute names: the one spelling that we write, and the other spellings that we understand on read.
 
 We write OpenTelemetry's GenAI names. Those are still in development and have moved before, other tracers have their own, and
-the ancestor SDK had a third set; so whoever reads an attribute asks `read()`, which knows the aliases. Counts of input tokens
-include cached ones, as OpenTelemetry defines them.
+the ancestor SDK had a third set; so whoever reads an attribute asks `read()`, which knows the aliases. `to_genai()` and
+`to_ancestor()` translate whole sets, values included. Counts of input tokens include cached ones, as OpenTelemetry defines them.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
+
+import msgspec
+
+from prela_stream.model.plain import safe_text
+from prela_stream.model.span import SpanType
 
 OPERATION_NAME: Final = "gen_ai.operation.name"
 PROVIDER_NAME: Final = "gen_ai.provider.name"
 AGENT_NAME: Final = "gen_ai.agent.name"
+AGENT_ID: Final = "gen_ai.agent.id"
+AGENT_DESCRIPTION: Final = "gen_ai.agent.description"
 CONVERSATION_ID: Final = "gen_ai.conversation.id"
 USER_ID: Final = "user.id"
 
@@ -40,14 +48,22 @@ CACHE_READ_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
 CACHE_WRITE_TOKENS: Final = "gen_ai.usage.cache_write.input_tokens"
 REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
 
+DATA_SOURCE_ID: Final = "gen_ai.data_source.id"
+RETRIEVAL_QUERY: Final = "gen_ai.retrieval.query.text"
+RETRIEVAL_DOCUMENTS: Final = "gen_ai.retrieval.documents"
+EMBEDDING_DIMENSIONS: Final = "gen_ai.embeddings.dimension.count"
+
 TOOL_NAME: Final = "gen_ai.tool.name"
 TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
 TOOL_CALL_RESULT: Final = "gen_ai.tool.call.result"
+TOOL_DESCRIPTION: Final = "gen_ai.tool.description"
 
 ERROR_TYPE: Final = "error.type"
 ERROR_MESSAGE: Final = "error.message"
 ERROR_STACKTRACE: Final = "error.stacktrace"
+ERROR_CONTEXT: Final = "error.context"
+"""What the application adds to an error."""
 RESEND_COUNT: Final = "http.request.resend_count"
 
 SERVICE_NAME: Final = "service.name"
@@ -59,6 +75,43 @@ COST_USD: Final = "prela.cost.usd"
 """US dollars. OpenTelemetry has no name for it."""
 TRUNCATED: Final = "prela.truncated"
 """Size of the span's attributes and events in bytes before it was cut to fit; absent where nothing was cut."""
+FUNCTION_ARGUMENTS: Final = "prela.function.arguments"
+"""Of a function under `@trace(capture_arguments=True)`, by parameter name."""
+FUNCTION_RESULT: Final = "prela.function.result"
+
+EVENT_LLM_REQUEST: Final = "llm.request"
+EVENT_LLM_RESPONSE: Final = "llm.response"
+EVENT_TOOL_CALL: Final = "tool.call"
+EVENT_TOOL_RESULT: Final = "tool.result"
+
+OPERATIONS: Final[Mapping[SpanType, str]] = MappingProxyType(
+    {
+        SpanType.AGENT: "invoke_agent",
+        SpanType.LLM: "chat",
+        SpanType.TOOL: "execute_tool",
+        SpanType.RETRIEVAL: "retrieval",
+        SpanType.EMBEDDING: "embeddings",
+    }
+)
+"""What `gen_ai.operation.name` we write for a type; CUSTOM has none."""
+_TYPES: Final[Mapping[str, SpanType]] = {
+    **{operation: span_type for span_type, operation in OPERATIONS.items()},
+    "create_agent": SpanType.AGENT,
+    "generate_content": SpanType.LLM,
+    "text_completion": SpanType.LLM,
+    "invoke_workflow": SpanType.CUSTOM,
+    "plan": SpanType.CUSTOM,
+    "memory": SpanType.CUSTOM,
+}
+_KIND: Final = "openinference.span.kind"
+_KINDS: Final[Mapping[str, SpanType]] = {
+    "AGENT": SpanType.AGENT,
+    "LLM": SpanType.LLM,
+    "TOOL": SpanType.TOOL,
+    "RETRIEVER": SpanType.RETRIEVAL,
+    "RERANKER": SpanType.RETRIEVAL,
+    "EMBEDDING": SpanType.EMBEDDING,
+}
 
 ALIASES: Final[Mapping[str, str]] = {
     # earlier OpenTelemetry GenAI spellings, and those of vendors' own tracers
@@ -68,6 +121,7 @@ ALIASES: Final[Mapping[str, str]] = {
     "gen_ai.usage.cache_creation.input_tokens": CACHE_WRITE_TOKENS,
     "gen_ai.usage.cache_creation_input_tokens": CACHE_WRITE_TOKENS,
     "gen_ai.usage.cache_read_input_tokens": CACHE_READ_TOKENS,
+    "anthropic.tool_result.content": TOOL_CALL_RESULT,
     "anthropic.message.stop_reason": FINISH_REASONS,
     "exception.type": ERROR_TYPE,
     "exception.message": ERROR_MESSAGE,
@@ -93,12 +147,27 @@ ALIASES: Final[Mapping[str, str]] = {
     # the ancestor SDK; its `llm.system` is the prompt, elsewhere the vendor, so that one is nobody's alias
     "llm.vendor": PROVIDER_NAME,
     "llm.model": REQUEST_MODEL,
+    "llm.request.model": REQUEST_MODEL,
+    "llm.response.model": RESPONSE_MODEL,
+    "llm.response.id": RESPONSE_ID,
+    "llm.stream": REQUEST_STREAM,
+    "llm.prompt_tokens": INPUT_TOKENS,
+    "llm.completion_tokens": OUTPUT_TOKENS,
     "llm.temperature": REQUEST_TEMPERATURE,
     "llm.max_tokens": REQUEST_MAX_TOKENS,
     "llm.input_tokens": INPUT_TOKENS,
     "llm.output_tokens": OUTPUT_TOKENS,
     "llm.stop_reason": FINISH_REASONS,
+    "llm.cost_usd": COST_USD,
     "tool.arguments": TOOL_CALL_ARGUMENTS,
+    "tool.input": TOOL_CALL_ARGUMENTS,
+    "tool.output": TOOL_CALL_RESULT,
+    "tool.description": TOOL_DESCRIPTION,
+    "retriever.query": RETRIEVAL_QUERY,
+    "retrieval.query": RETRIEVAL_QUERY,
+    "retrieval.documents": RETRIEVAL_DOCUMENTS,
+    "embedding.model": REQUEST_MODEL,
+    "embedding.dimensions": EMBEDDING_DIMENSIONS,
 }
 """Alias → the name that we write."""
 
@@ -123,3 +192,118 @@ def read(attributes: Mapping[str, Any], key: str) -> Any:
         if value is not None:
             return value
     return None
+
+
+def span_type_of(attributes: Mapping[str, Any]) -> SpanType | None:
+    """What kind of work the attributes of any tracer say it is; None where they say nothing.
+
+    The operation's name goes first (never the span's name: vendors choose it as they like), then MCP and OpenInference.
+    """
+    operation = attributes.get(OPERATION_NAME)
+    if isinstance(operation, str) and operation in _TYPES:
+        return _TYPES[operation]
+    if attributes.get("mcp.method.name") == "tools/call":
+        return SpanType.TOOL
+    kind = attributes.get(_KIND)
+    return _KINDS.get(kind.upper(), SpanType.CUSTOM) if isinstance(kind, str) else None
+
+
+_FIRST_CHUNK_MS: Final = "llm.time_to_first_token_ms"
+_SYSTEM: Final = "llm.system"
+_TOTAL: Final = "llm.total_tokens"
+_TOTALS: Final = (_TOTAL, "llm.token_count.total", "gen_ai.usage.total_tokens")
+"""Names of a sum that OpenTelemetry has no name for: it can be derived."""
+_ANCESTOR: Final[Mapping[str, str]] = {
+    PROVIDER_NAME: "llm.vendor",
+    REQUEST_MODEL: "llm.model",
+    REQUEST_TEMPERATURE: "llm.temperature",
+    REQUEST_MAX_TOKENS: "llm.max_tokens",
+    REQUEST_STREAM: "llm.stream",
+    RESPONSE_MODEL: "llm.response.model",
+    RESPONSE_ID: "llm.response.id",
+    INPUT_TOKENS: "llm.input_tokens",
+    OUTPUT_TOKENS: "llm.output_tokens",
+    COST_USD: "llm.cost_usd",
+    AGENT_NAME: "agent.name",
+    TOOL_NAME: "tool.name",
+    TOOL_DESCRIPTION: "tool.description",
+    TOOL_CALL_RESULT: "tool.output",
+    RETRIEVAL_QUERY: "retrieval.query",
+    RETRIEVAL_DOCUMENTS: "retrieval.documents",
+    EMBEDDING_DIMENSIONS: "embedding.dimensions",
+}
+
+
+def to_genai(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of any spelling in ours: names by ALIASES, values in OpenTelemetry's shape. What is not known stays as it is.
+
+    Where one fact stands under several names, our own goes first, then the others in the order of ALIASES.
+    """
+    found: dict[str, Any] = {}
+    for key, value in attributes.items():
+        canonical = ALIASES.get(key, key)
+        if canonical not in found:
+            best = read(attributes, canonical)
+            found[canonical] = value if best is None else best
+    if isinstance(reason := found.get(FINISH_REASONS), str):
+        found[FINISH_REASONS] = [reason]
+    if isinstance(milliseconds := found.get(_FIRST_CHUNK_MS), int | float):
+        del found[_FIRST_CHUNK_MS]
+        found.setdefault(TIME_TO_FIRST_CHUNK, milliseconds / 1000)
+    if isinstance(system := found.get(_SYSTEM), str):
+        # OpenInference writes the vendor here; the ancestor SDK, which names the vendor elsewhere, the system prompt.
+        if _KIND in attributes:
+            del found[_SYSTEM]
+            found.setdefault(PROVIDER_NAME, system)
+        elif PROVIDER_NAME in found:
+            del found[_SYSTEM]
+            found.setdefault(SYSTEM_INSTRUCTIONS, [{"type": "text", "content": system}])
+    total = _total(found)
+    for name in _TOTALS:
+        if total is not None and found.get(name) == total:
+            del found[name]
+    return found
+
+
+def to_ancestor(attributes: Mapping[str, Any], *, duration_ms: float | None = None) -> dict[str, Any]:
+    """Attributes of any spelling in that of the ancestor SDK, for code which reads those. What it has no name for stays.
+
+    Args:
+        attributes: Of a span.
+        duration_ms: That of the span, in milliseconds: it becomes `llm.latency_ms` of a model call.
+    """
+    genai = to_genai(attributes)
+    found = {_ANCESTOR.get(key, key): value for key, value in genai.items()}
+    reasons = found.pop(FINISH_REASONS, None)
+    if isinstance(reasons, list | tuple) and reasons:
+        found["llm.finish_reason"] = found["llm.stop_reason"] = reasons[0]
+    if isinstance(seconds := found.get(TIME_TO_FIRST_CHUNK), int | float):
+        del found[TIME_TO_FIRST_CHUNK]
+        found[_FIRST_CHUNK_MS] = seconds * 1000
+    if (instructions := found.pop(SYSTEM_INSTRUCTIONS, None)) is not None:
+        found[_SYSTEM] = _text_of_parts(instructions)
+    if (arguments := found.pop(TOOL_CALL_ARGUMENTS, None)) is not None:
+        found["tool.arguments"] = arguments if isinstance(arguments, str) else _json(arguments)
+    if (total := _total(genai)) is not None:
+        found.setdefault(_TOTAL, total)
+    if duration_ms is not None and (REQUEST_MODEL in genai or PROVIDER_NAME in genai):
+        found.setdefault("llm.latency_ms", duration_ms)
+    return found
+
+
+def _total(genai: Mapping[str, Any]) -> int | None:
+    into, out = genai.get(INPUT_TOKENS), genai.get(OUTPUT_TOKENS)
+    return into + out if isinstance(into, int) and isinstance(out, int) else None
+
+
+def _text_of_parts(instructions: Any) -> Any:
+    if isinstance(instructions, list) and all(isinstance(part, Mapping) for part in instructions):
+        return "\n".join(str(part.get("content", "")) for part in instructions)
+    return instructions
+
+
+def _json(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError):
+        return safe_text(value)

@@ -1,10 +1,17 @@
 """Attribute names: aliases lead somewhere, and our own spelling goes first."""
 
+from typing import Any
+
 import pytest
 
 from prela_stream.model import semconv
+from prela_stream.model.span import SpanType
 
-OURS = {value for name, value in vars(semconv).items() if name.isupper() and isinstance(value, str)}
+OURS = {
+    value
+    for name, value in vars(semconv).items()
+    if name.isupper() and not name.startswith(("EVENT_", "_")) and isinstance(value, str)
+}
 
 
 def test_every_alias_stands_for_a_name_that_we_write_and_is_none_itself() -> None:
@@ -42,3 +49,98 @@ def test_an_empty_value_is_a_value(value: object) -> None:
 
 def test_the_prompt_of_one_and_the_vendor_of_another_is_nobodys_alias() -> None:
     assert "llm.system" not in semconv.ALIASES
+
+
+ANCESTOR = {
+    "llm.vendor": "anthropic",
+    "llm.model": "claude",
+    "llm.temperature": 0.5,
+    "llm.max_tokens": 100,
+    "llm.input_tokens": 7,
+    "llm.output_tokens": 5,
+    "llm.total_tokens": 12,
+    "llm.finish_reason": "end_turn",
+    "llm.stop_reason": "end_turn",
+    "llm.time_to_first_token_ms": 250.0,
+    "llm.system": "be brief",
+    "tool.name": "search",
+    "tool.arguments": '{"query":"reefs"}',
+    "my.own": 1,
+}
+GENAI = {
+    "gen_ai.provider.name": "anthropic",
+    "gen_ai.request.model": "claude",
+    "gen_ai.request.temperature": 0.5,
+    "gen_ai.request.max_tokens": 100,
+    "gen_ai.usage.input_tokens": 7,
+    "gen_ai.usage.output_tokens": 5,
+    "gen_ai.response.finish_reasons": ["end_turn"],
+    "gen_ai.response.time_to_first_chunk": 0.25,
+    "gen_ai.system_instructions": [{"type": "text", "content": "be brief"}],
+    "gen_ai.tool.name": "search",
+    "gen_ai.tool.call.arguments": '{"query":"reefs"}',
+    "my.own": 1,
+}
+
+
+def test_the_ancestors_attributes_become_ours_and_ours_become_the_ancestors() -> None:
+    assert semconv.to_genai(ANCESTOR) == GENAI
+    assert semconv.to_ancestor(GENAI) == ANCESTOR
+    assert semconv.to_ancestor(ANCESTOR) == ANCESTOR
+    assert semconv.to_genai(GENAI) == GENAI
+
+
+def test_a_model_calls_latency_is_its_duration() -> None:
+    assert semconv.to_ancestor({"gen_ai.request.model": "m"}, duration_ms=12.5)["llm.latency_ms"] == 12.5
+    assert "llm.latency_ms" not in semconv.to_ancestor({"gen_ai.tool.name": "t"}, duration_ms=12.5)
+
+
+def test_structured_arguments_become_the_ancestors_json_whatever_they_hold() -> None:
+    assert semconv.to_ancestor({semconv.TOOL_CALL_ARGUMENTS: {"a": [1]}}) == {"tool.arguments": '{"a":[1]}'}
+    assert "object at" in semconv.to_ancestor({semconv.TOOL_CALL_ARGUMENTS: {"a": object()}})["tool.arguments"]
+
+
+def test_a_total_that_is_not_the_sum_is_kept() -> None:
+    odd = {"llm.input_tokens": 1, "llm.output_tokens": 1, "llm.total_tokens": 5}
+    assert semconv.to_genai(odd)["llm.total_tokens"] == 5
+    assert semconv.to_ancestor(odd)["llm.total_tokens"] == 5
+    assert semconv.to_genai({"gen_ai.usage.total_tokens": 5}) == {"gen_ai.usage.total_tokens": 5}
+
+
+def test_llm_system_is_the_vendor_where_openinference_speaks_and_stays_where_nobody_can_tell() -> None:
+    vendor = {"openinference.span.kind": "LLM", "llm.system": "openai"}
+    assert semconv.to_genai(vendor)[semconv.PROVIDER_NAME] == "openai"
+    assert semconv.to_genai({"llm.system": "who knows"}) == {"llm.system": "who knows"}
+
+
+def test_our_own_name_wins_over_an_alias_and_none_is_no_value() -> None:
+    both = {"llm.model": "alias", "gen_ai.request.model": "ours"}
+    assert semconv.to_genai(both) == {"gen_ai.request.model": "ours"}
+    assert semconv.to_genai({"gen_ai.request.model": None, "llm.model": "m"}) == {"gen_ai.request.model": "m"}
+    assert semconv.to_genai({"llm.model": None}) == {"gen_ai.request.model": None}
+
+
+@pytest.mark.parametrize("span_type", list(SpanType))
+def test_types_and_operations_are_one_mapping(span_type: SpanType) -> None:
+    if span_type is SpanType.CUSTOM:
+        assert span_type not in semconv.OPERATIONS
+    else:
+        assert semconv.span_type_of({semconv.OPERATION_NAME: semconv.OPERATIONS[span_type]}) is span_type
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"gen_ai.operation.name": "text_completion"}, SpanType.LLM),
+        ({"gen_ai.operation.name": "create_agent"}, SpanType.AGENT),
+        ({"gen_ai.operation.name": "invoke_workflow"}, SpanType.CUSTOM),
+        ({"gen_ai.operation.name": "unheard of", "openinference.span.kind": "TOOL"}, SpanType.TOOL),
+        ({"gen_ai.operation.name": ["odd"]}, None),
+        ({"mcp.method.name": "tools/call"}, SpanType.TOOL),
+        ({"openinference.span.kind": "RERANKER"}, SpanType.RETRIEVAL),
+        ({"openinference.span.kind": "GUARDRAIL"}, SpanType.CUSTOM),
+        ({}, None),
+    ],
+)
+def test_what_other_tracers_say_of_their_work(attributes: dict[str, Any], expected: SpanType | None) -> None:
+    assert semconv.span_type_of(attributes) is expected
