@@ -1,6 +1,5 @@
 """A whole trace as policies see it: heads, the attributes that were declared, the tree, and what assembly knows."""
 
-from functools import cached_property
 from typing import Any
 
 from prela_stream.model.decision import Trigger
@@ -14,7 +13,7 @@ class Trace:
 
     Args:
         trace_id: 16 raw bytes.
-        heads: One a span, in order of arrival; duplicates are gone. Open spans have status PENDING.
+        heads: One a span, at least one, in order of arrival; duplicates are gone. Open spans have status PENDING.
         attributes: One dict a span, in the same order: those attribute keys that the policies declared.
         resources: One a span, in the same order; spans of one process share the object.
         trigger: Why the trace is decided now.
@@ -38,12 +37,22 @@ class Trace:
         self.trigger = trigger
         self.complete = complete
 
-    @cached_property
-    def tree(self) -> SpanTree[SpanHead]:
-        """The spans as a tree."""
-        return SpanTree(self.heads)
+        self._tree: SpanTree[SpanHead] | None = None
+        self.statuses = [head.status for head in heads]
+        """Wire code of each span's status."""
+        self.start_ns = min([head.start_ns for head in heads])
+        """First start, ns since the epoch."""
+        self.duration_ns = max([head.start_ns + (head.duration_ns or 0) for head in heads]) - self.start_ns
+        """From the first start to the last end (or the last start, where that is later), ns."""
 
-    @cached_property
+    @property
+    def tree(self) -> SpanTree[SpanHead]:
+        """The spans as a tree; made when it is first asked for."""
+        if self._tree is None:
+            self._tree = SpanTree(self.heads)
+        return self._tree
+
+    @property
     def randomness(self) -> int:
         """56 bits: the explicit randomness of the first span that has one, else the trace id's last 56 bits."""
         for head in self.heads:
@@ -51,18 +60,12 @@ class Trace:
                 return head.randomness
         return trace_randomness(self.trace_id)
 
-    @cached_property
+    @property
     def head_thresholds(self) -> set[int]:
         """The different head-sampling thresholds that the spans carry; 0 stands for a span that was not head-sampled."""
         return {head.threshold or 0 for head in self.heads}
 
-    @cached_property
+    @property
     def errors(self) -> int:
         """Spans that ended as ERROR."""
-        return sum(1 for head in self.heads if head.status == ERROR)
-
-    @cached_property
-    def duration_ns(self) -> int:
-        """From the first start to the last end (or the last start, where that is later), ns."""
-        start = min(head.start_ns for head in self.heads)
-        return max(head.start_ns + (head.duration_ns or 0) for head in self.heads) - start
+        return self.statuses.count(ERROR)

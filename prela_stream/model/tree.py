@@ -17,6 +17,9 @@ from prela_stream.model import semconv
 from prela_stream.model.span import REMOTE_PARENT, SPAN_TYPE_CODES, SpanStatus, SpanType
 
 _LLM: Final = SPAN_TYPE_CODES[SpanType.LLM]
+_INPUT_TOKENS: Final = semconv.read_keys(semconv.INPUT_TOKENS)
+_OUTPUT_TOKENS: Final = semconv.read_keys(semconv.OUTPUT_TOKENS)
+_COST: Final = semconv.read_keys(semconv.COST_USD)
 
 
 class SpanLike(Protocol):
@@ -229,16 +232,26 @@ class SpanTree(Generic[S]):
         return [node.span for node in self._leaf_llm_nodes]
 
     @cached_property
+    def _codes(self) -> list[int]:
+        """Wire code of each span's type."""
+        kinds = [span.span_type for span in self.spans]
+        return [SPAN_TYPE_CODES[kind] if isinstance(kind, SpanType) else kind for kind in kinds]
+
+    @cached_property
     def _leaf_llm_nodes(self) -> list[SpanNode[S]]:
+        codes = self._codes
+        calls = [node for node in self._order if codes[node.index] == _LLM]
+        if not any(node.children for node in calls):
+            return calls
         leaves: list[SpanNode[S]] = []
         above: set[int] = set()
         for node in reversed(self._order):
-            is_llm = type_code(node.span) == _LLM
-            covered = id(node) in above
+            is_llm = codes[node.index] == _LLM
+            covered = node.index in above
             if is_llm and not covered:
                 leaves.append(node)
             if (is_llm or covered) and node.parent is not None:
-                above.add(id(node.parent))
+                above.add(node.parent.index)
         leaves.reverse()
         return leaves
 
@@ -253,11 +266,12 @@ class SpanTree(Generic[S]):
         cost: float | None = None
         for node in self._leaf_llm_nodes:
             own = attributes[node.index]
-            tokens_in += _count(semconv.read(own, semconv.INPUT_TOKENS))
-            tokens_out += _count(semconv.read(own, semconv.OUTPUT_TOKENS))
-            price = semconv.read(own, semconv.COST_USD)
-            if isinstance(price, int | float) and not isinstance(price, bool) and math.isfinite(price):
-                cost = (cost or 0.0) + price
+            if own:
+                tokens_in += _count(_first(own, _INPUT_TOKENS))
+                tokens_out += _count(_first(own, _OUTPUT_TOKENS))
+                price = _first(own, _COST)
+                if price is not None and isinstance(price, int | float) and not isinstance(price, bool):
+                    cost = (cost or 0.0) + price if math.isfinite(price) else cost
         return Totals(input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=cost)
 
     def self_time_ns(self, node: SpanNode[S]) -> int | None:
@@ -319,9 +333,11 @@ class SpanTree(Generic[S]):
     def shape_hash(self) -> str:
         """32 hex digits that differ where types, names or nesting do; ids, times and the order of siblings do not matter."""
         digests: list[bytes] = [b""] * len(self.nodes)
+        codes = self._codes
         for node in reversed(self._order):
-            span = node.span
-            digests[node.index] = _shape(type_code(span), span.name, _join(node.children, digests))
+            index = node.index
+            children = node.children
+            digests[index] = _shape(codes[index], node.span.name, _join(children, digests) if children else b"")
         tops = [digests[node.index] for node in self.roots]
         tops += [_shape(-1, "", _join(placeholder.children, digests)) for placeholder in self.placeholders]
         tops.sort()
@@ -370,8 +386,6 @@ def _last_before(waiting: list[SpanNode[S]], ends: list[int], floor: int, at: in
 
 
 def _join(children: list[SpanNode[S]], digests: list[bytes]) -> bytes:
-    if not children:
-        return b""
     if len(children) == 1:
         return digests[children[0].index]
     return b"".join(sorted([digests[child.index] for child in children]))
@@ -387,8 +401,21 @@ def _shape_of(kind: int, name: str, below: bytes) -> bytes:
     return blake2b(head + below if len(below) < 1024 else b"".join((head, below)), digest_size=16).digest()
 
 
+def _first(own: Mapping[str, Any], spellings: tuple[str, ...]) -> Any:
+    """As `semconv.read`, with the spellings looked up once and for all: this runs for every model call of every trace."""
+    for spelling in spellings:
+        if (value := own.get(spelling)) is not None:
+            return value
+    return None
+
+
 _known_shape = lru_cache(maxsize=8192)(_shape_of)
 
 
+_MOST: Final = 1 << 53
+
+
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else 0
+    if value.__class__ is int:
+        return value if 0 <= value < _MOST else 0
+    return 0

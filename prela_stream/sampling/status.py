@@ -1,13 +1,19 @@
 """The `status` policy: how spans ended."""
 
+from functools import cache
 from typing import Annotated
 
 import msgspec
 
 from prela_stream.model.decision import Trigger
-from prela_stream.model.span import PENDING, SPAN_STATUS_CODES, SpanStatus, SpanType
+from prela_stream.model.span import PENDING, SPAN_STATUS_CODES, SpanHead, SpanStatus, SpanType
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.conditions import Match, count, shorten, spans_of
+
+
+@cache
+def _codes(statuses: tuple[SpanStatus, ...]) -> frozenset[int]:
+    return frozenset(SPAN_STATUS_CODES[status] for status in statuses)
 
 
 class Status(Match, frozen=True, kw_only=True, tag="status"):
@@ -21,8 +27,10 @@ class Status(Match, frozen=True, kw_only=True, tag="status"):
 
     def match(self, trace: Trace) -> str | None:
         """How many spans, with which of the statuses, and the first one's name."""
-        codes = {SPAN_STATUS_CODES[status] for status in self.statuses}
-        found = [head for _, head in spans_of(trace, self.span_type) if head.status in codes]
+        codes = _codes(self.statuses)
+        found: list[SpanHead] = []
+        if not codes.isdisjoint(trace.statuses):
+            found = [head for _, head in spans_of(trace, self.span_type) if head.status in codes]
         if found:
             names = " or ".join(dict.fromkeys(self.statuses))
             return f"status: {count(len(found), 'span')} with {names} (first: {shorten(found[0].name)})"

@@ -117,7 +117,7 @@ def summarise(trace: Trace) -> TraceSummary:
     return TraceSummary(
         root_name=root.span.name[:_NAME_CHARACTERS],
         service=trace.resources[root.index].service_name[:_NAME_CHARACTERS],
-        start_ns=min(head.start_ns for head in trace.heads),
+        start_ns=trace.start_ns,
         duration_ns=trace.duration_ns,
         spans=len(trace.heads),
         errors=trace.errors,
