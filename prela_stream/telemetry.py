@@ -83,6 +83,12 @@ ENDED_SPAN_CHANGES = Counter(
     "sdk_ended_span_changes", "calls", "Changes to a span after its end; they have no effect.", ("method",)
 )
 UNSAMPLED_SPANS = Counter("sdk_unsampled_spans", "spans", "Spans of traces that head sampling left out.")
+WITHHELD_VALUES = Counter(
+    "sdk_withheld_values",
+    "values",
+    "Attributes that were not sent: content whose capture is off, names that are withheld, spans whose redaction failed.",
+    ("reason",),
+)
 WORKER_ITEMS = Counter("worker_items", "items", "Items of the spans topic that workers consumed.")
 WORKER_DECISIONS = Counter(
     "worker_decisions",

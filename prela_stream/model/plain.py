@@ -1,15 +1,19 @@
 """Any value of an application as one that MessagePack can hold: the slow way, for what the encoder refused.
 
 Attributes come from other people's code, so nothing here trusts a value: neither its size, nor its text form, nor that it ends.
+Secrets, which is what has a method `get_secret_value` as pydantic's `SecretStr` does, never become part of anything.
 """
 
-from collections.abc import Collection, Mapping
+import inspect
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from prela_stream.errors import guard
 
+CONCEALED: Final = "[secret]"
+"""What stands for a secret."""
 _MAX_TEXT: Final = 1000
 _MAX_DEPTH: Final = 32
 _INT64: Final = 1 << 63
@@ -19,11 +23,15 @@ _SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
 are_scalars: Final = _SCALARS.issuperset
 """Of types: whether values of them hold nothing else. A C function, since each span asks."""
 _TEXT_KEYS: Final = frozenset({str}).issuperset
+_FIELDS_GUARD: Final = guard("the fields of an attribute value")
+_CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
 _REFUSED: Final = (msgspec.MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
 
 
 def safe_text(value: object) -> str:
     """The text form of a value that MessagePack cannot hold: its repr, cut to 1,000 characters; never raises."""
+    if holds_secret(value):
+        return CONCEALED
     text = f"<{type(value).__name__}: it has no text form>"
     with _REPR_GUARD:
         text = _sound(repr(value))
@@ -33,11 +41,13 @@ def safe_text(value: object) -> str:
 def plain(value: object, depth: int = 0) -> Any:
     """A copy of any value that surely encodes.
 
-    Integers beyond 64 bits become text, lone surrogates are escaped, keys become text, nesting below 32 levels (a cycle, that
-    is) becomes text, and whatever else MessagePack cannot hold its `safe_text`.
+    Secrets become `CONCEALED`, integers beyond 64 bits text, lone surrogates are escaped, keys become text, nesting below 32
+    levels (a cycle, that is) becomes text, and whatever else MessagePack cannot hold its `safe_text`.
     """
     if value is None or isinstance(value, bool):
         return value
+    if type(value) not in _SCALARS and is_secret(value):
+        return CONCEALED
     if isinstance(value, int):
         return _integer(value)
     if isinstance(value, float):
@@ -48,13 +58,7 @@ def plain(value: object, depth: int = 0) -> Any:
         return bytes(value)
     if isinstance(value, dict | list | tuple | set | frozenset):
         return _container(value, depth) if depth < _MAX_DEPTH else f"<{type(value).__name__}: nested too deep>"
-    try:
-        decoded = msgspec.msgpack.decode(_encoder.encode(value))
-    except _REFUSED:
-        return safe_text(value)
-    if isinstance(decoded, dict | list):  # of a Struct or a dataclass, whose keys may be anything
-        return plain(decoded, depth)
-    return safe_text(value) if isinstance(decoded, msgspec.msgpack.Ext) else decoded
+    return _object(value, depth)
 
 
 def is_plain(value: object, depth: int = 0) -> bool:
@@ -76,6 +80,63 @@ def is_plain(value: object, depth: int = 0) -> bool:
     return depth < _MAX_DEPTH and all(type(part) in _SCALARS or is_plain(part, depth + 1) for part in parts)
 
 
+def is_secret(value: object) -> bool:
+    """Whether a value is one of those that say their secret only when asked for it. Runs no code of the value."""
+    return inspect.getattr_static(type(value), "get_secret_value", None) is not None
+
+
+def holds_secret(value: object) -> bool:
+    """Whether a secret stands somewhere in what the encoder would look into: containers, dataclasses, Structs."""
+    pending: list[Any] = [value]
+    seen: set[int] = set()
+    while pending:
+        part = pending.pop()
+        if type(part) in _SCALARS or id(part) in seen:
+            continue
+        if type(part) not in _CONTAINERS and is_secret(part):
+            return True
+        seen.add(id(part))
+        if isinstance(part, dict):
+            pending += [*part, *part.values()]
+        elif isinstance(part, list | tuple | set | frozenset):
+            pending += part
+        else:
+            pending += (inner for _, inner in _fields(part))
+    return False
+
+
+def _fields(value: object) -> list[tuple[str, Any]]:
+    """Names and values of what MessagePack writes as a map: dataclasses, attrs classes and Structs."""
+    kind = type(value)
+    names: Iterable[str]
+    if isinstance(value, msgspec.Struct):
+        names = value.__struct_fields__
+    elif isinstance(declared := inspect.getattr_static(kind, "__dataclass_fields__", None), dict):
+        names = declared
+    elif isinstance(declared := inspect.getattr_static(kind, "__attrs_attrs__", None), tuple):
+        names = [attribute.name for attribute in declared]
+    else:
+        return []
+    found: list[tuple[str, Any]] = []
+    for name in names:
+        with _FIELDS_GUARD:  # a property of the application may raise
+            if hasattr(value, name):
+                found.append((name, getattr(value, name)))
+    return found
+
+
+def _object(value: object, depth: int) -> Any:
+    if depth < _MAX_DEPTH and holds_secret(value):
+        return {name: plain(part, depth + 1) for name, part in _fields(value)}
+    try:
+        decoded = msgspec.msgpack.decode(_encoder.encode(value))
+    except _REFUSED:
+        return safe_text(value)
+    if isinstance(decoded, dict | list):  # of a Struct or a dataclass, whose keys may be anything
+        return plain(decoded, depth)
+    return safe_text(value) if isinstance(decoded, msgspec.msgpack.Ext) else decoded
+
+
 def _container(value: Mapping[Any, Any] | Collection[Any], depth: int) -> dict[str, Any] | list[Any]:
     if isinstance(value, Mapping):
         return {_key(key): plain(part, depth + 1) for key, part in value.items()}
@@ -90,7 +151,7 @@ def _integer(value: int) -> int | str:
 
 
 def _key(key: object) -> str:
-    return _sound(key) if isinstance(key, str) else safe_text(key)
+    return _sound(key) if isinstance(key, str) and not is_secret(key) else safe_text(key)
 
 
 def _sound(text: str) -> str:

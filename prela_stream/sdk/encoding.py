@@ -1,12 +1,18 @@
-"""From a live span's fields to the bytes of an item: whatever the attributes hold, something true arrives."""
+"""From a live span's fields to the bytes of an item: whatever the attributes hold, something true arrives.
+
+First come the bytes; `settle` then decodes what is worth a second look, and takes out what must not be sent or does not fit.
+"""
 
 from typing import Any, Final
 
 import msgspec
 
 from prela_stream import codec
+from prela_stream.errors import guard
 from prela_stream.model.plain import plain
 from prela_stream.sdk.layout import Fields
+from prela_stream.sdk.media import may_hold_media, without_media
+from prela_stream.sdk.privacy import Privacy, without_content
 from prela_stream.sdk.truncation import cut
 
 DEFAULT_LIMIT: Final = 750_000
@@ -26,20 +32,48 @@ REFUSED: Final = (
 )
 """What `encode_fast` raises for values that MessagePack cannot hold."""
 _TRIES: Final = 3
+_decode: Final = msgspec.msgpack.Decoder().decode
 
 
-def encode_slow(fields: tuple[Any, ...], limit: int) -> bytes:
-    """The item of fields that were refused or are too large: a copy that surely encodes, cut to `limit` bytes."""
+def encode_slow(fields: tuple[Any, ...]) -> bytes:
+    """The item of fields that were refused: a copy that surely encodes."""
     item = Fields(*fields)
-    safe = item._replace(
-        name=plain(item.name),
-        attributes=_copy(item.attributes),
-        events=_copy([(event.name, event.time_ns, event.attributes) for event in item.events]),
-        links=_copy([(link.trace_id, link.span_id, link.attributes) for link in item.links]),
-        status_message=plain(item.status_message),
+    return codec.encode_item(
+        *item._replace(
+            name=plain(item.name),
+            attributes=_copy(item.attributes),
+            events=_copy([(event.name, event.time_ns, event.attributes) for event in item.events]),
+            links=_copy([(link.trace_id, link.span_id, link.attributes) for link in item.links]),
+            status_message=plain(item.status_message),
+        )
     )
-    encoded = codec.encode_item(*safe)
-    return encoded if len(encoded) <= limit else cut(safe, limit)
+
+
+def settle(item: bytes, privacy: Privacy, limit: int) -> bytes:
+    """An item as it may be sent: without media and what `privacy` takes out, and no larger than `limit` bytes.
+
+    If that fails, what may be content is left out, and the span is sent all the same.
+    """
+    with guard("span.settle"):
+        return _settled(item, privacy, limit)
+    return codec.encode_item(*without_content(Fields(*_decode(item)), "the span could not be looked through"))
+
+
+def _settled(item: bytes, privacy: Privacy, limit: int) -> bytes:
+    media = may_hold_media(item)
+    if not (media or privacy.is_active or len(item) > limit):
+        return item
+    fields = Fields(*_decode(item))
+    if media:
+        fields = fields._replace(
+            attributes=without_media(fields.attributes),
+            events=without_media(fields.events),
+            links=without_media(fields.links),
+        )
+    if privacy.is_active:
+        fields = privacy.apply(fields)
+    settled = codec.encode_item(*fields)
+    return settled if len(settled) <= limit else cut(fields, limit)
 
 
 def _copy(value: Any) -> Any:

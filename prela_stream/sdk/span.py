@@ -41,7 +41,7 @@ from prela_stream.sdk.coerce import (
     text_of,
 )
 from prela_stream.sdk.context import TraceContext, get_current, set_current
-from prela_stream.sdk.encoding import REFUSED, encode_fast, encode_slow
+from prela_stream.sdk.encoding import REFUSED, encode_fast, encode_slow, settle
 from prela_stream.sdk.view import More, SpanView
 
 _CHILD: Final = 0
@@ -169,11 +169,11 @@ class Span(SpanView):
             safe = are_scalars(map(type, attributes.values())) or is_plain(attributes)
             if more is not None and safe:
                 safe = more.is_plain()
-            item = encode_fast(fields) if safe else encode_slow(fields, outlet.max_item_bytes)
+            item = encode_fast(fields) if safe else encode_slow(fields)
         except REFUSED:
-            item = encode_slow(fields, outlet.max_item_bytes)
-        if len(item) > outlet.max_item_bytes:
-            item = encode_slow(fields, outlet.max_item_bytes)
+            item = encode_slow(fields)
+        if len(item) > outlet.look_above:
+            item = settle(item, outlet.privacy, outlet.max_item_bytes)
         if parent_id is None or flags & REMOTE_PARENT:
             recorder.record(trace.raw_trace_id, item, reserved=True)
         else:

@@ -13,7 +13,8 @@ from prela_stream.sdk.coerce import attributes_of, text_of, type_code
 from prela_stream.sdk.context import Position, TraceContext, get_current, set_current
 from prela_stream.sdk.deferred import Deferred
 from prela_stream.sdk.ids import new_span_id, new_trace_id, span_ids, trace_ids
-from prela_stream.sdk.recorder import Outlet, Recorder
+from prela_stream.sdk.privacy import Privacy, scopes_used
+from prela_stream.sdk.recorder import Outlet, Recorder, ScopedOutlet
 from prela_stream.sdk.sampler import KEEP, AlwaysOnSampler, BaseSampler
 from prela_stream.sdk.span import Span
 from prela_stream.sdk.unsampled import UnsampledSpan
@@ -74,6 +75,7 @@ class Tracer:
         recorder: Recorder | None = _UNCHANGED,
         sampler: BaseSampler | None = _UNCHANGED,
         max_item_bytes: int | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
         """Swap what is given. Spans that are open now end into the new recorder.
 
@@ -81,6 +83,7 @@ class Tracer:
             recorder: None: spans go nowhere.
             sampler: None: every trace is recorded.
             max_item_bytes: A span whose item is larger is cut to this size; the default is 750,000.
+            privacy: What is taken out of every span; the default is nothing.
         """
         with guard("tracer.configure"):
             if recorder is not _UNCHANGED:
@@ -89,6 +92,8 @@ class Tracer:
                 self._sampler = None if isinstance(sampler, AlwaysOnSampler) else sampler
             if max_item_bytes is not None:
                 self._outlet.max_item_bytes = max(4096, int(max_item_bytes))
+            if privacy is not None:
+                self._outlet.privacy = _checked_privacy(privacy)
 
     def span(  # noqa: C901, PLR0915 - the hot path: what would be functions of their own is written out
         self,
@@ -142,7 +147,8 @@ class Tracer:
         code = SPAN_TYPE_CODES[span_type] if type(span_type) is SpanType else type_code(span_type)
         # Filled from outside: an __init__ with this many fields costs a third of the whole span.
         span: Span = _new(Span) if sampled else _new(UnsampledSpan)
-        span._outlet = outlet = self._outlet
+        outlet: Outlet | ScopedOutlet = self._outlet.in_scope() if scopes_used else self._outlet
+        span._outlet = outlet
         span._trace = trace
         span._parent_id = parent_id
         span._flags = flags
@@ -253,6 +259,13 @@ def _checked(recorder: Any) -> Recorder | None:
     raise TypeError(msg)
 
 
+def _checked_privacy(privacy: Any) -> Privacy:
+    if isinstance(privacy, Privacy):
+        return privacy
+    msg = f"privacy is a Privacy, got {privacy!r}; the rules stay as they were"
+    raise TypeError(msg)
+
+
 _global: Final = Tracer()
 
 
@@ -267,6 +280,7 @@ def set_global_tracer(tracer: Tracer) -> None:
         _global._service, _global._sampler = tracer._service, tracer._sampler
         _global._outlet.recorder = tracer._outlet.recorder
         _global._outlet.max_item_bytes = tracer._outlet.max_item_bytes
+        _global._outlet.privacy = tracer._outlet.privacy
 
 
 def get_current_span() -> Span | None:

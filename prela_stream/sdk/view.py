@@ -8,7 +8,7 @@ from typing import Any
 from prela_stream.model.plain import is_plain
 from prela_stream.model.span import SPAN_STATUSES, SPAN_TYPES, SpanEvent, SpanLink, SpanStatus, SpanType, to_datetime
 from prela_stream.sdk.context import Position, TraceContext
-from prela_stream.sdk.recorder import Outlet
+from prela_stream.sdk.recorder import Outlet, ScopedOutlet
 
 
 class More:
@@ -67,7 +67,7 @@ class SpanView(Position):
     _id: bytes
     _more: More | None
     _name: str
-    _outlet: Outlet
+    _outlet: Outlet | ScopedOutlet
     _parent_id: bytes | None
     _previous: Position | None
     """What was current before; set when the span is entered."""

@@ -1,0 +1,74 @@
+"""Images, sounds and documents in base64 are not recorded: what they are and how large stands in their place.
+
+Works on plain data, as it comes out of MessagePack, so one walk finds the blocks of every API: Anthropic's `source`, OpenAI's
+`image_url`, `input_audio`, `file_data` and `b64_json`, Gemini's `inline_data`, Bedrock's `bytes`, and data URLs in any text, JSON
+text included.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+_MARKS: Final = (b"base64", b"b64_json", b"audio", b"mime", b"\xa5bytes", b"image_generation_call")
+"""One of these is in every item with media. The fifth is a key as MessagePack writes it."""
+_KEYS: Final = frozenset({"data", "b64_json", "file_data", "bytes", "result"})
+"""Where media data stands; other keys hold it only as a data URL."""
+_TYPES: Final = ("media_type", "mime_type", "mimeType", "mediaType", "format", "output_format")
+_LEAST: Final = 64
+"""Characters below which a value is not worth replacing, and may well be an id or a digest."""
+_BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
+_HEX: Final = re.compile(r"[0-9a-fA-F]+")
+_DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,\s\"]*)*);base64,([A-Za-z0-9+/_=%-]{64,})")
+_IN_JSON: Final = re.compile(
+    r'(\\*"(?:data|b64_json|file_data|bytes)\\*"\s*:\s*\\*")([A-Za-z0-9+/_-]{64,}={0,2})(?=\\*")'
+)
+
+
+def may_hold_media(item: bytes) -> bool:
+    """Whether an encoded item is worth a walk."""
+    return any(mark in item for mark in _MARKS)
+
+
+def without_media(value: Any, key: object = None, holder: Mapping[Any, Any] | None = None) -> Any:
+    """A copy of plain data with `[image/png, 1234 bytes]` in place of each piece of media.
+
+    Args:
+        value: Dicts, lists and scalars.
+        key: The key in `holder` under which it stands.
+        holder: The dict around it, whose other keys may name the type.
+    """
+    if isinstance(value, dict):
+        return {key: without_media(part, key, value) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without_media(part) for part in value]
+    if isinstance(value, str) and len(value) >= _LEAST:
+        if key in _KEYS and _BASE64.fullmatch(value) and not _HEX.fullmatch(value):
+            return _note(_type_in(holder), _decoded_size(value))
+        return _without_media_text(value)
+    if isinstance(value, bytes) and len(value) >= _LEAST and key in _KEYS:
+        return _note(_type_in(holder), len(value))
+    return value
+
+
+def _without_media_text(text: str) -> str:
+    if ";base64," in text:
+        text = _DATA_URL.sub(lambda found: _note(found[1] or "text/plain", _decoded_size(found[3])), text)
+    if '"' in text:
+        text = _IN_JSON.sub(lambda found: f"{found[1]}{_note(None, _decoded_size(found[2]))}", text)
+    return text
+
+
+def _type_in(holder: Mapping[Any, Any] | None) -> str | None:
+    for key in _TYPES:
+        if holder is not None and isinstance(kind := holder.get(key), str):
+            return kind[:100]
+    return None
+
+
+def _note(kind: str | None, size: int) -> str:
+    return f"[{kind or 'media'}, {size} bytes]"
+
+
+def _decoded_size(text: str) -> int:
+    """Bytes that a base64 text stands for."""
+    return len(text.rstrip("=")) * 3 // 4
