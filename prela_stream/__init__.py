@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prela_stream.model.span import SpanData, SpanEvent, SpanStatus, SpanType
     from prela_stream.sdk.context import ContextThreadPoolExecutor, TraceContext, new_trace_context, wrap
     from prela_stream.sdk.decorator import trace
+    from prela_stream.sdk.privacy import Redactable, capture_content
     from prela_stream.sdk.propagation import extract, inject
     from prela_stream.sdk.sampler import AlwaysOffSampler, AlwaysOnSampler, ProbabilitySampler, RateLimitingSampler
     from prela_stream.sdk.span import Span
@@ -49,6 +50,7 @@ _HOMES = {
     "model.span": ("SpanData", "SpanEvent", "SpanStatus", "SpanType"),
     "sdk.context": ("ContextThreadPoolExecutor", "TraceContext", "new_trace_context", "wrap"),
     "sdk.decorator": ("trace",),
+    "sdk.privacy": ("Redactable", "capture_content"),
     "sdk.propagation": ("extract", "inject"),
     "sdk.sampler": ("AlwaysOffSampler", "AlwaysOnSampler", "ProbabilitySampler", "RateLimitingSampler"),
     "sdk.span": ("Span",),
@@ -78,6 +80,9 @@ __all__ = [
     "SpanStatus",
     "SpanType",
     "ContextThreadPoolExecutor",
+    # privacy
+    "capture_content",
+    "Redactable",
     # propagation
     "TraceContext",
     "new_trace_context",

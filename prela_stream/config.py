@@ -16,7 +16,7 @@ import msgspec
 
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.errors import ConfigurationError
-from prela_stream.sdk.options import PipelineOptions
+from prela_stream.sdk.options import PipelineOptions, PrivacyOptions
 from prela_stream.sinks.options import SqliteOptions
 from prela_stream.transport.options import LocalOptions, TopicOptions
 from prela_stream.worker.options import WorkerOptions
@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     local: LocalOptions = LocalOptions()
     store: SqliteOptions = SqliteOptions()
     pipeline: PipelineOptions = PipelineOptions()
+    privacy: PrivacyOptions = PrivacyOptions()
     assembly: AssemblyOptions = AssemblyOptions()
     worker: WorkerOptions = WorkerOptions()
 
@@ -165,6 +166,8 @@ def _convert(text: str, kind: Any, name: str) -> Any:
             return truth[text.lower()]
         msg = f"{name} is on or off: expected true or false, got {text!r}"
         raise ConfigurationError(msg)
+    if kind == tuple[str, ...]:
+        return [part.strip() for part in text.split(",") if part.strip()]
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
 import secrets
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from prela_stream.model.span import Resource
 from prela_stream.sdk.exporter import Pipeline
 from prela_stream.sdk.host import BackgroundPipeline
 from prela_stream.sdk.ledger import FlushResult, LedgerSnapshot
+from prela_stream.sdk.privacy import Privacy, Redactable
 from prela_stream.sdk.sampler import BaseSampler, ProbabilitySampler
 from prela_stream.sdk.tracer import Tracer, get_tracer
 
@@ -39,6 +41,7 @@ class _Setup(msgspec.Struct, frozen=True, kw_only=True):
     sampler: BaseSampler | None
     instrument: bool | tuple[str, ...]
     resource_attributes: dict[str, Any]
+    redact: Callable[[Redactable], object] | None = None
 
 
 class _Active(msgspec.Struct, kw_only=True):
@@ -57,6 +60,7 @@ def init(
     sampler: BaseSampler | None = None,
     sample_rate: float | None = None,
     capture_content: bool | None = None,
+    redact: Callable[[Redactable], object] | None = None,
     auto_instrument: bool | Sequence[str] = True,
     resource_attributes: Mapping[str, Any] | None = None,
     config: str | os.PathLike[str] | None = None,
@@ -71,6 +75,8 @@ def init(
         sampler: Head sampler; it wins over `sample_rate`.
         sample_rate: Share of traces to record at all, in [0, 1]; default 1: leave the choice to the workers.
         capture_content: Whether prompts, answers and tool arguments are recorded; default true.
+        redact: Called for each span when it ends, in the thread that ends it, to remove from it what must not be sent. If it
+            fails, the span is sent without its content.
         auto_instrument: Trace the calls of supported libraries: all, none, or those named.
         resource_attributes: Further facts that all spans of this process share.
         config: A TOML file of settings; default `PRELA_CONFIG`, else `prela.toml` if there is one.
@@ -97,6 +103,7 @@ def init(
         sampler=_checked_sampler(sampler),
         instrument=auto_instrument if isinstance(auto_instrument, bool) else tuple(auto_instrument),
         resource_attributes=dict(resource_attributes or {}),
+        redact=_checked_redact(redact),
     )
     tracer = get_tracer()
     with _lock:
@@ -111,7 +118,7 @@ def init(
             prepare=partial(_prepare, settings),
         )
         _active = _Active(setup=setup, host=host)
-        tracer.configure(recorder=host, sampler=_sampler(setup))
+        tracer.configure(recorder=host, sampler=_sampler(setup), privacy=_privacy(setup))
         if setup.instrument is not False:
             names = None if setup.instrument is True else setup.instrument
             switch_on(tracer, names=names, capture_content=settings.capture_content)
@@ -154,7 +161,10 @@ def shutdown(timeout: float | None = None) -> LedgerSnapshot | None:
         with guard("shutdown.uninstrument"):
             uninstrument()
         get_tracer().configure(recorder=None, sampler=None)
-        return active.host.stop(timeout)
+        try:
+            return active.host.stop(timeout)
+        finally:  # not before: a span that ends at this moment in another thread may have the recorder in hand
+            get_tracer().configure(privacy=Privacy())
 
 
 def ledger() -> LedgerSnapshot | None:
@@ -164,30 +174,41 @@ def ledger() -> LedgerSnapshot | None:
 
 
 @asynccontextmanager
-async def pipeline(settings: Settings | None = None, *, sampler: BaseSampler | None = None) -> AsyncIterator[Pipeline]:
+async def pipeline(
+    settings: Settings | None = None,
+    *,
+    sampler: BaseSampler | None = None,
+    redact: Callable[[Redactable], object] | None = None,
+) -> AsyncIterator[Pipeline]:
     """Tracing on the caller's own event loop instead of a background thread, for the length of the block.
 
     Args:
         settings: Everything; default: as `load_settings()` finds it.
         sampler: Head sampler; default: by `settings.sample_rate`.
+        redact: As of `init()`.
 
     Yields:
         The running pipeline; the global tracer records into it.
     """
     settings = load_settings() if settings is None else settings
-    setup = _Setup(settings=settings, sampler=sampler, instrument=False, resource_attributes={})
+    setup = _Setup(
+        settings=settings, sampler=sampler, instrument=False, resource_attributes={}, redact=_checked_redact(redact)
+    )
     shutdown()
     tracer = get_tracer()
     prepare = partial(_prepare, settings)
-    async with (
-        open_transport(settings) as transport,
-        Pipeline(transport, settings.topics, settings.pipeline, _resource(setup), prepare=prepare) as running,
-    ):
-        tracer.configure(recorder=running, sampler=_sampler(setup))
-        try:
-            yield running
-        finally:
-            tracer.configure(recorder=None, sampler=None)
+    try:
+        async with (
+            open_transport(settings) as transport,
+            Pipeline(transport, settings.topics, settings.pipeline, _resource(setup), prepare=prepare) as running,
+        ):
+            tracer.configure(recorder=running, sampler=_sampler(setup), privacy=_privacy(setup))
+            try:
+                yield running
+            finally:
+                tracer.configure(recorder=None, sampler=None)
+    finally:  # see shutdown()
+        tracer.configure(privacy=Privacy())
 
 
 async def _prepare(settings: Settings, transport: Any) -> None:
@@ -207,6 +228,23 @@ def _checked_sampler(sampler: object) -> BaseSampler | None:
         return sampler
     msg = f"init(sampler=…) takes a head sampler, for instance ProbabilitySampler(0.1), got {sampler!r}"
     raise ConfigurationError(msg)
+
+
+def _checked_redact(redact: Any) -> Callable[[Redactable], object] | None:
+    if redact is None or (callable(redact) and not inspect.iscoroutinefunction(redact)):
+        return redact  # type: ignore[no-any-return]  # callable is all that can be known
+    msg = f"redact is a plain function of one argument, a Redactable, that changes it in place; got {redact!r}"
+    raise ConfigurationError(msg)
+
+
+def _privacy(setup: _Setup) -> Privacy:
+    settings = setup.settings
+    return Privacy(
+        capture_content=settings.capture_content,
+        content_attributes=settings.privacy.content_attributes,
+        withhold=settings.privacy.withhold,
+        redact=setup.redact,
+    )
 
 
 def _resource(setup: _Setup) -> Resource:

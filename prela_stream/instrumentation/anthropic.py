@@ -21,6 +21,7 @@ from prela_stream.instrumentation.base import Patch
 from prela_stream.instrumentation.options import InstrumentationOptions
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanType
+from prela_stream.sdk.privacy import captures_content
 from prela_stream.sdk.tracer import Tracer
 
 _guard: Final = guard("instrumentation.anthropic")
@@ -126,7 +127,9 @@ class AnthropicInstrumentor:
             if not span.sampled:
                 span.end()
                 return None
-            return Call(span, url=options.url, counting=counting, content=self._options.capture_content)
+            return Call(
+                span, url=options.url, counting=counting, content=captures_content(self._options.capture_content)
+            )
         return None
 
 

@@ -47,6 +47,15 @@ class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         _check("backoff_max_ms", self.backoff_max_ms, at_least=self.backoff_min_ms)
 
 
+class PrivacyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Attributes by name. `.*` at the end of a name stands for whatever follows. In the environment: names with commas."""
+
+    content_attributes: tuple[str, ...] = ()
+    """Further names that are content, and so not sent where `capture_content` is off."""
+    withhold: tuple[str, ...] = ()
+    """Names that are never sent."""
+
+
 def _check(name: str, value: float, *, at_least: float) -> None:
     if not value >= at_least:  # written so that NaN fails
         msg = f"pipeline option {name} must be at least {at_least}, got {value}"

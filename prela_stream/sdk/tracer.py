@@ -13,9 +13,11 @@ from prela_stream.sdk.coerce import attributes_of, text_of, type_code
 from prela_stream.sdk.context import Position, TraceContext, get_current, set_current
 from prela_stream.sdk.deferred import Deferred
 from prela_stream.sdk.ids import new_span_id, new_trace_id, span_ids, trace_ids
+from prela_stream.sdk.kinds import SpanKinds
 from prela_stream.sdk.privacy import Privacy, scopes_used
 from prela_stream.sdk.recorder import Outlet, Recorder, ScopedOutlet
 from prela_stream.sdk.sampler import KEEP, AlwaysOnSampler, BaseSampler
+from prela_stream.sdk.session import EntrySpan, get_carried, ids_in
 from prela_stream.sdk.span import Span
 from prela_stream.sdk.unsampled import UnsampledSpan
 
@@ -31,7 +33,7 @@ _UNCHANGED: Final[Any] = object()
 _shared: Final = Outlet()
 
 
-class Tracer:
+class Tracer(SpanKinds):
     """Makes spans. `get_tracer()` gives the one that `init()` sets up; make another for a sampler or a name of its own.
 
     Args:
@@ -86,14 +88,14 @@ class Tracer:
             privacy: What is taken out of every span; the default is nothing.
         """
         with guard("tracer.configure"):
+            if privacy is not None:  # before the recorder: no item may reach a new one under the old rules
+                self._outlet.privacy = _checked_privacy(privacy)
             if recorder is not _UNCHANGED:
                 self._outlet.recorder = _checked(recorder)
             if sampler is not _UNCHANGED:
                 self._sampler = None if isinstance(sampler, AlwaysOnSampler) else sampler
             if max_item_bytes is not None:
                 self._outlet.max_item_bytes = max(4096, int(max_item_bytes))
-            if privacy is not None:
-                self._outlet.privacy = _checked_privacy(privacy)
 
     def span(  # noqa: C901, PLR0915 - the hot path: what would be functions of their own is written out
         self,
@@ -117,6 +119,7 @@ class Tracer:
         above: Any = get_current() if parent is None else parent
         quiet: bool | None = None
         sampled: bool | None = True
+        kind: type[Span] = Span
         if type(above) is Span:
             trace: TraceContext = above._trace
             parent_id: bytes | None = above._id
@@ -144,9 +147,11 @@ class Tracer:
             sampled = trace.sampled
             if parent_id is None or flags & REMOTE_PARENT:
                 quiet = True
+            if type(above) is TraceContext and ids_in(trace.baggage):
+                kind = EntrySpan
         code = SPAN_TYPE_CODES[span_type] if type(span_type) is SpanType else type_code(span_type)
         # Filled from outside: an __init__ with this many fields costs a third of the whole span.
-        span: Span = _new(Span) if sampled else _new(UnsampledSpan)
+        span: Span = _new(kind) if sampled else _new(UnsampledSpan)
         outlet: Outlet | ScopedOutlet = self._outlet.in_scope() if scopes_used else self._outlet
         span._outlet = outlet
         span._trace = trace
@@ -165,6 +170,10 @@ class Tracer:
         span._attributes = {} if attributes is None else _copied(attributes)
         if self._service is not None:
             span._attributes.update(self._service)
+        if (carried := get_carried()) is not None:
+            span._attributes = {**carried.attributes, **span._attributes}
+        if kind is EntrySpan and sampled:
+            span.carry()  # type: ignore[attr-defined]  # it is one
         if (quiet or code == _AGENT) and sampled:
             quiet = True
             outlet.open_spans[span_id] = _ref(span)
@@ -278,9 +287,9 @@ def set_global_tracer(tracer: Tracer) -> None:
     """Give the global tracer the name, recorder and sampler of this one."""
     with guard("set_global_tracer"):
         _global._service, _global._sampler = tracer._service, tracer._sampler
+        _global._outlet.privacy = tracer._outlet.privacy
         _global._outlet.recorder = tracer._outlet.recorder
         _global._outlet.max_item_bytes = tracer._outlet.max_item_bytes
-        _global._outlet.privacy = tracer._outlet.privacy
 
 
 def get_current_span() -> Span | None:
