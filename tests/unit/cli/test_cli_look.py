@@ -87,7 +87,7 @@ def test_show_draws_the_tree_and_says_why_it_was_kept(store: Path) -> None:
     assert "│   └── tool book  98 ms  ERROR no seats left" in text
     assert "└── (span abababababababab is not here)\n    └── tool lost child  open  not ended" in text
     assert "kept by policy slow: duration over 10 s" in text
-    assert "because of complete, not complete; kept with probability 0.5, stands for 2 traces" in text
+    assert "by trigger complete, spans missing; kept with probability 0.5, stands for 2 traces" in text
 
 
 def test_show_span_tells_everything(store: Path) -> None:
