@@ -6,13 +6,11 @@ the ancestor SDK had a third set; so whoever reads an attribute asks `read()`, w
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 
 from prela_stream.model.plain import safe_text
-from prela_stream.model.span import SpanType
 
 OPERATION_NAME: Final = "gen_ai.operation.name"
 PROVIDER_NAME: Final = "gen_ai.provider.name"
@@ -83,35 +81,6 @@ EVENT_LLM_REQUEST: Final = "llm.request"
 EVENT_LLM_RESPONSE: Final = "llm.response"
 EVENT_TOOL_CALL: Final = "tool.call"
 EVENT_TOOL_RESULT: Final = "tool.result"
-
-OPERATIONS: Final[Mapping[SpanType, str]] = MappingProxyType(
-    {
-        SpanType.AGENT: "invoke_agent",
-        SpanType.LLM: "chat",
-        SpanType.TOOL: "execute_tool",
-        SpanType.RETRIEVAL: "retrieval",
-        SpanType.EMBEDDING: "embeddings",
-    }
-)
-"""What `gen_ai.operation.name` we write for a type; CUSTOM has none."""
-_TYPES: Final[Mapping[str, SpanType]] = {
-    **{operation: span_type for span_type, operation in OPERATIONS.items()},
-    "create_agent": SpanType.AGENT,
-    "generate_content": SpanType.LLM,
-    "text_completion": SpanType.LLM,
-    "invoke_workflow": SpanType.CUSTOM,
-    "plan": SpanType.CUSTOM,
-    "memory": SpanType.CUSTOM,
-}
-_KIND: Final = "openinference.span.kind"
-_KINDS: Final[Mapping[str, SpanType]] = {
-    "AGENT": SpanType.AGENT,
-    "LLM": SpanType.LLM,
-    "TOOL": SpanType.TOOL,
-    "RETRIEVER": SpanType.RETRIEVAL,
-    "RERANKER": SpanType.RETRIEVAL,
-    "EMBEDDING": SpanType.EMBEDDING,
-}
 
 ALIASES: Final[Mapping[str, str]] = {
     # earlier OpenTelemetry GenAI spellings, and those of vendors' own tracers
@@ -194,25 +163,13 @@ def read(attributes: Mapping[str, Any], key: str) -> Any:
     return None
 
 
-def span_type_of(attributes: Mapping[str, Any]) -> SpanType | None:
-    """What kind of work the attributes of any tracer say it is; None where they say nothing.
-
-    The operation's name goes first (never the span's name: vendors choose it as they like), then MCP and OpenInference.
-    """
-    operation = attributes.get(OPERATION_NAME)
-    if isinstance(operation, str) and operation in _TYPES:
-        return _TYPES[operation]
-    if attributes.get("mcp.method.name") == "tools/call":
-        return SpanType.TOOL
-    kind = attributes.get(_KIND)
-    return _KINDS.get(kind.upper(), SpanType.CUSTOM) if isinstance(kind, str) else None
-
-
 _FIRST_CHUNK_MS: Final = "llm.time_to_first_token_ms"
 _SYSTEM: Final = "llm.system"
+_KIND: Final = "openinference.span.kind"
 _TOTAL: Final = "llm.total_tokens"
 _TOTALS: Final = (_TOTAL, "llm.token_count.total", "gen_ai.usage.total_tokens")
 """Names of a sum that OpenTelemetry has no name for: it can be derived."""
+_DERIVED: Final = frozenset({_TOTAL, _SYSTEM, _FIRST_CHUNK_MS, "llm.latency_ms"})
 _ANCESTOR: Final[Mapping[str, str]] = {
     PROVIDER_NAME: "llm.vendor",
     REQUEST_MODEL: "llm.model",
@@ -232,6 +189,19 @@ _ANCESTOR: Final[Mapping[str, str]] = {
     RETRIEVAL_DOCUMENTS: "retrieval.documents",
     EMBEDDING_DIMENSIONS: "embedding.dimensions",
 }
+
+
+def look_up(attributes: Mapping[str, Any], key: str, duration_ms: float | None = None) -> Any:
+    """An attribute of a span under any of its spellings, in the shape that goes with the spelling asked for; None for none.
+
+    Also what the ancestor SDK stored and we derive: `llm.total_tokens`, and `llm.latency_ms` from `duration_ms`.
+    """
+    if key in attributes:
+        return attributes[key]
+    if key in ALIASES or key in _DERIVED:
+        translated = to_ancestor(attributes, duration_ms=duration_ms)
+        return translated[key] if key in translated else read(attributes, key)
+    return to_genai(attributes).get(key)
 
 
 def to_genai(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from prela_stream.model import semconv
+
 # What the wire may hold. Only decoders check it: a value outside makes an item poison before anything computes with it.
 TraceId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 SpanId = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
@@ -209,6 +211,13 @@ class SpanData(msgspec.Struct, frozen=True, kw_only=True):
     def duration_ms(self) -> float | None:
         """The duration in milliseconds; None while the span is open."""
         return None if self.duration_ns is None else self.duration_ns / 1e6
+
+    def attribute(self, name: str) -> Any:
+        """An attribute under any of its names: ours, OpenInference's or the ancestor SDK's; None if there is none.
+
+        `llm.model` finds `gen_ai.request.model` and the reverse; `llm.total_tokens` and `llm.latency_ms` are derived.
+        """
+        return semconv.look_up(self.attributes, name, self.duration_ms)
 
 
 def to_datetime(time_ns: int) -> datetime:

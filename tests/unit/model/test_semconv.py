@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from prela_stream.model import semconv
+from prela_stream.model.operations import OPERATIONS, span_type_of
 from prela_stream.model.span import SpanType
 
 OURS = {
@@ -123,9 +124,9 @@ def test_our_own_name_wins_over_an_alias_and_none_is_no_value() -> None:
 @pytest.mark.parametrize("span_type", list(SpanType))
 def test_types_and_operations_are_one_mapping(span_type: SpanType) -> None:
     if span_type is SpanType.CUSTOM:
-        assert span_type not in semconv.OPERATIONS
+        assert span_type not in OPERATIONS
     else:
-        assert semconv.span_type_of({semconv.OPERATION_NAME: semconv.OPERATIONS[span_type]}) is span_type
+        assert span_type_of({semconv.OPERATION_NAME: OPERATIONS[span_type]}) is span_type
 
 
 @pytest.mark.parametrize(
@@ -143,4 +144,4 @@ def test_types_and_operations_are_one_mapping(span_type: SpanType) -> None:
     ],
 )
 def test_what_other_tracers_say_of_their_work(attributes: dict[str, Any], expected: SpanType | None) -> None:
-    assert semconv.span_type_of(attributes) is expected
+    assert span_type_of(attributes) is expected

@@ -1,0 +1,211 @@
+"""Attributes and events by argument instead of by name, for what the GenAI conventions know: models, tools, agents, retrieval.
+
+Names and meanings are those of `model.semconv`. Arguments that are None are not set.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from prela_stream.model import semconv
+from prela_stream.model.span import SpanStatus
+
+
+class _Settable(Protocol):
+    """What the setters need of a span."""
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None: ...
+    def set_status(self, status: SpanStatus | str, message: str | None = None) -> None: ...
+    def add_event(
+        self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: datetime | int | None = None
+    ) -> None: ...
+
+
+class TypedSetters:
+    """Setters of a span, beside `set_attribute` and `add_event`. As those, they have no effect after its end and never raise."""
+
+    __slots__ = ()
+
+    def set_llm(
+        self: _Settable,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        max_tokens: int | None = None,
+        stop_sequences: Sequence[str] | None = None,
+        stream: bool | None = None,
+        response_model: str | None = None,
+        response_id: str | None = None,
+        finish_reason: str | Sequence[str] | None = None,
+        input_tokens: int | None = None,
+        output_tokens: int | None = None,
+        cache_read_tokens: int | None = None,
+        cache_write_tokens: int | None = None,
+        reasoning_tokens: int | None = None,
+        time_to_first_token: float | None = None,
+        cost_usd: float | None = None,
+    ) -> None:
+        """Say what a model call asked for and what it got.
+
+        Args:
+            provider: Who runs the model: `anthropic`, `openai`, ….
+            model: As asked for.
+            temperature: And the next ones: parameters of the request.
+            top_p: As `temperature`.
+            top_k: As `temperature`.
+            max_tokens: As `temperature`.
+            stop_sequences: As `temperature`.
+            stream: Whether the answer was streamed.
+            response_model: The one that answered.
+            response_id: The provider's id of the answer.
+            finish_reason: Why the answer ended; several where there were several answers.
+            input_tokens: All of them, cached ones included.
+            output_tokens: All of them, reasoning included.
+            cache_read_tokens: Those of `input_tokens` that came from a cache.
+            cache_write_tokens: Those of `input_tokens` that were written to one.
+            reasoning_tokens: Those of `output_tokens` that were reasoning.
+            time_to_first_token: Seconds.
+            cost_usd: US dollars.
+        """
+        reasons = [finish_reason] if isinstance(finish_reason, str) else finish_reason
+        self.set_attributes(
+            given(
+                {
+                    semconv.PROVIDER_NAME: provider,
+                    semconv.REQUEST_MODEL: model,
+                    semconv.REQUEST_TEMPERATURE: temperature,
+                    semconv.REQUEST_TOP_P: top_p,
+                    semconv.REQUEST_TOP_K: top_k,
+                    semconv.REQUEST_MAX_TOKENS: max_tokens,
+                    semconv.REQUEST_STOP_SEQUENCES: stop_sequences,
+                    semconv.REQUEST_STREAM: stream,
+                    semconv.RESPONSE_MODEL: response_model,
+                    semconv.RESPONSE_ID: response_id,
+                    semconv.FINISH_REASONS: reasons,
+                    semconv.INPUT_TOKENS: input_tokens,
+                    semconv.OUTPUT_TOKENS: output_tokens,
+                    semconv.CACHE_READ_TOKENS: cache_read_tokens,
+                    semconv.CACHE_WRITE_TOKENS: cache_write_tokens,
+                    semconv.REASONING_TOKENS: reasoning_tokens,
+                    semconv.TIME_TO_FIRST_CHUNK: time_to_first_token,
+                    semconv.COST_USD: cost_usd,
+                }
+            )
+        )
+
+    def set_tool(
+        self: _Settable,
+        *,
+        name: str | None = None,
+        call_id: str | None = None,
+        description: str | None = None,
+        arguments: Any = None,
+        result: Any = None,
+    ) -> None:
+        """Say which tool was called, with what arguments (any value; a dict is best) and with what result (any value)."""
+        self.set_attributes(
+            given(
+                {
+                    semconv.TOOL_NAME: name,
+                    semconv.TOOL_CALL_ID: call_id,
+                    semconv.TOOL_DESCRIPTION: description,
+                    semconv.TOOL_CALL_ARGUMENTS: arguments,
+                    semconv.TOOL_CALL_RESULT: result,
+                }
+            )
+        )
+
+    def set_retrieval(
+        self: _Settable, *, data_source: str | None = None, query: str | None = None, documents: Any = None
+    ) -> None:
+        """Say where something was looked for, what, and what was found (best a list of dicts with `id` and `score`)."""
+        self.set_attributes(
+            given(
+                {
+                    semconv.DATA_SOURCE_ID: data_source,
+                    semconv.RETRIEVAL_QUERY: query,
+                    semconv.RETRIEVAL_DOCUMENTS: documents,
+                }
+            )
+        )
+
+    def set_service(
+        self: _Settable,
+        *,
+        name: str | None = None,
+        version: str | None = None,
+        instance_id: str | None = None,
+        environment: str | None = None,
+    ) -> None:
+        """Say which service did this span's work, where it is not the one that `init()` named for the whole process."""
+        self.set_attributes(
+            given(
+                {
+                    semconv.SERVICE_NAME: name,
+                    semconv.SERVICE_VERSION: version,
+                    semconv.SERVICE_INSTANCE_ID: instance_id,
+                    semconv.DEPLOYMENT_ENVIRONMENT: environment,
+                }
+            )
+        )
+
+    def set_error(
+        self: _Settable,
+        kind: str,
+        message: str | None = None,
+        *,
+        context: Any = None,
+        stacktrace: str | None = None,
+    ) -> None:
+        """Mark the span as failed where no exception tells it: a tool that answers with an error, for instance.
+
+        Args:
+            kind: What sort of error, one of few: `timeout`, `invalid_request_error`, ….
+            message: What happened; also the status message.
+            context: Anything that helps to understand it.
+            stacktrace: Text.
+        """
+        self.set_attributes(
+            given(
+                {
+                    semconv.ERROR_TYPE: kind,
+                    semconv.ERROR_MESSAGE: message,
+                    semconv.ERROR_CONTEXT: context,
+                    semconv.ERROR_STACKTRACE: stacktrace,
+                }
+            )
+        )
+        self.set_status(SpanStatus.ERROR, kind if message is None else message)
+
+    def add_llm_request(self: _Settable, messages: Any, *, system: Any = None, tools: Any = None) -> None:
+        """The event `llm.request`: what is sent to a model now."""
+        self.add_event(semconv.EVENT_LLM_REQUEST, given({"messages": messages, "system": system, "tools": tools}))
+
+    def add_llm_response(self: _Settable, content: Any, *, finish_reason: str | None = None) -> None:
+        """The event `llm.response`: what a model answered."""
+        self.add_event(semconv.EVENT_LLM_RESPONSE, given({"content": content, "finish_reason": finish_reason}))
+
+    def add_tool_call(self: _Settable, name: str, arguments: Any = None, *, call_id: str | None = None) -> None:
+        """The event `tool.call`: a tool is called now."""
+        self.add_event(semconv.EVENT_TOOL_CALL, given({"name": name, "arguments": arguments, "id": call_id}))
+
+    def add_tool_result(
+        self: _Settable,
+        result: Any,
+        *,
+        name: str | None = None,
+        call_id: str | None = None,
+        is_error: bool | None = None,
+    ) -> None:
+        """The event `tool.result`: a tool has answered."""
+        self.add_event(
+            semconv.EVENT_TOOL_RESULT, given({"result": result, "name": name, "id": call_id, "is_error": is_error})
+        )
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """Those that are not None."""
+    return {key: value for key, value in values.items() if value is not None}
