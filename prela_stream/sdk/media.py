@@ -9,9 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-_MARKS: Final = (b"base64", b"b64_json", b"audio", b"mime", b"\xa5bytes", b"image_generation_call")
+_GENERATED: Final = "image_generation_call"
+_MARKS: Final = (b"base64", b"b64_json", b"audio", b"mime", b"\xa5bytes", _GENERATED.encode())
 """One of these is in every item with media. The fifth is a key as MessagePack writes it."""
-_KEYS: Final = frozenset({"data", "b64_json", "file_data", "bytes", "result"})
+_KEYS: Final = frozenset({"data", "b64_json", "file_data", "bytes"})
 """Where media data stands; other keys hold it only as a data URL."""
 _TYPES: Final = ("media_type", "mime_type", "mimeType", "mediaType", "format", "output_format")
 _LEAST: Final = 64
@@ -42,7 +43,8 @@ def without_media(value: Any, key: object = None, holder: Mapping[Any, Any] | No
     if isinstance(value, list):
         return [without_media(part) for part in value]
     if isinstance(value, str) and len(value) >= _LEAST:
-        if key in _KEYS and _BASE64.fullmatch(value) and not _HEX.fullmatch(value):
+        named = key in _KEYS or (key == "result" and holder is not None and holder.get("type") == _GENERATED)
+        if named and _BASE64.fullmatch(value) and not _HEX.fullmatch(value):
             return _note(_type_in(holder), _decoded_size(value))
         return _without_media_text(value)
     if isinstance(value, bytes) and len(value) >= _LEAST and key in _KEYS:

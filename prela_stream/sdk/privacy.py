@@ -31,7 +31,7 @@ _CONTENT: Final = (
 )
 _CONTENT_ELSEWHERE: Final = (
     *("prompt", "prompts", "completion", "messages", "system_prompt"),
-    *("function.arguments", "function.args", "function.kwargs", "function.result"),
+    *("prela.function.arguments", "prela.function.result", "function.arguments", "function.result"),
     *("gen_ai.prompt", "gen_ai.prompt.*", "gen_ai.completion", "gen_ai.completion.*", "gen_ai.content.*"),
     *("gen_ai.retrieval.query.text", "gen_ai.retrieval.documents", "gen_ai.evaluation.explanation"),
     *("input.value", "output.value", "llm.input_messages.*", "llm.output_messages.*", "llm.prompts.*", "llm.tools.*"),
@@ -52,7 +52,7 @@ _FACTS: Final = frozenset(
 )  # fmt: skip
 """Texts that are no content, whoever writes them."""
 _FACTS_SPELLED: Final = frozenset(spelling for name in _FACTS for spelling in semconv.read_keys(name))
-_EVENT_FACTS: Final = _FACTS_SPELLED | {*semconv.read_keys(semconv.ERROR_MESSAGE)}
+_EVENT_FACTS: Final = _FACTS_SPELLED | {"name", "id", "model", *semconv.read_keys(semconv.ERROR_MESSAGE)}
 _NUMBERS: Final = ("gen_ai.", "llm.", "prela.", "http.", "anthropic.", "openai.")
 """Numbers under such names are counts, prices and times."""
 
@@ -72,6 +72,7 @@ class Redactable(msgspec.Struct, kw_only=True):
 
     def map_text(self, change: Callable[[str], str]) -> None:
         """Replace every text by `change(text)`: in attributes, events and links, however deep, and the status message."""
+        change = _text_only(change)
         self.attributes = _mapped(self.attributes, change)
         self.links = _mapped(self.links, change)
         self.events = [SpanEvent(event.name, event.time_ns, _mapped(event.attributes, change)) for event in self.events]
@@ -211,6 +212,17 @@ def without_content(fields: Fields, why: str) -> Fields:
         links=[[link[0], link[1], {}] for link in fields.links],
         status_message=None,
     )
+
+
+def _text_only(change: Callable[[str], str]) -> Callable[[str], str]:
+    def checked(text: str) -> str:
+        changed: object = change(text)
+        if isinstance(changed, str):
+            return changed
+        msg = f"map_text() takes a function from text to text; it returned {type(changed).__name__}"
+        raise TypeError(msg)
+
+    return checked
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
