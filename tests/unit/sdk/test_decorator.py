@@ -1,5 +1,6 @@
 """`@trace` on every kind of function."""
 
+import functools
 import inspect
 from collections.abc import AsyncGenerator, Generator, Iterator
 
@@ -149,3 +150,102 @@ def test_a_tracer_may_be_given(captured: CapturedSpans) -> None:
     work()
     assert captured.spans == []
     assert own.find("x").name == "x"
+
+
+class Service:
+    @trace(capture_arguments=True, capture_result=True)
+    def method(self, x: int, *more: int, flag: bool = False, **options: object) -> list[int]:
+        return [x, *more]
+
+    @trace("above", capture_arguments=True)
+    @classmethod
+    def above(cls, x: int) -> str:
+        return f"{cls.__name__}{x}"
+
+    @classmethod
+    @trace("below", capture_arguments=True)
+    def below(cls, x: int) -> str:
+        return f"{cls.__name__}{x}"
+
+    @trace
+    @staticmethod
+    def static(x: int) -> int:
+        return x
+
+    @trace("coroutine", span_type=SpanType.TOOL, capture_arguments=True, capture_result=True)
+    async def coroutine(self, query: str) -> dict[str, str]:
+        return {"page": query}
+
+
+async def test_methods_of_every_kind_and_what_they_were_given_and_gave(captured: CapturedSpans) -> None:
+    service = Service()
+    assert service.method(1, 2, flag=True, colour="red") == [1, 2]
+    assert (Service.above(1), service.below(2), Service.static(3)) == ("Service1", "Service2", 3)
+    assert await service.coroutine("reefs") == {"page": "reefs"}
+    method = captured.find("method").attributes
+    assert method["prela.function.arguments"] == {"x": 1, "more": [2], "flag": True, "options": {"colour": "red"}}
+    assert method["prela.function.result"] == [1, 2]
+    assert captured.find("above").attributes["prela.function.arguments"] == {"x": 1}
+    assert captured.find("below").attributes["prela.function.arguments"] == {"x": 2}
+    assert "prela.function.arguments" not in captured.find("static").attributes
+    tool = captured.find("coroutine").attributes
+    assert (tool["gen_ai.tool.call.arguments"], tool["gen_ai.tool.call.result"]) == (
+        {"query": "reefs"},
+        {"page": "reefs"},
+    )
+
+
+def test_arguments_are_recorded_as_they_were_at_the_call(captured: CapturedSpans) -> None:
+    @trace(capture_arguments=True)
+    def consume(items: list[int]) -> None:
+        items.clear()
+
+    consume([1, 2])
+    assert captured.find("consume").attributes["prela.function.arguments"] == {"items": [1, 2]}
+
+
+def test_arguments_that_do_not_fit_are_the_functions_error_alone(captured: CapturedSpans) -> None:
+    @trace(capture_arguments=True)
+    def one(x: int) -> int:
+        return x
+
+    with pytest.raises(TypeError, match="positional argument"):
+        one(1, 2)  # type: ignore[call-arg]
+    assert captured.find("one").attributes["prela.function.arguments"] == {"args": [1, 2], "kwargs": {}}
+    assert captured.find("one").status == "ERROR"
+
+
+async def test_generators_record_their_arguments_and_what_they_return(captured: CapturedSpans) -> None:
+    @trace(capture_arguments=True, capture_result=True)
+    def count(to: int) -> Generator[int, None, str]:
+        yield from range(to)
+        return "done"
+
+    @trace(capture_arguments=True)
+    async def later(to: int) -> AsyncGenerator[int, None]:
+        for number in range(to):
+            yield number
+
+    assert list(count(2)) == [0, 1]
+    assert [number async for number in later(2)] == [0, 1]
+    assert captured.find("count").attributes["prela.function.arguments"] == {"to": 2}
+    assert captured.find("count").attributes["prela.function.result"] == "done"
+    assert captured.find("later").attributes["prela.function.arguments"] == {"to": 2}
+
+
+async def test_objects_that_are_called(captured: CapturedSpans) -> None:
+    class Later:
+        async def __call__(self) -> str:
+            span = get_current_span()
+            assert span is not None
+            return span.name
+
+    assert await trace(Later())() == "Later"
+    assert trace(functools.partial(int, base=2))("101") == 5
+    assert [span.name for span in captured.spans] == ["Later", "partial"]
+
+
+def test_a_class_is_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PRELA_STRICT", raising=False)
+    assert trace(Service) is Service
+    assert trace("name")(Service) is Service
