@@ -93,7 +93,7 @@ def capture_spans(sampler: BaseSampler | None = None) -> Iterator[CapturedSpans]
     captured = CapturedSpans()
     tracer.configure(recorder=captured, sampler=sampler)
     try:
-        with attach(None):
+        with attach(None, scope="caller"):  # in a fixture, for the test
             yield captured
     finally:
         tracer.configure(recorder=before, sampler=sampler_before)

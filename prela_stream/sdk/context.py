@@ -1,37 +1,28 @@
-"""Where in which trace this code runs: one ContextVar that holds the current span, or the context of a trace to join.
+"""The context of a trace, and the ways to carry it: attach it, wrap a function in it, give it to an executor's threads.
 
-The value is never a stack. A task, a thread or a generator that starts with a copy of it can only replace its own copy, so
-siblings under `asyncio.gather` are children of one parent and never of each other.
+What is current is one immutable value (`sdk.current`), never a stack: a task or thread that starts with a copy of it can only
+replace its own, so siblings under `asyncio.gather` are children of one parent and never of each other.
 """
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import Context, copy_context
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from prela_stream.errors import guard
 from prela_stream.model.ids import SPAN_ID_BYTES, TRACE_ID_BYTES
+from prela_stream.sdk.current import Position, Scope, current, enter, leave, set_raw
 from prela_stream.sdk.ids import id_of, new_trace_id
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _NO_BAGGAGE: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-class Position:
-    """What can be current: a `Span`, or a `TraceContext` whose spans are still to come. Never changed while it is current."""
-
-    __slots__ = ()
-
-
-CURRENT: Final[ContextVar[Position | None]] = ContextVar("prela_stream_current", default=None)
-get_current: Final = CURRENT.get
-set_current: Final = CURRENT.set
 
 
 class TraceContext(Position):
@@ -111,34 +102,47 @@ class TraceContext(Position):
 
 
 @contextmanager
-def attach(position: Position | None) -> Iterator[None]:
+def attach(position: Position | None, *, scope: Scope = None) -> Iterator[None]:
     """Make a span or a trace context current for the block; None: the next span starts a new trace.
 
     A span is not ended by this. Use it where work continues that began elsewhere: a callback, a consumer, another thread.
+
+    Args:
+        position: What is to be current.
+        scope: As of `Tracer.span`.
     """
-    previous = get_current()
     given: object = position
     if not (given is None or isinstance(given, Position)):
-        position = previous
+        position = current()
         with guard("attach"):
             msg = f"attach() takes a Span, a TraceContext or None, got {given!r}; nothing was attached"
             raise TypeError(msg)
-    set_current(position)
+    entered = enter(position, sys._getframe(), scope)
     try:
         yield
     finally:
-        if get_current() is position:  # in another context than it was entered in, there is nothing to restore
-            set_current(previous)
+        leave(position, entered)
 
 
 @contextmanager
 def new_trace_context(
-    trace_id: str | None = None, sampled: bool | None = True, baggage: Mapping[str, str] | None = None
+    trace_id: str | None = None,
+    sampled: bool | None = True,
+    baggage: Mapping[str, str] | None = None,
+    *,
+    scope: Scope = None,
 ) -> Iterator[TraceContext]:
     """Start a new trace for the block, whatever is current; its spans without a parent are the roots of that trace."""
     context = TraceContext(trace_id=trace_id, sampled=sampled, baggage=baggage)
-    with attach(context):
+    with attach(context, scope=scope):
         yield context
+
+
+def context_here() -> Context:
+    """A copy of the context variables for code that runs elsewhere or later, with the position of this moment."""
+    context = copy_context()
+    context.run(set_raw, current())
+    return context
 
 
 def wrap(function: Callable[P, R]) -> Callable[P, R]:
@@ -146,9 +150,9 @@ def wrap(function: Callable[P, R]) -> Callable[P, R]:
 
     All context variables are carried. The result may be called many times, also at the same time from several threads.
     """
-    context = copy_context()
+    context = context_here()
     if inspect.iscoroutinefunction(function):
-        position = get_current()
+        position = current()
 
         @functools.wraps(function)
         async def in_trace(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -169,5 +173,5 @@ class ContextThreadPoolExecutor(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """As `ThreadPoolExecutor.submit`; also used by `map`."""
-        context = copy_context()
+        context = context_here()
         return super().submit(lambda: context.run(fn, *args, **kwargs))

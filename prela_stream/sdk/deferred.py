@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prela_stream.model.span import CANCELLED, COUNTED, SPAN_STATUSES, SpanType
-from prela_stream.sdk.context import Position, TraceContext
+from prela_stream.sdk.context import TraceContext
+from prela_stream.sdk.current import Position
 from prela_stream.sdk.span import Span
 
 

@@ -12,7 +12,9 @@ from urllib.parse import quote, unquote_to_bytes
 
 from prela_stream.errors import guard
 from prela_stream.sdk import tracestate
-from prela_stream.sdk.context import Position, TraceContext, get_current
+from prela_stream.sdk.context import TraceContext
+from prela_stream.sdk.current import Position, current
+from prela_stream.sdk.session import outgoing_baggage
 from prela_stream.sdk.span import Span
 from prela_stream.sdk.tracestate import TraceState
 
@@ -41,7 +43,7 @@ def inject(carrier: MutableMapping[str, str], position: Position | None = None) 
         The carrier. Unchanged where there is no trace to continue.
     """
     with guard("inject"):
-        for key, value in headers(get_current() if position is None else position).items():
+        for key, value in headers(current() if position is None else position).items():
             carrier[key] = value
     return carrier
 
@@ -64,7 +66,8 @@ def headers(position: Position | None) -> dict[str, str]:
         )
         if text := tracestate.render(state):
             written[TRACESTATE] = text
-    if trace.baggage and (text := _render_baggage(trace.baggage)):
+    baggage = outgoing_baggage(trace.baggage)
+    if baggage and (text := _render_baggage(baggage)):
         written[BAGGAGE] = text
     return written
 

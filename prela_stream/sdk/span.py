@@ -6,6 +6,7 @@ append is either in the count or fails, in any thread. And the attributes of an 
 mapping, so writing needs no check beforehand.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -40,7 +41,8 @@ from prela_stream.sdk.coerce import (
     status_code,
     text_of,
 )
-from prela_stream.sdk.context import TraceContext, get_current, set_current
+from prela_stream.sdk.context import TraceContext
+from prela_stream.sdk.current import GENERATOR, ON_BEHALF, Placed, enter, get_raw, leave, set_raw, watched
 from prela_stream.sdk.encoding import REFUSED, encode_fast, encode_slow, settle
 from prela_stream.sdk.view import More, SpanView
 
@@ -54,6 +56,7 @@ _GONE: Final = (AttributeError, BufferError)
 _now: Final = time.time_ns
 _clock: Final = time.perf_counter_ns
 _new: Final = object.__new__
+_getframe: Final = sys._getframe
 _slow_lock: Final = threading.Lock()
 _EMPTY: Final[tuple[Any, ...]] = ()
 
@@ -72,8 +75,13 @@ class Span(SpanView):
 
     def __enter__(self) -> Self:
         # No token: it could not be used in another context, and a generator may be closed in one.
-        self._previous = get_current()
-        set_current(self)
+        frame = _getframe(1)
+        code = frame.f_code
+        if watched or code.co_flags & GENERATOR or code.co_name in ON_BEHALF:
+            self._previous = enter(self, frame, getattr(self, "_scope", None))
+        else:
+            self._previous = get_raw()
+            set_raw(self)
         return self
 
     def __exit__(
@@ -81,29 +89,26 @@ class Span(SpanView):
     ) -> None:
         if error is not None and self._attributes is not _CLOSED:
             self.record_exception(error)
-        if get_current() is self:
-            set_current(self._previous)
+        previous = self._previous
+        if get_raw() is self and type(previous) is not Placed:
+            set_raw(previous)
         else:
-            self._leave_out_of_order()
+            leave(self, previous)
         self._finish(_clock() - self._began)
 
     async def __aenter__(self) -> Self:
-        return self.__enter__()
+        frame = _getframe(1)
+        if watched or frame.f_code.co_flags & GENERATOR or frame.f_code.co_name in ON_BEHALF:
+            self._previous = enter(self, frame, getattr(self, "_scope", None))
+        else:
+            self._previous = get_raw()
+            set_raw(self)
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.__exit__(kind, error, traceback)
-
-    def _leave_out_of_order(self) -> None:
-        """Left in another context than entered, or before spans inside: whoever would restore this span later, must not."""
-        inner = get_current()
-        while isinstance(inner, Span):
-            before = getattr(inner, "_previous", None)
-            if before is self:
-                inner._previous = self._previous
-                return
-            inner = before
 
     def end(self, end_time: datetime | int | None = None) -> None:
         """End the span; everything that it holds is encoded now, and nothing can be changed any more.

@@ -10,7 +10,20 @@ from prela_stream.errors import guard
 from prela_stream.model.semconv import SERVICE_NAME
 from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SpanType
 from prela_stream.sdk.coerce import attributes_of, text_of, type_code
-from prela_stream.sdk.context import Position, TraceContext, get_current, set_current
+from prela_stream.sdk.context import TraceContext
+from prela_stream.sdk.current import (
+    Placed,
+    Position,
+    Scope,
+    before_of,
+    current,
+    forget_frames,
+    get_raw,
+    parent_here,
+    position_of,
+    set_raw,
+    watched,
+)
 from prela_stream.sdk.deferred import Deferred
 from prela_stream.sdk.ids import new_span_id, new_trace_id, span_ids, trace_ids
 from prela_stream.sdk.kinds import SpanKinds
@@ -104,6 +117,7 @@ class Tracer(SpanKinds):
         attributes: Mapping[str, Any] | None = None,
         *,
         parent: Position | None = None,
+        scope: Scope = None,
     ) -> Span:
         """A new span for `with` or `async with`: current in the block, ended with it.
 
@@ -112,11 +126,17 @@ class Tracer(SpanKinds):
             span_type: What kind of work it is.
             attributes: Initial ones; the mapping is copied.
             parent: A Span, the TraceContext of another process, or what `defer()` gave; None: what is current.
+            scope: In a generator, a span is current for what the generator runs and never for its consumer. "caller": for
+                whoever resumes the generator instead, as a fixture that yields needs it.
 
         Returns:
             The span, begun now; a root if nothing is current.
         """
-        above: Any = get_current() if parent is None else parent
+        above: Any = parent
+        if parent is None:
+            above = get_raw()
+            if watched or type(above) is Placed:
+                above = parent_here(above)
         quiet: bool | None = None
         sampled: bool | None = True
         kind: type[Span] = Span
@@ -178,6 +198,8 @@ class Tracer(SpanKinds):
             quiet = True
             outlet.open_spans[span_id] = _ref(span)
         span._quiet = quiet
+        if scope is not None:
+            span._scope = scope
         span._start_ns = _now()
         span._began = _clock()
         return span
@@ -195,7 +217,7 @@ class Tracer(SpanKinds):
 
     def defer(self) -> Deferred:
         """Reserve a counted child of the current span for work that starts later, also after this span has ended."""
-        above = get_current()
+        above = current()
         return Deferred(above if isinstance(above, Span | TraceContext) else None, self.span)
 
     def get_current_span(self) -> Span | None:
@@ -294,8 +316,8 @@ def set_global_tracer(tracer: Tracer) -> None:
 
 def get_current_span() -> Span | None:
     """The span that is current in this task or thread; None where there is none."""
-    current = get_current()
-    return current if isinstance(current, Span) else None
+    position = current()
+    return position if isinstance(position, Span) else None
 
 
 def defer() -> Deferred:
@@ -306,16 +328,20 @@ def defer() -> Deferred:
 def _continue_in_child() -> None:
     """After a fork: the open spans are the parent's to end, and what the child does are local roots below the current one."""
     _shared.open_spans.clear()
-    current = get_current()
-    if isinstance(current, Span):
-        context = TraceContext(sampled=current.sampled)
-        context.__dict__.update(current._trace.__dict__)
-        context.raw_span_id, context.inject_ordinal = current._id, None  # the parent process does not count this
-        set_current(context)
-    while isinstance(current, Span):
-        outer = getattr(current, "_previous", None)
-        current._abandon()
-        current = outer
+    here, raw = current(), get_raw()
+    inherited = [here, *(placed.position for entry in watched.values() if (placed := entry()) is not None)]
+    while raw is not None:
+        inherited.append(position_of(raw))
+        raw = before_of(raw)
+    if isinstance(here, Span):
+        context = TraceContext(sampled=here.sampled)
+        context.__dict__.update(here._trace.__dict__)
+        context.raw_span_id, context.inject_ordinal = here._id, None  # the parent process does not count this
+        set_raw(context)
+    forget_frames()
+    for span in inherited:
+        if isinstance(span, Span):
+            span._abandon()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork

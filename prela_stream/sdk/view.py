@@ -7,7 +7,8 @@ from typing import Any
 
 from prela_stream.model.plain import is_plain
 from prela_stream.model.span import SPAN_STATUSES, SPAN_TYPES, SpanEvent, SpanLink, SpanStatus, SpanType, to_datetime
-from prela_stream.sdk.context import Position, TraceContext
+from prela_stream.sdk.context import TraceContext
+from prela_stream.sdk.current import Position, Scope
 from prela_stream.sdk.recorder import Outlet, ScopedOutlet
 
 
@@ -47,6 +48,7 @@ class SpanView(Position):
         "_parent_id",
         "_previous",
         "_quiet",
+        "_scope",
         "_start_ns",
         "_status",
         "_trace",
@@ -70,9 +72,11 @@ class SpanView(Position):
     _outlet: Outlet | ScopedOutlet
     _parent_id: bytes | None
     _previous: Position | None
-    """What was current before; set when the span is entered."""
+    """What `current.leave` needs; set when the span is entered."""
     _quiet: bool | None
     """True: to be announced before the first child; False: announced; None: never."""
+    _scope: Scope
+    """Set where somebody said it."""
     _start_ns: int
     _status: int
     _trace: TraceContext
