@@ -13,20 +13,29 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Unpack
 
 import msgspec
 
 from prela_stream._version import __version__
 from prela_stream.app.adapters import make_topics, open_transport
+from prela_stream.app.ancestor import (
+    PROJECT_ID,
+    AncestorOptions,
+    checked_exporter,
+    is_off,
+    tell_what_has_no_effect,
+)
 from prela_stream.config import Settings, load_settings
 from prela_stream.errors import ConfigurationError, guard
 from prela_stream.instrumentation import auto_instrument as switch_on
 from prela_stream.instrumentation import uninstrument
 from prela_stream.model.span import Resource
 from prela_stream.sdk.exporter import Pipeline
+from prela_stream.sdk.exporting import BaseExporter, ExporterRecorder, Tee
 from prela_stream.sdk.host import BackgroundPipeline
 from prela_stream.sdk.ledger import FlushResult, LedgerSnapshot
+from prela_stream.sdk.open_spans import OpenSpans
 from prela_stream.sdk.privacy import Privacy, Redactable
 from prela_stream.sdk.sampler import BaseSampler, ProbabilitySampler
 from prela_stream.sdk.tracer import Tracer, get_tracer
@@ -42,11 +51,13 @@ class _Setup(msgspec.Struct, frozen=True, kw_only=True):
     instrument: bool | tuple[str, ...]
     resource_attributes: dict[str, Any]
     redact: Callable[[Redactable], object] | None = None
+    exporter: Any = None
 
 
 class _Active(msgspec.Struct, kw_only=True):
     setup: _Setup
     host: BackgroundPipeline
+    exporter: ExporterRecorder | None
 
 
 _lock = threading.RLock()
@@ -64,6 +75,9 @@ def init(
     auto_instrument: bool | Sequence[str] = True,
     resource_attributes: Mapping[str, Any] | None = None,
     config: str | os.PathLike[str] | None = None,
+    exporter: BaseExporter | str | None = None,
+    project_id: str | None = None,
+    **ancestor: Unpack[AncestorOptions],
 ) -> Tracer:
     """Switch tracing on. With nothing set, spans go to SQLite files in `./.prela/`.
 
@@ -80,6 +94,9 @@ def init(
         auto_instrument: Trace the calls of supported libraries: all, none, or those named.
         resource_attributes: Further facts that all spans of this process share.
         config: A TOML file of settings; default `PRELA_CONFIG`, else `prela.toml` if there is one.
+        exporter: An object whose `export(spans)` gets each trace of this process as well, when its root has ended.
+        project_id: Becomes the resource attribute `prela.project.id`; default `PRELA_PROJECT_ID`.
+        ancestor: What else the ancestor SDK took here. It has no effect, which is logged once.
 
     Returns:
         The global tracer, as `get_tracer()` gives it.
@@ -88,6 +105,12 @@ def init(
         ConfigurationError: a setting is wrong. After that nothing of this package raises into the application.
     """
     global _active  # noqa: PLW0603 - the one pipeline of the process
+    tell_what_has_no_effect(ancestor, exporter, _OWN_ARGUMENTS)
+    if not is_off("PRELA_DEBUG") and os.environ.get("PRELA_DEBUG"):
+        logger.setLevel(logging.DEBUG)
+    project_id = project_id or os.environ.get("PRELA_PROJECT_ID")
+    if is_off("PRELA_AUTO_INSTRUMENT"):
+        auto_instrument = False
     given = {
         "service_name": service_name,
         "directory": None if directory is None else os.fspath(directory),
@@ -102,23 +125,28 @@ def init(
         settings=settings,
         sampler=_checked_sampler(sampler),
         instrument=auto_instrument if isinstance(auto_instrument, bool) else tuple(auto_instrument),
-        resource_attributes=dict(resource_attributes or {}),
+        resource_attributes={**({PROJECT_ID: project_id} if project_id else {}), **(resource_attributes or {})},
         redact=_checked_redact(redact),
+        exporter=checked_exporter(exporter),
     )
     tracer = get_tracer()
     with _lock:
         if _active is not None and _active.setup == setup:
             return tracer
-        shutdown()
+        _switch_off()
         host = BackgroundPipeline(
             partial(open_transport, settings),
             settings.topics,
             settings.pipeline,
             partial(_resource, setup),
             prepare=partial(_prepare, settings),
+            spans=OpenSpans(tracer),
         )
-        _active = _Active(setup=setup, host=host)
-        tracer.configure(recorder=host, sampler=_sampler(setup), privacy=_privacy(setup))
+        own = None if setup.exporter is None else ExporterRecorder(setup.exporter)
+        _active = _Active(setup=setup, host=host, exporter=own)
+        tracer.configure(
+            recorder=host if own is None else Tee(host, own), sampler=_sampler(setup), privacy=_privacy(setup)
+        )
         if setup.instrument is not False:
             names = None if setup.instrument is True else setup.instrument
             switch_on(tracer, names=names, capture_content=settings.capture_content)
@@ -128,6 +156,9 @@ def init(
             "prela_stream: nothing is configured; spans go to %s. `prela-stream dev` samples and stores them", where
         )
     return tracer
+
+
+_OWN_ARGUMENTS: Final = frozenset(inspect.signature(init).parameters) - {"ancestor"}
 
 
 def flush(timeout: float = 5.0) -> FlushResult:
@@ -148,11 +179,20 @@ async def aflush(timeout: float = 5.0) -> FlushResult:  # noqa: ASYNC109 - the r
 def shutdown(timeout: float | None = None) -> LedgerSnapshot | None:
     """Switch tracing off: deliver for up to `timeout` seconds (default: the option), count the rest, end the thread.
 
+    Spans that are open are ended as CANCELLED, with the attribute `prela.cancelled_by`, and delivered with the others.
     Libraries get their own methods back. Safe to call twice; `init()` may follow.
 
     Returns:
         The final ledger; None if tracing was not on.
     """
+    with _lock:
+        if _active is not None:
+            OpenSpans(get_tracer()).cancel(_active.host, "shutdown")
+        return _switch_off(timeout)
+
+
+def _switch_off(timeout: float | None = None) -> LedgerSnapshot | None:
+    """As `shutdown()`, but open spans stay open: they may end into what is switched on next."""
     global _active
     with _lock:
         active, _active = _active, None
@@ -161,6 +201,8 @@ def shutdown(timeout: float | None = None) -> LedgerSnapshot | None:
         with guard("shutdown.uninstrument"):
             uninstrument()
         get_tracer().configure(recorder=None, sampler=None)
+        if active.exporter is not None:
+            active.exporter.shutdown()
         try:
             return active.host.stop(timeout)
         finally:  # not before: a span that ends at this moment in another thread may have the recorder in hand
@@ -194,18 +236,26 @@ async def pipeline(
     setup = _Setup(
         settings=settings, sampler=sampler, instrument=False, resource_attributes={}, redact=_checked_redact(redact)
     )
-    shutdown()
+    _switch_off()
     tracer = get_tracer()
     prepare = partial(_prepare, settings)
     try:
         async with (
             open_transport(settings) as transport,
-            Pipeline(transport, settings.topics, settings.pipeline, _resource(setup), prepare=prepare) as running,
+            Pipeline(
+                transport,
+                settings.topics,
+                settings.pipeline,
+                _resource(setup),
+                prepare=prepare,
+                spans=OpenSpans(tracer),
+            ) as running,
         ):
             tracer.configure(recorder=running, sampler=_sampler(setup), privacy=_privacy(setup))
             try:
                 yield running
             finally:
+                OpenSpans(tracer).cancel(running, "shutdown")
                 tracer.configure(recorder=None, sampler=None)
     finally:  # see shutdown()
         tracer.configure(privacy=Privacy())
@@ -254,6 +304,7 @@ def _resource(setup: _Setup) -> Resource:
         host=socket.gethostname(),
         pid=os.getpid(),
         instance_id=secrets.token_hex(8),
+        heartbeat_ms=setup.settings.pipeline.heartbeat_ms,
         attributes=setup.resource_attributes,
     )
 

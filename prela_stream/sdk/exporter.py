@@ -22,6 +22,7 @@ from prela_stream.codec import FORMAT_HEADER, SPANS_FORMAT, encode_batch, encode
 from prela_stream.errors import OutcomeUnknownError, TransportError, UnknownTopicError, guard
 from prela_stream.model.span import Resource
 from prela_stream.sdk.ledger import FlushResult, Ledger, LedgerSnapshot
+from prela_stream.sdk.open_spans import OpenSpans
 from prela_stream.sdk.options import PipelineOptions
 from prela_stream.sdk.outbox import RECORD_HEADROOM, Delivery, Outbox
 from prela_stream.transport.base import Producer, Record, TopicPartition, Transport
@@ -61,6 +62,7 @@ class Pipeline:
         outbox: What a parked pipeline had in hand; goes with its `ledger`.
         prepare: Awaited with the transport before the first producer is opened, and again if it raised TransportError: the place
             to create local topics.
+        spans: Those to send heartbeats for, every `heartbeat_ms`, and to end when the pipeline closes; None: neither is done.
     """
 
     def __init__(
@@ -73,7 +75,9 @@ class Pipeline:
         ledger: Ledger | None = None,
         outbox: Outbox | None = None,
         prepare: Callable[[Transport], Awaitable[object]] | None = None,
+        spans: OpenSpans | None = None,
     ) -> None:
+        self._spans = spans
         self._transport = transport
         self._topics = topics
         self._options = options
@@ -89,6 +93,7 @@ class Pipeline:
         self._sender = anyio.CancelScope(
             shield=True
         )  # when the host is cancelled, `aclose` still delivers and then ends it
+        self._beating = anyio.CancelScope()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wakeup = anyio.Event()
         self._stopped = anyio.Event()
@@ -104,6 +109,8 @@ class Pipeline:
         self._ledger.queue.attach(lambda: loop.call_soon_threadsafe(self._wake))
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._run)
+        if self._spans is not None and self._options.heartbeat_ms:
+            self._tasks.start_soon(self._beat, self._spans, self._options.heartbeat_ms / 1000)
         _open.add(self)
         return self
 
@@ -114,16 +121,18 @@ class Pipeline:
         try:
             await self.aclose()
         finally:
-            # The group holds only the sender, which has ended: an error of the block passes as it is, not in a group.
+            # What ran in the group has ended: an error of the block passes as it is, not in a group.
             await self._tasks.__aexit__(None, None, None)
 
     async def aclose(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - what is left when it is over is counted
-        """Record no more, deliver what can be delivered in `timeout` seconds (default: the option), count the rest.
+        """End the open spans, record no more, deliver what can be delivered in `timeout` seconds (default: the option).
 
-        Safe to call twice and under cancellation.
+        The rest is counted. Safe to call twice and under cancellation.
         """
         if self._parking:
             return
+        if self._spans is not None and not self._ledger.queue.closed:
+            self._spans.cancel(self, "shutdown")
         self._ledger.queue.close()
         await self._end_sender(self._options.shutdown_timeout_s if timeout is None else timeout)
         self._ledger.close()
@@ -173,8 +182,25 @@ class Pipeline:
                         continue
                     await anyio.sleep(1.0)  # an error of ours was swallowed: do not spin on it
         finally:
+            self._beating.cancel()
             await self._close_producer()
             self._stopped.set()
+
+    async def _beat(self, spans: OpenSpans, interval: float) -> None:
+        """Heartbeats every `interval` seconds, in slices: there may be many thousands of open spans."""
+        with self._beating:
+            while True:
+                await anyio.sleep(interval)
+                with guard("pipeline.heartbeats"):
+                    await self._beat_once(spans)
+
+    async def _beat_once(self, spans: OpenSpans) -> None:
+        longest = self._options.slice_us / 1e6
+        began = time.monotonic()
+        for _ in spans.heartbeats():
+            if time.monotonic() - began >= longest:
+                await anyio.sleep(_PAUSE)
+                began = time.monotonic()
 
     def _finished(self) -> bool:
         queue = self._ledger.queue

@@ -27,6 +27,7 @@ from prela_stream.errors import guard
 from prela_stream.model.span import Resource
 from prela_stream.sdk.exporter import Pipeline
 from prela_stream.sdk.ledger import FlushResult, Ledger, LedgerSnapshot
+from prela_stream.sdk.open_spans import OpenSpans
 from prela_stream.sdk.options import PipelineOptions
 from prela_stream.sdk.outbox import Outbox
 from prela_stream.transport.base import Transport
@@ -68,6 +69,7 @@ class BackgroundPipeline:
         options: Bounds, batching, deadlines.
         resource: What all spans of a process share, or a function that makes it: a forked child has another pid.
         prepare: See `Pipeline`.
+        spans: Those to send heartbeats for, and to end at the exit of the process; None: neither is done.
     """
 
     def __init__(
@@ -78,7 +80,9 @@ class BackgroundPipeline:
         resource: Resource | Callable[[], Resource],
         *,
         prepare: Callable[[Transport], Awaitable[object]] | None = None,
+        spans: OpenSpans | None = None,
     ) -> None:
+        self._spans = spans
         self._transport = transport
         self._topics = topics
         self._options = options
@@ -181,6 +185,7 @@ class BackgroundPipeline:
                 ledger=self._ledger,
                 outbox=self._outbox,
                 prepare=self._prepare,
+                spans=self._spans,
             )
             async with pipeline:
                 await run.stopping.wait()
@@ -211,6 +216,8 @@ class BackgroundPipeline:
 
     def _at_exit(self) -> None:
         with guard("host.exit"):
+            if self._spans is not None and not self._stopped:
+                self._spans.cancel(self, "exit")
             self.stop()
 
     def _at_main_end(self) -> None:

@@ -34,13 +34,16 @@ class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     backoff_min_ms: int = 50
     backoff_max_ms: int = 5_000
     """Pause after a failed attempt: doubles from min to max, with jitter."""
+    heartbeat_ms: int = 15_000
+    """How often workers are told that open roots and AGENT spans are alive; 0: never, and then a trace whose process dies is
+    only noticed after `assembly.idle_without_heartbeats_ms`. Well below `assembly.lost_ms` of the workers."""
     shutdown_timeout_s: float = 2.0
     """How long an exit waits for the items that are still queued."""
 
     def __post_init__(self) -> None:
         for name in ("max_queue_items", "max_queue_bytes", "batch_items", "batch_bytes", "slice_us", "backoff_min_ms"):
             _check(name, getattr(self, name), at_least=1)
-        for name in ("block_timeout_ms", "max_lost_traces", "linger_ms", "shutdown_timeout_s"):
+        for name in ("block_timeout_ms", "max_lost_traces", "linger_ms", "shutdown_timeout_s", "heartbeat_ms"):
             _check(name, getattr(self, name), at_least=0)
         for name in ("send_timeout_s", "delivery_timeout_s"):
             _check(name, getattr(self, name), at_least=0.001)

@@ -44,8 +44,12 @@ from prela_stream.sdk.coerce import (
 from prela_stream.sdk.context import TraceContext
 from prela_stream.sdk.current import GENERATOR, ON_BEHALF, Placed, enter, get_raw, leave, set_raw, watched
 from prela_stream.sdk.encoding import REFUSED, encode_fast, encode_slow, settle
+from prela_stream.sdk.typed import TypedSetters
 from prela_stream.sdk.view import More, SpanView
 
+SUSPEND_UNTIL: Final = "prela.suspend.until"
+"""Attribute of a wait: its latest end, ns since the epoch."""
+SUSPEND_REASON: Final = "prela.suspend.reason"
 _CHILD: Final = 0
 _INJECT: Final = 1
 _SPAN: Final = int(ItemKind.SPAN)
@@ -61,7 +65,7 @@ _slow_lock: Final = threading.Lock()
 _EMPTY: Final[tuple[Any, ...]] = ()
 
 
-class Span(SpanView):
+class Span(SpanView, TypedSetters):
     """A piece of work that has a beginning and an end. Made by `Tracer.span()` and `Tracer.start_span()`.
 
     Use it with `with` or `async with`: it is current inside, and ends at the end of the block, as ERROR where an exception
@@ -247,14 +251,28 @@ class Span(SpanView):
             with guard("span.update_name"):
                 self._name = text_of(name)
 
-    def suspend(self) -> None:
-        """Say that this span now waits for something outside, a person for instance: its trace is not decided meanwhile."""
+    def suspend(self, until: datetime | int | None = None, reason: str | None = None) -> None:
+        """Say that this span now waits for something outside, a person for instance: its trace is not decided meanwhile.
+
+        Args:
+            until: When it goes on at the latest, if that is known: an aware datetime or ns since the epoch. For readers; the
+                wait ends with `resume()` or the span.
+            reason: What it waits for.
+        """
         if self._is_open("suspend"):
-            self._control(ItemKind.SUSPEND)
+            with guard("span.suspend"):
+                said: dict[str, Any] = {}
+                if until is not None:
+                    said[SUSPEND_UNTIL] = nanoseconds(until)
+                if reason is not None:
+                    said[SUSPEND_REASON] = text_of(reason)
+                self.add_event("suspend", said)
+                self._send_control(ItemKind.SUSPEND, said)
 
     def resume(self) -> None:
         """Say that the wait of `suspend()` is over."""
         if self._is_open("resume"):
+            self.add_event("resume")
             self._control(ItemKind.RESUME)
 
     # --- the SDK's own ---
@@ -295,18 +313,26 @@ class Span(SpanView):
 
     @guarded("span.control")
     def _control(self, kind: ItemKind) -> None:
-        recorder = self._outlet.recorder
+        self._send_control(kind, None)
+
+    def _send_control(self, kind: ItemKind, attributes: dict[str, Any] | None) -> None:
+        outlet = self._outlet
+        recorder = outlet.recorder
         if recorder is None:
             return
         trace = self._trace
         time_ns = self._start_ns if kind is ItemKind.START else _now()
         ordinal = trace.inject_ordinal if self._flags & REMOTE_PARENT else None
         head = (int(kind), trace.raw_trace_id, self._id, self._parent_id, self._flags, PENDING, 0, None, None, ordinal)
+        said: tuple[Any, ...] = (trace.randomness, trace.threshold)
+        if attributes:
+            said = (*said, attributes, _EMPTY, _EMPTY, None)
         try:
-            item = encode_fast((*head, self._type, time_ns, None, self._name, trace.randomness, trace.threshold))
+            item = encode_fast((*head, self._type, time_ns, None, self._name, *said))
         except REFUSED:
-            name = plain(self._name)[:1000]
-            item = encode_fast((*head, self._type, time_ns, None, name, trace.randomness, trace.threshold))
+            item = encode_fast((*head, self._type, time_ns, None, plain(self._name)[:1000], *plain(said)))
+        if attributes:
+            item = settle(item, outlet.privacy, outlet.max_item_bytes)
         recorder.record(trace.raw_trace_id, item, reserved=True)
 
     def _abandon(self) -> None:

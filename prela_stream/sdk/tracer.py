@@ -3,7 +3,7 @@
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from prela_stream.errors import guard
@@ -229,15 +229,17 @@ class Tracer(SpanKinds):
 
         For the pipeline, every `Resource.heartbeat_ms`. A span that was not announced so far gets its START item.
         """
-        named = 0
+        return sum(1 for _ in self.heartbeats())
+
+    def heartbeats(self) -> Iterator[Span]:
+        """As `heartbeat()`, one span a step, for a caller that must not be busy for long."""
         for span_id, reference in list(self._outlet.open_spans.items()):
             span = reference()
             if span is None:  # forgotten without an end: let its heartbeats stop
                 self._outlet.open_spans.pop(span_id, None)
-            else:
+            elif not span.is_ended:
                 span._beat()
-                named += 1
-        return named
+                yield span
 
     def set_global(self) -> None:
         """Give the global tracer this one's name, recorder and sampler; `get_tracer()` stays the same object."""

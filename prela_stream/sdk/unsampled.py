@@ -60,7 +60,7 @@ class UnsampledSpan(Span):
     def update_name(self, name: str) -> None:
         """Nothing."""
 
-    def suspend(self) -> None:
+    def suspend(self, until: datetime | int | None = None, reason: str | None = None) -> None:
         """Nothing."""
 
     def resume(self) -> None:
