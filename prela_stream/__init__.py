@@ -28,11 +28,21 @@ if TYPE_CHECKING:
     from prela_stream.model.span import SpanData, SpanEvent, SpanStatus, SpanType
     from prela_stream.sdk.context import ContextThreadPoolExecutor, TraceContext, new_trace_context, wrap
     from prela_stream.sdk.decorator import trace
+    from prela_stream.sdk.exporting import BaseExporter, ExportResult
     from prela_stream.sdk.privacy import Redactable, capture_content
     from prela_stream.sdk.propagation import extract, inject
-    from prela_stream.sdk.sampler import AlwaysOffSampler, AlwaysOnSampler, ProbabilitySampler, RateLimitingSampler
+    from prela_stream.sdk.sampler import (
+        AlwaysOffSampler,
+        AlwaysOnSampler,
+        BaseSampler,
+        HeadDecision,
+        ProbabilitySampler,
+        RateLimitingSampler,
+    )
+    from prela_stream.sdk.session import session
+    from prela_stream.sdk.shortcuts import agent, embedding, llm, retrieval, span, tool
     from prela_stream.sdk.span import Span
-    from prela_stream.sdk.tracer import Tracer, defer, get_current_span, get_tracer
+    from prela_stream.sdk.tracer import Tracer, defer, get_current_span, get_tracer, set_global_tracer
 
 _HOMES = {
     "app.tracing": ("aflush", "flush", "init", "ledger", "pipeline", "shutdown"),
@@ -50,11 +60,21 @@ _HOMES = {
     "model.span": ("SpanData", "SpanEvent", "SpanStatus", "SpanType"),
     "sdk.context": ("ContextThreadPoolExecutor", "TraceContext", "new_trace_context", "wrap"),
     "sdk.decorator": ("trace",),
+    "sdk.exporting": ("BaseExporter", "ExportResult"),
     "sdk.privacy": ("Redactable", "capture_content"),
     "sdk.propagation": ("extract", "inject"),
-    "sdk.sampler": ("AlwaysOffSampler", "AlwaysOnSampler", "ProbabilitySampler", "RateLimitingSampler"),
+    "sdk.sampler": (
+        "AlwaysOffSampler",
+        "AlwaysOnSampler",
+        "BaseSampler",
+        "HeadDecision",
+        "ProbabilitySampler",
+        "RateLimitingSampler",
+    ),
+    "sdk.session": ("session",),
+    "sdk.shortcuts": ("agent", "embedding", "llm", "retrieval", "span", "tool"),
     "sdk.span": ("Span",),
-    "sdk.tracer": ("Tracer", "defer", "get_current_span", "get_tracer"),
+    "sdk.tracer": ("Tracer", "defer", "get_current_span", "get_tracer", "set_global_tracer"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -70,7 +90,15 @@ __all__ = [
     # spans
     "get_tracer",
     "get_current_span",
+    "set_global_tracer",
     "trace",
+    "span",
+    "agent",
+    "llm",
+    "tool",
+    "retrieval",
+    "embedding",
+    "session",
     "defer",
     "wrap",
     "Tracer",
@@ -89,10 +117,15 @@ __all__ = [
     "inject",
     "extract",
     # head sampling
+    "BaseSampler",
+    "HeadDecision",
     "AlwaysOffSampler",
     "AlwaysOnSampler",
     "ProbabilitySampler",
     "RateLimitingSampler",
+    # exporters of the application's own
+    "BaseExporter",
+    "ExportResult",
     # errors
     "CodecError",
     "ConfigurationError",

@@ -26,7 +26,14 @@ logger = logging.getLogger("prela_stream")
 ENV_PREFIX = "PRELA_"
 DEFAULT_DIRECTORY = ".prela"
 DEFAULT_FILE = "prela.toml"
-_NOT_SETTINGS = frozenset({"PRELA_STRICT", "PRELA_CONFIG", "PRELA_TEST_BOOTSTRAP"})
+_NOT_SETTINGS = frozenset(
+    {
+        *("PRELA_STRICT", "PRELA_CONFIG", "PRELA_TEST_BOOTSTRAP"),
+        # read by `init()` itself; of the ancestor SDK, and told there if they have no effect
+        *("PRELA_AUTO_INSTRUMENT", "PRELA_DEBUG", "PRELA_PROJECT_ID", "PRELA_EXPORTER", "PRELA_TRACE_DIR"),
+        *("PRELA_HTTP_ENDPOINT", "PRELA_API_KEY", "PRELA_CAPTURE_REPLAY", "PRELA_N8N_WEBHOOK_PORT"),
+    }
+)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

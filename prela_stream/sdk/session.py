@@ -7,12 +7,10 @@ traces. To another process they go only if asked to: a header with a user's id w
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from prela_stream.model.semconv import CONVERSATION_ID, USER_ID
 from prela_stream.sdk.coerce import attributes_of, text_of
-from prela_stream.sdk.span import Span
 
 SESSION_ENTRY: Final = "session.id"
 USER_ENTRY: Final = "user.id"
@@ -66,36 +64,18 @@ def session(
             CARRIED.set(previous)
 
 
-def ids_in(baggage: Mapping[str, str]) -> dict[str, str]:
-    """The entries of a trace's baggage that name a session or a user."""
-    return {key: baggage[key] for key in _FROM_BAGGAGE if key in baggage}
+def carried_attributes(trace_baggage: Mapping[str, str]) -> dict[str, Any]:
+    """What a span that begins now has from the blocks around it, and from the baggage of its trace."""
+    carried = get_carried()
+    ids = {key: trace_baggage[key] for key in _FROM_BAGGAGE if key in trace_baggage}
+    return _named(ids) if carried is None else {**_named(ids), **carried.attributes}
+
+
+def outgoing_baggage(trace_baggage: Mapping[str, str]) -> Mapping[str, str]:
+    """The baggage to send on: the trace's, with what the blocks around want propagated."""
+    carried = get_carried()
+    return {**trace_baggage, **carried.baggage} if carried is not None and carried.baggage else trace_baggage
 
 
 def _named(ids: Mapping[str, str]) -> dict[str, Any]:
     return {_FROM_BAGGAGE[key]: value for key, value in ids.items()}
-
-
-class EntrySpan(Span):
-    """The first span here of a trace that came with session or user ids: it has them, and so has what begins in its block."""
-
-    __slots__ = ("_carried", "_carried_before")
-    _carried: Carried
-    _carried_before: Carried | None
-
-    def carry(self) -> None:
-        """Take the ids from the trace's baggage."""
-        ids = ids_in(self._trace.baggage)
-        self._carried = Carried(_named(ids), ids)
-        self._attributes = {**self._carried.attributes, **self._attributes}
-
-    def __enter__(self) -> Self:
-        self._carried_before = get_carried()
-        CARRIED.set(self._carried)
-        return super().__enter__()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        super().__exit__(kind, error, traceback)
-        if get_carried() is self._carried:
-            CARRIED.set(self._carried_before)

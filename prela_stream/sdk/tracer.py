@@ -30,7 +30,7 @@ from prela_stream.sdk.kinds import SpanKinds
 from prela_stream.sdk.privacy import Privacy, scopes_used
 from prela_stream.sdk.recorder import Outlet, Recorder, ScopedOutlet
 from prela_stream.sdk.sampler import KEEP, AlwaysOnSampler, BaseSampler
-from prela_stream.sdk.session import EntrySpan, get_carried, ids_in
+from prela_stream.sdk.session import carried_attributes, get_carried
 from prela_stream.sdk.span import Span
 from prela_stream.sdk.unsampled import UnsampledSpan
 
@@ -110,7 +110,7 @@ class Tracer(SpanKinds):
             if max_item_bytes is not None:
                 self._outlet.max_item_bytes = max(4096, int(max_item_bytes))
 
-    def span(  # noqa: C901, PLR0915 - the hot path: what would be functions of their own is written out
+    def span(  # noqa: C901, PLR0912, PLR0915 - the hot path: what would be functions of their own is written out
         self,
         name: str,
         span_type: SpanType = SpanType.CUSTOM,
@@ -139,7 +139,6 @@ class Tracer(SpanKinds):
                 above = parent_here(above)
         quiet: bool | None = None
         sampled: bool | None = True
-        kind: type[Span] = Span
         if type(above) is Span:
             trace: TraceContext = above._trace
             parent_id: bytes | None = above._id
@@ -167,11 +166,9 @@ class Tracer(SpanKinds):
             sampled = trace.sampled
             if parent_id is None or flags & REMOTE_PARENT:
                 quiet = True
-            if type(above) is TraceContext and ids_in(trace.baggage):
-                kind = EntrySpan
         code = SPAN_TYPE_CODES[span_type] if type(span_type) is SpanType else type_code(span_type)
         # Filled from outside: an __init__ with this many fields costs a third of the whole span.
-        span: Span = _new(kind) if sampled else _new(UnsampledSpan)
+        span: Span = _new(Span) if sampled else _new(UnsampledSpan)
         outlet: Outlet | ScopedOutlet = self._outlet.in_scope() if scopes_used else self._outlet
         span._outlet = outlet
         span._trace = trace
@@ -190,10 +187,8 @@ class Tracer(SpanKinds):
         span._attributes = {} if attributes is None else _copied(attributes)
         if self._service is not None:
             span._attributes.update(self._service)
-        if (carried := get_carried()) is not None:
-            span._attributes = {**carried.attributes, **span._attributes}
-        if kind is EntrySpan and sampled:
-            span.carry()  # type: ignore[attr-defined]  # it is one
+        if get_carried() is not None or trace._baggage:
+            span._attributes = {**carried_attributes(trace._baggage), **span._attributes}
         if (quiet or code == _AGENT) and sampled:
             quiet = True
             outlet.open_spans[span_id] = _ref(span)

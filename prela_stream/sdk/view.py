@@ -5,6 +5,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from prela_stream.model import semconv
 from prela_stream.model.plain import is_plain
 from prela_stream.model.span import SPAN_STATUSES, SPAN_TYPES, SpanEvent, SpanLink, SpanStatus, SpanType, to_datetime
 from prela_stream.sdk.context import TraceContext
@@ -136,6 +137,10 @@ class SpanView(Position):
     def attributes(self) -> Mapping[str, Any]:
         """A read-only view; change them with `set_attribute`."""
         return MappingProxyType(self._final if self.is_ended else self._attributes)
+
+    def attribute(self, name: str) -> Any:
+        """An attribute under any of its names, see `SpanData.attribute`."""
+        return semconv.look_up(self.attributes, name, self.duration_ms)
 
     @property
     def events(self) -> tuple[SpanEvent, ...]:
