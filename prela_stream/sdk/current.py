@@ -52,7 +52,7 @@ set_raw: Final = CURRENT.set
 class Placed(Position):
     """A position that a generator's frame entered, or that was entered above such a frame on the stack."""
 
-    __slots__ = ("__weakref__", "before", "below", "frame", "hook", "inside", "open", "position")
+    __slots__ = ("__weakref__", "before", "below", "frame", "hook", "inside", "instructions", "open", "position")
 
     def __init__(self, position: Position | None, frame: FrameType | None, near: "Placed | None") -> None:
         self.position = position
@@ -65,6 +65,7 @@ class Placed(Position):
         """What the same frame had entered before."""
         self.hook: _TaskHook | None = None
         self.open = True
+        self.instructions: bytes | None = None
 
     def __del__(self) -> None:
         if self.open and self.hook is not None:  # the generator was dropped, and what is in its `finally` never ran
@@ -93,13 +94,13 @@ def parent_here(raw: Position | None) -> Position | None:
     return position
 
 
-def enter(position: Position | None, frame: FrameType | None, scope: Scope = None) -> Position | None:
+def enter(position: Position | None, frame: FrameType | None, scope: object = None) -> Position | None:
     """Make a position current for the code of `frame`; returns what `leave` needs.
 
     Args:
         position: What is to be current.
         frame: Of the code that enters it.
-        scope: Who sees it if that is a generator.
+        scope: A `Scope`; anything else is as None.
     """
     owner = _owner(frame)
     while type(scope) is str and scope == "caller" and owner is not None:
@@ -171,10 +172,12 @@ def _owner(frame: FrameType | None) -> FrameType | None:
 
 def _nearest(frame: FrameType | None) -> Placed | None:
     """What the first watched frame on the stack entered last, from `frame` on outwards."""
-    entries = list(watched.values())
-    if len(entries) <= _FEW:
-        opened = [placed for entry in entries if (placed := entry()) is not None and placed.frame is not None]
-        if all(placed.frame.f_back is None for placed in opened if placed.frame is not None):
+    if len(watched) <= _FEW:
+        for entry in list(watched.values()):
+            placed = entry()
+            if placed is not None and placed.frame is not None and placed.frame.f_back is not None:
+                break
+        else:
             return None  # every one is suspended
     while frame is not None:
         entry = watched.get(id(frame))
@@ -189,7 +192,7 @@ def _resolve(raw: Position | None) -> Position | None:
     raw = _without_the_dead(raw)
     found = raw
     if near is None:
-        while type(found) is Placed and found.frame is not None and not (found.open and _goes_on(found.frame)):
+        while type(found) is Placed and found.frame is not None and not (found.open and _goes_on(found, found.frame)):
             found = found.before
         return position_of(found)
     while type(found) is Placed:
@@ -201,15 +204,17 @@ def _resolve(raw: Position | None) -> Position | None:
     return near.position
 
 
-def _goes_on(frame: FrameType) -> bool:
+def _goes_on(placed: Placed, frame: FrameType) -> bool:
     """Whether a generator that is not on this stack is at work: it runs in another thread, or waits at an `await`."""
     if frame.f_back is not None:
         return True
-    code = frame.f_code
-    if not code.co_flags & inspect.CO_ASYNC_GENERATOR:
+    if not frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
         return False
-    instructions, place = code.co_code, frame.f_lasti + 2
-    return instructions[place : place + 1] == bytes([_RESUME]) and instructions[place + 1] & 3 == _AFTER_AWAIT
+    if placed.instructions is None:
+        placed.instructions = frame.f_code.co_code  # made anew at each look
+    place = frame.f_lasti + 2
+    resume = placed.instructions[place : place + 2]
+    return len(resume) == 2 and resume[0] == _RESUME and resume[1] & 3 == _AFTER_AWAIT
 
 
 def _without_the_dead(raw: Position | None) -> Position | None:
