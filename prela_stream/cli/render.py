@@ -140,7 +140,7 @@ def span_line(node: SpanNode[SpanData], tree: SpanTree[SpanData]) -> Text:
         message = span.status_message or semconv.read(span.attributes, semconv.ERROR_MESSAGE) or "failed"
         line.append(f"  ERROR {clean(str(message))[:200]}", "red")
     elif span.status != SpanStatus.SUCCESS:
-        line.append(f"  {'not ended' if span.status == SpanStatus.PENDING else 'cancelled'}", "yellow")
+        line.append(f"  {'PENDING, not ended' if span.status == SpanStatus.PENDING else 'cancelled'}", "yellow")
     if node.cycle:
         line.append("  (its parents lead back to itself)", "yellow")
     return line

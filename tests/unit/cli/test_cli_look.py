@@ -85,7 +85,7 @@ def test_show_draws_the_tree_and_says_why_it_was_kept(store: Path) -> None:
     assert "agent plan trip  100 ms (self 1 ms)" in lines[1]
     assert "│   ├── llm chat sonnet  99 ms  1.2k → 300 tokens  $0.0123" in text
     assert "│   └── tool book  98 ms  ERROR no seats left" in text
-    assert "└── (span abababababababab is not here)\n    └── tool lost child  open  not ended" in text
+    assert "└── (span abababababababab is not here)\n    └── tool lost child  open  PENDING, not ended" in text
     assert "kept by policy slow: duration over 10 s" in text
     assert "by trigger complete, spans missing; kept with probability 0.5, stands for 2 traces" in text
 
