@@ -51,6 +51,12 @@ class SpanType(enum.StrEnum):
     EMBEDDING = "EMBEDDING"
     CUSTOM = "CUSTOM"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "SpanType | None":
+        return (
+            cls.__members__.get(value.upper()) if isinstance(value, str) else None
+        )  # the ancestor wrote small letters
+
 
 class SpanStatus(enum.StrEnum):
     """How a span stands or ended."""
@@ -59,6 +65,10 @@ class SpanStatus(enum.StrEnum):
     SUCCESS = "SUCCESS"
     ERROR = "ERROR"
     CANCELLED = "CANCELLED"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "SpanStatus | None":
+        return cls.__members__.get(value.upper()) if isinstance(value, str) else None  # as in SpanType
 
 
 SPAN_TYPES: Final = tuple(SpanType)
@@ -144,6 +154,10 @@ class SpanEvent(msgspec.Struct, frozen=True, array_like=True):
         """The moment as an aware datetime in UTC (microseconds)."""
         return to_datetime(self.time_ns)
 
+    def to_dict(self) -> dict[str, Any]:
+        """`timestamp` (ISO 8601), `name` and `attributes`, as on the ancestor's page."""
+        return {"timestamp": self.timestamp.isoformat(), "name": self.name, "attributes": self.attributes}
+
 
 class SpanLink(msgspec.Struct, frozen=True, array_like=True):
     """A reference to a span of this or another trace that is related, but not the parent."""
@@ -218,6 +232,28 @@ class SpanData(msgspec.Struct, frozen=True, kw_only=True):
         `llm.model` finds `gen_ai.request.model` and the reverse; `llm.total_tokens` and `llm.latency_ms` are derived.
         """
         return semconv.look_up(self.attributes, name, self.duration_ms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The span as a dict with the keys of the ancestor SDK; times are ISO 8601, types and statuses their names."""
+        return to_dict(self)
+
+
+def to_dict(span: Any) -> dict[str, Any]:
+    """A span, live or finished, as a dict; see `SpanData.to_dict`."""
+    return {
+        "span_id": span.span_id,
+        "trace_id": span.trace_id,
+        "parent_span_id": span.parent_span_id,
+        "name": span.name,
+        "span_type": span.span_type.value,
+        "started_at": span.started_at.isoformat(),
+        "ended_at": None if span.ended_at is None else span.ended_at.isoformat(),
+        "status": span.status.value,
+        "status_message": span.status_message,
+        "attributes": dict(span.attributes),
+        "events": [event.to_dict() for event in span.events],
+        "duration_ms": span.duration_ms,
+    }
 
 
 def to_datetime(time_ns: int) -> datetime:

@@ -25,6 +25,7 @@ from prela_stream.sdk.current import (
     watched,
 )
 from prela_stream.sdk.deferred import Deferred
+from prela_stream.sdk.exporting import BaseExporter, ExporterRecorder
 from prela_stream.sdk.ids import new_span_id, new_trace_id, span_ids, trace_ids
 from prela_stream.sdk.kinds import SpanKinds
 from prela_stream.sdk.privacy import Privacy, scopes_used
@@ -52,7 +53,8 @@ class Tracer(SpanKinds):
     Args:
         service_name: If given, each span of this tracer carries it as `service.name`; the process's own name is set by
             `init()` and travels once a batch.
-        exporter: A `Recorder` that takes the items; None: they go where those of the global tracer go.
+        exporter: A `Recorder` that takes the items, or an object whose `export(spans)` takes whole traces (`BaseExporter`);
+            None: they go where those of the global tracer go.
         sampler: The head sampler, asked at roots; None: every trace is recorded.
         capture_for_replay: Accepted for code written for the ancestor SDK; has no effect.
     """
@@ -62,7 +64,7 @@ class Tracer(SpanKinds):
     def __init__(
         self,
         service_name: str | None = None,
-        exporter: Recorder | None = None,
+        exporter: Recorder | BaseExporter | None = None,
         sampler: BaseSampler | None = None,
         capture_for_replay: bool = False,  # noqa: ARG002 - the ancestor's signature
     ) -> None:
@@ -72,7 +74,12 @@ class Tracer(SpanKinds):
         self.configure(sampler=sampler)
         if exporter is not None:
             self._outlet = Outlet()
-            self.configure(recorder=exporter)
+            self.configure(recorder=exporter)  # type: ignore[arg-type]  # configure() tells the two apart
+
+    @property
+    def service_name(self) -> str | None:
+        """The name of its own that this tracer's spans carry; None if they have the process's."""
+        return None if self._service is None else self._service[SERVICE_NAME]
 
     @property
     def recorder(self) -> Recorder | None:
@@ -236,6 +243,14 @@ class Tracer(SpanKinds):
                 span._beat()
                 yield span
 
+    def shutdown(self) -> None:
+        """Deliver what was recorded: end this tracer's exporter, or flush the pipeline of `init()`; that one ends at exit."""
+        with guard("tracer.shutdown"):
+            recorder: Any = self._outlet.recorder
+            deliver = getattr(recorder, "shutdown", None) or getattr(recorder, "flush", None)
+            if callable(deliver):
+                deliver()
+
     def set_global(self) -> None:
         """Give the global tracer this one's name, recorder and sampler; `get_tracer()` stays the same object."""
         set_global_tracer(self)
@@ -283,6 +298,8 @@ def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(recorder: Any) -> Recorder | None:
     if recorder is None or callable(getattr(recorder, "record", None)):
         return recorder  # type: ignore[no-any-return]  # it has what the protocol asks for
+    if callable(getattr(recorder, "export", None)):
+        return ExporterRecorder(recorder)
     msg = f"a recorder has a method record(trace_id, item, *, reserved), got {recorder!r}; spans go where they went before"
     raise TypeError(msg)
 

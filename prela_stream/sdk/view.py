@@ -7,7 +7,16 @@ from typing import Any
 
 from prela_stream.model import semconv
 from prela_stream.model.plain import is_plain
-from prela_stream.model.span import SPAN_STATUSES, SPAN_TYPES, SpanEvent, SpanLink, SpanStatus, SpanType, to_datetime
+from prela_stream.model.span import (
+    SPAN_STATUSES,
+    SPAN_TYPES,
+    SpanEvent,
+    SpanLink,
+    SpanStatus,
+    SpanType,
+    to_datetime,
+    to_dict,
+)
 from prela_stream.sdk.context import TraceContext
 from prela_stream.sdk.current import Position, Scope
 from prela_stream.sdk.recorder import Outlet, ScopedOutlet
@@ -141,6 +150,10 @@ class SpanView(Position):
     def attribute(self, name: str) -> Any:
         """An attribute under any of its names, see `SpanData.attribute`."""
         return semconv.look_up(self.attributes, name, self.duration_ms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The span as it is now, as a dict; see `SpanData.to_dict`."""
+        return to_dict(self)
 
     @property
     def events(self) -> tuple[SpanEvent, ...]:
