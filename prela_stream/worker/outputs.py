@@ -21,7 +21,7 @@ from prela_stream.transport.base import Record, TopicPartition
 from prela_stream.transport.options import TopicOptions
 
 _DECISION_BYTES = 400
-"""About what one encoded decision takes; only paces commits."""
+"""About what one encoded decision takes; paces commits, and says how many to try in one Record."""
 
 
 class Outputs:
@@ -67,13 +67,21 @@ class Outputs:
 
     def take(self) -> list[tuple[TopicPartition, Record]]:
         """Everything collected, as the Records of one commit; this object is empty afterwards."""
-        where = TopicPartition(self._topics.decisions, self._source.partition)
         step = max(1, self._limit // (4 * _DECISION_BYTES))
         for start in range(0, len(self._decisions), step):
-            value = encode_decisions(self._decisions[start : start + step])
-            self._add(where, value, DECISIONS_FORMAT, key=None)
+            self._write(self._decisions[start : start + step])
         records, self._records, self._decisions, self.bytes = self._records, [], [], 0
         return records
+
+    def _write(self, decisions: Sequence[Decision]) -> None:
+        """As one Record, or as two where names of many bytes a character make it too large."""
+        value = encode_decisions(decisions)
+        if len(value) > self._limit and len(decisions) > 1:
+            half = len(decisions) // 2
+            self._write(decisions[:half])
+            self._write(decisions[half:])
+            return
+        self._add(TopicPartition(self._topics.decisions, self._source.partition), value, DECISIONS_FORMAT, key=None)
 
     def _forward(
         self,

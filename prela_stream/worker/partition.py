@@ -103,6 +103,7 @@ class PartitionState:
         self._committed_position = start
         self._replay_until = start
         self._decided_in_replay: set[bytes] = set()
+        self._whole = True
         self.position = start
         """Offset of the next Record to apply."""
 
@@ -123,8 +124,12 @@ class PartitionState:
 
     @property
     def has_news(self) -> bool:
-        """Whether a commit would say anything that the last one did not."""
-        return not self.replaying and (self._outputs.bytes > 0 or self.position != self._committed_position)
+        """Whether a commit may be made, and would say anything that the last one did not."""
+        return (
+            self._whole
+            and not self.replaying
+            and (self._outputs.bytes > 0 or self.position != self._committed_position)
+        )
 
     def status(self) -> PartitionStatus:
         """How things stand."""
@@ -149,6 +154,8 @@ class PartitionState:
         self._counters = checkpoint.counters
         self._replay_until = self._committed_position = checkpoint.position
         self.position = offset
+        if not self.replaying:
+            self._end_replay()  # all that was open is gone from the log
 
     def load(self, decision: Decision) -> None:
         """Take in a decision that was committed before; call in the order of the log."""
@@ -164,8 +171,10 @@ class PartitionState:
         """Apply the next Record: decide what is due by its time, then take its items in.
 
         Raises:
-            PoisonLimitError: too large a share of recent items could not be read.
+            PoisonLimitError: too large a share of recent items could not be read. This Record is applied all the same; after
+                any other error it is in by half, and this state has no news any more: restore it from the log.
         """
+        self._whole, replayed = False, self.replaying
         now = record.timestamp_ms
         fresh = record.offset >= self._replay_until
         for undecided in self._buffer.due(now):
@@ -185,12 +194,16 @@ class PartitionState:
         for undecided in self._buffer.over_limits():
             self._decide(undecided, cut=record.offset + 1, fresh=fresh)
         self.position = record.offset + 1
-        if not fresh and not self.replaying:
+        if replayed and not self.replaying:
             self._end_replay()
+        self._whole = True
+        if fresh:
+            self._watch_poison()
 
     def _end_replay(self) -> None:
         """Settings that changed since the commit may have decided what was open then. Which of the open traces' items are
         duplicates and which are late has changed with that; all other classes are as they were, so the rest is the duplicates.
+        What retention took meanwhile, which is gone only where that was accepted, counts with them.
         """
         self._decided_in_replay.clear()
         self._counters.duplicates += self.counters.unaccounted()
@@ -292,7 +305,8 @@ class PartitionState:
         telemetry.WORKER_ITEMS.add(items)
         for bad in batch.bad:
             self._outputs.bury(self._letter(bad, offset))
-        self._watch_poison(len(batch.bad), items)
+        self._poison_items += items
+        self._poison_seen += len(batch.bad)
 
     def _bury(self, bad: BadItem, offset: int) -> None:
         self._counters.dlq += 1
@@ -309,9 +323,7 @@ class PartitionState:
             raw=bad.raw,
         )
 
-    def _watch_poison(self, bad: int, items: int) -> None:
-        self._poison_items += items
-        self._poison_seen += bad
+    def _watch_poison(self) -> None:
         if self._poison_items < self._options.poison_window:
             return
         share = self._poison_seen / self._poison_items

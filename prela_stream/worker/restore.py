@@ -57,13 +57,21 @@ async def restore(
             "worker.accept_truncation = true"
         )
         raise TruncatedLogError(msg)
+    if beginning > checkpoint.position:
+        logger.error(
+            "%s: the Records from offset %d up to %d were deleted before this group had read them: the workers were away for "
+            "longer than the topic's retention",
+            where,
+            checkpoint.position,
+            beginning,
+        )
     state.resume_at(max(committed.offset, beginning), checkpoint)
     decisions = await _read_decisions_back(transport, state, source, topics, checkpoint, assembly)
     logger.info(
         "%s: taken over at offset %d; replaying %d offsets with %d decisions read back",
         where,
         checkpoint.position,
-        checkpoint.position - state.position,
+        max(0, checkpoint.position - state.position),
         decisions,
     )
     return state

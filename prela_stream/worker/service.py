@@ -110,7 +110,7 @@ class Worker:
 
     async def _loop(self, consumer: Consumer, ticks: Producer, tasks: TaskGroup) -> None:
         while True:
-            poll = await consumer.poll(max_bytes=self._options.poll_bytes, timeout=_POLL_S)
+            poll = await self._poll(consumer)
             await self._reassign(poll, consumer, ticks, tasks)
             for record in poll.records:
                 partition = self._partitions.get(TopicPartition(record.topic, record.partition))
@@ -122,6 +122,15 @@ class Worker:
                 self._on_ready()
                 self._on_ready = None
             await anyio.lowlevel.checkpoint()  # a full topic must not keep the commits waiting
+
+    async def _poll(self, consumer: Consumer) -> Poll:
+        """The next poll that works: a transport that is away for a while is no reason to stop."""
+        while True:
+            try:
+                return await consumer.poll(max_bytes=self._options.poll_bytes, timeout=_POLL_S)
+            except TransportError as error:
+                logger.warning("cannot read from the transport, will try again: %s", error)
+                await anyio.sleep(_RETRY_S)
 
     async def _reassign(self, poll: Poll, consumer: Consumer, ticks: Producer, tasks: TaskGroup) -> None:
         for source in poll.revoked:
@@ -192,7 +201,8 @@ class _Partition:
         elif self._state is None:
             consumer.pause(source)
         else:
-            full = self._state.pending_bytes >= 4 * self._options.commit_bytes
+            # in a replay nothing is committed, so waiting for that would be for ever
+            full = not self._state.replaying and self._state.pending_bytes >= 4 * self._options.commit_bytes
             if full and not self._paused:
                 consumer.pause(source)
             elif self._paused and not full:

@@ -17,6 +17,7 @@ from prela_stream.transport.base import Record, TopicPartition, Transport
 from prela_stream.transport.local import LocalTransport
 from prela_stream.transport.options import LocalOptions, TopicOptions
 from prela_stream.transport.topics import topic_specs
+from prela_stream.worker.checkpoint import Checkpoint
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.service import Worker
 
@@ -36,11 +37,40 @@ async def local_log(folder: Path, topics: TopicOptions = TOPICS) -> AsyncIterato
 
 
 def make_worker(
-    transport: Transport, *, topics: TopicOptions = TOPICS, assembly: AssemblyOptions = QUICK, **options: object
+    transport: Transport,
+    *,
+    topics: TopicOptions = TOPICS,
+    assembly: AssemblyOptions = QUICK,
+    evaluator: Evaluator = KEEP_ALL,
+    **options: object,
 ) -> Worker:
     """A worker that commits every 20 ms and keeps everything."""
     chosen = msgspec.convert({"commit_interval_ms": 20, "tick_min_ms": 10, **options}, WorkerOptions)
-    return Worker(transport, topics=topics, evaluator=KEEP_ALL, options=chosen, assembly=assembly)
+    return Worker(transport, topics=topics, evaluator=evaluator, options=chosen, assembly=assembly)
+
+
+@asynccontextmanager
+async def running(worker: Worker) -> AsyncIterator[None]:
+    """The worker at work for the length of the block, then stopped cleanly."""
+    async with anyio.create_task_group() as tasks:
+        ready = anyio.Event()
+        tasks.start_soon(worker.run, ready.set)
+        with anyio.fail_after(DEADLINE):
+            await ready.wait()
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def checkpoint(transport: Transport, position: int) -> Checkpoint:
+    """Wait until this position is committed; what that commit says."""
+    with anyio.fail_after(DEADLINE):
+        while True:
+            found = await transport.committed("sampler", SPANS)
+            if found is not None:
+                read = msgspec.json.decode(found.metadata, type=Checkpoint)
+                if read.position >= position:
+                    return read
+            await anyio.sleep(0.01)
 
 
 def whole_trace(number: int, children: int = 2) -> list[bytes]:
@@ -100,3 +130,10 @@ async def dead_letters(transport: Transport) -> list[tuple[int, int, bytes, str]
     """Offset, place, bytes and reason of everything in the dlq."""
     letters = [decode_dead_letter(value) for value in await values(transport, TOPICS.dlq)]
     return [(letter.offset, letter.index, letter.raw, letter.reason) for letter in letters]
+
+
+async def beginning(transport: Transport) -> int:
+    """Offset of the first span Record that is still kept."""
+    async with await transport.consumer([TOPICS.spans]) as consumer:
+        await consumer.poll(timeout=0.0)
+        return await consumer.beginning_offset(SPANS)

@@ -1,7 +1,6 @@
 """The worker on a real local log: ticks, fences, commits of unknown outcome, poison, and what it refuses to work on."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +17,21 @@ from prela_stream.transport.options import LocalOptions, TopicOptions
 from prela_stream.worker.checkpoint import CheckpointError
 from prela_stream.worker.partition import PoisonLimitError
 from prela_stream.worker.restore import TruncatedLogError
-from prela_stream.worker.service import Worker
 from tests.support.workers import (
     DEADLINE,
     SPANS,
-    TOPICS,
+    beginning,
     dead_letters,
     decided,
     decisions,
     kept_spans,
     local_log,
     make_worker,
+    running,
     send,
     send_items,
     whole_trace,
 )
-
-
-@asynccontextmanager
-async def running(worker: Worker) -> AsyncIterator[None]:
-    """The worker at work for the length of the block, then stopped cleanly."""
-    async with anyio.create_task_group() as tasks:
-        ready = anyio.Event()
-        tasks.start_soon(worker.run, ready.set)
-        with anyio.fail_after(DEADLINE):
-            await ready.wait()
-        yield
-        tasks.cancel_scope.cancel()
 
 
 async def test_a_whole_trace_on_a_silent_topic_is_decided_by_ticks(tmp_path: Path) -> None:
@@ -231,14 +218,13 @@ async def test_records_that_retention_took_are_missed_loudly(tmp_path: Path) -> 
             await make_worker(transport, topics=topics, assembly=waiting).run()
         assert "undecided traces need the log from offset 0 on, but it begins at" in str(caught.value)
         assert "worker.accept_truncation = true" in str(caught.value)
-        async with running(make_worker(transport, topics=topics, assembly=waiting, accept_truncation=True)):
-            pass
-
-
-async def beginning(transport: LocalTransport) -> int:
-    async with await transport.consumer([TOPICS.spans]) as consumer:
-        await consumer.poll(timeout=0.0)
-        return await consumer.beginning_offset(SPANS)
+        worker = make_worker(transport, topics=topics, assembly=waiting, accept_truncation=True)
+        async with running(worker):
+            with anyio.fail_after(DEADLINE):
+                while (status := worker.status()[SPANS]).replaying or status.counters.consumed == 2:
+                    await send_items(transport, whole_trace(2)[1:])
+                    await anyio.sleep(0.01)
+        assert status.counters.unaccounted() == 0
 
 
 def test_the_errors_that_stop_a_worker_are_of_the_family() -> None:

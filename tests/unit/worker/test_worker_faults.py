@@ -1,0 +1,125 @@
+"""The worker when something around it or in it fails: nothing half done is committed, nothing waits for ever."""
+
+import sqlite3
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+
+from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec import encode_batch
+from prela_stream.model.trace import Trace
+from prela_stream.sampling.evaluator import Evaluator
+from prela_stream.sampling.policy import Verdict
+from prela_stream.transport.local import LocalTransport
+from prela_stream.transport.options import LocalOptions
+from prela_stream.transport.topics import topic_specs
+from prela_stream.worker.partition import PoisonLimitError
+from tests.support.workers import (
+    DEADLINE,
+    KEEP_ALL,
+    QUICK,
+    TOPICS,
+    beginning,
+    checkpoint,
+    dead_letters,
+    decided,
+    kept_spans,
+    local_log,
+    make_worker,
+    running,
+    send,
+    send_items,
+    whole_trace,
+)
+
+PATIENT = AssemblyOptions(settle_ms=3_600_000, root_wait_ms=3_600_000, idle_without_heartbeats_ms=3_600_000)
+
+
+async def test_poison_over_the_limit_is_put_aside_once_and_its_neighbours_stay_counted(tmp_path: Path) -> None:
+    value = encode_batch(b"\x80", [whole_trace(1)[0], b"\xc3", b"\xc3", b"\xc3"])
+    async with local_log(tmp_path) as transport:
+        await send(transport, *[value] * 30)
+        with pytest.raises(PoisonLimitError):
+            await make_worker(transport, poison_window=20).run()
+        stopped = await checkpoint(transport, 1)
+        assert (stopped.position, stopped.counters.dlq, stopped.counters.unaccounted()) == (5, 15, 0)
+        assert len(await dead_letters(transport)) == 15
+        async with running(make_worker(transport, poison_limit=1.0)):
+            await checkpoint(transport, 30)
+        letters = [(offset, place) for offset, place, _, _ in await dead_letters(transport)]
+    assert sorted(letters) == [(offset, place) for offset in range(30) for place in (1, 2, 3)]
+
+
+class _FailsAtTheSecond(Evaluator):
+    """A policy with a bug that shows at the second trace."""
+
+    def decide(self, trace: Trace) -> Verdict:
+        if trace.trace_id == (2).to_bytes(16, "big"):
+            msg = "a bug"
+            raise ZeroDivisionError(msg)
+        return super().decide(trace)
+
+
+async def test_a_record_that_a_bug_cut_short_is_not_committed_on_the_way_down(tmp_path: Path) -> None:
+    faulty = _FailsAtTheSecond(KEEP_ALL.policy_set)
+    async with local_log(tmp_path) as transport:
+        await send_items(transport, whole_trace(1))
+        await send_items(transport, whole_trace(2))
+        worker = make_worker(transport, evaluator=faulty, commit_interval_ms=3_600_000)
+        with anyio.fail_after(DEADLINE), pytest.raises(ExceptionGroup) as caught:
+            await worker.run()
+        assert caught.group_contains(ZeroDivisionError)
+        async with running(make_worker(transport)):
+            assert [d.trace_id[-1] for d in await decided(transport, 2)] == [1, 2]
+        assert await kept_spans(transport) == [*whole_trace(1), *whole_trace(2)]
+
+
+async def test_a_replay_that_decides_more_than_a_commit_takes_goes_on_to_its_end(tmp_path: Path) -> None:
+    """Shorter waits decide in the replay what had been open. Nothing is committed before its end, so nothing may wait for it."""
+    async with local_log(tmp_path) as transport:
+        async with running(make_worker(transport, assembly=PATIENT)):
+            for number in range(1, 51):
+                await send_items(transport, whole_trace(number))
+                await anyio.sleep(0.002)  # log-append times that differ: each Record makes the one before it due
+            await checkpoint(transport, 50)
+        hasty = msgspec.structs.replace(QUICK, settle_ms=1)
+        async with running(make_worker(transport, assembly=hasty, commit_bytes=100, poll_bytes=500)):
+            await decided(transport, 50)
+        assert sorted(await kept_spans(transport)) == sorted(i for n in range(1, 51) for i in whole_trace(n))
+
+
+async def test_a_log_that_is_locked_for_a_while_stops_no_worker(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = LocalOptions(path=str(tmp_path / "log.db"), session_timeout_ms=300, busy_timeout_ms=50)
+    async with LocalTransport(options) as transport:
+        await transport.create_topics(topic_specs(TOPICS))
+        async with running(make_worker(transport)):
+            other = sqlite3.connect(options.path, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            with anyio.fail_after(DEADLINE):
+                while "cannot read" not in caplog.text:
+                    await anyio.sleep(0.01)
+            other.execute("ROLLBACK")
+            other.close()
+            await send_items(transport, whole_trace(1))
+            await decided(transport, 1)
+
+
+async def test_records_that_nobody_read_in_time_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    topics = msgspec.structs.replace(TOPICS, retention_hours=0.0001)
+    async with local_log(tmp_path, topics) as transport:
+        async with running(make_worker(transport, topics=topics)):
+            await send_items(transport, whole_trace(1))
+            await decided(transport, 1)
+            position = (await checkpoint(transport, 1)).position
+        with anyio.fail_after(DEADLINE):
+            while (begin := await beginning(transport)) <= position:  # retention runs when somebody writes
+                await send_items(transport, whole_trace(2))
+                await anyio.sleep(0.05)
+        async with running(make_worker(transport, topics=topics)):
+            pass
+    assert "were deleted before this group had read them" in caplog.text
+    assert f"up to {begin}" in caplog.text
