@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prela_stream.sdk.decorator import trace
     from prela_stream.sdk.exporting import BaseExporter, ExportResult
     from prela_stream.sdk.privacy import Redactable, capture_content
-    from prela_stream.sdk.propagation import extract, inject
+    from prela_stream.sdk.propagation import extract, inject, inject_asgi, inject_kafka
     from prela_stream.sdk.sampler import (
         AlwaysOffSampler,
         AlwaysOnSampler,
@@ -62,7 +62,7 @@ _HOMES = {
     "sdk.decorator": ("trace",),
     "sdk.exporting": ("BaseExporter", "ExportResult"),
     "sdk.privacy": ("Redactable", "capture_content"),
-    "sdk.propagation": ("extract", "inject"),
+    "sdk.propagation": ("extract", "inject", "inject_asgi", "inject_kafka"),
     "sdk.sampler": (
         "AlwaysOffSampler",
         "AlwaysOnSampler",
@@ -115,6 +115,8 @@ __all__ = [
     "TraceContext",
     "new_trace_context",
     "inject",
+    "inject_asgi",
+    "inject_kafka",
     "extract",
     # head sampling
     "BaseSampler",

@@ -173,9 +173,9 @@ def _owner(frame: FrameType | None) -> FrameType | None:
 def _nearest(frame: FrameType | None) -> Placed | None:
     """What the first watched frame on the stack entered last, from `frame` on outwards."""
     if len(watched) <= _FEW:
-        for entry in list(watched.values()):
-            placed = entry()
-            if placed is not None and placed.frame is not None and placed.frame.f_back is not None:
+        for look in list(watched.values()):
+            one = look()
+            if one is not None and one.frame is not None and one.frame.f_back is not None:
                 break
         else:
             return None  # every one is suspended

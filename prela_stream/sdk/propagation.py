@@ -1,4 +1,4 @@
-"""Carries a trace to another process and takes one up: W3C `traceparent`, `tracestate` and `baggage` on any mapping.
+"""Carries a trace to another process and takes one up: W3C `traceparent`, `tracestate` and `baggage` in headers of any shape.
 
 What arrives is hostile input: a header that breaks the rules is as good as none, and nothing here raises.
 
@@ -6,7 +6,7 @@ Source: W3C Trace Context level 2; W3C Baggage.
 """
 
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -14,13 +14,18 @@ from prela_stream.errors import guard
 from prela_stream.sdk import tracestate
 from prela_stream.sdk.context import TraceContext
 from prela_stream.sdk.current import Position, current
+from prela_stream.sdk.headers import (
+    BAGGAGE,
+    TRACEPARENT,
+    TRACESTATE,
+    read_headers,
+    write_asgi,
+    write_kafka,
+    write_mapping,
+)
 from prela_stream.sdk.session import outgoing_baggage
 from prela_stream.sdk.span import Span
 from prela_stream.sdk.tracestate import TraceState
-
-TRACEPARENT: Final = "traceparent"
-TRACESTATE: Final = "tracestate"
-BAGGAGE: Final = "baggage"
 
 _SAMPLED: Final = 1
 _RANDOM: Final = 2
@@ -28,7 +33,6 @@ _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-(
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 _MAX_BAGGAGE: Final = 8_192
 _MAX_ENTRIES: Final = 64
-_MAX_HEADER: Final = 16_384
 _SAFE_IN_BAGGAGE: Final = "!#$&'()*+-./:<=>?@[]^_`{|}~"
 
 
@@ -43,14 +47,28 @@ def inject(carrier: MutableMapping[str, str], position: Position | None = None) 
         The carrier. Unchanged where there is no trace to continue.
     """
     with guard("inject"):
-        for key, value in headers(current() if position is None else position).items():
-            carrier[key] = value
+        write_mapping(carrier, headers(position))
     return carrier
 
 
-def headers(position: Position | None) -> dict[str, str]:
+def inject_asgi(target: list[tuple[bytes, bytes]], position: Position | None = None) -> list[tuple[bytes, bytes]]:
+    """As `inject`, for a list of headers as ASGI has it: pairs of bytes. Returns the list, changed in place."""
+    with guard("inject_asgi"):
+        write_asgi(target, headers(position))
+    return target
+
+
+def inject_kafka(target: list[tuple[str, bytes]], position: Position | None = None) -> list[tuple[str, bytes]]:
+    """As `inject`, for the headers of a Kafka message: pairs of text and bytes. Returns the list, changed in place."""
+    with guard("inject_kafka"):
+        write_kafka(target, headers(position))
+    return target
+
+
+def headers(position: Position | None = None) -> dict[str, str]:
     """The headers that `inject` writes. Each call is one context handed out, which the worker waits for."""
     span_id: bytes | None
+    position = current() if position is None else position
     if isinstance(position, Span):
         trace, span_id, ordinal = position._trace, position._id, position._hand_out_inject()
     elif isinstance(position, TraceContext):
@@ -72,18 +90,19 @@ def headers(position: Position | None) -> dict[str, str]:
     return written
 
 
-def extract(carrier: Mapping[Any, Any]) -> TraceContext | None:
+def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> TraceContext | None:
     """Read the context of a trace that began elsewhere.
 
     Args:
-        carrier: Any mapping of header names, in any case, to text, bytes or lists of these.
+        carrier: Any mapping of header names, in any case, to text, bytes or lists of these; or pairs of them, as ASGI
+            (bytes, bytes) and Kafka (text, bytes) have them.
 
     Returns:
         What to `attach()` or to pass as the `parent` of a span: its spans then are children of the remote one. None where
         the headers name no trace. With baggage alone, the context of a new trace that carries it.
     """
     with guard("extract"):
-        found = _headers_of(carrier)
+        found = read_headers(carrier)
         baggage = _parse_baggage(found.get(BAGGAGE, ""))
         parent = _TRACEPARENT.match(found.get(TRACEPARENT, "").strip(" \t"))
         if parent is None or not _follows_the_rules(parent):
@@ -102,25 +121,6 @@ def extract(carrier: Mapping[Any, Any]) -> TraceContext | None:
 def _follows_the_rules(parent: re.Match[str]) -> bool:
     version, trace_id, span_id, _, more = parent.groups()
     return version != "ff" and not (version == "00" and more) and bool(int(trace_id, 16)) and bool(int(span_id, 16))
-
-
-def _headers_of(carrier: Mapping[Any, Any]) -> dict[str, str]:
-    """Our three headers as text, by lower-case name."""
-    found: dict[str, str] = {}
-    for key, value in dict(carrier).items():
-        name = (_text(key) or "").lower()
-        if name in (TRACEPARENT, TRACESTATE, BAGGAGE) and name not in found:
-            parts = [_text(part) for part in value] if isinstance(value, list | tuple) else [_text(value)]
-            if name == TRACEPARENT and len(parts) != 1:
-                continue  # several parents are none
-            found[name] = ",".join(part for part in parts if part is not None)[:_MAX_HEADER]
-    return found
-
-
-def _text(value: object) -> str | None:
-    if isinstance(value, bytes):
-        return value.decode("latin-1")
-    return value if isinstance(value, str) else None
 
 
 def _parse_baggage(header: str) -> dict[str, str]:
