@@ -94,7 +94,8 @@ class House:
 
     def close(self) -> None:
         """End every process."""
-        for process in [*self.agents, self.service.process]:
+        processes: list[subprocess.Popen[Any]] = [*self.agents, self.service.process]
+        for process in processes:
             process.kill()
             process.communicate()
 
