@@ -9,8 +9,8 @@ import secrets
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Unpack
@@ -29,7 +29,8 @@ from prela_stream.app.ancestor import (
 from prela_stream.config import Settings, load_settings
 from prela_stream.errors import ConfigurationError, guard
 from prela_stream.instrumentation import auto_instrument as switch_on
-from prela_stream.instrumentation import uninstrument
+from prela_stream.instrumentation import checked_names, uninstrument
+from prela_stream.model.plain import plain, safe_text
 from prela_stream.model.span import Resource
 from prela_stream.sdk.exporter import Pipeline
 from prela_stream.sdk.exporting import BaseExporter, ExporterRecorder, Tee
@@ -105,15 +106,21 @@ def init(
         ConfigurationError: a setting is wrong. After that nothing of this package raises into the application.
     """
     global _active  # noqa: PLW0603 - the one pipeline of the process
-    tell_what_has_no_effect(ancestor, exporter, _OWN_ARGUMENTS)
+    with _reading_arguments():
+        tell_what_has_no_effect(ancestor, exporter, _OWN_ARGUMENTS)
+        project_id = project_id or os.environ.get("PRELA_PROJECT_ID")
+        resource = {**({PROJECT_ID: project_id} if project_id else {}), **(resource_attributes or {})}
+        checked_sampler, checked_redact = _checked_sampler(sampler), _checked_redact(redact)
+        own_exporter = checked_exporter(exporter)
+        names = auto_instrument if isinstance(auto_instrument, bool) else checked_names(auto_instrument)
+        where = None if directory is None else os.fspath(directory)
     if not is_off("PRELA_DEBUG") and os.environ.get("PRELA_DEBUG"):
         logger.setLevel(logging.DEBUG)
-    project_id = project_id or os.environ.get("PRELA_PROJECT_ID")
     if is_off("PRELA_AUTO_INSTRUMENT"):
-        auto_instrument = False
+        names = False
     given = {
         "service_name": service_name,
-        "directory": None if directory is None else os.fspath(directory),
+        "directory": where,
         "sample_rate": sample_rate,
         "capture_content": capture_content,
     }
@@ -123,11 +130,11 @@ def init(
     )
     setup = _Setup(
         settings=settings,
-        sampler=_checked_sampler(sampler),
-        instrument=auto_instrument if isinstance(auto_instrument, bool) else tuple(auto_instrument),
-        resource_attributes={**({PROJECT_ID: project_id} if project_id else {}), **(resource_attributes or {})},
-        redact=_checked_redact(redact),
-        exporter=checked_exporter(exporter),
+        sampler=checked_sampler,
+        instrument=names,
+        resource_attributes=plain(resource),
+        redact=checked_redact,
+        exporter=own_exporter,
     )
     tracer = get_tracer()
     with _lock:
@@ -148,12 +155,12 @@ def init(
             recorder=host if own is None else Tee(host, own), sampler=_sampler(setup), privacy=_privacy(setup)
         )
         if setup.instrument is not False:
-            names = None if setup.instrument is True else setup.instrument
-            switch_on(tracer, names=names, capture_content=settings.capture_content)
+            chosen = None if setup.instrument is True else setup.instrument
+            switch_on(tracer, names=chosen, capture_content=settings.capture_content)
     if directory is None and config is None and settings == load_settings(env={}, overrides=_named(settings)):
-        where = settings.local.path
         logger.info(
-            "prela_stream: nothing is configured; spans go to %s. `prela-stream dev` samples and stores them", where
+            "prela_stream: nothing is configured; spans go to %s. `prela-stream dev` samples and stores them",
+            settings.local.path,
         )
     return tracer
 
@@ -187,7 +194,7 @@ def shutdown(timeout: float | None = None) -> LedgerSnapshot | None:
     """
     with _lock:
         if _active is not None:
-            OpenSpans(get_tracer()).cancel(_active.host, "shutdown")
+            OpenSpans(get_tracer()).cancel("shutdown")
         return _switch_off(timeout)
 
 
@@ -232,9 +239,13 @@ async def pipeline(
     Yields:
         The running pipeline; the global tracer records into it.
     """
-    settings = load_settings() if settings is None else settings
+    settings = load_settings() if settings is None else _checked_settings(settings)
     setup = _Setup(
-        settings=settings, sampler=sampler, instrument=False, resource_attributes={}, redact=_checked_redact(redact)
+        settings=settings,
+        sampler=_checked_sampler(sampler),
+        instrument=False,
+        resource_attributes={},
+        redact=_checked_redact(redact),
     )
     _switch_off()
     tracer = get_tracer()
@@ -255,7 +266,7 @@ async def pipeline(
             try:
                 yield running
             finally:
-                OpenSpans(tracer).cancel(running, "shutdown")
+                OpenSpans(tracer).cancel("shutdown")
                 tracer.configure(recorder=None, sampler=None)
     finally:  # see shutdown()
         tracer.configure(privacy=Privacy())
@@ -273,17 +284,36 @@ def _sampler(setup: _Setup) -> BaseSampler | None:
     return None if rate >= 1.0 else ProbabilitySampler(rate)
 
 
+@contextmanager
+def _reading_arguments() -> Iterator[None]:
+    """Whatever an argument's own methods raise when it is looked at is a mistake in the argument."""
+    try:
+        yield
+    except (ConfigurationError, TypeError):
+        raise
+    except Exception as error:
+        msg = f"an argument of init() cannot be read: {type(error).__name__}"
+        raise ConfigurationError(msg) from error
+
+
+def _checked_settings(settings: object) -> Settings:
+    if isinstance(settings, Settings):
+        return settings
+    msg = f"pipeline(settings=…) takes what load_settings() gives, got {safe_text(settings)}"
+    raise ConfigurationError(msg)
+
+
 def _checked_sampler(sampler: object) -> BaseSampler | None:
     if sampler is None or isinstance(sampler, BaseSampler):
         return sampler
-    msg = f"init(sampler=…) takes a head sampler, for instance ProbabilitySampler(0.1), got {sampler!r}"
+    msg = f"init(sampler=…) takes a head sampler, for instance ProbabilitySampler(0.1), got {safe_text(sampler)}"
     raise ConfigurationError(msg)
 
 
 def _checked_redact(redact: Any) -> Callable[[Redactable], object] | None:
     if redact is None or (callable(redact) and not inspect.iscoroutinefunction(redact)):
         return redact  # type: ignore[no-any-return]  # callable is all that can be known
-    msg = f"redact is a plain function of one argument, a Redactable, that changes it in place; got {redact!r}"
+    msg = f"redact is a plain function of one argument, a Redactable, that changes it in place; got {safe_text(redact)}"
     raise ConfigurationError(msg)
 
 

@@ -1,13 +1,14 @@
 """Instrumentors by name, and `auto_instrument()`, which switches them on for what the program really uses."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from prela_stream.errors import ConfigurationError, guard
 from prela_stream.instrumentation.anthropic import AnthropicInstrumentor
 from prela_stream.instrumentation.base import Instrumentor
 from prela_stream.instrumentation.import_hook import forget, when_imported
 from prela_stream.instrumentation.options import InstrumentationOptions
+from prela_stream.model.plain import safe_text
 from prela_stream.sdk.tracer import Tracer, get_tracer
 
 __all__ = ["INSTRUMENTORS", "InstrumentationOptions", "Instrumentor", "auto_instrument", "uninstrument"]
@@ -38,18 +39,29 @@ def auto_instrument(
     Raises:
         ConfigurationError: for a name that is no instrumentor.
     """
-    chosen = tuple(INSTRUMENTORS) if names is None else tuple(names)
-    if unknown := sorted(set(chosen) - set(INSTRUMENTORS)):
-        msg = f"there is no instrumentor {', '.join(unknown)}; there are {', '.join(sorted(INSTRUMENTORS))}"
+    chosen = tuple(INSTRUMENTORS) if names is None else checked_names(names)
+    target: Any = get_tracer() if tracer is None else tracer
+    if not isinstance(target, Tracer):
+        msg = f"auto_instrument(tracer=…) takes a Tracer, got {safe_text(target)}"
         raise ConfigurationError(msg)
-    target = get_tracer() if tracer is None else tracer
-    options = InstrumentationOptions(names=chosen, capture_content=capture_content)
+    options = InstrumentationOptions(names=chosen, capture_content=capture_content is True)
     switched_on = []
     for name in chosen:
         with guard(f"auto_instrument({name})"):
             if _switch_on(INSTRUMENTORS[name], target, options):
                 switched_on.append(name)
     return switched_on
+
+
+def checked_names(names: object) -> tuple[str, ...]:
+    """Names of instrumentors, as a list or the like; raises ConfigurationError for anything else."""
+    if not isinstance(names, list | tuple | set | frozenset):
+        msg = f"instrumentors are named in a list, such as ['anthropic'], got {safe_text(names)}"
+        raise ConfigurationError(msg)
+    if unknown := [safe_text(name) for name in names if not (type(name) is str and name in INSTRUMENTORS)]:
+        msg = f"there is no instrumentor {', '.join(unknown)}; there are {', '.join(sorted(INSTRUMENTORS))}"
+        raise ConfigurationError(msg)
+    return tuple(names)
 
 
 def _switch_on(instrumentor: Instrumentor, tracer: Tracer, options: InstrumentationOptions) -> bool:

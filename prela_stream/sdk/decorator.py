@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from typing import Any, TypeVar, cast, overload
 
 from prela_stream.errors import guard
-from prela_stream.model.plain import plain
+from prela_stream.model.plain import plain, safe_text
 from prela_stream.model.semconv import FUNCTION_ARGUMENTS, FUNCTION_RESULT, TOOL_CALL_ARGUMENTS, TOOL_CALL_RESULT
 from prela_stream.model.span import SPAN_TYPE_CODES, SpanType
 from prela_stream.sdk.coerce import attributes_of, text_of, type_code
@@ -75,17 +75,28 @@ def _decorated(function: Any, plan: "_Plan") -> Any:
     return function
 
 
+def _checked(tracer: object) -> Tracer | None:
+    if tracer is None or isinstance(tracer, Tracer):
+        return tracer
+    with guard("trace"):
+        msg = f"@trace(tracer=…) takes a Tracer, got {safe_text(tracer)}; the global one is used"
+        raise TypeError(msg)
+    return None
+
+
 class _Plan:
     """What the spans of one function are like."""
 
     def __init__(
         self, name: Any, span_type: SpanType, attributes: Any, tracer: Tracer | None, arguments: bool, result: bool
     ) -> None:
-        self._name, self._type, self._initial, self._tracer = name, span_type, attributes, tracer
-        self._arguments, self.captures_result = arguments, result
+        self._name, self._type, self._initial, self._tracer = name, span_type, attributes, _checked(tracer)
+        self._arguments, self.captures_result = arguments is True, result is True
         self._signature: inspect.Signature | None = None
         self._title = ""
-        tool = SPAN_TYPE_CODES[SpanType.TOOL] == (type_code(span_type) if arguments or result else None)
+        tool = SPAN_TYPE_CODES[SpanType.TOOL] == (
+            type_code(span_type) if self._arguments or self.captures_result else None
+        )
         self._arguments_key = TOOL_CALL_ARGUMENTS if tool else FUNCTION_ARGUMENTS
         self._result_key = TOOL_CALL_RESULT if tool else FUNCTION_RESULT
 

@@ -132,7 +132,7 @@ class Pipeline:
         if self._parking:
             return
         if self._spans is not None and not self._ledger.queue.closed:
-            self._spans.cancel(self, "shutdown")
+            self._spans.cancel("shutdown")
         self._ledger.queue.close()
         await self._end_sender(self._options.shutdown_timeout_s if timeout is None else timeout)
         self._ledger.close()

@@ -217,7 +217,7 @@ class BackgroundPipeline:
     def _at_exit(self) -> None:
         with guard("host.exit"):
             if self._spans is not None and not self._stopped:
-                self._spans.cancel(self, "exit")
+                self._spans.cancel("exit")
             self.stop()
 
     def _at_main_end(self) -> None:

@@ -35,17 +35,19 @@ class OpenSpans:
         """Send a heartbeat, or the START that was not sent yet, of each open root and AGENT span: one a step."""
         return self._tracer.heartbeats()
 
-    def cancel(self, recorder: object, reason: str) -> int:
-        """End every open span whose item would go to `recorder`: CANCELLED, unless it was said how it went.
+    def cancel(self, reason: str) -> int:
+        """End every open span whose item goes where this tracer's go now: CANCELLED, unless it was said how it went.
 
         Args:
-            recorder: Of the pipeline that is about to close.
             reason: `exit` or `shutdown`.
 
         Returns:
             How many have ended by this. What a forked child has from its parent is the parent's to end.
         """
         found: list[Span] = []
+        recorder = self._tracer.recorder
+        if recorder is None:
+            return 0
         with guard("open_spans.cancel"):
             found = [span for span in _all_spans() if span._began > _began_here and span._outlet.recorder is recorder]
         found.sort(key=lambda span: -span._began)  # children before their parents

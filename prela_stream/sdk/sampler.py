@@ -16,6 +16,7 @@ import msgspec
 from prela_stream.errors import ConfigurationError, guard
 from prela_stream.model.decision import threshold_of
 from prela_stream.model.ids import RANDOMNESS_RANGE, TRACE_ID_BYTES, trace_randomness
+from prela_stream.model.plain import safe_text
 from prela_stream.sdk.ids import id_of
 
 
@@ -147,6 +148,6 @@ def _number(value: object, what: str, highest: float) -> float:
     )
     if not good:
         above = "" if highest == math.inf else f" and at most {highest:g}"
-        msg = f"{what} is a number of at least 0{above}, got {value!r}"
+        msg = f"{what} is a number of at least 0{above}, got {safe_text(value)}"
         raise ConfigurationError(msg)
     return float(value)  # type: ignore[arg-type]  # `good` says it is a number

@@ -53,7 +53,7 @@ def session(
     }
     carried = Carried(
         {**before.attributes, **_named(ids), **({} if attributes is None else attributes_of(attributes))},
-        {**before.baggage, **ids} if propagate else before.baggage,
+        {**before.baggage, **ids} if propagate is True else before.baggage,
     )
     previous = get_carried()
     CARRIED.set(carried)

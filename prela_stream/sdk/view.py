@@ -17,6 +17,7 @@ from prela_stream.model.span import (
     to_datetime,
     to_dict,
 )
+from prela_stream.sdk.coerce import text_of
 from prela_stream.sdk.context import TraceContext
 from prela_stream.sdk.current import Position, Scope
 from prela_stream.sdk.recorder import Outlet, ScopedOutlet
@@ -149,7 +150,7 @@ class SpanView(Position):
 
     def attribute(self, name: str) -> Any:
         """An attribute under any of its names, see `SpanData.attribute`."""
-        return semconv.look_up(self.attributes, name, self.duration_ms)
+        return semconv.look_up(self.attributes, text_of(name), self.duration_ms)
 
     def to_dict(self) -> dict[str, Any]:
         """The span as it is now, as a dict; see `SpanData.to_dict`."""
