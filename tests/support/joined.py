@@ -44,10 +44,11 @@ class Joined:
         self.dev = Service("dev", log=folder / "dev.log", env=self.env)
         self._programs: list[subprocess.Popen[str]] = []
 
-    def start(self, program: str, *arguments: str) -> subprocess.Popen[str]:
-        """Run a program; its standard output is ours to read."""
+    def start(self, program: str | Path, *arguments: str) -> subprocess.Popen[str]:
+        """Run a program, its text or a file; its standard output is ours to read."""
+        what = [str(program)] if isinstance(program, Path) else ["-c", program]
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", program, *arguments],
+            [sys.executable, "-W", "error", *what, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -56,7 +57,7 @@ class Joined:
         self._programs.append(process)
         return process
 
-    async def run(self, program: str, *arguments: str) -> str:
+    async def run(self, program: str | Path, *arguments: str) -> str:
         """Run a program to its end, which has to be a good one; what it printed."""
         process = self.start(program, *arguments)
         with anyio.fail_after(DEADLINE):
