@@ -164,11 +164,7 @@ IMPROVEMENTS: dict[str, tuple[str, Explains]] = {
     ),
     "stacktrace": (
         "An error has the `error.stacktrace` that the ancestor's page promises and its code does not write.",
-        lambda d: d.field == "attribute error.stacktrace" and d.theirs == ABSENT and "broken" in d.ours,
-    ),
-    "stacktrace of a silent error": (
-        "So has an error without a text.",
-        lambda d: d.field == "attribute error.stacktrace" and d.theirs == ABSENT and "SilentError" in d.ours,
+        lambda d: d.field == "attribute error.stacktrace" and d.theirs == ABSENT and "Traceback" in d.ours,
     ),
     "cancelled is not success": (
         "Work that was cancelled is CANCELLED and says by what; the ancestor calls it a SUCCESS.",
@@ -194,10 +190,6 @@ IMPROVEMENTS: dict[str, tuple[str, Explains]] = {
     "every ended span is delivered": (
         "Spans are delivered as they end; the ancestor's wait for a root that may stay open, end first or be popped by another.",
         lambda d: d.field == "times" and (d.theirs, d.ours) == (0, 1) and bool(d.truth.causes),
-    ),
-    "and once": (
-        "Where the ancestor's stack is left in disorder, a second root of the same context exports the first one's spans again.",
-        lambda d: d.field == "times" and d.theirs > 1 and d.ours == 1 and bool(SHARED_STACK & d.truth.causes),
     ),
     "nothing is raised into the application": (
         "A change after the end, a second end, or an end in another order have no effect; the ancestor raises.",
