@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
@@ -76,12 +76,13 @@ def load_settings(
         ConfigurationError: with the place of every mistake.
     """
     env = os.environ if env is None else env
-    raw = _read_file(path or env.get("PRELA_CONFIG"))
+    raw = _read_file(path or env.get("PRELA_CONFIG") or None)
     _apply_env(raw, env)
     raw.update(overrides or {})
-    directory = Path(raw.get("directory", DEFAULT_DIRECTORY))
-    raw.setdefault("local", {}).setdefault("path", str(directory / "log.db"))
-    raw.setdefault("store", {}).setdefault("path", str(directory / "traces.db"))
+    directory = raw.get("directory", DEFAULT_DIRECTORY)
+    if isinstance(directory, str):  # what else it may be is refused below
+        for section, file in (("local", "log.db"), ("store", "traces.db")):
+            raw.setdefault(section, {}).setdefault("path", str(Path(directory) / file))
     try:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as error:
@@ -125,8 +126,11 @@ def _unknown_keys(raw: Mapping[str, Any], kind: type[msgspec.Struct], prefix: st
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
             problems.append(f"unknown key {prefix}{key}: {hint}")
-        elif not prefix and key in sections and isinstance(value, dict):
-            problems += _unknown_keys(value, sections[key], f"{key}.")
+        elif not prefix and key in sections:
+            if isinstance(value, dict):
+                problems += _unknown_keys(value, sections[key], f"{key}.")
+            else:
+                problems.append(f"{key} is a section: expected [{key}] with its settings below, got {key} = {value!r}")
     return problems
 
 
@@ -178,8 +182,14 @@ def _convert(text: str, kind: Any, name: str) -> Any:
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
-        msg = f"{name}: {_readable(str(error))}, got {text!r}"
+        message = _readable(str(error)).partition(", got ")[0]  # of the text, not of its type
+        msg = f"{name}: {message}, got {text!r}"
         raise ConfigurationError(msg) from error
+
+
+def _choices(place: str) -> str:
+    section, _, field = place.rpartition(".")
+    return " or ".join(map(repr, get_args(get_type_hints(_sections().get(section, Settings))[field])))
 
 
 def _readable(text: str) -> str:
@@ -187,4 +197,6 @@ def _readable(text: str) -> str:
     message, _, place = text.partition(" - at `$")
     place = place.rstrip("`").removeprefix(".")
     message = message[:1].lower() + message[1:]
+    if message.startswith("invalid enum value ") and place:
+        message = f"expected {_choices(place)}, got {message.removeprefix('invalid enum value ')}"
     return f"{place}: {message}" if place else message

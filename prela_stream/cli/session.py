@@ -43,8 +43,8 @@ class Group(TyperGroup):
             leaves = list(_leaves(error))
             if not all(isinstance(leaf, PrelaError) for leaf in leaves):
                 raise
-            for leaf in leaves:
-                fail_line(str(leaf))
+            for text in dict.fromkeys(map(str, leaves)):  # two services of one process may have met the same
+                fail_line(text)
             wrong = all(isinstance(leaf, ConfigurationError) for leaf in leaves)
             raise typer.Exit(WRONG_USAGE if wrong else NOT_FOUND) from None
 

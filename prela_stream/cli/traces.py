@@ -71,7 +71,10 @@ def list_command(
         text=text,
     )
     settings = settings_of(ctx, config, directory)
-    _print_rows(_rows(settings, where, sort, limit, offset), as_json)
+    rows = _rows(settings, where, sort, limit, offset)
+    _print_rows(rows, as_json)
+    if not rows and not as_json and not offset and where == TraceFilter():
+        _explain_nothing(settings)
 
 
 @app.command("errors")
@@ -195,6 +198,24 @@ def _print_rows(rows: list[TraceRow], as_json: bool) -> None:
         output().print(render.trace_table(rows))
     else:
         messages().print("no trace matches")
+
+
+def _explain_nothing(settings: Settings) -> None:
+    """Why a list of everything is empty: most traces of a new set-up are dropped, and that is no fault."""
+
+    async def question() -> dict[str, int]:
+        async with root.open_reader(settings) as reader:
+            return await reader.totals()
+
+    totals = ask(question)
+    if totals["decisions"]:
+        text = (
+            f"decided so far: {totals['kept']} kept, {totals['dropped']} dropped. The policies say which are kept; "
+            "`prela-stream policies check` names them"
+        )
+    else:
+        text = "nothing is decided yet: a trace is when it is whole, or nothing came for a while, and `dev` or `worker` runs"
+    messages().print(Text(text))
 
 
 def _print_line(row: TraceRow, as_json: bool) -> None:

@@ -83,13 +83,16 @@ class SinkService:
 
     async def _poll(self, consumer: Consumer) -> Poll:
         """The next poll that works: a transport that is away for a while is no reason to stop."""
+        complained = ""
         while True:
             try:
                 return await consumer.poll(max_records=self._max_records, max_bytes=self._max_bytes)
             except (FencedError, UnknownTopicError):
                 raise
             except TransportError as error:
-                logger.warning("cannot read from the transport, will try again: %s", error)
+                if complained != str(error):
+                    complained = str(error)
+                    logger.warning("cannot read from the transport, will try again: %s", error)
                 await anyio.sleep(_PAUSE_S)
 
     async def _handle(self, consumer: Consumer, poll: Poll) -> None:

@@ -21,6 +21,9 @@ class TopicPartition(msgspec.Struct, frozen=True, order=True):
     topic: str
     partition: int
 
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What is sent. A topic with compaction needs a key; there a value of None deletes what the key had."""

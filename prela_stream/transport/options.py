@@ -1,9 +1,10 @@
 """Settings of the transports and of the topics. Imports nothing heavy, so that configuration costs nothing."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
+Positive = Annotated[int, msgspec.Meta(ge=1)]
 CleanupPolicy = Literal["delete", "compact"]
 
 
@@ -11,11 +12,11 @@ class TopicOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Names and sizes of the topics of one prefix. `partitions` is fixed for a prefix: to grow, drain into a new one."""
 
     prefix: str = "prela"
-    partitions: int = 4
+    partitions: Positive = 4
     """Partitions of `spans`, `state` and `decisions`."""
-    sampled_partitions: int = 1
-    retention_hours: float = 72.0
-    max_record_bytes: int = 1_000_000
+    sampled_partitions: Positive = 1
+    retention_hours: Annotated[float, msgspec.Meta(gt=0.0)] = 72.0
+    max_record_bytes: Annotated[int, msgspec.Meta(ge=10_000)] = 1_000_000
     """Largest Record value that the topics accept, bytes."""
 
     @property
@@ -49,11 +50,11 @@ class LocalOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     path: str = ".prela/log.db"
     """The SQLite file; its folder is made if it is missing."""
-    session_timeout_ms: int = 6_000
+    session_timeout_ms: Annotated[int, msgspec.Meta(ge=100)] = 6_000
     """A group member that was not heard of for so long loses its partitions."""
-    poll_interval_ms: int = 20
+    poll_interval_ms: Positive = 20
     """How often a waiting consumer looks for new Records."""
-    busy_timeout_ms: int = 10_000
+    busy_timeout_ms: Annotated[int, msgspec.Meta(ge=0)] = 10_000
     """How long a write waits for another process's write."""
     synchronous: Literal["full", "normal"] = "full"
     """`full`: an acknowledged Record survives a power cut. `normal`: it survives a crash of any process."""

@@ -329,7 +329,7 @@ class PartitionState:
         share = self._poison_seen / self._poison_items
         if share > self._options.poison_limit:
             msg = (
-                f"{share:.0%} of the last {self._poison_items} items of {self._source.topic}[{self._source.partition}] could "
+                f"{share:.0%} of the last {self._poison_items} items of {self._source} could "
                 f"not be read (limit {self._options.poison_limit:.0%}); they are in {self._topics.dlq}. Look there for the "
                 "reason; raise worker.poison_limit to go on all the same"
             )

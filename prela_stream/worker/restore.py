@@ -48,7 +48,7 @@ async def restore(
     )
     if committed is None:
         return state
-    where = f"{source.topic}[{source.partition}]"
+    where = str(source)
     checkpoint = read_checkpoint(committed.metadata, partitions=topics.partitions, where=where)
     if beginning > committed.offset and checkpoint.position > committed.offset and not options.accept_truncation:
         msg = (

@@ -11,11 +11,12 @@ from time import monotonic
 
 import anyio
 import anyio.lowlevel
+import msgspec
 from anyio.abc import TaskGroup
 
 from prela_stream import telemetry
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.errors import FencedError, PrelaError, TransportError, UnknownTopicError
+from prela_stream.errors import ConfigurationError, FencedError, PrelaError, TransportError, UnknownTopicError
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.transport.base import (
     CommitOutcome,
@@ -28,6 +29,7 @@ from prela_stream.transport.base import (
     Writer,
 )
 from prela_stream.transport.options import TopicOptions
+from prela_stream.transport.topics import check_topics
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.partition import PartitionState, PartitionStatus, tick_record
 from prela_stream.worker.restore import restore
@@ -78,6 +80,7 @@ class Worker:
 
         Raises:
             UnknownTopicError: a topic is missing.
+            ConfigurationError: a topic is not as the settings say: what is decided could not be written.
             PrelaError: a partition cannot be worked on: a checkpoint that does not fit, Records gone, too much poison.
         """
         self._on_ready = on_ready
@@ -101,9 +104,13 @@ class Worker:
     async def _require_topics(self) -> None:
         topics = self._topics
         wanted = {topics.spans, topics.decisions, topics.sampled, topics.dlq}
-        if missing := sorted(wanted - set(await self._transport.topics())):
+        existing = await self._transport.topics()
+        if missing := sorted(wanted - set(existing)):
             msg = f"the worker needs the topics {', '.join(missing)}, which do not exist: run `prela-stream topics create`"
             raise UnknownTopicError(msg)
+        # Retention may be any: a worker that needs what it took says so at the takeover.
+        if mistakes := check_topics(msgspec.structs.replace(topics, retention_hours=0.0), existing):
+            raise ConfigurationError("\n".join(mistakes))
 
     async def _consumer(self) -> Consumer:
         return await self._transport.consumer([self._topics.spans], group=self._options.group)
@@ -125,11 +132,14 @@ class Worker:
 
     async def _poll(self, consumer: Consumer) -> Poll:
         """The next poll that works: a transport that is away for a while is no reason to stop."""
+        complained = ""
         while True:
             try:
                 return await consumer.poll(max_bytes=self._options.poll_bytes, timeout=_POLL_S)
             except TransportError as error:
-                logger.warning("cannot read from the transport, will try again: %s", error)
+                if complained != str(error):
+                    complained = str(error)
+                    logger.warning("cannot read from the transport, will try again: %s", error)
                 await anyio.sleep(_RETRY_S)
 
     async def _reassign(self, poll: Poll, consumer: Consumer, ticks: Producer, tasks: TaskGroup) -> None:
@@ -139,7 +149,7 @@ class Worker:
         for source in poll.assigned:
             partition = _Partition(self, source, consumer, ticks)
             self._partitions[source] = partition
-            tasks.start_soon(partition.run, name=f"{source.topic}[{source.partition}]")
+            tasks.start_soon(partition.run, name=str(source))
 
     async def _restore(self, source: TopicPartition, writer: Writer) -> PartitionState:
         return await restore(
@@ -174,6 +184,7 @@ class _Partition:
         self._committing = anyio.Lock()
         self._wake = anyio.Event()
         self._paused = False
+        self._complained = ""
         self._last_commit = self._last_record = self._last_tick = monotonic()
 
     @property
@@ -223,7 +234,9 @@ class _Partition:
                     await self._discard()
                     await anyio.sleep(_RETRY_S)  # if the group still says that it is ours, take it back
                 except TransportError as error:
-                    logger.warning("%s: %s; restoring from the log", self._source, error)
+                    if self._complained != str(error):  # once, until a commit has gone well
+                        self._complained = str(error)
+                        logger.warning("%s: %s; restoring from the log", self._source, error)
                     await self._discard()
                     await anyio.sleep(_RETRY_S)
 
@@ -253,6 +266,7 @@ class _Partition:
         if outcome is not CommitOutcome.COMMITTED:
             msg = f"the commit of {self._source} up to offset {frozen.offset} was {outcome.value}"
             raise TransportError(msg)
+        self._complained = ""
 
     async def _tick(self, state: PartitionState) -> None:
         """Move the log's clock where nobody else does and somebody waits for it."""

@@ -44,14 +44,31 @@ def test_directory_moves_log_and_store(tmp_path: Path) -> None:
         ("[assembly]\nsetle_ms = 1", "unknown key assembly.setle_ms: did you mean settle_ms?"),
         ("[assembly]\nsettle_ms = 'x'", "settings: assembly.settle_ms: expected `int`, got `str`"),
         ("sample_rate = 2.0", "settings: sample_rate is a share in [0, 1], got 2.0"),
-        ("transport = 'pigeon'", "settings: transport: invalid enum value 'pigeon'"),
+        ("transport = 'pigeon'", "settings: transport: expected 'local', got 'pigeon'"),
+        ("[local]\nsynchronous = 'off'", "settings: local.synchronous: expected 'full' or 'normal', got 'off'"),
         ("[assembly", "is not TOML: "),
+        ("local = 5", "prela.toml: local is a section: expected [local] with its settings below, got local = 5"),
+        ("worker = 'x'", "worker is a section: expected [worker] with its settings below, got worker = 'x'"),
+        ("directory = 5", "settings: directory: expected `str`, got `int`"),
+        ("[worker]\ntick_min_ms = 0", "settings: worker.tick_min_ms: expected `int` >= 1"),
+        ("[worker]\npoison_limit = 50", "settings: worker.poison_limit: expected `float` <= 1.0"),
+        ("[local]\nsession_timeout_ms = 0", "settings: local.session_timeout_ms: expected `int` >= 100"),
+        ("[topics]\npartitions = 0", "settings: topics.partitions: expected `int` >= 1"),
     ],
 )
 def test_a_wrong_file_says_where_and_what(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings(write(tmp_path, text), {})
     assert said in str(caught.value)
+
+
+def test_an_empty_variable_names_no_file() -> None:
+    assert load_settings(env={"PRELA_CONFIG": ""}) == load_settings(env={})
+
+
+def test_a_range_holds_for_variables_too() -> None:
+    with pytest.raises(ConfigurationError, match=r"settings: topics\.partitions: expected `int` >= 1"):
+        load_settings(env={"PRELA_TOPICS_PARTITIONS": "0"})
 
 
 def test_a_file_that_is_not_there() -> None:
@@ -64,7 +81,7 @@ def test_a_file_that_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("PRELA_ASSEMBLY_SETTLE_MS", "soon", "PRELA_ASSEMBLY_SETTLE_MS: expected `int`, got `str`, got 'soon'"),
+        ("PRELA_ASSEMBLY_SETTLE_MS", "soon", "PRELA_ASSEMBLY_SETTLE_MS: expected `int`, got 'soon'"),
         ("PRELA_CAPTURE_CONTENT", "maybe", "PRELA_CAPTURE_CONTENT is on or off: expected true or false, got 'maybe'"),
     ],
 )

@@ -144,6 +144,15 @@ def test_last_errors_and_search(store: Path) -> None:
     assert (nothing.stdout, nothing.stderr) == ("", "no trace matches\n")
 
 
+def test_an_empty_list_says_whether_anything_was_decided(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert "nothing is decided yet" in run(tmp_path, "list").stderr
+    write(tmp_path, decisions=[decision(number, kept=False, weight=0.0) for number in (1, 2)])
+    assert "decided so far: 0 kept, 2 dropped. The policies say which are kept" in run(tmp_path, "list").stderr
+    assert "decided so far" not in run(tmp_path, "list", "--service", "none").stderr
+    assert json.loads(run(tmp_path, "list", "--json").stdout) == []
+
+
 def test_what_is_not_there_exits_with_1_and_what_is_wrong_with_2(store: Path, tmp_path: Path) -> None:
     assert "no trace abcd" in run(store, "show", "abcd", code=1).stderr
     assert "has no span 'ff'" in run(store, "show", trace_id(1), "--span", "ff", code=1).stderr

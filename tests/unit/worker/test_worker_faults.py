@@ -9,6 +9,7 @@ import pytest
 
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec import encode_batch
+from prela_stream.errors import ConfigurationError
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policy import Verdict
@@ -102,10 +103,13 @@ async def test_a_log_that_is_locked_for_a_while_stops_no_worker(
             with anyio.fail_after(DEADLINE):
                 while "cannot read" not in caplog.text:
                     await anyio.sleep(0.01)
+            with anyio.move_on_after(1.5):  # three tries
+                await anyio.sleep_forever()
             other.execute("ROLLBACK")
             other.close()
             await send_items(transport, whole_trace(1))
             await decided(transport, 1)
+    assert caplog.text.count("cannot read") == 1
 
 
 async def test_records_that_nobody_read_in_time_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -123,3 +127,28 @@ async def test_records_that_nobody_read_in_time_are_named(tmp_path: Path, caplog
             pass
     assert "were deleted before this group had read them" in caplog.text
     assert f"up to {begin}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"sampled_partitions": 2}, "topic prela.sampled: expected 2 partitions, there are 1"),
+        ({"partitions": 8}, "topic prela.spans: expected 8 partitions, there are 1"),
+        ({"max_record_bytes": 2_000_000}, "topic prela.sampled: expected Records of up to 2,016,384 bytes"),
+    ],
+)
+async def test_topics_that_could_not_take_what_is_decided_stop_the_worker_at_once(
+    tmp_path: Path, settings: dict[str, int], said: str
+) -> None:
+    async with local_log(tmp_path) as transport:
+        worker = make_worker(transport, topics=msgspec.structs.replace(TOPICS, **settings))
+        with pytest.raises(ConfigurationError) as caught:
+            await worker.run()
+    assert said in str(caught.value)
+
+
+async def test_a_longer_retention_than_the_topics_have_stops_no_worker(tmp_path: Path) -> None:
+    topics = msgspec.structs.replace(TOPICS, retention_hours=1_000.0)
+    async with local_log(tmp_path) as transport, running(make_worker(transport, topics=topics)):
+        await send_items(transport, whole_trace(1))
+        await decided(transport, 1)
