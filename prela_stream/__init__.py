@@ -26,10 +26,11 @@ if TYPE_CHECKING:
     )
     from prela_stream.instrumentation import auto_instrument
     from prela_stream.model.span import SpanData, SpanEvent, SpanStatus, SpanType
-    from prela_stream.sdk.context import ContextThreadPoolExecutor, TraceContext, new_trace_context, wrap
+    from prela_stream.sdk.context import ContextThreadPoolExecutor, TraceContext, attach, new_trace_context, wrap
     from prela_stream.sdk.decorator import trace
     from prela_stream.sdk.exporting import BaseExporter, ExportResult
     from prela_stream.sdk.privacy import Redactable, capture_content
+    from prela_stream.sdk.processes import ContextProcessPoolExecutor
     from prela_stream.sdk.propagation import extract, inject, inject_asgi, inject_kafka
     from prela_stream.sdk.sampler import (
         AlwaysOffSampler,
@@ -58,10 +59,11 @@ _HOMES = {
     ),
     "instrumentation": ("auto_instrument",),
     "model.span": ("SpanData", "SpanEvent", "SpanStatus", "SpanType"),
-    "sdk.context": ("ContextThreadPoolExecutor", "TraceContext", "new_trace_context", "wrap"),
+    "sdk.context": ("ContextThreadPoolExecutor", "TraceContext", "attach", "new_trace_context", "wrap"),
     "sdk.decorator": ("trace",),
     "sdk.exporting": ("BaseExporter", "ExportResult"),
     "sdk.privacy": ("Redactable", "capture_content"),
+    "sdk.processes": ("ContextProcessPoolExecutor",),
     "sdk.propagation": ("extract", "inject", "inject_asgi", "inject_kafka"),
     "sdk.sampler": (
         "AlwaysOffSampler",
@@ -107,6 +109,7 @@ __all__ = [
     "SpanEvent",
     "SpanStatus",
     "SpanType",
+    "ContextProcessPoolExecutor",
     "ContextThreadPoolExecutor",
     # privacy
     "capture_content",
@@ -114,6 +117,7 @@ __all__ = [
     # propagation
     "TraceContext",
     "new_trace_context",
+    "attach",
     "inject",
     "inject_asgi",
     "inject_kafka",

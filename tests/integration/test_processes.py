@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and work
 POOL = """
 import multiprocessing, sys
 import prela_stream as prela
-from prela_stream.sdk.processes import ContextProcessPoolExecutor
+
 
 def double(number):
     with prela.get_tracer().span("inside", attributes={"number": number}):
@@ -32,7 +32,7 @@ def double(number):
 if __name__ == "__main__":
     prela.init("pool")
     start = multiprocessing.get_context(sys.argv[1])
-    with ContextProcessPoolExecutor(2, mp_context=start, initializer=prela.init) as pool:
+    with prela.ContextProcessPoolExecutor(2, mp_context=start, initializer=prela.init) as pool:
         with prela.get_tracer().span("parent") as span:
             futures = [pool.submit(double, number) for number in range(3)]
             assert [future.result() for future in futures] == [0, 2, 4]

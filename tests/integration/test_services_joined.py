@@ -79,11 +79,10 @@ print(json.dumps([[(key, value.decode()) for key, value in headers] for headers 
 CONSUMER = """
 import json, sys
 import prela_stream as prela
-from prela_stream.sdk.context import attach
 
 prela.init("shipping")
 for headers in json.loads(sys.argv[1]):
-    with attach(prela.extract([(key, value.encode()) for key, value in headers])):
+    with prela.attach(prela.extract([(key, value.encode()) for key, value in headers])):
         with prela.get_tracer().span("ship"), prela.get_tracer().span("pack"):
             pass
 """

@@ -263,3 +263,62 @@ def test_entering_gives_the_span_itself(captured: CapturedSpans) -> None:
     with tracer.span("x") as span:
         assert type(span) is Span
         assert tracer.get_current_span() is span
+
+
+async def test_callbacks_run_where_they_were_asked_for(captured: CapturedSpans) -> None:
+    loop = asyncio.get_running_loop()
+    left = 3
+    done = asyncio.Event()
+
+    def callback(name: str) -> None:
+        nonlocal left
+        with tracer.span(name):
+            left -= 1
+        if not left:
+            done.set()
+
+    with tracer.span("root"):
+        with tracer.span("a"):
+            loop.call_soon(callback, "soon")
+        with tracer.span("b"):
+            loop.call_later(0.001, callback, "later")
+        with tracer.span("c"):
+            loop.call_soon_threadsafe(callback, "threadsafe")
+        await done.wait()
+    for parent, name in (("a", "soon"), ("b", "later"), ("c", "threadsafe")):
+        assert captured.find(name).parent_span_id == captured.find(parent).span_id
+
+
+async def test_a_future_tells_its_callbacks_in_the_context_of_who_added_them(captured: CapturedSpans) -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done = asyncio.Event()
+
+    def callback(_: object) -> None:
+        with tracer.span("callback"):
+            done.set()
+
+    with tracer.span("adds"):
+        future.add_done_callback(callback)
+    with tracer.span("resolves"):
+        future.set_result(None)
+        await done.wait()
+    assert captured.find("callback").parent_span_id == captured.find("adds").span_id
+
+
+async def test_event_loops_in_threads(captured: CapturedSpans) -> None:
+    async def work(name: str) -> None:
+        async with tracer.span(name):
+            await asyncio.gather(*(child(f"{name} {i}", event, event) for i in range(2)))
+
+    event = asyncio.Event()
+    event.set()
+    with tracer.span("root"):
+        await asyncio.to_thread(lambda: asyncio.run(work("carried")))
+        await asyncio.get_running_loop().run_in_executor(None, lambda: asyncio.run(work("bare")))
+        await asyncio.get_running_loop().run_in_executor(None, wrap(lambda: asyncio.run(work("wrapped"))))
+        assert tracer.get_current_span() is not None
+    root = captured.find("root")
+    assert [span.name for span in captured.children(root)] == ["carried", "wrapped"]
+    assert captured.find("bare").parent_span_id is None  # run_in_executor carries no context: `wrap` does
+    for name in ("carried", "bare", "wrapped"):
+        assert len(captured.children(captured.find(name))) == 2

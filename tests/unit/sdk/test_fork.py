@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -62,3 +63,31 @@ def test_child_draws_other_ids_and_leaves_inherited_spans_to_the_parent() -> Non
     assert not mine & set(answer["ids"])
     assert captured.find("inner").child_count == 0
     assert captured.find("root").child_count == 1
+
+
+def test_a_fork_inside_a_generator_goes_on_below_the_generators_span() -> None:
+    read, write = os.pipe()
+    pid = -1
+
+    def forks() -> Generator[int, None, None]:
+        with tracer.span("generator"):
+            yield os.fork()
+
+    with capture_spans() as captured, tracer.span("root"):
+        generator = forks()
+        pid = next(generator)
+        if pid == 0:
+            try:
+                captured.clear()
+                generator.close()
+                answer = in_child(captured)
+                os.write(write, json.dumps([answer["parent"], [span.name for span in captured.spans]]).encode())
+            finally:
+                os._exit(0)
+        generator.close()
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            parent, spans = json.loads(pipe.read() or b"[]")
+        os.waitpid(pid, 0)
+    assert parent == captured.find("generator").span_id
+    assert spans == ["child's own"]
