@@ -31,6 +31,20 @@ KEEP: Final = HeadDecision(sampled=True)
 DROP: Final = HeadDecision(sampled=False)
 
 
+def checked(decision: object) -> HeadDecision:
+    """What a sampler of the application's answered, if it can go on the wire; a bare yes or no will do. Raises TypeError."""
+    if isinstance(decision, bool):
+        return KEEP if decision else DROP
+    if isinstance(decision, HeadDecision):
+        threshold: object = decision.threshold
+        if threshold is None or (type(threshold) is int and 0 <= threshold < RANDOMNESS_RANGE):
+            return decision
+        if not decision.sampled:
+            return DROP  # no threshold travels with a trace that is not recorded
+    msg = f"a sampler decides with a HeadDecision, its threshold None or in [0, 2**56), got {decision!r}; the trace is kept"
+    raise TypeError(msg)
+
+
 class BaseSampler(ABC):
     """What decides at a trace's root whether it is recorded.
 
@@ -98,7 +112,7 @@ class ProbabilitySampler(ThresholdSampler):
     """
 
     def __init__(self, rate: float) -> None:
-        self.rate = _number(rate, "a sampling rate", 1.0)
+        self.rate: float = _number(rate, "a sampling rate", 1.0)
         self._threshold = threshold_of(self.rate)
 
     def next_threshold(self) -> int:
@@ -121,7 +135,7 @@ class RateLimitingSampler(ThresholdSampler):
     """
 
     def __init__(self, traces_per_second: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.traces_per_second = _number(traces_per_second, "a number of traces a second", math.inf)
+        self.traces_per_second: float = _number(traces_per_second, "a number of traces a second", math.inf)
         self._clock = clock
         self._lock = threading.Lock()
         self._second = 0

@@ -30,7 +30,7 @@ from prela_stream.sdk.ids import new_span_id, new_trace_id, span_ids, trace_ids
 from prela_stream.sdk.kinds import SpanKinds
 from prela_stream.sdk.privacy import Privacy, scopes_used
 from prela_stream.sdk.recorder import Outlet, Recorder, ScopedOutlet
-from prela_stream.sdk.sampler import KEEP, AlwaysOnSampler, BaseSampler
+from prela_stream.sdk.sampler import KEEP, AlwaysOnSampler, BaseSampler, checked
 from prela_stream.sdk.session import carried_attributes, get_carried
 from prela_stream.sdk.span import Span
 from prela_stream.sdk.unsampled import UnsampledSpan
@@ -281,7 +281,7 @@ class Tracer(SpanKinds):
         decision = KEEP
         if self._sampler is not None:
             with guard("sampler.decide"):
-                decision = self._sampler.decide(trace.raw_trace_id)
+                decision = checked(self._sampler.decide(trace.raw_trace_id))
         trace.sampled = decision.sampled
         trace.threshold = decision.threshold if decision.sampled else None
 

@@ -1,22 +1,26 @@
 """Head samplers: one decision a trace, by its randomness, with an honest threshold."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 
 from prela_stream import telemetry
 from prela_stream.errors import ConfigurationError
-from prela_stream.model.decision import probability_of, threshold_of, weight_of
+from prela_stream.model.decision import format_threshold, parse_threshold, probability_of, threshold_of, weight_of
 from prela_stream.model.ids import RANDOMNESS_RANGE, trace_randomness
 from prela_stream.sdk.context import attach, new_trace_context
+from prela_stream.sdk.propagation import extract, inject
 from prela_stream.sdk.sampler import (
     AlwaysOffSampler,
     AlwaysOnSampler,
     BaseSampler,
+    HeadDecision,
     ProbabilitySampler,
     RateLimitingSampler,
 )
-from prela_stream.sdk.tracer import get_current_span, get_tracer
+from prela_stream.sdk.tracer import Tracer, get_current_span, get_tracer
 from prela_stream.testing import capture_spans
 
 tracer = get_tracer()
@@ -86,6 +90,108 @@ def test_explicit_context_overrules_the_sampler() -> None:
         with new_trace_context(sampled=None), tracer.span("left to the sampler"):
             pass
     assert [span.name for span in captured.spans] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [AlwaysOnSampler(), AlwaysOffSampler(), ProbabilitySampler(0.5), ProbabilitySampler(0), RateLimitingSampler(1)],
+    ids=["on", "off", "half", "none", "limited"],
+)
+@pytest.mark.parametrize("flags", ["00", "01"])
+def test_every_sampler_respects_what_the_parent_elsewhere_has_decided(sampler: BaseSampler, flags: str) -> None:
+    context = extract({"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-{flags}", "tracestate": "ot=th:8"})
+    assert context is not None
+    with capture_spans(sampler=sampler) as captured, attach(context):
+        for _ in range(20):
+            with tracer.span("remote"), tracer.span("child"):
+                headers = inject({})
+    assert len(captured.spans) == (40 if flags == "01" else 0)
+    assert {span.threshold for span in captured.spans} <= {threshold_of(0.5)}
+    assert headers["traceparent"].endswith("-01") == (flags == "01")
+    assert ("th:8" in headers.get("tracestate", "")) == (flags == "01")
+
+
+def test_a_tracer_with_another_sampler_goes_on_with_what_the_root_has_decided() -> None:
+    with capture_spans() as captured:
+        never = Tracer(sampler=AlwaysOffSampler())
+        with tracer.span("root"), never.span("inside"):
+            pass
+        with never.span("root"), tracer.span("inside"):
+            pass
+    assert [span.name for span in captured.spans] == ["inside", "root"]
+
+
+def test_another_process_picks_the_same_traces_at_the_same_rate() -> None:
+    ids = [random.Random(number).randbytes(16).hex() for number in range(300)]
+    code = (
+        "import sys; from prela_stream import ProbabilitySampler\n"
+        "print([ProbabilitySampler(0.3).should_sample(one) for one in sys.argv[1:]])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *ids], capture_output=True, text=True, check=True)
+    mine = [ProbabilitySampler(0.3).should_sample(one) for one in ids]
+    assert done.stdout.strip() == str(mine)
+    assert 50 < sum(mine) < 130
+
+
+@pytest.mark.parametrize("rate", [1 / 3, 0.1, 1e-6, 0.999999])
+def test_a_rate_is_rounded_to_what_can_be_written_before_it_is_tested_and_weighed(rate: float) -> None:
+    threshold = ProbabilitySampler(rate).next_threshold()
+    written = format_threshold(threshold)
+    assert parse_threshold(written) == threshold
+    assert probability_of(threshold) == pytest.approx(rate, rel=1e-3)
+    assert weight_of(threshold) * probability_of(threshold) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        1,
+        "yes",
+        HeadDecision(True, -1),
+        HeadDecision(True, RANDOMNESS_RANGE),
+        HeadDecision(True, 0.5),  # type: ignore[arg-type]
+        HeadDecision(True, True),
+        RuntimeError("cannot say"),
+    ],
+    ids=repr,
+)
+def test_an_answer_that_cannot_go_on_the_wire_keeps_the_trace_and_is_counted(
+    answer: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PRELA_STRICT", raising=False)
+
+    class Own(BaseSampler):
+        def should_sample(self, trace_id: str) -> bool:
+            return True
+
+        def decide(self, trace_id: bytes) -> HeadDecision:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer  # type: ignore[return-value]  # what the test is about
+
+    error = "RuntimeError" if isinstance(answer, Exception) else "TypeError"
+    before = telemetry.SWALLOWED.value("sampler.decide", error)
+    with capture_spans(sampler=Own()) as captured, tracer.span("kept"):
+        pass
+    assert captured.find("kept").threshold is None
+    assert telemetry.SWALLOWED.value("sampler.decide", error) == before + 1
+
+
+def test_a_users_own_sampler_with_a_threshold_is_weighed() -> None:
+    class Half(BaseSampler):
+        def should_sample(self, trace_id: str) -> bool:
+            raise AssertionError("decide() is asked")
+
+        def decide(self, trace_id: bytes) -> HeadDecision:
+            return HeadDecision(trace_randomness(trace_id) >= 1 << 55, 1 << 55)
+
+    with capture_spans(sampler=Half()) as captured:
+        for _ in range(200):
+            with tracer.span("x"):
+                pass
+    assert 50 < len(captured.spans) < 150
+    assert {span.threshold for span in captured.spans} == {1 << 55}
 
 
 def test_always_on_says_that_no_sampling_happened() -> None:
