@@ -52,14 +52,27 @@ set_raw: Final = CURRENT.set
 class Placed(Position):
     """A position that a generator's frame entered, or that was entered above such a frame on the stack."""
 
-    __slots__ = ("__weakref__", "before", "below", "frame", "hook", "inside", "instructions", "open", "position")
+    __slots__ = (
+        "__weakref__",
+        "before",
+        "below",
+        "frame",
+        "hook",
+        "inside",
+        "instructions",
+        "open",
+        "owner",
+        "position",
+    )
 
     def __init__(self, position: Position | None, frame: FrameType | None, near: "Placed | None") -> None:
         self.position = position
         self.frame = frame
-        """The generator's; None for what a function entered."""
-        self.inside = None if near is None else near.frame
-        """The nearest watched frame on the stack of that moment."""
+        """The generator's; None for what a function entered, and once it is left: a frame keeps all its variables alive."""
+        self.owner: object = None if frame is None else object()
+        """Stands for the frame: the same for all that it has open. None for what a function entered."""
+        self.inside = None if near is None else near.owner
+        """The owner of the nearest watched frame on the stack of that moment."""
         self.before: Position | None = None
         self.below: Placed | None = None
         """What the same frame had entered before."""
@@ -126,13 +139,13 @@ def leave(position: Position | None, entered: Position | None) -> None:
         placed.open = False
         if placed.frame is not None:
             _unwatch(placed, placed.frame)
+            placed.frame = None
     raw = get_raw()
     if raw is target or (raw is position and placed is not None):  # the latter in a task that was made inside
         set_raw(before)
         return
-    while (
-        raw is not None
-    ):  # left in another context, or before what is inside: whoever would restore it later, must not
+    # Left in another context, or before what is inside: whoever would restore it later, must not.
+    while raw is not None:
         outer = before_of(raw)
         if outer is target and target is not None:
             if type(raw) is Placed:
@@ -192,20 +205,23 @@ def _resolve(raw: Position | None) -> Position | None:
     raw = _without_the_dead(raw)
     found = raw
     if near is None:
-        while type(found) is Placed and found.frame is not None and not (found.open and _goes_on(found, found.frame)):
+        while type(found) is Placed and found.owner is not None and not _goes_on(found):
             found = found.before
         return position_of(found)
     while type(found) is Placed:
-        if found.frame is near.frame or (found.frame is None and found.inside is near.frame):
+        if found.owner is near.owner or (found.owner is None and found.inside is near.owner):
             return found.position
-        if found.inside is not near.frame:
+        if found.inside is not near.owner:
             break
         found = found.before  # of a generator that `near` consumes, and that is suspended
     return near.position
 
 
-def _goes_on(placed: Placed, frame: FrameType) -> bool:
+def _goes_on(placed: Placed) -> bool:
     """Whether a generator that is not on this stack is at work: it runs in another thread, or waits at an `await`."""
+    frame = placed.frame
+    if frame is None:
+        return False
     if frame.f_back is not None:
         return True
     if not frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
@@ -228,7 +244,7 @@ def _without_the_dead(raw: Position | None) -> Position | None:
 
 
 def _alive(raw: Position | None) -> Position | None:
-    while type(raw) is Placed and not raw.open and raw.frame is not None:
+    while type(raw) is Placed and not raw.open and raw.owner is not None:
         raw = raw.before
     return raw
 
@@ -240,7 +256,7 @@ def _watch(placed: Placed, frame: FrameType) -> None:
     key = id(frame)
     entry = watched.get(key)
     if entry is not None and (below := entry()) is not None and below.frame is frame:
-        placed.below = below
+        placed.below, placed.owner = below, below.owner
     watched[key] = weakref.ref(placed, lambda gone: _forget(key, gone))
     asyncio = sys.modules.get("asyncio")
     loop = None if asyncio is None else asyncio._get_running_loop()

@@ -178,7 +178,7 @@ def _run(inner: Generator[Any, Any, Any], begin: Callable[[], Span], plan: _Plan
     step: Callable[[], Any] = lambda: next(inner)  # noqa: E731 - what to do next changes with each round
     try:
         while True:
-            with attach(span):
+            with attach(span, scope="caller"):
                 try:
                     value = step()
                 except StopIteration as end:
@@ -186,7 +186,7 @@ def _run(inner: Generator[Any, Any, Any], begin: Callable[[], Span], plan: _Plan
             try:
                 sent = yield value
             except GeneratorExit:
-                with attach(span):
+                with attach(span, scope="caller"):
                     inner.close()
                 raise
             except BaseException as error:  # noqa: BLE001 - not swallowed: thrown into the generator
@@ -206,7 +206,7 @@ async def _run_async(inner: AsyncGenerator[Any, Any], begin: Callable[[], Span])
     step: Callable[[], Any] = functools.partial(inner.asend, None)
     try:
         while True:
-            with attach(span):
+            with attach(span, scope="caller"):
                 try:
                     value = await step()
                 except StopAsyncIteration:
@@ -214,7 +214,7 @@ async def _run_async(inner: AsyncGenerator[Any, Any], begin: Callable[[], Span])
             try:
                 sent = yield value
             except GeneratorExit:
-                with attach(span):
+                with attach(span, scope="caller"):
                     await inner.aclose()
                 raise
             except BaseException as error:  # noqa: BLE001 - not swallowed: thrown into the generator

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import gc
 import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -674,3 +675,21 @@ def test_a_generator_that_nobody_can_close_is_forgotten(captured: CapturedSpans)
     generators.clear()
     gc.collect()
     assert not current.watched
+
+
+def test_what_a_generator_held_is_let_go_with_it_although_contexts_remember_it(captured: CapturedSpans) -> None:
+    class Big:
+        pass
+
+    def holds() -> Iterator[contextvars.Context]:
+        big = Big()
+        alive.append(weakref.ref(big))
+        with tracer.span("holds"), tracer.span("twice"):
+            yield contextvars.copy_context()
+
+    alive: list[weakref.ref[Big]] = []
+    contexts = [context for _ in range(3) for context in holds()]
+    gc.collect()
+    assert [reference() for reference in alive] == [None] * 3
+    contexts[0].run(leaf, "later")
+    assert captured.find("later").parent_span_id is None
