@@ -19,7 +19,7 @@ class Deferred(Position):
     __slots__ = ("_make", "_room", "above")
 
     def __init__(self, above: Span | TraceContext | None, make: Callable[..., Span]) -> None:
-        self.above = above
+        self.above: Span | TraceContext | None = above
         """The span that counts the child; where there was none, whatever was current."""
         self._make = make
         self._room = [above._hand_out_child()] if isinstance(above, Span) else []
