@@ -15,7 +15,7 @@ from prela_stream.worker.partition import PartitionState
 logger = logging.getLogger("prela_stream.worker")
 
 CLOCK_SLACK_MS = 60_000
-"""The decisions' log may be stamped by another machine than the spans': read this much further back."""
+"""The decisions' log may be stamped by another machine than the spans': begin to look this much further back."""
 
 
 class TruncatedLogError(PrelaError):
@@ -85,17 +85,37 @@ async def _read_decisions_back(
     checkpoint: Checkpoint,
     assembly: AssemblyOptions,
 ) -> int:
-    since = checkpoint.clock_before_ms - 2 * assembly.late_window_ms - CLOCK_SLACK_MS
+    horizon_ms = checkpoint.clock_before_ms - 2 * assembly.late_window_ms
     where = TopicPartition(topics.decisions, source.partition)
     async with await transport.consumer([topics.decisions]) as log:
         await log.poll(timeout=0)
         end = await log.end_offset(where)
-        await log.seek(where, await log.offset_at(where, since))
         log.resume(where)
+        await log.seek(where, await _first_needed(log, where, horizon_ms))
         count = 0
         while await log.position(where) < end:
             count += await _load(log, state, where)
     return count
+
+
+async def _first_needed(log: Consumer, where: TopicPartition, horizon_ms: int) -> int:
+    """An offset below which no decision is younger than `horizon_ms` of stream time.
+
+    The log's own time says about where that is. But it is not stream time: a clock that was ahead when the spans were stamped
+    and right when they were decided leaves young decisions before that place. So look at what stands there, and go further back.
+    """
+    beginning = await log.beginning_offset(where)
+    start = await log.offset_at(where, horizon_ms - CLOCK_SLACK_MS)
+    step = 1
+    while start > beginning:
+        start = max(beginning, start - step)
+        step *= 2
+        await log.seek(where, start)
+        found = (await log.poll(max_records=1)).records
+        decisions = [one for record in found for one in decode_decisions(record.value or b"")]
+        if decisions and max(one.decided_at_ms for one in decisions) <= horizon_ms:
+            break
+    return start
 
 
 async def _load(log: Consumer, state: PartitionState, where: TopicPartition) -> int:

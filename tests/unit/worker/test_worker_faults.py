@@ -8,12 +8,14 @@ import msgspec
 import pytest
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import encode_batch
+from prela_stream.codec import encode_batch, encode_item
 from prela_stream.errors import ConfigurationError
+from prela_stream.model.span import ItemKind
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policy import Verdict
 from prela_stream.transport.local import LocalTransport
+from prela_stream.transport.local.transport import wall_ms
 from prela_stream.transport.options import LocalOptions
 from prela_stream.transport.topics import topic_specs
 from prela_stream.worker.partition import PoisonLimitError
@@ -26,6 +28,7 @@ from tests.support.workers import (
     checkpoint,
     dead_letters,
     decided,
+    decisions,
     kept_spans,
     local_log,
     make_worker,
@@ -152,3 +155,23 @@ async def test_a_longer_retention_than_the_topics_have_stops_no_worker(tmp_path:
     async with local_log(tmp_path) as transport, running(make_worker(transport, topics=topics)):
         await send_items(transport, whole_trace(1))
         await decided(transport, 1)
+
+
+async def test_a_clock_that_was_ahead_for_a_while_lets_no_trace_be_decided_twice(tmp_path: Path) -> None:
+    """The spans' log keeps the later time that it was once stamped with; the decisions' log, empty then, has the right one."""
+    ahead_ms = 3_600_000
+    short = AssemblyOptions(late_window_ms=1_000, max_spans=2, root_wait_ms=50_000)
+    options = LocalOptions(path=str(tmp_path / "log.db"), session_timeout_ms=1_000)
+    async with LocalTransport(options, clock=lambda: wall_ms() + ahead_ms) as transport:
+        await transport.create_topics(topic_specs(TOPICS))
+        await send_items(transport, [encode_item(ItemKind.TICK)])
+        await send_items(transport, whole_trace(1)[2:])  # holds the low watermark here
+    async with LocalTransport(options) as transport:
+        for number in range(2, 12):
+            await send_items(
+                transport, whole_trace(number)
+            )  # one span too many: decided while the log's clock stands still
+            async with running(make_worker(transport, assembly=short)):
+                await decided(transport, number - 1)
+        assert [d.trace_id[-1] for d in await decisions(transport)] == list(range(2, 12))
+        assert len(await kept_spans(transport)) == 30
