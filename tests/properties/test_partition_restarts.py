@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import encode_batch, encode_item
+from prela_stream.codec import decode_head, encode_batch, encode_item
 from prela_stream.model.span import COUNTED, ItemKind
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policyset import load_policies
@@ -124,7 +124,7 @@ def test_settings_that_changed_between_two_workers_lose_nothing() -> None:
     for seed in range(100):
         rng = random.Random(seed)
         log = random_log(rng, programs=4, poison=False)
-        workers = Workers(log, ASSEMBLY, HALF)
+        workers = Workers(log, ASSEMBLY, KEEP)
         while workers.step() and rng.random() > 0.05:
             workers.commit()
         before = len(workers.committed.decisions)
@@ -133,5 +133,11 @@ def test_settings_that_changed_between_two_workers_lose_nothing() -> None:
         committed = workers.finish()
         assert workers.state.counters.unaccounted() == 0
         assert workers.state.counters.open == 0
+        heads = [head for record in as_read(log) for head in record.batch.heads]
+        sent = {(head.trace_id, head.span_id) for head in heads if head.kind == ItemKind.SPAN}
+        kept = [decode_head(raw) for fragment in committed.fragments for _, raw in fragment.items]
+        assert {(head.trace_id, head.span_id) for head in kept if head.kind == ItemKind.SPAN} == sent
+        parts = Counter((part.decision.decision_id, part.fragment, part.late) for part in committed.fragments)
+        assert max(parts.values()) == 1, "a fragment was written twice"
         changed += len(committed.decisions) > before
     assert changed > 20
