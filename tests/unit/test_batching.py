@@ -274,7 +274,7 @@ assert queue.unsettled_bytes == 3 * len(entries)
 def test_interrupts_inside_put_leave_the_lock_free_and_the_counts_right() -> None:
     """A Ctrl-C can hit any bytecode of `put`; afterwards other threads must still get in and nothing may be counted twice.
 
-    In a process of its own: the alarm is that of pytest's timeout, and a tracer would be interrupted at lines that no signal hits.
+    In a process of its own: the alarm is that of the timeout plugin, and a tracer would be interrupted where no signal hits.
     """
     untraced = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     done = subprocess.run([sys.executable, "-c", INTERRUPTS], env=untraced, capture_output=True, text=True, check=False)
