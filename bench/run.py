@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SCRIPTS = ("span", "codec", "worker", "stall")
+SCRIPTS = ("import_time", "span", "codec", "worker", "stall")
 
 
 def run(name: str) -> Any:

@@ -1,10 +1,12 @@
 """capture_spans() and the assertions for users' tests."""
 
+import asyncio
+
 import pytest
 
 from prela_stream.model.span import SpanType
 from prela_stream.sdk.tracer import get_current_span, get_tracer
-from prela_stream.testing import assert_tree, capture_spans
+from prela_stream.testing import CapturedSpans, assert_tree, capture_spans
 
 tracer = get_tracer()
 
@@ -66,3 +68,45 @@ def test_assert_tree_shows_the_difference() -> None:
     lines = str(raised.value).splitlines()
     assert "-   chat" in lines
     assert "+   chat [LLM]" in lines
+
+
+def test_the_fixture_catches_the_spans_of_a_test(captured_spans: CapturedSpans) -> None:
+    assert get_current_span() is None
+    assert tracer.recorder is captured_spans
+    with tracer.span("outer"), tracer.span("inner"):
+        pass
+    assert_tree(captured_spans.spans, "outer\n  inner")
+
+
+async def test_the_fixture_works_for_async_tests(captured_spans: CapturedSpans) -> None:
+    async with tracer.span("outer"):
+        await asyncio.gather(*(step(number) for number in range(3)))
+    assert_tree(captured_spans.spans, "outer\n  step 0\n  step 1\n  step 2")
+
+
+async def step(number: int) -> None:
+    async with tracer.span(f"step {number}"):
+        await asyncio.sleep(0)
+
+
+def test_the_fixture_in_a_project_of_its_own(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest('pytest_plugins = ["prela_stream.pytest_plugin"]')
+    pytester.makepyfile(
+        """
+        import prela_stream as prela
+        from prela_stream.testing import assert_tree
+
+        def test_right(captured_spans):
+            with prela.get_tracer().span("agent"):
+                pass
+            assert_tree(captured_spans.spans, "agent")
+
+        def test_wrong(captured_spans):
+            with prela.get_tracer().span("agent"):
+                pass
+            assert_tree(captured_spans.spans, "agent [LLM]")
+        """
+    )
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*- agent [[]LLM]*", "*+ agent*"])
