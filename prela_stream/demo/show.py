@@ -126,6 +126,8 @@ def environment_of(settings: Settings) -> dict[str, str]:
         for key, value in values.items():
             if isinstance(value, Mapping):
                 put(f"{prefix}{key.upper()}_", value)
+            elif isinstance(value, list | tuple):
+                found[f"{prefix}{key.upper()}"] = ",".join(value)
             elif value is not None:
                 found[f"{prefix}{key.upper()}"] = str(value).lower() if isinstance(value, bool) else str(value)
 
