@@ -49,36 +49,48 @@ get_raw: Final = CURRENT.get
 set_raw: Final = CURRENT.set
 
 
+class Owner:
+    """A generator that has something open."""
+
+    __slots__ = ("frame", "instructions")
+
+    def __init__(self, frame: FrameType) -> None:
+        self.frame: FrameType | None = frame
+        """None once it has nothing open any more: a frame keeps all its variables alive."""
+        self.instructions: bytes | None = None
+
+    def goes_on(self) -> bool:
+        """Asked where it is not on the stack: whether it is at work, in another thread or waiting at an `await`."""
+        frame = self.frame
+        if frame is None:
+            return False
+        if frame.f_back is not None:
+            return True
+        if not frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
+            return False
+        if self.instructions is None:
+            self.instructions = frame.f_code.co_code  # made anew at each look
+        place = frame.f_lasti + 2
+        resume = self.instructions[place : place + 2]
+        return len(resume) == 2 and resume[0] == _RESUME and resume[1] & 3 == _AFTER_AWAIT
+
+
 class Placed(Position):
     """A position that a generator's frame entered, or that was entered above such a frame on the stack."""
 
-    __slots__ = (
-        "__weakref__",
-        "before",
-        "below",
-        "frame",
-        "hook",
-        "inside",
-        "instructions",
-        "open",
-        "owner",
-        "position",
-    )
+    __slots__ = ("__weakref__", "before", "below", "hook", "inside", "open", "owner", "position")
 
-    def __init__(self, position: Position | None, frame: FrameType | None, near: "Placed | None") -> None:
+    def __init__(self, position: Position | None, owner: Owner | None, inside: Owner | None) -> None:
         self.position = position
-        self.frame = frame
-        """The generator's; None for what a function entered, and once it is left: a frame keeps all its variables alive."""
-        self.owner: object = None if frame is None else object()
-        """Stands for the frame: the same for all that it has open. None for what a function entered."""
-        self.inside = None if near is None else near.owner
-        """The owner of the nearest watched frame on the stack of that moment."""
+        self.owner = owner
+        """None for what a function entered."""
+        self.inside = inside
+        """The nearest generator on the stack of that moment that had something open."""
         self.before: Position | None = None
         self.below: Placed | None = None
-        """What the same frame had entered before."""
+        """What the same generator had entered before."""
         self.hook: _TaskHook | None = None
         self.open = True
-        self.instructions: bytes | None = None
 
     def __del__(self) -> None:
         if self.open and self.hook is not None:  # the generator was dropped, and what is in its `finally` never ran
@@ -123,7 +135,7 @@ def enter(position: Position | None, frame: FrameType | None, scope: object = No
     if owner is None and near is None:
         set_raw(position)
         return before
-    placed = Placed(position, owner, near)
+    placed = Placed(position, None, None if near is None else near.owner)
     placed.before = before
     if owner is not None:
         _watch(placed, owner)
@@ -137,9 +149,8 @@ def leave(position: Position | None, entered: Position | None) -> None:
     target, before = (position, entered) if placed is None else (placed, placed.before)
     if placed is not None:
         placed.open = False
-        if placed.frame is not None:
-            _unwatch(placed, placed.frame)
-            placed.frame = None
+        if placed.owner is not None:
+            _unwatch(placed, placed.owner)
     raw = get_raw()
     if raw is target or (raw is position and placed is not None):  # the latter in a task that was made inside
         set_raw(before)
@@ -188,13 +199,14 @@ def _nearest(frame: FrameType | None) -> Placed | None:
     if len(watched) <= _FEW:
         for look in list(watched.values()):
             one = look()
-            if one is not None and one.frame is not None and one.frame.f_back is not None:
+            its_frame = None if one is None or one.owner is None else one.owner.frame
+            if its_frame is not None and its_frame.f_back is not None:
                 break
         else:
             return None  # every one is suspended
     while frame is not None:
         entry = watched.get(id(frame))
-        if entry is not None and (placed := entry()) is not None and placed.frame is frame:
+        if entry is not None and (placed := entry()) is not None and placed.owner and placed.owner.frame is frame:
             return placed
         frame = frame.f_back
     return None
@@ -205,32 +217,16 @@ def _resolve(raw: Position | None) -> Position | None:
     raw = _without_the_dead(raw)
     found = raw
     if near is None:
-        while type(found) is Placed and found.owner is not None and not _goes_on(found):
+        while type(found) is Placed and (of := found.owner or found.inside) is not None and not of.goes_on():
             found = found.before
         return position_of(found)
     while type(found) is Placed:
-        if found.owner is near.owner or (found.owner is None and found.inside is near.owner):
+        if found.owner is None and found.inside is near.owner:
             return found.position
-        if found.inside is not near.owner:
+        if found.owner is near.owner or found.inside is not near.owner:
             break
         found = found.before  # of a generator that `near` consumes, and that is suspended
     return near.position
-
-
-def _goes_on(placed: Placed) -> bool:
-    """Whether a generator that is not on this stack is at work: it runs in another thread, or waits at an `await`."""
-    frame = placed.frame
-    if frame is None:
-        return False
-    if frame.f_back is not None:
-        return True
-    if not frame.f_code.co_flags & inspect.CO_ASYNC_GENERATOR:
-        return False
-    if placed.instructions is None:
-        placed.instructions = frame.f_code.co_code  # made anew at each look
-    place = frame.f_lasti + 2
-    resume = placed.instructions[place : place + 2]
-    return len(resume) == 2 and resume[0] == _RESUME and resume[1] & 3 == _AFTER_AWAIT
 
 
 def _without_the_dead(raw: Position | None) -> Position | None:
@@ -255,8 +251,10 @@ def _alive(raw: Position | None) -> Position | None:
 def _watch(placed: Placed, frame: FrameType) -> None:
     key = id(frame)
     entry = watched.get(key)
-    if entry is not None and (below := entry()) is not None and below.frame is frame:
+    if entry is not None and (below := entry()) is not None and below.owner and below.owner.frame is frame:
         placed.below, placed.owner = below, below.owner
+    else:
+        placed.owner = Owner(frame)
     watched[key] = weakref.ref(placed, lambda gone: _forget(key, gone))
     asyncio = sys.modules.get("asyncio")
     loop = None if asyncio is None else asyncio._get_running_loop()
@@ -269,8 +267,8 @@ def _forget(key: int, gone: Callable[[], Placed | None]) -> None:
         watched.pop(key, None)
 
 
-def _unwatch(placed: Placed, frame: FrameType) -> None:
-    key = id(frame)
+def _unwatch(placed: Placed, owner: Owner) -> None:
+    key = id(owner.frame)
     entry = watched.get(key)
     top = None if entry is None else entry()
     if top is placed:
@@ -279,6 +277,7 @@ def _unwatch(placed: Placed, frame: FrameType) -> None:
             below = below.below
         if below is None:
             watched.pop(key, None)
+            owner.frame = None
         else:
             watched[key] = weakref.ref(below, lambda gone: _forget(key, gone))
     if placed.hook is not None:

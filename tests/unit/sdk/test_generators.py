@@ -16,6 +16,7 @@ import pytest
 from prela_stream.sdk import current
 from prela_stream.sdk.context import ContextThreadPoolExecutor, attach, new_trace_context, wrap
 from prela_stream.sdk.decorator import trace
+from prela_stream.sdk.span import Span
 from prela_stream.sdk.tracer import get_current_span, get_tracer
 from prela_stream.testing import CapturedSpans, assert_tree, capture_spans
 
@@ -693,3 +694,110 @@ def test_what_a_generator_held_is_let_go_with_it_although_contexts_remember_it(c
     assert [reference() for reference in alive] == [None] * 3
     contexts[0].run(leaf, "later")
     assert captured.find("later").parent_span_id is None
+
+
+def test_the_last_span_of_a_generator_counts_although_a_context_knows_only_the_first(captured: CapturedSpans) -> None:
+    def steps() -> Iterator[int]:
+        with tracer.span("first"):
+            yield 1
+            with tracer.span("second"):
+                yield 2
+                assert name_here() == "second"
+                yield 3
+
+    generator = steps()
+    next(generator)
+    contextvars.copy_context().run(next, generator)
+    assert next(generator) == 3
+
+
+def test_a_function_that_a_generator_calls_may_consume_another_one(captured: CapturedSpans) -> None:
+    def consume() -> None:
+        with tracer.span("consume"):
+            for _ in numbers(1):
+                leaf("used")
+
+    def outer() -> Iterator[int]:
+        with tracer.span("outer"):
+            consume()
+            yield 1
+
+    next(outer())
+    assert captured.find("used").parent_span_id == captured.find("consume").span_id
+    assert captured.find("numbers").parent_span_id == captured.find("consume").span_id
+
+
+def test_spans_of_a_generator_that_end_out_of_order(captured: CapturedSpans) -> None:
+    def enter(name: str) -> Span:
+        span = tracer.span(name)
+        span.__enter__()  # stays current when this function returns
+        return span
+
+    def steps() -> Iterator[str | None]:
+        first = tracer.span("first")
+        first.__enter__()
+        second = tracer.span("second")
+        second.__enter__()
+        third = enter("third")
+        second.__exit__(None, None, None)
+        yield name_here()
+        third.__exit__(None, None, None)
+        yield name_here()
+        fourth = tracer.span("fourth")
+        fourth.__enter__()
+        first.__exit__(None, None, None)
+        yield name_here()
+        fourth.__exit__(None, None, None)
+        yield name_here()
+
+    with tracer.span("root"):
+        assert [(name, name_here()) for name in steps()] == [
+            ("third", "root"),
+            ("first", "root"),
+            ("fourth", "root"),
+            ("root", "root"),
+        ]
+
+
+async def test_a_task_may_end_the_span_of_the_generator_that_made_it(captured: CapturedSpans) -> None:
+    async def ends(span: Span) -> str | None:
+        assert name_here() == "generator"
+        span.__exit__(None, None, None)
+        return name_here()
+
+    async def steps() -> AsyncIterator[str | None]:
+        span = tracer.span("generator")
+        span.__enter__()
+        yield await asyncio.create_task(ends(span))
+        yield name_here()
+
+    with tracer.span("root"):
+        assert [name async for name in steps()] == ["root", "root"]
+
+
+def test_a_loop_makes_its_tasks_as_before_when_a_generator_is_dropped(captured: CapturedSpans) -> None:
+    async def steps() -> AsyncGenerator[int, None]:
+        yield 1
+        with tracer.span("dropped"):
+            yield 2
+
+    async def step(generator: AsyncGenerator[int, None]) -> int:
+        return await anext(generator)
+
+    def run() -> None:
+        first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
+        generator = steps()
+        assert first.run_until_complete(step(generator)) == 1
+        first.close()  # it is the one that would have closed the generator
+        assert second.run_until_complete(step(generator)) == 2
+        assert second.get_task_factory() is not None
+        del generator
+        gc.collect()
+        factories.append(second.get_task_factory())
+        second.close()
+
+    factories: list[object] = []
+    contextvars.copy_context().run(run)
+    gc.collect()
+    assert factories in ([None], [factories[0]])
+    assert not current.watched
