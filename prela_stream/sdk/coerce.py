@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from prela_stream.errors import guard
-from prela_stream.model.plain import safe_text
+from prela_stream.model.plain import is_secret, safe_text
 from prela_stream.model.semconv import ERROR_MESSAGE, ERROR_STACKTRACE, ERROR_TYPE
 from prela_stream.model.span import SPAN_STATUS_CODES, SPAN_TYPE_CODES, SpanStatus, SpanType
 
@@ -16,7 +16,9 @@ _TEXT: Final = guard("the text of an argument")
 
 def text_of(value: object) -> str:
     """A plain str: strings as they are (also of subclasses and enums), anything else as its `safe_text`; never raises."""
-    return str.__str__(value) if isinstance(value, str) else safe_text(value)
+    if type(value) is str:
+        return value
+    return str.__str__(value) if isinstance(value, str) and not is_secret(value) else safe_text(value)
 
 
 key_of: Final = text_of

@@ -337,6 +337,17 @@ def test_secrets_as_keys() -> None:
     nowhere(captured, "4711")
 
 
+def test_secrets_as_names_and_messages() -> None:
+    secret = SecretString("4711")
+    with captured_under(Privacy()) as captured:  # noqa: SIM117 - shows the nesting
+        with tracer.span(secret, attributes={secret: 1}) as span:
+            span.add_event(secret, {secret: secret})
+            span.set_status(SpanStatus.ERROR, secret)
+            span.suspend(reason=secret)
+    nowhere(captured, "4711")
+    assert captured.spans[0].name == "[secret]"
+
+
 LEAVES = st.sampled_from(SECRETS) | st.text(max_size=5) | st.integers() | st.none()
 NESTED = st.recursive(
     LEAVES,
