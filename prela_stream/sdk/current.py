@@ -220,12 +220,10 @@ def _resolve(raw: Position | None) -> Position | None:
         while type(found) is Placed and (of := found.owner or found.inside) is not None and not of.goes_on():
             found = found.before
         return position_of(found)
-    while type(found) is Placed:
-        if found.owner is None and found.inside is near.owner:
+    while found is not None and not (type(found) is Placed and found.owner is near.owner):
+        if type(found) is Placed and found.owner is None and found.inside is near.owner:
             return found.position
-        if found.owner is near.owner or found.inside is not near.owner:
-            break
-        found = found.before  # of a generator that `near` consumes, and that is suspended
+        found = before_of(found)  # of whoever consumes the generator, or of a suspended one that it consumes
     return near.position
 
 
