@@ -9,6 +9,7 @@ from prela_stream.instrumentation.base import Instrumentor
 from prela_stream.instrumentation.import_hook import forget, when_imported
 from prela_stream.instrumentation.options import InstrumentationOptions
 from prela_stream.model.plain import safe_text
+from prela_stream.sdk.coerce import text_of
 from prela_stream.sdk.tracer import Tracer, get_tracer
 
 __all__ = ["INSTRUMENTORS", "InstrumentationOptions", "Instrumentor", "auto_instrument", "uninstrument"]
@@ -58,7 +59,7 @@ def checked_names(names: object) -> tuple[str, ...]:
     if not isinstance(names, list | tuple | set | frozenset):
         msg = f"instrumentors are named in a list, such as ['anthropic'], got {safe_text(names)}"
         raise ConfigurationError(msg)
-    if unknown := [safe_text(name) for name in names if not (type(name) is str and name in INSTRUMENTORS)]:
+    if unknown := [text_of(name) for name in names if not (type(name) is str and name in INSTRUMENTORS)]:
         msg = f"there is no instrumentor {', '.join(unknown)}; there are {', '.join(sorted(INSTRUMENTORS))}"
         raise ConfigurationError(msg)
     return tuple(names)
