@@ -19,8 +19,8 @@ _MAX_DEPTH: Final = 32
 _INT64: Final = 1 << 63
 _MOST_DECIMAL_BITS: Final = 2048  # Python refuses the decimal digits of much larger numbers
 _REPR_GUARD: Final = guard("the text form of an attribute value")
-_SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
-are_scalars: Final = _SCALARS.issuperset
+SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
+are_scalars: Final = SCALARS.issuperset
 """Of types: whether values of them hold nothing else. A C function, since each span asks."""
 _TEXT_KEYS: Final = frozenset({str}).issuperset
 _FIELDS_GUARD: Final = guard("the fields of an attribute value")
@@ -46,7 +46,7 @@ def plain(value: object, depth: int = 0) -> Any:
     """
     if value is None or isinstance(value, bool):
         return value
-    if type(value) not in _SCALARS and is_secret(value):
+    if type(value) not in SCALARS and is_secret(value):
         return CONCEALED
     if isinstance(value, int):
         return _integer(value)
@@ -77,7 +77,7 @@ def is_plain(value: object, depth: int = 0) -> bool:
         return False
     if are_scalars(map(type, parts)):
         return True
-    return depth < _MAX_DEPTH and all(type(part) in _SCALARS or is_plain(part, depth + 1) for part in parts)
+    return depth < _MAX_DEPTH and all(type(part) in SCALARS or is_plain(part, depth + 1) for part in parts)
 
 
 def is_secret(value: object) -> bool:
@@ -91,7 +91,7 @@ def holds_secret(value: object) -> bool:
     seen: set[int] = set()
     while pending:
         part = pending.pop()
-        if type(part) in _SCALARS or id(part) in seen:
+        if type(part) in SCALARS or id(part) in seen:
             continue
         if type(part) not in _CONTAINERS and is_secret(part):
             return True

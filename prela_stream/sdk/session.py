@@ -27,6 +27,8 @@ class Carried(NamedTuple):
 
 CARRIED: Final[ContextVar[Carried | None]] = ContextVar("prela_stream_carried", default=None)
 get_carried: Final = CARRIED.get
+ids_used: Final[list[bool]] = []
+"""Not empty once this process has had a session or a trace that came with one: until then no span asks."""
 
 
 @contextmanager
@@ -56,12 +58,20 @@ def session(
         {**before.baggage, **ids} if propagate is True else before.baggage,
     )
     previous = get_carried()
+    if not ids_used:
+        ids_used.append(True)
     CARRIED.set(carried)
     try:
         yield
     finally:
         if get_carried() is carried:  # in another context than it was entered in, there is nothing to restore
             CARRIED.set(previous)
+
+
+def notice(baggage: Mapping[str, str]) -> None:
+    """Look at the baggage of a trace whose first span here begins now."""
+    if not ids_used and not _FROM_BAGGAGE.keys().isdisjoint(baggage):
+        ids_used.append(True)
 
 
 def carried_attributes(trace_baggage: Mapping[str, str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Final, Self
 
 from prela_stream import telemetry
 from prela_stream.errors import SpanEndedError, guard, guarded, logger, strict
-from prela_stream.model.plain import are_scalars, is_plain, plain
+from prela_stream.model.plain import SCALARS, is_plain, plain
 from prela_stream.model.span import (
     AFTER_END,
     CANCELLED,
@@ -61,6 +61,7 @@ _now: Final = time.time_ns
 _clock: Final = time.perf_counter_ns
 _new: Final = object.__new__
 _getframe: Final = sys._getframe
+_END_GUARD: Final = guard("span.end")
 _slow_lock: Final = threading.Lock()
 _EMPTY: Final[tuple[Any, ...]] = ()
 
@@ -94,11 +95,15 @@ class Span(SpanView, TypedSetters):
         if error is not None and self._attributes is not _CLOSED:
             self.record_exception(error)
         previous = self._previous
-        if get_raw() is self and type(previous) is not Placed:
+        if get_raw() is self and (previous is None or type(previous) is not Placed):
             set_raw(previous)
         else:
             leave(self, previous)
-        self._finish(_clock() - self._began)
+        try:
+            self._finish_now(_clock() - self._began)
+        except Exception as ours:  # as `guarded`, which costs one more call
+            if not _END_GUARD.__exit__(type(ours), ours, ours.__traceback__):
+                raise
 
     async def __aenter__(self) -> Self:
         frame = _getframe(1)
@@ -127,8 +132,7 @@ class Span(SpanView, TypedSetters):
         if self._finish(duration) is False:
             self._refuse("end")
 
-    @guarded("span.end")
-    def _finish(self, duration: int) -> bool:
+    def _finish_now(self, duration: int) -> bool:
         """Freeze the span and record it; False if somebody has done so before."""
         try:
             children = self._children
@@ -175,7 +179,12 @@ class Span(SpanView, TypedSetters):
             None if more is None else more.message,
         )
         try:
-            safe = are_scalars(map(type, attributes.values())) or is_plain(attributes)
+            for value in attributes.values():
+                if type(value) not in SCALARS:
+                    safe = is_plain(attributes)
+                    break
+            else:
+                safe = True
             if more is not None and safe:
                 safe = more.is_plain()
             item = encode_fast(fields) if safe else encode_slow(fields)
@@ -188,6 +197,8 @@ class Span(SpanView, TypedSetters):
         else:
             recorder.record(trace.raw_trace_id, item)
         return True
+
+    _finish = guarded("span.end")(_finish_now)
 
     # --- what a user says about it ---
 

@@ -31,11 +31,13 @@ from prela_stream.sdk.kinds import SpanKinds
 from prela_stream.sdk.privacy import Privacy, scopes_used
 from prela_stream.sdk.recorder import Outlet, Recorder, ScopedOutlet
 from prela_stream.sdk.sampler import KEEP, AlwaysOnSampler, BaseSampler, checked
-from prela_stream.sdk.session import carried_attributes, get_carried
+from prela_stream.sdk.session import carried_attributes, ids_used, notice
 from prela_stream.sdk.span import Span
 from prela_stream.sdk.unsampled import UnsampledSpan
 
 _AGENT: Final = SPAN_TYPE_CODES[SpanType.AGENT]
+_CUSTOM: Final[SpanType] = SpanType.CUSTOM
+_CUSTOM_CODE: Final = SPAN_TYPE_CODES[SpanType.CUSTOM]
 _GONE: Final = (AttributeError, BufferError)
 _new: Final = object.__new__
 _now: Final = time.time_ns
@@ -142,7 +144,7 @@ class Tracer(SpanKinds):
         above: Any = parent
         if parent is None:
             above = get_raw()
-            if watched or type(above) is Placed:
+            if watched or (above is not None and type(above) is Placed):
                 above = parent_here(above)
         quiet: bool | None = None
         sampled: bool | None = True
@@ -173,7 +175,10 @@ class Tracer(SpanKinds):
             sampled = trace.sampled
             if parent_id is None or flags & REMOTE_PARENT:
                 quiet = True
-        code = SPAN_TYPE_CODES[span_type] if type(span_type) is SpanType else type_code(span_type)
+        if span_type is _CUSTOM:
+            code = _CUSTOM_CODE
+        else:
+            code = SPAN_TYPE_CODES[span_type] if type(span_type) is SpanType else type_code(span_type)
         # Filled from outside: an __init__ with this many fields costs a third of the whole span.
         span: Span = _new(Span) if sampled else _new(UnsampledSpan)
         outlet: Outlet | ScopedOutlet = self._outlet.in_scope() if scopes_used else self._outlet
@@ -194,7 +199,7 @@ class Tracer(SpanKinds):
         span._attributes = {} if attributes is None else _copied(attributes)
         if self._service is not None:
             span._attributes.update(self._service)
-        if get_carried() is not None or trace._baggage:
+        if ids_used:
             span._attributes = {**carried_attributes(trace._baggage), **span._attributes}
         if (quiet or code == _AGENT) and sampled:
             quiet = True
@@ -265,6 +270,7 @@ class Tracer(SpanKinds):
         if isinstance(above, Span):
             return above._trace, above._id, above._hand_out_child()
         if isinstance(above, TraceContext):
+            notice(above.baggage)
             if above.sampled is None:
                 self._decide(above)
             return above, above.raw_span_id, 0 if above.raw_span_id is None else REMOTE_PARENT

@@ -26,11 +26,13 @@ class UnsampledSpan(Span):
             self._inner = _InnerSpan.of(self)
             return self._inner
 
-    def _finish(self, duration: int) -> bool:
+    def _finish_now(self, duration: int) -> bool:
         if not self.is_ended:
             self._duration_ns = duration
             telemetry.UNSAMPLED_SPANS.add()
         return True
+
+    _finish = _finish_now
 
     @property
     def sampled(self) -> bool:
@@ -90,8 +92,10 @@ class _InnerSpan(UnsampledSpan):
         inner._trace, inner._type, inner._inner = outer._trace, outer._type, inner
         return inner
 
-    def _finish(self, duration: int) -> bool:  # noqa: ARG002 - the interface
+    def _finish_now(self, duration: int) -> bool:  # noqa: ARG002 - the interface
         return True
+
+    _finish = _finish_now
 
     def __enter__(self) -> Self:
         return self
