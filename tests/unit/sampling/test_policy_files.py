@@ -172,8 +172,8 @@ ONE_TEST = "expected exactly one test of equals, one_of, regex, min/max, exists"
             "policy[0].statuses: expected a list of at least one, each PENDING, SUCCESS, ERROR or CANCELLED, got []",
         ),
         (
-            '[[policy]]\ntype = "status"\nspan_type = "llm"',
-            'policy[0].span_type: expected AGENT, LLM, TOOL, RETRIEVAL, EMBEDDING or CUSTOM, got "llm"',
+            '[[policy]]\ntype = "status"\nspan_type = "model"',
+            'policy[0].span_type: expected AGENT, LLM, TOOL, RETRIEVAL, EMBEDDING or CUSTOM, got "model"',
         ),
         (
             '[[policy]]\ntype = "attribute"\nexists = true',
