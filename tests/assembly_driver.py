@@ -27,7 +27,7 @@ class Driver:
             self._decide(undecided, record.offset)
         self.decisions.expire(self.buffer.clock_ms)
         applied = self.buffer.add(record.batch, record.offset, record.timestamp_ms)
-        self.late += [(record.offset, place) for place in applied.late]
+        self.late += [(record.offset, record.batch.indexes[place]) for place in applied.late]
         for undecided in self.buffer.over_limits():
             self._decide(undecided, record.offset + 1)
         self.position = record.offset + 1

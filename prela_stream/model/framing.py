@@ -45,7 +45,13 @@ def array_at(data: memoryview, start: int) -> tuple[int, int]:
     if code is None or not (0x90 <= code <= 0x9F or code in (0xDC, 0xDD)):
         msg = f"expected a MessagePack array at byte {start}, got {'the end' if code is None else f'0x{code:02x}'}"
         raise FramingError(msg)
-    return _step(data, start)
+    at, count = _step(data, start)
+    if at > len(data):
+        msg = (
+            f"the head of the array at byte {start} is cut short: it needs {at - start} bytes, got {len(data) - start}"
+        )
+        raise FramingError(msg)
+    return at, count
 
 
 class Pieces(NamedTuple):

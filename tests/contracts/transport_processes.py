@@ -45,7 +45,7 @@ class ProcessContract:
     @pytest.mark.slow
     @pytest.mark.timeout(600)
     async def test_many_kills_between_commits(self, log: Log) -> None:
-        await self.kill_between_commits(log, 100)
+        await self.kill_between_commits(log, 40)
 
     async def kill_between_commits(self, log: Log, rounds: int) -> None:
         """Kill a writing process `rounds` times, each time after a random number of its commits, and count what is there."""

@@ -9,7 +9,7 @@ from tests.reference import LogRecord, decide
 
 
 @given(logs, st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), min_size=1, max_size=3))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_restarts_change_no_decision(log: list[LogRecord], restarts: list[tuple[int, int]]) -> None:
     driver = Driver(OPTIONS)
     done = 0

@@ -189,6 +189,12 @@ def test_a_record_cut_anywhere_keeps_every_item_before_the_cut(items: list[bytes
     assert [bad.index for bad in batch.bad] == [len(whole) if size >= header else -1]
 
 
+def test_a_record_cut_in_its_head_is_bad_as_a_whole() -> None:
+    value = codec.encode_batch(b"\x80", [])
+    for size in range(len(value)):
+        assert [bad.index for bad in check_never_raises(value[:size]).bad] == [-1], size
+
+
 @limited
 @given(VALUES, st.binary(max_size=10), st.binary(max_size=10))
 def test_framing_finds_the_end_of_any_value(value: object, before: bytes, after: bytes) -> None:
