@@ -9,7 +9,7 @@ demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate
 	$(BIN)/prela-stream demo
 
 test: $(VENV)/.dev lint        ## every check: lint, types, layers, tests, coverage
-	$(BIN)/python -m pytest -q -n 2 --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -q -n 3 --cov --cov-report=term:skip-covered
 
 quick: $(VENV)/.dev            ## the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -q -m "not slow"

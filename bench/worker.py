@@ -9,6 +9,7 @@ With `--profile` the time of the last row is split by function (cProfile; its ow
 
 import argparse
 import cProfile
+import gc
 import json
 import os
 import pstats
@@ -22,6 +23,7 @@ import anyio
 
 from prela_stream.app import ready_transport
 from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.cli.services import GC_THRESHOLDS
 from prela_stream.codec import FORMAT_HEADER, SPANS_FORMAT, encode_batch, encode_item, encode_resource
 from prela_stream.config import Settings, load_settings
 from prela_stream.model.ids import partition_of
@@ -183,6 +185,7 @@ def main() -> None:
     parser.add_argument("--spans", type=int, default=200_000)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
+    gc.set_threshold(*GC_THRESHOLDS)  # as `prela-stream worker` does
     rows = [anyio.run(measure, a_record, arguments.spans, None) for a_record in SPANS_A_RECORD]
     result: dict[str, Any] = {
         "bench": "worker",

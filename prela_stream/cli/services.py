@@ -1,16 +1,23 @@
 """`prela-stream worker`, `sink` and `dev`: services that run until they are told to stop."""
 
+import gc
+
 import typer
 from rich.text import Text
 
 from prela_stream import app as root
 from prela_stream.cli.session import ConfigOption, DirOption, log_to_stderr, messages, run_until_stopped, settings_of
 
+GC_THRESHOLDS = (50_000, 20, 50)
+"""Undecided traces are many small objects that live for a while: with Python's own thresholds a sixth of a worker's time goes
+into looking through them again and again (bench/worker.py)."""
+
 
 def worker_command(ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None) -> None:
     """Sample: put traces together, decide about them, pass the kept ones on. SIGTERM or Ctrl-C stops it cleanly."""
     settings = settings_of(ctx, config, directory)
     log_to_stderr()
+    gc.set_threshold(*GC_THRESHOLDS)
     run_until_stopped(
         lambda: root.run_worker(
             settings, on_ready=lambda: _say(f"worker is ready on the {settings.transport} transport")
@@ -32,6 +39,8 @@ def dev_command(ctx: typer.Context, config: ConfigOption = None, directory: DirO
     """Run worker and store in one process, for one machine. SIGTERM or Ctrl-C stops it cleanly."""
     settings = settings_of(ctx, config, directory)
     log_to_stderr()
+
+    gc.set_threshold(*GC_THRESHOLDS)
 
     def ready() -> None:
         _say(
