@@ -56,7 +56,7 @@ def table(found: dict[str, Any]) -> str:
         (
             "decode heads, 100 spans of 1 KB a Record",
             f"{codec['heads']} µs a span",
-            f"everything {codec['everything']}, json {codec['json']}, OTLP protobuf {codec['otlp']}",
+            f"everything {codec['everything']}, json {codec['json']}",
             "",
         ),
     ]
