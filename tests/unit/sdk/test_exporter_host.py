@@ -93,22 +93,24 @@ def make_host(transport: MemoryTransport, options: PipelineOptions = QUICK) -> B
 
 def test_the_first_item_starts_the_thread_and_stop_ends_it() -> None:
     transport = MemoryTransport({TOPICS.spans: 4})
-    before = threading.active_count()
     host = make_host(transport)
-    assert threading.active_count() == before
+    assert host._run.thread is None
     host.record(*make_item(1))
     assert host.flush(10).complete
+    thread = host._run.thread
+    assert thread is not None
+    assert thread.is_alive()
     assert host.ledger().acknowledged == 1
     host.record(*make_item(2))
     snapshot = host.stop(10)
     assert snapshot.acknowledged == 2
     assert snapshot.balances
     assert transport.spans() == [span_id(1), span_id(2)]
-    assert threading.active_count() == before
+    assert not thread.is_alive()
     host.record(*make_item(3))
     assert host.stop().dropped.shutdown == 1
     assert host.ledger().balances
-    assert threading.active_count() == before
+    assert host._run.thread is thread, "an item after the stop starts nothing"
 
 
 def test_a_host_that_never_started_counts_nothing_and_stops() -> None:
