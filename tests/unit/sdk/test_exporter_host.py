@@ -91,13 +91,18 @@ def make_host(transport: MemoryTransport, options: PipelineOptions = QUICK) -> B
     return BackgroundPipeline(lambda: transport, TOPICS, options, Resource())
 
 
+def thread_of(host: BackgroundPipeline) -> threading.Thread | None:
+    """The thread that serves it, if one was started."""
+    return host._run.thread
+
+
 def test_the_first_item_starts_the_thread_and_stop_ends_it() -> None:
     transport = MemoryTransport({TOPICS.spans: 4})
     host = make_host(transport)
-    assert host._run.thread is None
+    assert thread_of(host) is None
     host.record(*make_item(1))
     assert host.flush(10).complete
-    thread = host._run.thread
+    thread = thread_of(host)
     assert thread is not None
     assert thread.is_alive()
     assert host.ledger().acknowledged == 1
@@ -110,7 +115,7 @@ def test_the_first_item_starts_the_thread_and_stop_ends_it() -> None:
     host.record(*make_item(3))
     assert host.stop().dropped.shutdown == 1
     assert host.ledger().balances
-    assert host._run.thread is thread, "an item after the stop starts nothing"
+    assert thread_of(host) is thread, "an item after the stop starts nothing"
 
 
 def test_a_host_that_never_started_counts_nothing_and_stops() -> None:
