@@ -12,11 +12,6 @@ DEADLINE = 60.0
 """Seconds that a condition may take on a busy machine."""
 
 
-def _untraced() -> dict[str, str]:
-    """The environment without coverage's own: a service that is killed at random has no time to start slowly."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("COV")}
-
-
 class Service:
     """`prela-stream COMMAND` as a child process; what it says on standard error is kept in a file.
 
@@ -34,7 +29,7 @@ class Service:
                 stdout=sink,
                 stderr=sink,
                 stdin=subprocess.DEVNULL,
-                env={**_untraced(), **(env or {})},
+                env={**os.environ, **(env or {})},
             )
 
     def said(self) -> str:
