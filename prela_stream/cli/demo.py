@@ -103,11 +103,14 @@ def _tell(result: show.DemoResult, best: list[StoredTrace], settings: Settings) 
 
 def _summary(result: show.DemoResult) -> Table:
     table = Table.grid(padding=(0, 2))
-    kept_by = ", ".join(f"{clean(name)} {number}" for name, number in sorted(result.kept_by_policy.items()))
+    kept_by, lost = (
+        ", ".join(f"{clean(name)} {number}" for name, number in sorted(counts.items()))
+        for counts in (result.kept_by_policy, result.dropped_by_policy)
+    )
     facts = {
         "traces": f"{result.traces} from {result.runs} runs, {result.spans} spans",
         "kept": f"{result.kept} with {result.kept_spans} spans ({kept_by})",
-        "dropped": f"{result.dropped} that no policy wanted, or that lost the draw of `rest` or `cancelled`",
+        "dropped": f"{result.dropped} that lost their draw ({lost})",
         "decided": ", ".join(f"{number} as {name}" for name, number in sorted(result.by_trigger.items())),
         "ledger": str(result.ledger),
         "estimate": f"{result.estimated_traces:.0f} traces by the weights of the kept ones, {result.traces} in truth",

@@ -54,6 +54,8 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     estimated_traces: float
     """Sum of the weights of the kept traces: an unbiased estimate of `traces`."""
     kept_by_policy: dict[str, int]
+    dropped_by_policy: dict[str, int]
+    """By the policy whose draw they lost."""
     by_trigger: dict[str, int]
     best_trace_id: str | None
     """The kept trace that is most worth looking at; None if none was kept."""
@@ -222,6 +224,7 @@ def _result(settled: _Settled, **more: Any) -> DemoResult:
         incomplete=sum(1 for trace_id, one in decisions.items() if one.summary.spans != settled.recorded[trace_id]),
         estimated_traces=sum(decision.weight for decision in kept),
         kept_by_policy=dict(Counter(decision.policy for decision in kept).most_common()),
+        dropped_by_policy=dict(Counter(one.policy for one in decisions.values() if not one.kept).most_common()),
         by_trigger=dict(Counter(str(decision.trigger) for decision in decisions.values()).most_common()),
         best_trace_id=None if best is None else best.trace_id_hex,
         input_tokens=sum(decision.summary.input_tokens for decision in decisions.values()),

@@ -41,6 +41,7 @@ async def test_everything_recorded_is_decided_and_what_is_kept_is_stored(setting
     assert result.ledger.acknowledged == result.ledger.recorded > result.spans > runs * 2
     assert result.by_trigger == {"complete": runs}
     assert sum(result.kept_by_policy.values()) == result.kept >= 4
+    assert sum(result.dropped_by_policy.values()) == result.dropped
     assert {"errors", "no answer"} <= set(result.kept_by_policy)
     assert result.kept_spans > result.kept
     assert result.estimated_traces >= result.kept
