@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prela_stream._version import __version__
 
 if TYPE_CHECKING:
+    from prela_stream.app.reading import decisions, kept_traces
     from prela_stream.app.tracing import aflush, flush, init, ledger, pipeline, shutdown
     from prela_stream.errors import (
         CodecError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         UnknownTopicError,
     )
     from prela_stream.instrumentation import auto_instrument
+    from prela_stream.model.decision import Decision
     from prela_stream.model.span import SpanData, SpanEvent, SpanStatus, SpanType
     from prela_stream.sdk.context import ContextThreadPoolExecutor, TraceContext, attach, new_trace_context, wrap
     from prela_stream.sdk.decorator import trace
@@ -44,8 +46,10 @@ if TYPE_CHECKING:
     from prela_stream.sdk.shortcuts import agent, embedding, llm, retrieval, span, tool
     from prela_stream.sdk.span import Span
     from prela_stream.sdk.tracer import Tracer, defer, get_current_span, get_tracer, set_global_tracer
+    from prela_stream.sinks.kept import KeptTrace
 
 _HOMES = {
+    "app.reading": ("decisions", "kept_traces"),
     "app.tracing": ("aflush", "flush", "init", "ledger", "pipeline", "shutdown"),
     "errors": (
         "CodecError",
@@ -58,6 +62,7 @@ _HOMES = {
         "UnknownTopicError",
     ),
     "instrumentation": ("auto_instrument",),
+    "model.decision": ("Decision",),
     "model.span": ("SpanData", "SpanEvent", "SpanStatus", "SpanType"),
     "sdk.context": ("ContextThreadPoolExecutor", "TraceContext", "attach", "new_trace_context", "wrap"),
     "sdk.decorator": ("trace",),
@@ -77,6 +82,7 @@ _HOMES = {
     "sdk.shortcuts": ("agent", "embedding", "llm", "retrieval", "span", "tool"),
     "sdk.span": ("Span",),
     "sdk.tracer": ("Tracer", "defer", "get_current_span", "get_tracer", "set_global_tracer"),
+    "sinks.kept": ("KeptTrace",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -132,6 +138,11 @@ __all__ = [
     # exporters of the application's own
     "BaseExporter",
     "ExportResult",
+    # what the workers decided
+    "kept_traces",
+    "decisions",
+    "KeptTrace",
+    "Decision",
     # errors
     "CodecError",
     "ConfigurationError",

@@ -6,7 +6,7 @@ repeats give the same rows in any order.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -14,8 +14,10 @@ from prela_stream import codec
 from prela_stream.codec import KeptFragment
 from prela_stream.errors import CodecError
 from prela_stream.model.decision import Decision
-from prela_stream.model.span import ERROR, PENDING, ItemKind
+from prela_stream.model.span import ERROR, PENDING, ItemKind, SpanData, SpanHead
 from prela_stream.sinks.search import texts_of
+
+T = TypeVar("T")
 
 _INT64: Final = (1 << 63) - 1
 _SPAN_KINDS: Final = frozenset({int(ItemKind.SPAN), int(ItemKind.START)})
@@ -91,24 +93,18 @@ def gather(fragments: Iterable[KeptFragment]) -> Gathered:
 
 
 def _add(change: TraceChange, raw: msgspec.Raw, resources: Sequence[bytes], index: int) -> None:
-    head = codec.decode_head(raw)
-    if head.kind not in _SPAN_KINDS:
-        return  # a heartbeat or a wait: it says something to the worker, nothing to a reader
-    span = codec.decode_span(raw)  # all of it, now: what cannot be read must not come to light when someone looks
-    if not 0 <= index < len(resources):
-        msg = f"an item points at resource {index}, the fragment has {len(resources)}"
-        raise CodecError(msg)
-    if head.trace_id != change.trace_id or head.span_id is None:
-        msg = f"a span of trace {span.trace_id} stands in a fragment of trace {change.trace_id.hex()}"
-        raise CodecError(msg)
+    read = read_span(raw, change.trace_id)
+    if read is None:
+        return
+    head, span_id, span = read
+    resource = at(resources, index)
     change.texts.update(dict.fromkeys(texts_of(span)))
-    # Ended before open, then the higher revision, then a span before the mere notice of its start.
-    rank = (head.status != PENDING) << 40 | head.revision << 1 | (head.kind == ItemKind.SPAN)
-    known = change.spans.get(head.span_id)
+    rank = rank_of(head)
+    known = change.spans.get(span_id)
     if known is not None and known.rank >= rank:
         return
-    change.spans[head.span_id] = SpanRow(
-        span_id=head.span_id,
+    change.spans[span_id] = SpanRow(
+        span_id=span_id,
         parent_id=head.parent_span_id,
         rank=rank,
         name=head.name,
@@ -116,9 +112,38 @@ def _add(change: TraceChange, raw: msgspec.Raw, resources: Sequence[bytes], inde
         status=head.status,
         start_ns=head.start_ns,
         end_ns=head.start_ns + (head.duration_ns or 0),
-        resource=resources[index],
+        resource=resource,
         item=raw,
     )
+
+
+def read_span(raw: msgspec.Raw, trace_id: bytes) -> tuple[SpanHead, bytes, SpanData] | None:
+    """An item of a kept trace: head, span id and the whole span without its resource; None for an item that is no span.
+
+    All of it is decoded now: what cannot be read must not come to light when someone looks. Raises CodecError, also for a span
+    of another trace.
+    """
+    head = codec.decode_head(raw)
+    if head.kind not in _SPAN_KINDS:
+        return None  # a heartbeat or a wait: it says something to the worker, nothing to a reader
+    span = codec.decode_span(raw)
+    if head.trace_id != trace_id or head.span_id is None:
+        msg = f"a span of trace {span.trace_id} stands in a fragment of trace {trace_id.hex()}"
+        raise CodecError(msg)
+    return head, head.span_id, span
+
+
+def rank_of(head: SpanHead) -> int:
+    """Of several reports of one span: ended before open, then the higher revision, then a span before the notice of its start."""
+    return (head.status != PENDING) << 40 | head.revision << 1 | (head.kind == ItemKind.SPAN)
+
+
+def at(resources: Sequence[T], index: int) -> T:
+    """The resource that an item points at; raises CodecError if there is none."""
+    if not 0 <= index < len(resources):
+        msg = f"an item points at resource {index}, the fragment has {len(resources)}"
+        raise CodecError(msg)
+    return resources[index]
 
 
 def facts_of(spans: Iterable[SpanRow]) -> SpanFacts:

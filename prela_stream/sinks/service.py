@@ -6,21 +6,17 @@ and the sink by their seams alone.
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Final
 
 import anyio
 
-from prela_stream import codec, telemetry
-from prela_stream.codec import KeptFragment
-from prela_stream.errors import CodecError, FencedError, TransportError, UnknownTopicError
-from prela_stream.model.decision import Decision
+from prela_stream import telemetry
+from prela_stream.errors import FencedError, TransportError
 from prela_stream.sinks.base import Batch, Sink
-from prela_stream.transport.base import Committed, Consumer, Poll, Stored, TopicPartition, Transport
+from prela_stream.sinks.records import RecordReader
+from prela_stream.transport.base import Consumer, Poll, Stored, TopicPartition, Transport
 from prela_stream.transport.options import TopicOptions
 
 logger = logging.getLogger(__name__)
-
-_PAUSE_S: Final = 1.0
 
 
 class SinkService:
@@ -51,8 +47,6 @@ class SinkService:
         self._group = group
         self._max_records = max_records
         self._max_bytes = max_bytes
-        self._uncommitted: dict[TopicPartition, Committed] = {}
-        self._complained: set[str] = set()
 
     async def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
         """Store until cancelled. A batch that is being written is finished and committed first.
@@ -70,10 +64,11 @@ class SinkService:
             wanted.append(self._topics.decisions)
         try:
             async with await self._transport.consumer(wanted, group=self._group) as consumer:
+                reader = RecordReader(consumer, self._group)
                 while True:
-                    poll = await self._poll(consumer)
+                    poll = await reader.poll(max_records=self._max_records, max_bytes=self._max_bytes)
                     with anyio.CancelScope(shield=True):  # no half batch: a sink bounds its own time
-                        await self._handle(consumer, poll)
+                        await self._handle(reader, poll)
                     if poll.assigned and on_ready is not None:
                         on_ready()
                         on_ready = None
@@ -81,35 +76,22 @@ class SinkService:
             with anyio.CancelScope(shield=True):
                 await self._sink.aclose()
 
-    async def _poll(self, consumer: Consumer) -> Poll:
-        """The next poll that works: a transport that is away for a while is no reason to stop."""
-        complained = ""
-        while True:
-            try:
-                return await consumer.poll(max_records=self._max_records, max_bytes=self._max_bytes)
-            except (FencedError, UnknownTopicError):
-                raise
-            except TransportError as error:
-                if complained != str(error):
-                    complained = str(error)
-                    logger.warning("cannot read from the transport, will try again: %s", error)
-                await anyio.sleep(_PAUSE_S)
-
-    async def _handle(self, consumer: Consumer, poll: Poll) -> None:
-        for partition in poll.revoked:
-            self._uncommitted.pop(partition, None)
+    async def _handle(self, reader: RecordReader, poll: Poll) -> None:
         for partition in poll.assigned:
             try:
-                await self._position(consumer, partition)
+                await self._position(reader.consumer, partition)
             except FencedError:
                 continue  # it has gone to another member meanwhile; the next poll says so
-            consumer.resume(partition)
+            reader.consumer.resume(partition)
         for partition, records in _by_partition(poll.records):
-            await self._sink.write(self._batch(partition, records))
+            await self._sink.write(self._batch(reader, partition, records))
             telemetry.SINK_BATCHES.add(1, partition.topic)
             telemetry.SINK_RECORDS.add(len(records), partition.topic)
-            self._uncommitted[partition] = Committed(offset=records[-1].offset + 1)
-        await self._commit(consumer)
+            reader.done(partition, records[-1].offset + 1)
+        try:
+            await reader.commit()
+        except TransportError as error:  # it costs nothing but that batches may come again
+            logger.warning("could not commit offsets of %s, will try again: %s", self._group, error)
 
     async def _position(self, consumer: Consumer, partition: TopicPartition) -> None:
         """Go on where the data ends, for a sink that stores offsets with it."""
@@ -132,48 +114,14 @@ class SinkService:
             return
         await consumer.seek(partition, stored)
 
-    def _batch(self, partition: TopicPartition, records: list[Stored]) -> Batch:
-        fragments: list[KeptFragment] = []
-        decisions: list[Decision] = []
-        for record in records:
-            try:
-                if record.value is None:
-                    raise CodecError("a Record without a value")
-                if partition.topic == self._topics.sampled:
-                    fragments.append(codec.decode_kept(record.value))
-                else:
-                    decisions.extend(codec.decode_decisions(record.value))
-            except CodecError as error:
-                self._skip(record, error)
-        return Batch(source=partition, fragments=fragments, decisions=decisions, next_offset=records[-1].offset + 1)
-
-    def _skip(self, record: Stored, error: CodecError) -> None:
-        telemetry.SINK_BAD_RECORDS.add(1, record.topic)
-        if record.topic not in self._complained:
-            self._complained.add(record.topic)
-            logger.error(
-                "skipped the Record at %s partition %d offset %d: %s. Further ones of this topic are counted in "
-                "prela_sink_bad_records_total and not logged.",
-                record.topic,
-                record.partition,
-                record.offset,
-                error,
-            )
-
-    async def _commit(self, consumer: Consumer) -> None:
-        """Commit what is durable. A failure costs nothing but that batches may come again, so it is tried again later."""
-        if not self._uncommitted:
-            return
-        try:
-            await consumer.commit(dict(self._uncommitted))
-        except FencedError:
-            logger.info(
-                "a partition has gone to another member of %s; that one reads the last batch again", self._group
-            )
-        except TransportError as error:
-            logger.warning("could not commit offsets of %s, will try again: %s", self._group, error)
-            return
-        self._uncommitted.clear()
+    def _batch(self, reader: RecordReader, partition: TopicPartition, records: list[Stored]) -> Batch:
+        next_offset = records[-1].offset + 1
+        if partition.topic == self._topics.sampled:
+            read = (reader.fragment(record) for record in records)
+            fragments = [fragment for fragment in read if fragment is not None]
+            return Batch(source=partition, fragments=fragments, next_offset=next_offset)
+        decisions = [decision for record in records for decision in reader.decisions(record)]
+        return Batch(source=partition, decisions=decisions, next_offset=next_offset)
 
 
 def _by_partition(records: Iterable[Stored]) -> Iterable[tuple[TopicPartition, list[Stored]]]:

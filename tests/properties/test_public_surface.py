@@ -22,6 +22,8 @@ from tests.unit.sdk.test_any_value import ODD
 CHECKS_ITS_ARGUMENTS: dict[str, tuple[type[Exception], ...]] = {
     "init": (ConfigurationError, TypeError),
     "pipeline": (ConfigurationError, TypeError),
+    "kept_traces": (ConfigurationError, TypeError),
+    "decisions": (ConfigurationError, TypeError),
     "auto_instrument": (ConfigurationError, TypeError),
     "ProbabilitySampler": (ConfigurationError, TypeError),
     "RateLimitingSampler": (ConfigurationError, TypeError),

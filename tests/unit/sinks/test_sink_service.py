@@ -110,7 +110,7 @@ async def test_an_unreadable_record_is_counted_logged_once_and_skipped(
             await until_stored(options, traces=2)
             tasks.cancel_scope.cancel()
     assert telemetry.SINK_BAD_RECORDS.value(TOPICS.sampled) == before + 4
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "prela_stream.sinks.service"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "prela_stream.sinks.records"]
     assert f"{TOPICS.sampled} partition 0 offset" in line
 
 
