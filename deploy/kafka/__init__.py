@@ -1,0 +1,8 @@
+"""A real Apache Kafka without Docker: from its jars, on this machine, for tests, benches and people. `python -m deploy.kafka`."""
+
+from deploy.kafka.broker import Broker
+from deploy.kafka.cluster import QUICK_START, THROUGHPUT, KafkaCluster
+from deploy.kafka.errors import BrokerError, KafkaMissingError
+from deploy.kafka.jars import kafka_version
+
+__all__ = ["KafkaCluster", "Broker", "QUICK_START", "THROUGHPUT", "BrokerError", "KafkaMissingError", "kafka_version"]
