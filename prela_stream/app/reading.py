@@ -96,12 +96,14 @@ def _settings(group: Any, follow: Any, directory: Any, config: Any, settings: An
         raise ConfigurationError(msg)
     if settings is None:
         overrides = {} if directory is None else {"directory": os.fspath(directory)}
-        settings = load_settings(None if config is None else Path(config), overrides=overrides)
-    elif not isinstance(settings, Settings) or directory is not None or config is not None:
+        chosen = load_settings(None if config is None else Path(config), overrides=overrides)
+    elif isinstance(settings, Settings) and directory is None and config is None:
+        chosen = settings
+    else:
         msg = "settings is what load_settings() gives, and replaces directory and config: give either it or those"
         raise ConfigurationError(msg)
-    _check_group(group, settings)
-    return settings
+    _check_group(group, chosen)
+    return chosen
 
 
 def _check_group(group: Any, settings: Settings) -> None:
