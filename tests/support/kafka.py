@@ -1,0 +1,171 @@
+"""The broker that tests run on: one a run, shared by its xdist workers, and private clusters for tests that break things.
+
+`PRELA_TEST_BOOTSTRAP` names a running broker to share instead. Where none can be had, tests fail with `CI=true` and are
+skipped, with the reason, elsewhere.
+
+The shared one belongs to no worker, for workers come and go: each user holds a shared lock on one file, the kernel lets go of
+it however the user ends, and `python -m deploy.kafka --while-shared` stops when it can have that lock for itself.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, NoReturn
+
+import pytest
+
+from deploy.kafka import KafkaCluster, KafkaMissingError
+from deploy.kafka.probe import known_brokers
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOTSTRAP_VARIABLE = "PRELA_TEST_BOOTSTRAP"
+MISSING = 2
+"""The starter's exit code where this machine cannot run Kafka."""
+
+_starters: list[subprocess.Popen[str]] = []
+"""Kept, for they go on: they end when the last worker has let go of the lock."""
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The bootstrap servers of the run's broker. Others use it too: take topics and groups of your own (`kafka_prefix`)."""
+    named = os.environ.get(BOOTSTRAP_VARIABLE)
+    if named:
+        _ask(named)
+        yield named
+        return
+    with shared_broker(run_folder(tmp_path_factory)) as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture
+def kafka_prefix() -> str:
+    """A prefix for topics and groups that no other test has."""
+    return f"t{uuid.uuid4().hex[:12]}"
+
+
+class Clusters:
+    """Makes started clusters that end with the test."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+
+    def __call__(self, brokers: int = 1, *, properties: Mapping[str, str] | None = None) -> KafkaCluster:
+        """A running cluster of the test's own, to be broken at will."""
+        return self._stack.enter_context(private_cluster(self._folder, brokers, properties=properties))
+
+
+@pytest.fixture
+def kafka_clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
+    """A factory of clusters of the test's own: `kafka_clusters(brokers=3)`. Give such a test a longer timeout: it may queue."""
+    with ExitStack() as stack:
+        yield Clusters(run_folder(tmp_path_factory), stack)
+
+
+@contextmanager
+def private_cluster(
+    folder: Path, brokers: int = 1, *, properties: Mapping[str, str] | None = None, ports: Sequence[int] = ()
+) -> Iterator[KafkaCluster]:
+    """A cluster for the length of the block; its brokers' last words go to standard error, which pytest shows if a test fails.
+
+    Args:
+        folder: The run's folder: clusters of several brokers are up one at a time in a run, for a small machine's sake.
+        brokers: How many brokers.
+        properties: Broker properties on top of the usual ones.
+        ports: The plain listeners' ports; free ones if not given.
+    """
+    with ExitStack() as stack:
+        if brokers > 1:
+            stack.enter_context(_alone(folder / "kafka.several"))
+        try:
+            cluster = KafkaCluster(brokers, properties=properties, ports=ports)
+        except KafkaMissingError as error:
+            no_kafka(str(error))
+        with cluster:
+            yield cluster
+            for broker in cluster.broker:
+                sys.stderr.write(f"{broker.log_tail()}\n")
+
+
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that all workers of this run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+def no_kafka(reason: str) -> NoReturn:
+    """End the test: failed where it counts, skipped with the reason elsewhere."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(f"CI needs a Kafka: {reason}", pytrace=False)
+    pytest.skip(f"NO KAFKA, NOT TESTED: {reason}")
+
+
+@contextmanager
+def shared_broker(folder: Path) -> Iterator[str]:
+    """The bootstrap servers of this run's broker, started by whoever needs it first and stopped after its last user."""
+    address, missing = folder / "kafka.bootstrap", folder / "kafka.missing"
+    with (folder / "kafka.users").open("ab") as users:
+        with _alone(folder / "kafka.start"):
+            fcntl.flock(users, fcntl.LOCK_SH)  # waits for one that is just stopping
+            if missing.exists():
+                no_kafka(missing.read_text(encoding="utf-8"))
+            if not (address.exists() and _answers(address.read_text(encoding="utf-8"))):
+                address.write_text(_start(users, folder, missing), encoding="utf-8")
+        yield address.read_text(encoding="utf-8")
+
+
+def _start(users: IO[bytes], folder: Path, missing: Path) -> str:
+    errors = folder / "kafka.stderr"
+    with errors.open("w") as sink:
+        starter = subprocess.Popen(
+            [sys.executable, "-m", "deploy.kafka", "--while-shared", users.name],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+    _starters.append(starter)
+    assert starter.stdout is not None
+    with starter.stdout:
+        bootstrap = starter.stdout.readline().strip()
+    if bootstrap:
+        return bootstrap
+    said = errors.read_text(encoding="utf-8")
+    if starter.wait() == MISSING:
+        missing.write_text(said, encoding="utf-8")
+        no_kafka(said)
+    pytest.fail(f"the tests' broker did not start:\n{said}", pytrace=False)
+
+
+def _ask(bootstrap: str) -> None:
+    if not _answers(bootstrap):
+        pytest.fail(
+            f"expected a broker at {BOOTSTRAP_VARIABLE}={bootstrap}; none answered there: start it, or unset the variable",
+            pytrace=False,
+        )
+
+
+def _answers(bootstrap: str) -> bool:
+    for server in bootstrap.split(","):
+        host, _, port = server.rpartition(":")
+        try:
+            known_brokers(host, int(port))
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
