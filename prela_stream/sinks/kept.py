@@ -92,7 +92,7 @@ class Pieces:
     def __init__(self) -> None:
         self._begun: dict[bytes, _Begun] = {}
         self.broken = 0
-        """Traces that were given up because a fragment of theirs is not there: retention took it, or it could not be read."""
+        """How often something was given up because a fragment is not there: retention took it, or it could not be read."""
 
     def first_offset(self) -> int | None:
         """Offset of the first Record that a trace still needs; None if none is begun."""

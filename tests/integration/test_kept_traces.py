@@ -209,14 +209,10 @@ async def test_members_share_and_nothing_is_handed_out_twice_where_each_item_is_
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reading, "_LOOK_S", 0.0)  # look before each item: partitions move while many are waiting
-    sent: list[str] = []
+    sent = [trace_id(number) for number in range(300)]
+    for partition in (0, 1):
+        await place.kept(*(whole(number) for number in range(300) if number % 2 == partition), partition=partition)
     handed: list[tuple[str, str]] = []
-
-    async def give(count: int) -> None:
-        for _ in range(count):
-            number = len(sent)
-            await place.kept(whole(number), partition=number % 2)
-            sent.append(trace_id(number))
 
     async def one(name: str, traces: Reading[prela.KeptTrace]) -> None:
         handed.extend((name, found) for found in await take(traces, 1))
@@ -226,7 +222,6 @@ async def test_members_share_and_nothing_is_handed_out_twice_where_each_item_is_
         while True:
             await one(name, traces)
 
-    await give(40)
     async with (
         prela.kept_traces("g", settings=place.settings) as first,
         prela.kept_traces("g", settings=place.settings) as second,
@@ -234,16 +229,13 @@ async def test_members_share_and_nothing_is_handed_out_twice_where_each_item_is_
     ):
         await one("first", first)
         tasks.start_soon(all_of, "second", second)
+        tasks.start_soon(all_of, "first", first)
         with anyio.fail_after(DEADLINE):
-            while "second" not in dict(handed):
-                await one("first", first)
-                await give(2)
-            tasks.start_soon(all_of, "first", first)
             while len(handed) < len(sent):
                 await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
     assert sorted(found for _, found in handed) == sorted(sent)
-    assert {name for name, _ in handed} == {"first", "second"}
+    assert {name for name, _ in handed} == {"first", "second"}, "the first one gave nothing up while items were waiting"
     assert await place.rest("g") == []
 
 
@@ -307,8 +299,10 @@ async def test_a_reading_is_used_once_and_inside_its_block(place: Place) -> None
     traces = prela.kept_traces("g", settings=place.settings)
     with pytest.raises(prela.ConfigurationError, match="async with"):
         await traces.commit()
+    before = set(threading.enumerate())
     async with traces:
-        pass
+        assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) <= before
     with pytest.raises(prela.ConfigurationError, match="not open"):
         await anext(traces)
     with pytest.raises(prela.ConfigurationError, match="opened before"):
