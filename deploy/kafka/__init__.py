@@ -4,5 +4,17 @@ from deploy.kafka.broker import Broker
 from deploy.kafka.cluster import QUICK_START, THROUGHPUT, KafkaCluster
 from deploy.kafka.errors import BrokerError, KafkaMissingError
 from deploy.kafka.jars import kafka_version
+from deploy.kafka.security import Certificates, Security, unsigned_token
 
-__all__ = ["KafkaCluster", "Broker", "QUICK_START", "THROUGHPUT", "BrokerError", "KafkaMissingError", "kafka_version"]
+__all__ = [
+    "KafkaCluster",
+    "Broker",
+    "QUICK_START",
+    "THROUGHPUT",
+    "Security",
+    "Certificates",
+    "unsigned_token",
+    "BrokerError",
+    "KafkaMissingError",
+    "kafka_version",
+]

@@ -11,8 +11,8 @@ from pathlib import Path
 from deploy.kafka.errors import BrokerError
 from deploy.kafka.probe import known_brokers
 from deploy.kafka.process import Child
+from deploy.kafka.settings import HOST
 
-HOST = "127.0.0.1"
 START_SECONDS = 60.0
 """How long a broker may take until it answers; a quiet machine needs 3."""
 STOP_SECONDS = 15.0

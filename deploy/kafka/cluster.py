@@ -7,9 +7,7 @@ Standard library only, and blocking: call it from a thread where an event loop r
 """
 
 import base64
-import random
 import shutil
-import socket
 import tempfile
 import time
 import uuid
@@ -19,18 +17,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from deploy.kafka.broker import HOST, STOP_SECONDS, Broker, Java
+from deploy.kafka.broker import STOP_SECONDS, Broker, Java
+from deploy.kafka.errors import BrokerError
 from deploy.kafka.jars import fetch_jars, find_java
+from deploy.kafka.probe import Acl, create_acls, has_acl
+from deploy.kafka.security import Certificates, Security, make_certificates
+from deploy.kafka.settings import CONTROLLER, HOST, PLAIN, default_settings, free_ports, listener_settings
 
 QUICK_START = ("-Xshare:auto", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """For tests: up soon, at the price of the last compiler's throughput."""
 THROUGHPUT = ("-Xshare:auto", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20")
 """For benches: warm-up counts, a second at the start does not."""
+ACL_SECONDS = 30.0
 QUIET = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true")
-
-PORTS = range(20_000, 32_000)
-"""Below what systems give to outgoing connections: while a broker is down nothing else takes its port, and no client that
-tries to reach it connects to itself."""
 
 
 class KafkaCluster:
@@ -40,12 +39,13 @@ class KafkaCluster:
         brokers: How many.
         data_dir: Where properties, data and logs go, a folder a broker; kept. None: a temporary folder that `close` removes.
         ports: The plain listeners' ports, one a broker. None: free ones.
+        security: What is asked of clients on further listeners; see `bootstrap_of`.
         properties: Broker properties on top of the cluster's own.
         heap_mb: The heap of each broker, MiB.
         jvm: Further options of the JVM: QUICK_START or THROUGHPUT.
 
     Raises:
-        KafkaMissingError: No Java, or the jars cannot be had.
+        KafkaMissingError: No Java, the jars cannot be had, or certificates are wanted and there is no `openssl`.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class KafkaCluster:
         *,
         data_dir: Path | None = None,
         ports: Sequence[int] = (),
+        security: Security | None = None,
         properties: Mapping[str, str] | None = None,
         heap_mb: int = 384,
         jvm: Sequence[str] = QUICK_START,
@@ -61,33 +62,67 @@ class KafkaCluster:
         if ports and len(ports) != brokers:
             raise ValueError(f"expected one port a broker, {brokers}; came {list(ports)}: name as many, or none")
         java = Java(path=find_java(), jars=fetch_jars(), options=(f"-Xmx{heap_mb}m", *jvm, *QUIET))
+        asked = security or Security()
         self._temporary = data_dir is None
-        self.data_dir = Path(tempfile.mkdtemp(prefix="prela-kafka-")) if data_dir is None else data_dir
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        plain = ports or free_ports(brokers)
-        quorum = free_ports(brokers, but=plain)
+        self.data_dir = Path(tempfile.mkdtemp(prefix="prela-kafka-")) if data_dir is None else data_dir.resolve()
+        self.certificates = Certificates(folder=self.data_dir / "certificates")
+        self._needs_certificates = asked.tls
+        listeners = asked.listeners(self.certificates)
+        protocols = {PLAIN: PLAIN, CONTROLLER: PLAIN, **{listener.name: listener.protocol for listener in listeners}}
+        self._ports = _ports(brokers, ports, list(protocols))
+        voters = [f"{node}@{HOST}:{own[CONTROLLER]}" for node, own in enumerate(self._ports, start=1)]
         shared = {
-            **_defaults(brokers),
-            "controller.quorum.voters": ",".join(f"{n}@{HOST}:{port}" for n, port in enumerate(quorum, start=1)),
+            "controller.quorum.voters": ",".join(voters),
+            **default_settings(brokers),
+            **{key: value for listener in listeners for key, value in listener.settings().items()},
+            **asked.properties(),
             **(properties or {}),
         }
         cluster_id = self._cluster_id()
         self.broker = tuple(
             Broker(
                 node_id=node,
-                port=plain[node - 1],
+                port=own[PLAIN],
                 folder=self.data_dir / f"broker-{node}",
-                properties={**_listeners(node, plain[node - 1], quorum[node - 1]), **shared},
+                properties={**listener_settings(node, own, protocols), **shared},
                 cluster_id=cluster_id,
                 java=java,
+                format_arguments=asked.format_arguments(),
             )
-            for node in range(1, brokers + 1)
+            for node, own in enumerate(self._ports, start=1)
         )
 
     @property
     def bootstrap(self) -> str:
         """The plain listeners, as clients want them: `host:port,…`."""
-        return ",".join(broker.address for broker in self.broker)
+        return self.bootstrap_of(PLAIN)
+
+    def bootstrap_of(self, listener: str) -> str:
+        """The listeners of this name, SSL, SASL_PLAINTEXT or SASL_SSL, as clients want them: `host:port,…`."""
+        known = sorted(set(self._ports[0]) - {CONTROLLER})
+        if listener not in known:
+            raise ValueError(f"expected one of the listeners {known}; came {listener!r}: ask for it with `security`")
+        return ",".join(f"{HOST}:{own[listener]}" for own in self._ports)
+
+    def allow(self, user: str, resource: str, name: str, *operations: str) -> None:
+        """Give a user rights, e.g. `allow("alice", "topic", "spans", "read", "describe")`; every broker knows when it returns.
+
+        Args:
+            user: The principal's name.
+            resource: topic, group, transactional_id or cluster (whose name is `kafka-cluster`).
+            name: The resource's name; a `*` at its end makes it a prefix.
+            operations: all, read, write, create, describe, …
+        """
+        acls = [Acl(user=user, resource=resource, name=name, operation=operation) for operation in operations]
+        running = [broker for broker in self.broker if broker.running]
+        create_acls(HOST, running[0].port, acls)
+        deadline = time.monotonic() + ACL_SECONDS
+        for broker in running:
+            while not all(has_acl(HOST, broker.port, acl) for acl in acls):
+                broker.check()
+                if time.monotonic() > deadline:
+                    raise BrokerError(f"expected broker {broker.node_id} to know {acls} within {ACL_SECONDS:.0f} s")
+                time.sleep(0.01)
 
     def start(self) -> None:
         """Start every broker that is not running; returns when each answers and knows all.
@@ -95,6 +130,8 @@ class KafkaCluster:
         Raises:
             BrokerError: One ended, or they did not find each other in time.
         """
+        if self._needs_certificates:
+            make_certificates(self.certificates.folder)
         resting = [broker for broker in self.broker if not broker.running]
         with ThreadPoolExecutor(len(self.broker)) as threads:  # formatting is a JVM each
             list(threads.map(lambda broker: broker.start(wait=False), resting))
@@ -146,54 +183,9 @@ class KafkaCluster:
         return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
 
 
-def free_ports(count: int, but: Sequence[int] = ()) -> list[int]:
-    """So many ports that nobody listens on, out of PORTS."""
-    found: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
-        if len(found) == count:
-            break
-        with socket.socket() as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Java does
-            try:
-                trial.bind((HOST, port))
-            except OSError:
-                continue
-        if port not in but:
-            found.append(port)
-    return found
-
-
-def _listeners(node: int, plain: int, quorum: int) -> dict[str, str]:
-    return {
-        "process.roles": "broker,controller",
-        "node.id": str(node),
-        "listeners": f"PLAINTEXT://{HOST}:{plain},CONTROLLER://{HOST}:{quorum}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{plain}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "controller.listener.names": "CONTROLLER",
-        "inter.broker.listener.name": "PLAINTEXT",
-    }
-
-
-def _defaults(brokers: int) -> dict[str, str]:
-    replicas, in_sync = str(min(brokers, 3)), str(2 if brokers >= 3 else 1)
-    return {
-        "offsets.topic.replication.factor": replicas,
-        "offsets.topic.num.partitions": "4",
-        "transaction.state.log.replication.factor": replicas,
-        "transaction.state.log.min.isr": in_sync,
-        "transaction.state.log.num.partitions": "4",
-        "default.replication.factor": replicas,
-        "min.insync.replicas": in_sync,
-        # Kafka's default: a client that creates topics by asking about them is seen here as it would be in production.
-        "auto.create.topics.enable": "true",
-        "group.initial.rebalance.delay.ms": "50",
-        "group.min.session.timeout.ms": "500",
-        # A killed broker's seat is free again after this; its next life waits for it.
-        "broker.heartbeat.interval.ms": "500",
-        "broker.session.timeout.ms": "3000",
-        "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),  # the default alone would fill a small heap
-        "log.segment.bytes": str(64 * 1024 * 1024),
-        "num.network.threads": "2",
-        "num.io.threads": "4",
-    }
+def _ports(brokers: int, plain: Sequence[int], names: Sequence[str]) -> list[dict[str, int]]:
+    """The ports of each broker's listeners by name."""
+    others = [name for name in names if name != PLAIN or not plain]
+    drawn = iter(free_ports(brokers * len(others), but=plain))
+    named = [{PLAIN: port} for port in plain] or [{} for _ in range(brokers)]
+    return [{**own, **{name: next(drawn) for name in others}} for own in named]

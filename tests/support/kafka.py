@@ -12,14 +12,14 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
 import pytest
 
-from deploy.kafka import KafkaCluster, KafkaMissingError
+from deploy.kafka import KafkaCluster, KafkaMissingError, Security
 from deploy.kafka.probe import known_brokers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,9 +56,12 @@ class Clusters:
         self._folder = folder
         self._stack = stack
 
-    def __call__(self, brokers: int = 1, *, properties: Mapping[str, str] | None = None) -> KafkaCluster:
+    def __call__(
+        self, brokers: int = 1, *, security: Security | None = None, properties: Mapping[str, str] | None = None
+    ) -> KafkaCluster:
         """A running cluster of the test's own, to be broken at will."""
-        return self._stack.enter_context(private_cluster(self._folder, brokers, properties=properties))
+        made = private_cluster(self._folder, brokers, security=security, properties=properties)
+        return self._stack.enter_context(made)
 
 
 @pytest.fixture
@@ -70,21 +73,21 @@ def kafka_clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
 
 @contextmanager
 def private_cluster(
-    folder: Path, brokers: int = 1, *, properties: Mapping[str, str] | None = None, ports: Sequence[int] = ()
+    folder: Path, brokers: int = 1, *, security: Security | None = None, properties: Mapping[str, str] | None = None
 ) -> Iterator[KafkaCluster]:
     """A cluster for the length of the block; its brokers' last words go to standard error, which pytest shows if a test fails.
 
     Args:
         folder: The run's folder: clusters of several brokers are up one at a time in a run, for a small machine's sake.
         brokers: How many brokers.
+        security: What is asked of clients on listeners beside the plain one.
         properties: Broker properties on top of the usual ones.
-        ports: The plain listeners' ports; free ones if not given.
     """
     with ExitStack() as stack:
         if brokers > 1:
             stack.enter_context(_alone(folder / "kafka.several"))
         try:
-            cluster = KafkaCluster(brokers, properties=properties, ports=ports)
+            cluster = KafkaCluster(brokers, security=security, properties=properties)
         except KafkaMissingError as error:
             no_kafka(str(error))
         with cluster:
