@@ -137,20 +137,23 @@ class BoundedQueue:
         """Bytes of the items that hold room."""
         return self._bytes_in - self._released_bytes
 
-    def put(self, trace_id: bytes, item: bytes, *, reserved: bool = False) -> None:
+    def put(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:
         """Queue an item, or drop it and count it. Never raises, and waits only where `overflow` is `block`."""
         size = len(item)
+        # Bound methods of instance attributes: a local costs a third of a method call through `self`.
+        acquire, release = self._acquire, self._release
         # Not `with`: that costs twice as much. The acquire stands inside the try so that an interrupt raised right after it still
         # releases; the RuntimeError is that of an interrupt before it, when there is nothing to release. And there is no call
         # between reading the counters and writing them, so nothing can re-enter there.
         try:
-            self._acquire()
+            acquire()
             sequence = self.accepted + 1
             filled = self._bytes_in + size
             if sequence <= self._item_limit and filled <= self._byte_limit:
                 self.accepted = sequence
                 self._bytes_in = filled
-                self._append((sequence, trace_id, item, reserved))
+                append = self._append
+                append((sequence, trace_id, item, reserved))
             else:
                 self._put_crowded(trace_id, item, reserved=reserved)
             if self.accepted < self._wake_at:
@@ -158,7 +161,7 @@ class BoundedQueue:
             self._wake_at = _NEVER
         finally:
             try:  # noqa: SIM105 - suppress() costs as much as the whole rest
-                self._release()
+                release()
             except RuntimeError:
                 pass
         self.wake()

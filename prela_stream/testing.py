@@ -29,7 +29,7 @@ class CapturedSpans:
         self._items: list[bytes] = []
         self._lock = threading.RLock()  # a finalizer may end a span while this very thread holds it
 
-    def record(self, trace_id: bytes, item: bytes, *, reserved: bool = False) -> None:  # noqa: ARG002 - the seam
+    def record(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:  # noqa: ARG002 - the seam
         """Keep an item."""
         with self._lock:
             self._items.append(item)

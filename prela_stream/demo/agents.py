@@ -223,11 +223,11 @@ class CountingRecorder:
         self.spans: Counter[str] = Counter()
         self._inner = inner
 
-    def record(self, trace_id: bytes, item: bytes, *, reserved: bool = False) -> None:
+    def record(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:
         """As `Recorder.record`."""
         if decode_head(item).kind == ItemKind.SPAN:
             self.spans[trace_id.hex()] += 1
-        self._inner.record(trace_id, item, reserved=reserved)
+        self._inner.record(trace_id, item, reserved)
 
 
 class AgentsReport(msgspec.Struct, frozen=True, kw_only=True):

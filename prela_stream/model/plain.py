@@ -61,6 +61,13 @@ def plain(value: object, depth: int = 0) -> Any:
     return _object(value, depth)
 
 
+def refuse_unless_plain(value: object) -> None:
+    """Raise TypeError for a value that `is_plain` does not vouch for; the encoder itself refuses with one, too."""
+    if not is_plain(value):
+        msg = f"expected text keys, lists and scalars, got {type(value).__name__}"
+        raise TypeError(msg)
+
+
 def is_plain(value: object, depth: int = 0) -> bool:
     """Whether a dict, list or tuple is built of text keys and plain values alone, so that it may be encoded as it is.
 

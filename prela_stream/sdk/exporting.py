@@ -54,7 +54,7 @@ class ExporterRecorder:
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._lock = threading.RLock()  # a finalizer may end a span while this very thread holds it
 
-    def record(self, trace_id: bytes, item: bytes, *, reserved: bool = False) -> None:  # noqa: ARG002 - the seam
+    def record(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:  # noqa: ARG002 - the seam
         """See `Recorder.record`; items that are not ended spans are nothing to an exporter."""
         with guard("exporter.decode"):
             head = codec.decode_head(item)
@@ -99,7 +99,7 @@ class Tee:
     def __init__(self, first: Recorder, second: Recorder) -> None:
         self._first, self._second = first, second
 
-    def record(self, trace_id: bytes, item: bytes, *, reserved: bool = False) -> None:
+    def record(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:
         """See `Recorder.record`."""
-        self._first.record(trace_id, item, reserved=reserved)
-        self._second.record(trace_id, item, reserved=reserved)
+        self._first.record(trace_id, item, reserved)
+        self._second.record(trace_id, item, reserved)

@@ -1,5 +1,6 @@
 """The fields of an item by name, for the code that takes one apart; the fast way builds the same as a plain tuple."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
@@ -23,6 +24,7 @@ class Fields(NamedTuple):
     randomness: int | None
     threshold: int | None
     attributes: dict[str, Any]
-    events: list[Any]
-    links: list[Any]
-    status_message: str | None
+    # What few spans have: an item that has none of the three ends before them.
+    events: Sequence[Any] = ()
+    links: Sequence[Any] = ()
+    status_message: str | None = None

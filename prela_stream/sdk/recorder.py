@@ -1,6 +1,7 @@
 """The seam between the SDK and the pipeline behind it: where encoded items go, under which rules, and which spans are open."""
 
 import weakref
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -15,7 +16,7 @@ SMALL: Final = 256
 class Recorder(Protocol):
     """Takes items of the `spans` topic. The SDK calls it from any thread and any event loop."""
 
-    def record(self, trace_id: bytes, item: bytes, *, reserved: bool = False) -> None:
+    def record(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:
         """Take an encoded item. O(1), never awaits, never raises; what cannot be kept is counted by the recorder.
 
         Args:
@@ -28,17 +29,30 @@ class Recorder(Protocol):
 class Outlet:
     """What the spans of a tracer share: the recorder of this moment, size limit, privacy, the spans to send heartbeats for."""
 
-    __slots__ = ("_max_item_bytes", "_privacy", "look_above", "open_spans", "recorder")
+    __slots__ = ("_max_item_bytes", "_privacy", "_recorder", "look_above", "new_spans", "open_spans", "record")
 
     def __init__(self) -> None:
-        self.recorder: Recorder | None = None
-        """None: spans work, but go nowhere."""
-        self.open_spans: Final[dict[bytes, weakref.ref[Any]]] = {}
-        """Roots and AGENT spans that have not ended, by span id; weak, so that a forgotten span is not kept alive."""
+        self._recorder: Recorder | None = None
+        self.record: Callable[[bytes, bytes, bool], None] | None = None
+        """The recorder's method, looked up once: spans call it; None: they work, but go nowhere."""
+        self.new_spans: Final[dict[Any, bool]] = {}
+        """Roots and AGENT spans that have begun since the last `let_go` and have not ended."""
+        self.open_spans: Final[weakref.WeakValueDictionary[bytes, Any]] = weakref.WeakValueDictionary()
+        """Those that began before, by span id; weak, so that a forgotten span is not kept alive."""
         self.look_above = SMALL
         """Items of more bytes go through `encoding.settle` before they are recorded."""
         self._max_item_bytes = DEFAULT_LIMIT
         self._privacy = Privacy()
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Where items go; None: nowhere."""
+        return self._recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Recorder | None) -> None:
+        self._recorder = recorder
+        self.record = None if recorder is None else recorder.record
 
     @property
     def max_item_bytes(self) -> int:
@@ -58,6 +72,20 @@ class Outlet:
     def privacy(self, privacy: Privacy) -> None:
         self._privacy = privacy
         self.look_above = -1 if privacy.is_active else SMALL
+
+    def let_go(self) -> None:
+        """Hold the new spans weakly from now on. Done now and then: a weak reference costs a root more than all its fields."""
+        while self.new_spans:
+            try:
+                span, _ = self.new_spans.popitem()
+            except KeyError:  # another thread has ended or taken the last one
+                return
+            self.open_spans[span._id] = span
+
+    def forget(self, span: Any) -> None:
+        """A root or AGENT span has ended."""
+        if self.new_spans.pop(span, None) is None:
+            self.open_spans.pop(span._id, None)
 
     def in_scope(self) -> "Outlet | ScopedOutlet":
         """The outlet for a span that begins now: another one inside of `capture_content()`."""
@@ -81,9 +109,22 @@ class ScopedOutlet:
         return self._base.recorder
 
     @property
-    def open_spans(self) -> dict[bytes, "weakref.ref[Any]"]:
+    def record(self) -> Callable[[bytes, bytes, bool], None] | None:
         """As the one below."""
-        return self._base.open_spans
+        return self._base.record
+
+    @property
+    def new_spans(self) -> dict[Any, bool]:
+        """As the one below."""
+        return self._base.new_spans
+
+    def let_go(self) -> None:
+        """As the one below."""
+        self._base.let_go()
+
+    def forget(self, span: Any) -> None:
+        """As the one below."""
+        self._base.forget(span)
 
     @property
     def max_item_bytes(self) -> int:

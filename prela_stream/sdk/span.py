@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from types import MappingProxyType, TracebackType
+from types import FrameType, MappingProxyType, TracebackType
 from typing import Any, Final, Self
 
 from prela_stream import telemetry
 from prela_stream.errors import SpanEndedError, guard, guarded, logger, strict
-from prela_stream.model.plain import SCALARS, is_plain, plain
+from prela_stream.model.plain import SCALARS, plain, refuse_unless_plain
 from prela_stream.model.span import (
     AFTER_END,
     CANCELLED,
@@ -83,7 +83,7 @@ class Span(SpanView, TypedSetters):
         frame = _getframe(1)
         code = frame.f_code
         if watched or code.co_flags & GENERATOR or code.co_name in ON_BEHALF:
-            self._previous = enter(self, frame, getattr(self, "_scope", None))
+            self._enter_slowly(frame)
         else:
             self._previous = get_raw()
             set_raw(self)
@@ -105,10 +105,15 @@ class Span(SpanView, TypedSetters):
             if not _END_GUARD.__exit__(type(ours), ours, ours.__traceback__):
                 raise
 
+    def _enter_slowly(self, frame: FrameType) -> None:
+        """Where a generator is involved: nothing may keep one alive that nobody can close any more."""
+        self._previous = enter(self, frame, getattr(self, "_scope", None))
+        self._outlet.let_go()
+
     async def __aenter__(self) -> Self:
         frame = _getframe(1)
         if watched or frame.f_code.co_flags & GENERATOR or frame.f_code.co_name in ON_BEHALF:
-            self._previous = enter(self, frame, getattr(self, "_scope", None))
+            self._enter_slowly(frame)
         else:
             self._previous = get_raw()
             set_raw(self)
@@ -141,7 +146,10 @@ class Span(SpanView, TypedSetters):
             return False
         self._frozen = memoryview(children)
         handed_out = len(children)
-        injects = children.count(_INJECT) if handed_out else 0
+        injects = 0
+        if handed_out:
+            injects = children.count(_INJECT)
+            handed_out -= injects
         self._final = attributes = self._attributes
         self._attributes = _CLOSED
         self._duration_ns = duration
@@ -151,22 +159,24 @@ class Span(SpanView, TypedSetters):
         flags = self._flags
         parent_id = self._parent_id
         outlet = self._outlet
-        if self._quiet is not None:
-            outlet.open_spans.pop(self._id, None)
-        recorder = outlet.recorder
-        if recorder is None:
+        if self._quiet is not None and outlet.new_spans.pop(self, None) is None:
+            outlet.forget(self)
+        record = outlet.record
+        if record is None:
             return True
-        fields = (
+        trace_id = trace.raw_trace_id
+        remote = flags & REMOTE_PARENT
+        fields: tuple[Any, ...] = (
             _SPAN,
-            trace.raw_trace_id,
+            trace_id,
             self._id,
             parent_id,
             flags,
             status,
             0,
-            handed_out - injects,
+            handed_out,
             injects,
-            trace.inject_ordinal if flags & REMOTE_PARENT else None,
+            trace.inject_ordinal if remote else None,
             self._type,
             self._start_ns,
             duration,
@@ -174,28 +184,20 @@ class Span(SpanView, TypedSetters):
             trace.randomness,
             trace.threshold,
             attributes,
-            _EMPTY if more is None else more.events,
-            _EMPTY if more is None else more.links,
-            None if more is None else more.message,
         )
         try:
+            if more is not None:
+                fields = (*fields, more.events, more.links, more.message)
+                more.refuse_unless_plain()
             for value in attributes.values():
                 if type(value) not in SCALARS:
-                    safe = is_plain(attributes)
-                    break
-            else:
-                safe = True
-            if more is not None and safe:
-                safe = more.is_plain()
-            item = encode_fast(fields) if safe else encode_slow(fields)
+                    refuse_unless_plain(value)
+            item = encode_fast(fields)
         except REFUSED:
             item = encode_slow(fields)
         if len(item) > outlet.look_above:
             item = settle(item, outlet.privacy, outlet.max_item_bytes)
-        if parent_id is None or flags & REMOTE_PARENT:
-            recorder.record(trace.raw_trace_id, item, reserved=True)
-        else:
-            recorder.record(trace.raw_trace_id, item)
+        record(trace_id, item, parent_id is None or remote != 0)
         return True
 
     _finish = guarded("span.end")(_finish_now)
@@ -328,8 +330,8 @@ class Span(SpanView, TypedSetters):
 
     def _send_control(self, kind: ItemKind, attributes: dict[str, Any] | None) -> None:
         outlet = self._outlet
-        recorder = outlet.recorder
-        if recorder is None:
+        record = outlet.record
+        if record is None:
             return
         trace = self._trace
         time_ns = self._start_ns if kind is ItemKind.START else _now()
@@ -344,7 +346,7 @@ class Span(SpanView, TypedSetters):
             item = encode_fast((*head, self._type, time_ns, None, plain(self._name)[:1000], *plain(said)))
         if attributes:
             item = settle(item, outlet.privacy, outlet.max_item_bytes)
-        recorder.record(trace.raw_trace_id, item, reserved=True)
+        record(trace.raw_trace_id, item, True)
 
     def _abandon(self) -> None:
         """Be as if ended, but record nothing: in a forked child, where the span is the parent process's to end."""

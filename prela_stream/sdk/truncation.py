@@ -92,7 +92,8 @@ def _without_the_largest(fields: Fields, excess: int) -> Fields:
         if sizes[key] > _MARK or len(sizes) > excess // _MARK:
             del fields.attributes[key]
             excess -= sizes[key]
-    for parts in (fields.events, fields.links):
+    events, links = list(fields.events), list(fields.links)
+    for parts in (events, links):
         while parts and excess > 0:
             excess -= len(_size(parts.pop(0)))
-    return fields
+    return fields._replace(events=events, links=links)

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from prela_stream.model import semconv
-from prela_stream.model.plain import is_plain
+from prela_stream.model.plain import refuse_unless_plain
 from prela_stream.model.span import (
     SPAN_STATUSES,
     SPAN_TYPES,
@@ -33,11 +33,12 @@ class More:
         self.links: list[SpanLink] = []
         self.message: str | None = None
 
-    def is_plain(self) -> bool:
-        """Whether the attributes of events and links may be encoded as they are; see `model.plain.is_plain`."""
-        return all(is_plain(event.attributes) for event in self.events) and all(
-            is_plain(link.attributes) for link in self.links
-        )
+    def refuse_unless_plain(self) -> None:
+        """Raise TypeError unless the attributes of events and links may be encoded as they are; see `model.plain`."""
+        for event in self.events:
+            refuse_unless_plain(event.attributes)
+        for link in self.links:
+            refuse_unless_plain(link.attributes)
 
 
 class SpanView(Position):

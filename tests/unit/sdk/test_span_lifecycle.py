@@ -281,7 +281,7 @@ def test_before_init_spans_work_and_go_nowhere() -> None:
 
 def test_a_recorder_that_fails_does_not_reach_the_application(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
-        def record(self, trace_id: bytes, item: bytes, *, reserved: bool = False) -> None:
+        def record(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:
             raise OSError("disk")
 
     before = telemetry.SWALLOWED.value("span.end", "OSError")
