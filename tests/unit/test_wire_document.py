@@ -1,30 +1,25 @@
-"""docs/wire.md says what the code does: its tables are those of the Structs, its example is the encoder's output."""
+"""docs/wire.md says what is so: its tables are the Structs, its examples what is encoded; a reader follows from it."""
 
+import hashlib
+import json
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import msgspec
 import pytest
 
 from prela_stream import codec
 from prela_stream.model import span as model
 from prela_stream.model.decision import Decision, TraceSummary, Trigger
-from prela_stream.model.ids import partition_of
-from prela_stream.model.span import ItemKind, Resource, SpanData, SpanHead, SpanStatus, SpanType
+from prela_stream.model.ids import murmur2
+from prela_stream.model.span import ItemKind, Resource, SpanHead
+from tests import plain_reader
+from tests.wire_examples import PARTITION, PARTITIONS, RECORDS, RESOURCE, SPAN
 
 TEXT = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
-EXAMPLE = SpanData(
-    trace_id="0af7651916cd43dd8448eb211c80319c",
-    span_id="b7ad6b7169203331",
-    name="chat",
-    span_type=SpanType.LLM,
-    status=SpanStatus.SUCCESS,
-    start_ns=1_700_000_000_000_000_000,
-    duration_ns=1_000_000_000,
-    child_count=0,
-    inject_count=0,
-    attributes={"gen_ai.request.model": "m"},
-)
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -91,16 +86,114 @@ def test_the_formats_are_those_of_the_code() -> None:
     assert f"header `{codec.FORMAT_HEADER}`" in TEXT
 
 
-def test_the_example_is_what_the_encoder_writes() -> None:
-    block = re.search(r"```hex\n(.*?)```", TEXT, flags=re.DOTALL)
-    assert block is not None
-    value = bytes.fromhex("".join(line[:54] for line in block[1].splitlines()))
-    resource = Resource(service_name="shop")
-    assert value == codec.encode_batch(codec.encode_resource(resource), [codec.encode_span(EXAMPLE)])
-    assert f"with one LLM span: {len(value)} bytes" in TEXT
-    batch = codec.decode_batch(value)
-    assert codec.decode_span(batch.raws[0], codec.decode_resource(batch.resource)) == msgspec.structs.replace(
-        EXAMPLE, resource=resource
-    )
-    partition = partition_of(bytes.fromhex(EXAMPLE.trace_id), 8)
-    assert f"Its trace belongs to partition {partition} of 8." in TEXT
+def section(heading: str) -> str:
+    """What stands under a heading of the third level."""
+    return re.split(r"^#{2,3} ", TEXT.split(f"\n### {heading}\n")[1], flags=re.MULTILINE)[0]
+
+
+def block(heading: str, language: str) -> str:
+    """The one block of a language under a heading."""
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", section(heading), flags=re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+def as_json(value: object) -> Any:
+    """Bytes as hex, as the page writes them."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {name: as_json(one) for name, one in value.items()}
+    return [as_json(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def sparse(item: dict[str, Any]) -> dict[str, Any]:
+    """An item without the fields that have their default."""
+    defaults = {**plain_reader.ITEM, "status": "PENDING", "span_type": "CUSTOM"}
+    return {name: value for name, value in item.items() if value != defaults[name]}
+
+
+@pytest.mark.parametrize("heading", RECORDS)
+def test_an_example_is_byte_for_byte_what_the_encoder_writes(heading: str) -> None:
+    value = bytes.fromhex(block(heading, "hex"))
+    assert value == RECORDS[heading]
+    assert f"\n{len(value)} bytes:\n" in section(heading)
+
+
+@pytest.mark.parametrize("heading", RECORDS)
+def test_an_example_is_taken_apart_without_a_byte_left_over(heading: str) -> None:
+    table = rows(heading)
+    assert bytes.fromhex("".join(row[0] for row in table)) == RECORDS[heading]
+    told = [row for row in table if row[2]]
+    assert len(told) >= 1
+    for raw, _, said in told:
+        assert as_json(msgpack.unpackb(bytes.fromhex(raw))) == json.loads(said)
+
+
+@pytest.mark.parametrize(
+    ("heading", "names"),
+    [
+        ("A Record of spans", SpanHead.__struct_fields__),
+        ("A Record of sampled", (*Decision.__struct_fields__, *TraceSummary.__struct_fields__)),
+        ("A Record of decisions", (*Decision.__struct_fields__, *TraceSummary.__struct_fields__)),
+        ("A Record of dlq", codec.DeadLetter.__struct_fields__),
+    ],
+)
+def test_an_example_names_every_field_once(heading: str, names: tuple[str, ...]) -> None:
+    named = [row[1].split("`")[0] for row in rows(heading)]
+    assert sorted(name for name in named if name in names) == sorted(names)
+
+
+@pytest.mark.parametrize("heading", RECORDS)
+def test_the_plain_reader_reads_an_example_as_the_page_says(heading: str) -> None:
+    topic = "spans" if heading == "Items that are no spans" else heading.removeprefix("A Record of ")
+    read = as_json(plain_reader.READERS[f"{topic}/1".encode()](RECORDS[heading]))
+    if heading == "Items that are no spans":
+        read["items"] = [sparse(item) for item in read["items"]]
+        assert [item["kind"] for item in read["items"]] == [kind.name for kind in list(ItemKind)[1:]]
+    assert read == json.loads(block(heading, "json"))
+
+
+def test_the_example_span_is_read_as_it_was_made_and_lies_where_the_page_says() -> None:
+    batch = codec.decode_batch(RECORDS["A Record of spans"])
+    assert codec.decode_span(batch.raws[0], RESOURCE) == msgspec.structs.replace(SPAN, resource=RESOURCE)
+    assert f"It belongs to partition {PARTITION} of {PARTITIONS} of" in TEXT
+
+
+def test_a_decision_id_is_made_as_the_page_says() -> None:
+    told = json.loads(block("A Record of sampled", "json"))["decision"]
+    said = f"prela.spans\0{PARTITION}\0{told['first_offset']}\0".encode() + bytes.fromhex(told["trace_id"])
+    assert hashlib.blake2b(said, digest_size=16).hexdigest() == told["decision_id"]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [  # of Apache Kafka's UtilsTest.testMurmur2
+        (b"21", -973932308),
+        (b"foobar", -790332482),
+        (b"a-little-bit-long-string", -985981536),
+        (b"a-little-bit-longer-string", -1486304829),
+        (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+        (b"abc", 479470107),
+    ],
+)
+def test_murmur2_is_that_of_kafkas_java_client(data: bytes, expected: int) -> None:
+    for function in (murmur2, plain_reader.murmur2):
+        assert function(data) == expected % 2**32
+
+
+def test_the_plain_reader_skips_what_later_versions_append_and_refuses_another_version() -> None:
+    item = [0, b"t" * 16, b"s" * 8]
+    later = [*item, *list(plain_reader.ITEM.values())[3:], "more"]
+    value = plain_reader.write_spans({}, [item, [9, {"what": "ever"}], later])
+    read = plain_reader.read_spans(value)["items"]
+    assert [one["trace_id"] for one in read] == [b"t" * 16] * 2
+    assert (read[0]["span_type"], read[0]["status"], read[0]["attributes"]) == ("CUSTOM", "PENDING", {})
+    for bad in (b"", b"\x02" + value[1:]):
+        with pytest.raises(plain_reader.PoisonError):
+            plain_reader.read_spans(bad)
+
+
+def test_the_plain_reader_imports_nothing_of_ours() -> None:
+    source = Path(plain_reader.__file__).read_text(encoding="utf-8")
+    imported = {name.split(".")[0] for name in re.findall(r"^(?:from|import) (\S+)", source, re.MULTILINE)}
+    assert imported <= {*sys.stdlib_module_names, "msgpack"}
