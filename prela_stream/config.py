@@ -1,7 +1,8 @@
 """Settings: the components' own options put together, read from a TOML file and from `PRELA_*` variables.
 
 A file says `[assembly] settle_ms = 500`, the environment `PRELA_ASSEMBLY_SETTLE_MS=500`; the environment wins. Unknown keys of a
-file are errors that name the nearest right one; unknown variables are a warning, since other programs may use the prefix.
+file are errors that name the nearest right one; unknown variables are a warning, since other programs may use the prefix. Whoever
+names Kafka's brokers (`PRELA_KAFKA_BOOTSTRAP`) and no transport means Kafka.
 """
 
 import difflib
@@ -18,7 +19,7 @@ from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.errors import ConfigurationError
 from prela_stream.sdk.options import PipelineOptions, PrivacyOptions
 from prela_stream.sinks.options import SqliteOptions
-from prela_stream.transport.options import LocalOptions, TopicOptions
+from prela_stream.transport.options import KafkaOptions, LocalOptions, TopicOptions
 from prela_stream.worker.options import WorkerOptions
 
 logger = logging.getLogger("prela_stream")
@@ -43,7 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What this process calls itself in its spans; empty: the name of the program."""
     directory: str = DEFAULT_DIRECTORY
     """Folder of the local transport and the store."""
-    transport: Literal["local"] = "local"
+    transport: Literal["local", "kafka"] = "local"
+    """What carries the Records; where `kafka.bootstrap` is set and this is not, it is "kafka"."""
     policies_file: str | None = None
     """TOML file of the sampling policies; None: the default policies."""
     sample_rate: float = 1.0
@@ -52,6 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Whether prompts, answers and tool arguments are recorded."""
     topics: TopicOptions = TopicOptions()
     local: LocalOptions = LocalOptions()
+    kafka: KafkaOptions = KafkaOptions()
     store: SqliteOptions = SqliteOptions()
     pipeline: PipelineOptions = PipelineOptions()
     privacy: PrivacyOptions = PrivacyOptions()
@@ -83,6 +86,9 @@ def load_settings(
     if isinstance(directory, str):  # what else it may be is refused below
         for section, file in (("local", "log.db"), ("store", "traces.db")):
             raw.setdefault(section, {}).setdefault("path", str(Path(directory) / file))
+    kafka = raw.get("kafka")
+    if isinstance(kafka, dict) and kafka.get("bootstrap"):
+        raw.setdefault("transport", "kafka")
     try:
         settings = msgspec.convert(raw, Settings)
     except msgspec.ValidationError as error:
@@ -109,6 +115,10 @@ def _read_file(path: str | Path | None) -> dict[str, Any]:
     problems = _unknown_keys(raw, Settings, "")
     if problems:
         raise ConfigurationError(f"{file}: " + "; ".join(problems))
+    for section, kind in _sections().items():
+        for field, type_ in get_type_hints(kind).items():
+            if type_ == tuple[str, ...] and isinstance(raw.get(section, {}).get(field), str):
+                raw[section][field] = _parts(raw[section][field])
     return raw
 
 
@@ -178,13 +188,24 @@ def _convert(text: str, kind: Any, name: str) -> Any:
         msg = f"{name} is on or off: expected true or false, got {text!r}"
         raise ConfigurationError(msg)
     if kind == tuple[str, ...]:
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return _parts(text)
+    if kind == dict[str, Any]:
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except msgspec.DecodeError:
+            msg = f'{name}: expected a JSON object, as {{"name": 1}}, got something else'
+            raise ConfigurationError(msg) from None  # it may hold a secret
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
         message = _readable(str(error)).partition(", got ")[0]  # of the text, not of its type
         msg = f"{name}: {message}, got {text!r}"
         raise ConfigurationError(msg) from error
+
+
+def _parts(text: str) -> list[str]:
+    """The parts of a list that is written with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _choices(place: str) -> str:

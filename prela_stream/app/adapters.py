@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 def open_transport(settings: Settings) -> Transport:
     """The transport that the settings name. Connects to nothing yet."""
+    if settings.transport == "kafka":
+        from prela_stream.transport.kafka import KafkaTransport
+
+        return KafkaTransport(settings.kafka)
     from prela_stream.transport.local import LocalTransport
 
     return LocalTransport(settings.local)
@@ -53,6 +57,11 @@ def load_policy_set(settings: Settings) -> PolicySet:
         msg = f"cannot read the policy file {path}: {error}. Name a TOML file that exists, or none for the default policies"
         raise ConfigurationError(msg) from error
     return load_policies(text, source=str(path))
+
+
+def group_of(settings: Settings, name: str) -> str:
+    """A consumer group of ours: with the prefix in front, so that those of two prefixes on one cluster never mix."""
+    return f"{settings.topics.prefix}.{name}"
 
 
 async def create_topics(settings: Settings) -> list[str]:

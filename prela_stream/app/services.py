@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
+import msgspec
 
-from prela_stream.app.adapters import load_policy_set, open_sink, ready_transport
+from prela_stream.app.adapters import group_of, load_policy_set, open_sink, ready_transport
 
 if TYPE_CHECKING:
     from prela_stream.config import Settings
+
+SINK_GROUP: Final = "sinks.sqlite"
 
 
 async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
@@ -29,7 +32,7 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None 
             transport,
             topics=settings.topics,
             evaluator=evaluator,
-            options=settings.worker,
+            options=msgspec.structs.replace(settings.worker, group=group_of(settings, settings.worker.group)),
             assembly=settings.assembly,
         )
         await worker.run(on_ready)
@@ -45,7 +48,8 @@ async def run_sink(settings: Settings, *, on_ready: Callable[[], None] | None = 
     from prela_stream.sinks.service import SinkService
 
     async with ready_transport(settings) as transport:
-        await SinkService(transport, settings.topics, open_sink(settings)).run(on_ready=on_ready)
+        sink = SinkService(transport, settings.topics, open_sink(settings), group=group_of(settings, SINK_GROUP))
+        await sink.run(on_ready=on_ready)
 
 
 async def run_dev(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:

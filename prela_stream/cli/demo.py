@@ -18,6 +18,7 @@ from prela_stream.cli.session import (
     ConfigOption,
     DirOption,
     JsonOption,
+    TransportOption,
     fail_line,
     messages,
     output,
@@ -41,6 +42,7 @@ def demo_command(
     seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same runs.")] = 0,
     config: ConfigOption = None,
     directory: DirOption = None,
+    transport: TransportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run agents on a bundled model server through the whole pipeline, and show what was kept. Needs no key and no network."""
@@ -48,7 +50,7 @@ def demo_command(
         msg = "the demo's agents use the Anthropic client, which is not installed: pip install 'prela-stream[demo]'"
         raise ConfigurationError(msg)
     chosen = directory or (ctx.find_root().obj or {}).get("directory") or DEFAULT_DIRECTORY
-    settings = settings_of(ctx, config, chosen)
+    settings = settings_of(ctx, config, chosen, transport)
     found: list[show.DemoResult] = []
     best: list[StoredTrace] = []
 

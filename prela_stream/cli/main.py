@@ -6,7 +6,7 @@ import typer
 
 from prela_stream._version import __version__
 from prela_stream.cli import demo, policies, services, topics, traces
-from prela_stream.cli.session import ConfigOption, DirOption, Group
+from prela_stream.cli.session import ConfigOption, DirOption, Group, TransportOption
 
 app = typer.Typer(
     cls=Group,
@@ -35,9 +35,10 @@ def prela_stream(
     ctx: typer.Context,
     config: ConfigOption = None,
     directory: DirOption = None,
+    transport: TransportOption = None,
     version: Annotated[  # noqa: ARG001 - acted on by its callback
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Streaming telemetry for AI agents, with tail-based sampling that loses no trace."""
-    ctx.obj = {"config": config, "directory": directory}
+    ctx.obj = {"config": config, "directory": directory, "transport": transport}

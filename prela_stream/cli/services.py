@@ -6,16 +6,26 @@ import typer
 from rich.text import Text
 
 from prela_stream import app as root
-from prela_stream.cli.session import ConfigOption, DirOption, log_to_stderr, messages, run_until_stopped, settings_of
+from prela_stream.cli.session import (
+    ConfigOption,
+    DirOption,
+    TransportOption,
+    log_to_stderr,
+    messages,
+    run_until_stopped,
+    settings_of,
+)
 
 GC_THRESHOLDS = (50_000, 20, 50)
 """Undecided traces are many small objects that live for a while: with Python's own thresholds a sixth of a worker's time goes
 into looking through them again and again (bench/worker.py)."""
 
 
-def worker_command(ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None) -> None:
+def worker_command(
+    ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None, transport: TransportOption = None
+) -> None:
     """Sample: put traces together, decide about them, pass the kept ones on. SIGTERM or Ctrl-C stops it cleanly."""
-    settings = settings_of(ctx, config, directory)
+    settings = settings_of(ctx, config, directory, transport)
     log_to_stderr()
     gc.set_threshold(*GC_THRESHOLDS)
     run_until_stopped(
@@ -26,18 +36,22 @@ def worker_command(ctx: typer.Context, config: ConfigOption = None, directory: D
     _say("worker has stopped")
 
 
-def sink_command(ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None) -> None:
+def sink_command(
+    ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None, transport: TransportOption = None
+) -> None:
     """Store kept traces and all decisions. SIGTERM or Ctrl-C stops it cleanly."""
-    settings = settings_of(ctx, config, directory)
+    settings = settings_of(ctx, config, directory, transport)
     log_to_stderr()
     ready = f"storing kept traces in {settings.store.path}"
     run_until_stopped(lambda: root.run_sink(settings, on_ready=lambda: _say(ready)))
     _say("sink has stopped")
 
 
-def dev_command(ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None) -> None:
+def dev_command(
+    ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None, transport: TransportOption = None
+) -> None:
     """Run worker and store in one process, for one machine. SIGTERM or Ctrl-C stops it cleanly."""
-    settings = settings_of(ctx, config, directory)
+    settings = settings_of(ctx, config, directory, transport)
     log_to_stderr()
 
     gc.set_threshold(*GC_THRESHOLDS)

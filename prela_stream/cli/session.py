@@ -29,6 +29,14 @@ DirOption = Annotated[
     str | None,
     typer.Option("--dir", metavar="DIR", help="Folder of the local transport and the store; default: .prela."),
 ]
+TransportOption = Annotated[
+    str | None,
+    typer.Option(
+        "--transport",
+        metavar="local|kafka",
+        help="What carries the Records; default: kafka where PRELA_KAFKA_BOOTSTRAP or kafka.bootstrap is set, else local.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
 
 
@@ -57,11 +65,13 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def settings_of(ctx: typer.Context, config: str | None, directory: str | None) -> Settings:
+def settings_of(
+    ctx: typer.Context, config: str | None, directory: str | None, transport: str | None = None
+) -> Settings:
     """The settings: options of the command before those before it."""
     root: dict[str, str | None] = ctx.find_root().obj or {}
-    directory = directory or root.get("directory")
-    overrides = {} if directory is None else {"directory": directory}
+    given = {"directory": directory or root.get("directory"), "transport": transport or root.get("transport")}
+    overrides = {key: value for key, value in given.items() if value is not None}
     return load_settings(config or root.get("config"), overrides=overrides)
 
 

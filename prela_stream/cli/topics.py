@@ -10,6 +10,7 @@ from prela_stream.cli.session import (
     DirOption,
     Group,
     JsonOption,
+    TransportOption,
     ask,
     fail_line,
     messages,
@@ -22,10 +23,14 @@ app = typer.Typer(cls=Group, no_args_is_help=True, help="Make and check the topi
 
 @app.command("create")
 def create_command(
-    ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None, as_json: JsonOption = False
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    directory: DirOption = None,
+    transport: TransportOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make the topics that are missing; those that exist stay as they are."""
-    settings = settings_of(ctx, config, directory)
+    settings = settings_of(ctx, config, directory, transport)
     created = ask(lambda: root.create_topics(settings))
     if as_json:
         print_json(formats.to_json({"created": created}))
@@ -35,10 +40,14 @@ def create_command(
 
 @app.command("check")
 def check_command(
-    ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None, as_json: JsonOption = False
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    directory: DirOption = None,
+    transport: TransportOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check that the topics are there and as they must be. Exit code 1 if not."""
-    settings = settings_of(ctx, config, directory)
+    settings = settings_of(ctx, config, directory, transport)
     mistakes = ask(lambda: root.check_topics(settings))
     if as_json:
         print_json(formats.to_json({"ok": not mistakes, "mistakes": mistakes}))

@@ -15,6 +15,7 @@ from prela_stream.cli.session import (
     DirOption,
     Group,
     JsonOption,
+    TransportOption,
     ask,
     fail_line,
     messages,
@@ -56,6 +57,7 @@ def list_command(
     offset: Annotated[int, typer.Option("--offset", min=0, help="Skip so many.")] = 0,
     config: ConfigOption = None,
     directory: DirOption = None,
+    transport: TransportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List kept traces, the newest first."""
@@ -70,7 +72,7 @@ def list_command(
         policy=policy,
         text=text,
     )
-    settings = settings_of(ctx, config, directory)
+    settings = settings_of(ctx, config, directory, transport)
     rows = _rows(settings, where, sort, limit, offset)
     _print_rows(rows, as_json)
     if not rows and not as_json and not offset and where == TraceFilter():
@@ -85,12 +87,13 @@ def errors_command(
     limit: LimitOption = 50,
     config: ConfigOption = None,
     directory: DirOption = None,
+    transport: TransportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List traces in which something failed."""
     since_ns = None if since is None else formats.since(since, time.time_ns())
     where = TraceFilter(errors=True, service=service, since_ns=since_ns)
-    _print_rows(_rows(settings_of(ctx, config, directory), where, "newest", limit, 0), as_json)
+    _print_rows(_rows(settings_of(ctx, config, directory, transport), where, "newest", limit, 0), as_json)
 
 
 @app.command("search")
@@ -100,11 +103,12 @@ def search_command(
     limit: LimitOption = 50,
     config: ConfigOption = None,
     directory: DirOption = None,
+    transport: TransportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find traces by words in their names, messages, attributes and events. Exit code 1 if there is none."""
     where = TraceFilter(text=" ".join(words))
-    rows = _rows(settings_of(ctx, config, directory), where, "newest", limit, 0)
+    rows = _rows(settings_of(ctx, config, directory, transport), where, "newest", limit, 0)
     _print_rows(rows, as_json)
     if not rows:
         raise typer.Exit(NOT_FOUND)
@@ -115,10 +119,11 @@ def last_command(
     ctx: typer.Context,
     config: ConfigOption = None,
     directory: DirOption = None,
+    transport: TransportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the newest trace. Exit code 1 if there is none."""
-    settings = settings_of(ctx, config, directory)
+    settings = settings_of(ctx, config, directory, transport)
     rows = _rows(settings, TraceFilter(), "newest", 1, 0)
     if not rows:
         fail_line("no trace is stored yet")
@@ -136,10 +141,11 @@ def show_command(
     all_spans: Annotated[bool, typer.Option("--all", help=f"More than {render.MAX_SPANS} spans.")] = False,
     config: ConfigOption = None,
     directory: DirOption = None,
+    transport: TransportOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one trace as a tree and why it was kept, or why it was dropped. Exit code 1 if nobody knows it."""
-    _show(settings_of(ctx, config, directory), trace_id, span, as_json, all_spans=all_spans)
+    _show(settings_of(ctx, config, directory, transport), trace_id, span, as_json, all_spans=all_spans)
 
 
 @app.command("tail")
@@ -149,10 +155,11 @@ def tail_command(
     interval: Annotated[float, typer.Option("--interval", min=0.05, help="Seconds between looks.")] = 0.5,
     config: ConfigOption = None,
     directory: DirOption = None,
+    transport: TransportOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
 ) -> None:
     """Follow traces as they are stored, until Ctrl-C. A trace comes again when late spans extend it."""
-    settings = settings_of(ctx, config, directory)
+    settings = settings_of(ctx, config, directory, transport)
 
     async def follow() -> None:
         async with root.open_reader(settings) as reader:

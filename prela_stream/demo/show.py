@@ -98,6 +98,11 @@ async def run(
     logs.mkdir(parents=True, exist_ok=True)
     if settings.policies_file is None:
         settings = msgspec.structs.replace(settings, policies_file=str(POLICIES_FILE))
+    if settings.transport == "kafka":  # a cluster may be in use: the demo's traces do not mix with anybody's
+        settings = msgspec.structs.replace(
+            settings, topics=msgspec.structs.replace(settings.topics, prefix=f"{settings.topics.prefix}-demo")
+        )
+        await app.create_topics(settings)
     env = environment_of(settings)
     try:
         async with (
@@ -123,18 +128,21 @@ async def run(
 def environment_of(settings: Settings) -> dict[str, str]:
     """The settings as the variables that give them to another process."""
     found: dict[str, str] = {}
+    for name, value in msgspec.to_builtins(settings).items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}_{key}": _text(one) for key, one in value.items() if one is not None}
+        elif value is not None:
+            found[name] = _text(value)
+    return {f"{ENV_PREFIX}{name.upper()}": text for name, text in found.items()}
 
-    def put(prefix: str, values: Mapping[str, Any]) -> None:
-        for key, value in values.items():
-            if isinstance(value, Mapping):
-                put(f"{prefix}{key.upper()}_", value)
-            elif isinstance(value, list | tuple):
-                found[f"{prefix}{key.upper()}"] = ",".join(value)
-            elif value is not None:
-                found[f"{prefix}{key.upper()}"] = str(value).lower() if isinstance(value, bool) else str(value)
 
-    put(ENV_PREFIX, msgspec.to_builtins(settings))
-    return found
+def _text(value: Any) -> str:
+    """A setting as the text of a variable."""
+    if isinstance(value, Mapping):
+        return msgspec.json.encode(value).decode()
+    if isinstance(value, list | tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 async def _observe(

@@ -1,6 +1,6 @@
 """Settings of the transports and of the topics. Imports nothing heavy, so that configuration costs nothing."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -58,3 +58,68 @@ class LocalOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How long a write waits for another process's write."""
     synchronous: Literal["full", "normal"] = "full"
     """`full`: an acknowledged Record survives a power cut. `normal`: it survives a crash of any process."""
+
+
+class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the Kafka transport. Where a setting has a name in Kafka's own documentation, that page says more."""
+
+    bootstrap: tuple[str, ...] = ("localhost:9092",)
+    """`host:port` of some brokers; the rest of the cluster is found through any one of them."""
+    client_id: str = "prela-stream"
+    """What this process is called in the brokers' logs and quotas."""
+    rack: str | None = None
+    """Where this process runs, so that it reads from the nearest replica."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    ssl_cafile: str | None = None
+    """PEM file of the authorities that the brokers' certificates are checked against; None: those of the system."""
+    ssl_certfile: str | None = None
+    """PEM file of this client's own certificate."""
+    ssl_keyfile: str | None = None
+    """PEM file of its key; None: it is in `ssl_certfile`."""
+    ssl_password: str | None = None
+    """What the key is encrypted with. Never shown."""
+    ssl_check_hostname: bool = True
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: str | None = None
+    """Best given as `PRELA_KAFKA_SASL_PASSWORD`. Never shown."""
+    sasl_password_file: str | None = None
+    """A file that holds the password, read at each connect; one trailing line break is cut off."""
+    token_provider: str | None = None
+    """`module:name` of a function without arguments, async or not, that returns a token for OAUTHBEARER (AWS MSK IAM too)."""
+    replication: Positive | None = None
+    """Replicas of the topics that `topics create` makes; None: 3, or as many as there are brokers."""
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "zstd"
+    connect_timeout_ms: Positive = 10_000
+    """How long finding a broker, logging in and opening a producer or writer may take."""
+    request_timeout_ms: Positive = 20_000
+    """How long one question to a broker may take, with its repetitions."""
+    delivery_timeout_ms: Positive = 60_000
+    """How long `Producer.send` tries; then what it sent may or may not be stored."""
+    transaction_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000)] = 60_000
+    """How long a transaction that its writer left open blocks readers at most. A commit is given half of it."""
+    session_timeout_ms: Annotated[int, msgspec.Meta(ge=100)] = 45_000
+    """A group member that was not heard of for so long loses its partitions. Brokers refuse less than 6,000 by default."""
+    rebalance_timeout_ms: Positive = 60_000
+    """How long the members of a group may take to join again when its partitions are shared out anew."""
+    fetch_bytes: Annotated[int, msgspec.Meta(ge=1_024)] = 8 << 20
+    """Bytes that one answer of a broker brings at most; a single larger Record comes all the same."""
+    partition_fetch_bytes: Annotated[int, msgspec.Meta(ge=1_024)] = 1 << 20
+    """As `fetch_bytes`, for each partition."""
+    extra: dict[str, Any] = {}
+    """Further keyword arguments of aiokafka's clients, such as `metadata_max_age_ms`."""
+    producer_extra: dict[str, Any] = {}
+    """As `extra`, for its producers alone."""
+    consumer_extra: dict[str, Any] = {}
+    """As `extra`, for its consumers alone."""
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={'<hidden>' if name in _SECRETS else repr(value)}"
+            for name, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True)
+            if (value := getattr(self, name)) not in (default, {})
+        )
+        return f"KafkaOptions({', '.join(shown)})"
+
+
+_SECRETS = frozenset({"ssl_password", "sasl_password", "extra", "producer_extra", "consumer_extra"})

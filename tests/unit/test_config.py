@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from prela_stream.config import load_settings
+from prela_stream.demo.show import environment_of
 from prela_stream.errors import ConfigurationError
 
 
@@ -44,7 +45,7 @@ def test_directory_moves_log_and_store(tmp_path: Path) -> None:
         ("[assembly]\nsetle_ms = 1", "unknown key assembly.setle_ms: did you mean settle_ms?"),
         ("[assembly]\nsettle_ms = 'x'", "settings: assembly.settle_ms: expected `int`, got `str`"),
         ("sample_rate = 2.0", "settings: sample_rate is a share in [0, 1], got 2.0"),
-        ("transport = 'pigeon'", "settings: transport: expected 'local', got 'pigeon'"),
+        ("transport = 'pigeon'", "settings: transport: expected 'local' or 'kafka', got 'pigeon'"),
         ("[local]\nsynchronous = 'off'", "settings: local.synchronous: expected 'full' or 'normal', got 'off'"),
         ("[assembly", "is not TOML: "),
         ("local = 5", "prela.toml: local is a section: expected [local] with its settings below, got local = 5"),
@@ -97,3 +98,34 @@ def test_an_unknown_variable_is_a_warning_with_the_nearest_name(caplog: pytest.L
     assert caplog.messages == [
         "prela_stream: the variable PRELA_ASEMBLY_SETTLE_MS is not known; did you mean PRELA_ASSEMBLY_SETTLE_MS?"
     ]
+
+
+def test_naming_brokers_means_kafka_unless_a_transport_is_named(tmp_path: Path) -> None:
+    assert load_settings(env={}).transport == "local"
+    named = load_settings(env={"PRELA_KAFKA_BOOTSTRAP": "one:9092, two:9092"})
+    assert (named.transport, named.kafka.bootstrap) == ("kafka", ("one:9092", "two:9092"))
+    both = load_settings(env={"PRELA_KAFKA_BOOTSTRAP": "one:9092", "PRELA_TRANSPORT": "local"})
+    assert both.transport == "local"
+    file = write(tmp_path, '[kafka]\nbootstrap = "one:9092,two:9092"\n')
+    assert load_settings(file, {}).transport == "kafka"
+    assert load_settings(file, {}).kafka.bootstrap == named.kafka.bootstrap
+    assert load_settings(file, {}, overrides={"transport": "local"}).transport == "local"
+    assert load_settings(env={"PRELA_TRANSPORT": "kafka"}).kafka.bootstrap == ("localhost:9092",)
+
+
+def test_options_of_the_client_come_as_json_and_never_show(caplog: pytest.LogCaptureFixture) -> None:
+    settings = load_settings(
+        env={"PRELA_KAFKA_EXTRA": '{"metadata_max_age_ms": 5}', "PRELA_KAFKA_SASL_PASSWORD": "s3cret"}
+    )
+    assert settings.kafka.extra == {"metadata_max_age_ms": 5}
+    assert "s3cret" not in repr(settings)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(env={"PRELA_KAFKA_EXTRA": "s3cret"})
+    assert str(caught.value) == 'PRELA_KAFKA_EXTRA: expected a JSON object, as {"name": 1}, got something else'
+    assert caplog.text == ""
+
+
+def test_settings_travel_to_another_process_through_its_environment() -> None:
+    told = {"PRELA_KAFKA_BOOTSTRAP": "one:9092,two:9092", "PRELA_KAFKA_EXTRA": '{"a": [1]}', "PRELA_SAMPLE_RATE": "0.5"}
+    settings = load_settings(env=told)
+    assert load_settings(env=environment_of(settings)) == settings
