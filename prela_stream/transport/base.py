@@ -59,6 +59,8 @@ class TopicSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A partition's bytes; None: no bound. Nothing to `compact`, which keeps the last Record of each key."""
     max_record_bytes: int = 1_000_000
     """Largest value, bytes."""
+    flaws: tuple[str, ...] = ()
+    """What else keeps a topic that is there from being used: a line each, with what was expected, what it is, what to do."""
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):

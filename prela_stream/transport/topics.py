@@ -81,7 +81,7 @@ def _differences(options: TopicOptions, spec: TopicSpec, there: TopicSpec) -> li
             f"expected Records to be kept for {spec.retention_ms:,} ms, they are kept for {there.retention_ms:,}: raise the "
             f"topic's retention, lower retention_hours, or {anew}"
         )
-    return lines
+    return [*lines, *there.flaws]
 
 
 def _shorter(there: int | None, expected: int | None) -> bool:

@@ -86,7 +86,7 @@ class GroupContract:
             second = await transport.consumer([log.name("plain")], group=log.name("group"))
             revoked: set[object] = set()
             with anyio.fail_after(DEADLINE):
-                while not second.assignment():
+                while not (first.assignment() and second.assignment()):
                     poll = await first.poll(timeout=0.05)
                     revoked |= set(poll.revoked)
                     first.resume(*poll.assigned)

@@ -1,0 +1,91 @@
+"""A topic's settings: from our TopicSpec to the configuration entries of Kafka, and back, with what is wrong with them.
+
+Kafka bounds the bytes of a batch on the wire (`max.message.bytes`), we bound those of a value. A batch is sent uncompressed where
+compression does not shrink it, so the two differ by key, headers and framing alone: `HEADROOM_BYTES` are kept for these.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from prela_stream.transport.base import TopicSpec
+from prela_stream.transport.options import KafkaOptions
+
+HEADROOM_BYTES: Final = 16_384
+"""What `max.message.bytes` is above the largest value. With it Kafka's own default (1,048,588) takes our default of 1,000,000."""
+READ: Final = (
+    *("cleanup.policy", "retention.ms", "retention.bytes", "delete.retention.ms", "max.message.bytes"),
+    *("message.timestamp.type", "min.insync.replicas"),
+)
+"""The entries that `spec` needs."""
+_FOREVER: Final = 2**63 - 1
+_SEGMENT_BYTES: Final = 64 << 20
+_SEGMENT_MS: Final = 3_600_000
+
+
+def entries(spec: TopicSpec, replication: int) -> dict[str, str]:
+    """The configuration entries of a topic that is to be made."""
+    found: dict[str, object] = {
+        "cleanup.policy": spec.cleanup,
+        "message.timestamp.type": "LogAppendTime",
+        "max.message.bytes": spec.max_record_bytes + HEADROOM_BYTES,
+    }
+    if spec.cleanup == "compact":
+        # What is superseded only goes once its segment is closed: small ones keep what has to be read back short.
+        found["delete.retention.ms"] = _FOREVER if spec.retention_ms is None else spec.retention_ms
+        found["segment.bytes"] = _SEGMENT_BYTES
+        found["segment.ms"] = _SEGMENT_MS
+    else:
+        found["retention.ms"] = -1 if spec.retention_ms is None else spec.retention_ms
+        found["retention.bytes"] = -1 if spec.retention_bytes is None else spec.retention_bytes
+    if replication >= 3:
+        found["min.insync.replicas"] = 2
+    return {name: str(value) for name, value in found.items()}
+
+
+def spec(
+    name: str, partitions: int, replication: int, found: Mapping[str, str] | None, options: KafkaOptions
+) -> TopicSpec:
+    """A topic as it is. `found` are its entries, None if they may not be read."""
+    if found is None:
+        flaw = "its settings cannot be read: allow this client DescribeConfigs on it"
+        return TopicSpec(name=name, partitions=partitions, max_record_bytes=_FOREVER, flaws=(flaw,))
+    compact = "compact" in found["cleanup.policy"]
+    kept_ms = int(found["delete.retention.ms" if compact else "retention.ms"])
+    kept_bytes = int(found["retention.bytes"])
+    return TopicSpec(
+        name=name,
+        partitions=partitions,
+        cleanup="compact" if compact else "delete",
+        retention_ms=None if kept_ms in (-1, _FOREVER) else kept_ms,
+        retention_bytes=None if compact or kept_bytes == -1 else kept_bytes,
+        max_record_bytes=max(int(found["max.message.bytes"]) - HEADROOM_BYTES, 0),
+        flaws=tuple(_flaws(found, replication, options.replication)),
+    )
+
+
+def _flaws(found: Mapping[str, str], replication: int, wanted: int | None) -> list[str]:
+    lines = []
+    stamped, policy = found["message.timestamp.type"], found["cleanup.policy"]
+    in_sync = int(found["min.insync.replicas"])
+    if stamped != "LogAppendTime":
+        lines.append(
+            f"expected the broker to stamp its Records (message.timestamp.type LogAppendTime), it is {stamped}: traces are "
+            "timed by the log; set it so"
+        )
+    if policy not in ("compact", "delete"):
+        lines.append(f"expected cleanup.policy delete or compact alone, it is {policy}: correct the topic")
+    if wanted is not None and replication < wanted:
+        lines.append(
+            f"expected {wanted} replicas (kafka.replication), it has {replication}: add replicas, or lower kafka.replication"
+        )
+    if in_sync > replication:
+        lines.append(
+            f"expected min.insync.replicas of at most its {replication} replicas, it is {in_sync}: nothing can be written; "
+            "lower it, or add replicas"
+        )
+    if wanted is not None and wanted >= 3 and in_sync < 2:
+        lines.append(
+            f"expected min.insync.replicas of 2 or more with {wanted} replicas, it is {in_sync}: a Record that one broker alone "
+            "has acknowledged can be lost; raise it"
+        )
+    return lines
