@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick lint bench lock clean
+.PHONY: demo test quick lint bench kafka lock clean
 
 demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
 	$(BIN)/prela-stream demo
 
-test: $(VENV)/.dev lint        ## every check: lint, types, layers, tests, coverage
+test: $(VENV)/.dev lint        ## every check: lint, types, layers, tests, coverage; with Java and Maven on a real Kafka
+	-@$(BIN)/python -m deploy.kafka --prepare
 	$(BIN)/python -m pytest -q -n 3 --cov --cov-report=term:skip-covered
 
 quick: $(VENV)/.dev            ## the tests that take no more than a few seconds each
@@ -21,6 +22,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.bench          ## every benchmark, beside its peers; prints JSON
 	$(BIN)/python bench/run.py
+
+kafka:                         ## a Kafka at 127.0.0.1:9092 until Ctrl-C; needs Java 17 and Maven, no Docker
+	$(PYTHON) -m deploy.kafka --port 9092
 
 lock: $(VENV)/.dev             ## renew the pinned versions that development uses
 	$(BIN)/python -m pip install -q uv

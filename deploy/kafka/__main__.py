@@ -15,7 +15,7 @@ from typing import IO
 
 from deploy.kafka.cluster import QUICK_START, THROUGHPUT, KafkaCluster
 from deploy.kafka.errors import BrokerError, KafkaMissingError
-from deploy.kafka.jars import kafka_version
+from deploy.kafka.jars import fetch_jars, find_java, kafka_version
 
 
 def main() -> int:
@@ -24,6 +24,10 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     try:
+        if options.prepare:
+            find_java()
+            fetch_jars()
+            return 0
         cluster = KafkaCluster(
             options.brokers,
             data_dir=options.data,
@@ -69,6 +73,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--while-shared", type=Path, metavar="FILE", help="stop once nobody holds a shared lock (flock) on this file"
     )
+    parser.add_argument("--prepare", action="store_true", help="only fetch what is missing, so that starting is quick")
     options = parser.parse_args()
     if options.port and len(options.port) != options.brokers:
         parser.error(f"expected one port a broker, {options.brokers}; came {len(options.port)}: name as many, or none")

@@ -102,7 +102,6 @@ class Broker:
         if self.running:
             raise BrokerError(f"expected broker {self.node_id} to be stopped; it runs (pid {self.pid}): stop it first")
         self._format()
-        # Kafka's log4j and GC logs have no place here: slf4j-simple writes warnings and worse to standard error.
         self._child = Child(self._java.command("kafka.Kafka", str(self._properties)), log=self.log)
         if wait:
             self.wait_ready()

@@ -29,7 +29,13 @@ QUICK_START = ("-Xshare:auto", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 THROUGHPUT = ("-Xshare:auto", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20")
 """For benches: warm-up counts, a second at the start does not."""
 ACL_SECONDS = 30.0
-QUIET = ("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true")
+SIMPLE_LOGGER = "-Dorg.slf4j.simpleLogger"
+QUIET = (
+    f"{SIMPLE_LOGGER}.defaultLogLevel=warn",
+    f"{SIMPLE_LOGGER}.showDateTime=true",
+    f"{SIMPLE_LOGGER}.dateTimeFormat=HH:mm:ss.SSS",
+    f"{SIMPLE_LOGGER}.log.org.apache.kafka.clients.NetworkClient=error",  # brokers look for one another before they are up
+)
 
 
 class KafkaCluster:

@@ -1,0 +1,101 @@
+"""Kafka's jars and the Java below them: what is said where one is missing, one fetch for many, and Docker's file in step."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.kafka import kafka_version
+from deploy.kafka.settings import CONTROLLER, HOST, PLAIN, default_settings, listener_settings
+from tests.support.kafka import MISSING, ROOT, no_kafka
+
+pytestmark = pytest.mark.timeout(600)
+
+FETCH = [sys.executable, "-c", "from deploy.kafka.jars import fetch_jars; print(fetch_jars())"]
+
+
+def test_without_java_it_says_what_to_install(tmp_path: Path) -> None:
+    assert said_by(tmp_path) == (
+        f"Kafka {kafka_version()} needs Java 17 or newer; no `java` is on PATH: "
+        "install a JRE (Debian: default-jre-headless) or set JAVA_HOME"
+    )
+
+
+def test_a_java_home_without_java_is_named(tmp_path: Path) -> None:
+    assert f"; JAVA_HOME={tmp_path} has no bin/java: " in said_by(tmp_path, JAVA_HOME=str(tmp_path))
+
+
+def test_a_java_that_is_too_old_is_quoted(tmp_path: Path) -> None:
+    script(tmp_path / "java", "echo 'openjdk version \"11.0.2\" 2019-01-15' >&2")
+    expected = f"needs Java 17 or newer; {tmp_path}/java -version said 'openjdk version \"11.0.2\" 2019-01-15': install a newer"
+    assert expected in said_by(tmp_path)
+
+
+def test_without_maven_it_says_what_to_install(tmp_path: Path) -> None:
+    script(tmp_path / "java", "echo 'openjdk version \"21.0.1\" 2023-10-17' >&2")
+    said = said_by(tmp_path, PRELA_KAFKA_CACHE=str(tmp_path / "cache"))
+    assert re.fullmatch(
+        rf"the jars of Kafka {re.escape(kafka_version())} are not in {tmp_path}/cache/kafka-[0-9a-f]{{16}} and Maven has to "
+        r"fetch them; no `mvn` is on PATH: install Maven \(Debian: maven\), or name a running broker in PRELA_TEST_BOOTSTRAP",
+        said,
+    )
+
+
+def test_a_failed_fetch_is_quoted_and_leaves_nothing(tmp_path: Path) -> None:
+    script(tmp_path / "java", "echo 'openjdk version \"21.0.1\" 2023-10-17' >&2")
+    script(tmp_path / "mvn", "echo 'Network is unreachable'; exit 1")
+    said = said_by(tmp_path, PRELA_KAFKA_CACHE=str(tmp_path / "cache"))
+    assert "it ended with 1: check the network" in said
+    assert said.endswith("Network is unreachable")
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+def test_many_that_ask_at_once_fetch_once(tmp_path: Path) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        no_kafka("no `mvn` is on PATH")
+    script(tmp_path / "mvn", f'echo fetched >> {shlex.quote(f"{tmp_path}/calls")}; exec {shlex.quote(maven)} "$@"')
+    path, cache = f"{tmp_path}:{os.environ['PATH']}", str(tmp_path / "cache")
+    env = {**os.environ, "PATH": path, "PRELA_KAFKA_CACHE": cache}
+    asked = [subprocess.Popen(FETCH, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    (folder,) = {process.communicate()[0].strip() for process in asked}
+    assert (tmp_path / "calls").read_text() == "fetched\n"
+    assert (Path(folder) / f"kafka_2.13-{kafka_version()}.jar").is_file()
+
+
+def test_docker_runs_the_same_version_with_the_same_settings() -> None:
+    service = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))["services"]["kafka"]
+    assert service["image"] == f"apache/kafka:{kafka_version()}"
+    settings = {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): value for name, value in service["environment"].items()
+    }
+    assert settings.pop("log.dirs") == "/var/lib/kafka/data"
+    assert settings.pop("controller.quorum.voters") == "1@localhost:9093"
+    listeners = listener_settings(1, {PLAIN: 9092, CONTROLLER: 9093}, {PLAIN: PLAIN, CONTROLLER: PLAIN})
+    listeners["listeners"] = listeners["listeners"].replace(HOST, "")  # in a container every address is its own
+    listeners["advertised.listeners"] = listeners["advertised.listeners"].replace(HOST, "localhost")
+    assert settings == {**listeners, **default_settings(1)}
+
+
+def said_by(path: Path, **env: str) -> str:
+    """What the command says where nothing but this folder is on PATH; it has to end as one that misses something."""
+    command = [sys.executable, "-m", "deploy.kafka"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={"PATH": str(path), **env}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == MISSING, done.stderr
+    return done.stderr.strip()
+
+
+def script(path: Path, text: str) -> None:
+    """A command that this shell text stands for."""
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)
