@@ -152,7 +152,7 @@ def _rank(span: dict[str, Any]) -> tuple[bool, int, bool]:
 
 def estimate(traces: dict[bytes, dict[str, Any]]) -> float:
     """How many traces there were, by the weights of those that were kept: each decision once."""
-    return sum(about["weight"] for trace in traces.values() for about in trace["decisions"].values())
+    return sum(float(about["weight"]) for trace in traces.values() for about in trace["decisions"].values())
 
 
 def write_spans(resource: dict[str, Any], arrays: Sequence[Sequence[Any]]) -> bytes:

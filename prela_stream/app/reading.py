@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _GROUP_CHARACTERS: Final = 249
 _STORES: Final = "sinks."
-"""Groups of the stores begin so."""
+"""Groups of the stores begin so, behind the prefix of the topics."""
 
 
 def kept_traces(
@@ -113,6 +113,7 @@ def _check_group(group: Any, settings: Settings) -> None:
     if not good or not group.isprintable() or group != group.strip():
         msg = f"a group is a name of 1 to {_GROUP_CHARACTERS} printable characters, got {safe_text(group)}"
         raise ConfigurationError(msg)
-    if group == settings.worker.group or group.startswith(_STORES):
+    own = group.removeprefix(f"{settings.topics.prefix}.")
+    if own == settings.worker.group or own.startswith(_STORES):
         msg = f"the group {group!r} is that of a worker or a store, and would take traces away from it: choose another name"
         raise ConfigurationError(msg)

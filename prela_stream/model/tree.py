@@ -110,7 +110,7 @@ class SpanTree(Generic[S]):
         """Spans without a parent, local roots and members of cycles; by start, then id."""
         self.placeholders: list[Placeholder[S]] = []
         """One for each parent that is named and not there, ordered by its first orphan."""
-        self.max_depth = 0
+        self.max_depth: int = 0
         """Depth of the deepest span; 0 for a single root."""
         self._link()
         self._order: list[SpanNode[S]] = []

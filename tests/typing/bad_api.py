@@ -29,6 +29,8 @@ tracer.span("x").no_such_method()  # wrong
 prela.capture_content("off")  # wrong
 prela.ProbabilitySampler("half")  # wrong
 prela.flush("soon")  # wrong
+prela.kept_traces()  # wrong
+prela.decisions(group=7)  # wrong
 missing = prela.no_such_name  # wrong
 traced("one")  # wrong
 length: int = traced(1)  # wrong

@@ -80,6 +80,20 @@ async def decorated() -> None:
     assert_type((await prela.aflush()).pending, int)
 
 
+async def reading() -> None:
+    async with prela.kept_traces(group="billing", follow=False) as traces:
+        async for kept in traces:
+            assert_type(kept, prela.KeptTrace)
+            assert_type(kept.spans, list[prela.SpanData])
+            assert_type(kept.decision, prela.Decision)
+            assert_type(kept.tree().roots[0].span, prela.SpanData)
+            assert_type(kept.weight, float)
+            await traces.commit()
+    async for one in prela.decisions(None):
+        assert_type(one, prela.Decision)
+        assert_type(one.summary.spans, int)
+
+
 def propagation() -> None:
     headers: dict[str, Any] = {}
     prela.inject(headers)
