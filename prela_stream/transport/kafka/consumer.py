@@ -18,11 +18,14 @@ from aiokafka.errors import KafkaError
 from prela_stream.errors import FencedError, TransportError
 from prela_stream.transport.base import Committed, Poll, Stored, TopicPartition
 from prela_stream.transport.kafka.feed import Feed
-from prela_stream.transport.kafka.offsets import Offsets, check_committed
+from prela_stream.transport.kafka.groups import Groups, check_committed
+from prela_stream.transport.kafka.offsets import Offsets
 from prela_stream.transport.options import KafkaOptions
 
 logger = logging.getLogger("prela_stream.transport.kafka")
 
+_PATIENCE_S: Final = 1.0
+"""How long to wait for transactions that commit offsets; those of a writer that died may take until another one is opened."""
 _BEYOND_S: Final = 1.0
 """How often a position beyond the end is tried again."""
 
@@ -44,9 +47,12 @@ class _Held(msgspec.Struct):
 class KafkaConsumer:
     """A Consumer of the Kafka transport. Opened by `KafkaTransport.consumer`."""
 
-    def __init__(self, options: KafkaOptions, offsets: Offsets, topics: Sequence[str], group: str | None) -> None:
+    def __init__(
+        self, options: KafkaOptions, offsets: Offsets, groups: Groups, topics: Sequence[str], group: str | None
+    ) -> None:
         self._options = options
         self._offsets = offsets
+        self._groups = groups
         self._topics = topics
         self._group = group
         self._partitions: tuple[TopicPartition, ...] = ()
@@ -125,7 +131,7 @@ class KafkaConsumer:
             epoch, places = feed.epoch, sorted(feed.assigned)
             found: dict[TopicPartition, Committed] = {}
             if self._group is not None and places:
-                found = await self._offsets.committed(self._group, places)
+                found = await self._groups.committed(self._group, places, patience_s=_PATIENCE_S)
             begin = await self._offsets.beginnings([place for place in places if place not in found])
             if self._moved_on(feed, epoch):
                 continue  # while we asked
@@ -276,7 +282,8 @@ class KafkaConsumer:
         if self._group is None:
             await self._offsets.beginning(partition)  # raises if there is no such partition
             return None
-        return (await self._offsets.committed(self._group, [partition])).get(partition)
+        found = await self._groups.committed(self._group, [partition], patience_s=_PATIENCE_S)
+        return found.get(partition)
 
     async def commit(self, offsets: dict[TopicPartition, Committed]) -> None:
         """See `Consumer.commit`."""
@@ -287,7 +294,7 @@ class KafkaConsumer:
             check_committed(committed.offset, committed.metadata)
             self._ours(place)
         if offsets:
-            await self._offsets.commit(self._group, *self._member, offsets)
+            await self._groups.commit(self._group, *self._member, offsets)
 
     async def beginning_offset(self, partition: TopicPartition) -> int:
         """See `Consumer.beginning_offset`."""

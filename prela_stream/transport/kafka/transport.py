@@ -3,18 +3,21 @@
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from prela_stream.errors import TransportError
 from prela_stream.transport.base import Committed, TopicPartition, TopicSpec
 from prela_stream.transport.kafka.catalog import Catalog
 from prela_stream.transport.kafka.consumer import KafkaConsumer
+from prela_stream.transport.kafka.groups import Groups
 from prela_stream.transport.kafka.offsets import Offsets
 from prela_stream.transport.kafka.producer import KafkaProducer
 from prela_stream.transport.kafka.wire import Wire
 from prela_stream.transport.kafka.writer import KafkaWriter
 from prela_stream.transport.options import KafkaOptions
 
+_PATIENCE_S: Final = 1.0
+"""How long to wait for a commit that is under way, for those who watch."""
 Part = TypeVar("Part", KafkaProducer, KafkaConsumer, KafkaWriter)
 
 
@@ -34,6 +37,7 @@ class KafkaTransport:
         self._wire = Wire(options)
         self._catalog = Catalog(self._wire, options)
         self._offsets = Offsets(self._wire, self._catalog)
+        self._groups = Groups(self._wire, self._catalog)
         self._opened: list[KafkaProducer | KafkaConsumer | KafkaWriter] = []
         self._closed = False
 
@@ -47,7 +51,7 @@ class KafkaTransport:
         specs = await self._catalog.specs(topics, anew=True)
         places = [TopicPartition(name, number) for name, spec in specs.items() for number in range(spec.partitions)]
         self._require_open()
-        consumer = KafkaConsumer(self._options, self._offsets, list(specs), group)
+        consumer = KafkaConsumer(self._options, self._offsets, self._groups, list(specs), group)
         await consumer.open(places)
         return self._keep(consumer)
 
@@ -55,7 +59,7 @@ class KafkaTransport:
         """See `Transport.writer`."""
         await self._catalog.place(source)
         self._require_open()
-        writer = KafkaWriter(self._options, self._catalog, self._offsets, group, source)
+        writer = KafkaWriter(self._options, self._catalog, self._offsets, self._groups, group, source)
         await writer.open()
         return self._keep(writer)
 
@@ -71,7 +75,7 @@ class KafkaTransport:
 
     async def committed(self, group: str, partition: TopicPartition) -> Committed | None:
         """See `Transport.committed`."""
-        return (await self._offsets.committed(group, [partition])).get(partition)
+        return (await self._groups.committed(group, [partition], patience_s=_PATIENCE_S)).get(partition)
 
     async def topics(self) -> dict[str, TopicSpec]:
         """See `Transport.topics`."""

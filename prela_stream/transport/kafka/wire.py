@@ -4,7 +4,7 @@ aiokafka's clients hide how long they try and whether a question ever got an ans
 not producing, fetching or being a member of a group is therefore asked here, with its requests but our deadlines.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import anyio
@@ -14,10 +14,18 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from prela_stream.errors import TransportError
+from prela_stream.transport.base import TopicPartition
 from prela_stream.transport.kafka.connection import connected, connection
 from prela_stream.transport.options import KafkaOptions
 
 _BACKOFF_S: Final = 0.1
+_SOON_S: Final = 0.01
+
+
+class NotYetError(KafkaError):
+    """The answer is one that will soon be another."""
+
+    retriable = True
 
 
 class Wire:
@@ -63,6 +71,9 @@ class Wire:
             while True:
                 try:
                     return await attempt()
+                except NotYetError as error:
+                    last = str(error)
+                    await anyio.sleep(_SOON_S)
                 except KafkaError as error:
                     if not error.retriable:
                         raise
@@ -115,3 +126,11 @@ def check(code: int) -> None:
     kind = for_code(code)
     if kind is not NoError:
         raise kind
+
+
+def by_topic(rows: Mapping[TopicPartition, Any]) -> list[tuple[str, list[Any]]]:
+    """Rows as requests want them."""
+    found: dict[str, list[Any]] = {}
+    for place, row in rows.items():
+        found.setdefault(place.topic, []).append(row)
+    return list(found.items())

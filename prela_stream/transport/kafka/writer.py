@@ -18,7 +18,8 @@ from aiokafka.errors import KafkaError
 from prela_stream.errors import FencedError, TransportError
 from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition
 from prela_stream.transport.kafka.catalog import Catalog
-from prela_stream.transport.kafka.offsets import Offsets, check_committed
+from prela_stream.transport.kafka.groups import Groups, check_committed
+from prela_stream.transport.kafka.offsets import Offsets
 from prela_stream.transport.kafka.sending import Sending, failures, said
 from prela_stream.transport.options import KafkaOptions
 
@@ -28,6 +29,8 @@ _BATCH_BYTES: Final = 256 << 10
 """Records of a commit go in batches of about so much: compressing one holds the event loop up for a millisecond or two."""
 _ABORT_S: Final = 2.0
 """How long giving up a transaction may take. One that is left open is settled by the next writer, or by its timeout."""
+_VISIBLE_S: Final = 1.0
+"""How long a commit waits until it can be seen. Other writers' commits to the same partitions may hold it back for longer."""
 _FENCED: Final = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
 _NOT_ENDED: Final = (kafka.InvalidTxnState, kafka.InvalidProducerIdMapping, kafka.TransactionalIdAuthorizationFailed)
 """What a broker says that does not end a transaction as it was asked to."""
@@ -38,11 +41,18 @@ class KafkaWriter:
     """A Writer of the Kafka transport: one transaction a commit. It uses two connections to one broker, n + 2 to n brokers."""
 
     def __init__(
-        self, options: KafkaOptions, catalog: Catalog, offsets: Offsets, group: str, source: TopicPartition
+        self,
+        options: KafkaOptions,
+        catalog: Catalog,
+        offsets: Offsets,
+        groups: Groups,
+        group: str,
+        source: TopicPartition,
     ) -> None:
         self._options = options
         self._catalog = catalog
         self._offsets = offsets
+        self._groups = groups
         self._group = group
         self._source = source
         self._sending: Sending | None = None
@@ -56,7 +66,7 @@ class KafkaWriter:
         # Returns when the last writer's transaction has ended, its offset included: until then the coordinator says "not yet".
         await sending.start(f"the writer of {self._source} for group {self._group!r}")
         try:
-            found = await self._offsets.committed(self._group, [self._source])
+            found = await self._groups.committed(self._group, [self._source])
         except BaseException:
             await sending.aclose()
             raise
@@ -107,24 +117,30 @@ class KafkaWriter:
         ending, ends_before = False, sending.ends_begun
         try:
             with anyio.fail_after(self._options.transaction_timeout_ms / 2000):
-                await self._write(sending, batches, offset, metadata)
+                ends = await self._write(sending, batches, offset, metadata)
                 ending = True
                 await sending.kafka.commit_transaction()
         except (TimeoutError, KafkaError, AssertionError) as error:  # aiokafka asserts what state a transaction is in
             return self._failed(error, sending.ends_begun - ends_before if ending else 0)
+        # It is certain now, but readers see it when the brokers have marked its end in every partition.
+        await self._offsets.wait_readable(ends, _VISIBLE_S)
         return CommitOutcome.COMMITTED
 
-    async def _write(self, sending: Sending, batches: Batches, offset: int, metadata: str) -> None:
-        """Everything but the end of the transaction. Nothing of it will ever be visible without that."""
+    async def _write(self, sending: Sending, batches: Batches, offset: int, metadata: str) -> dict[TopicPartition, int]:
+        """Everything but the end of the transaction: nothing of it is ever visible without that. Returns where it ends."""
         await sending.kafka.begin_transaction()
-        deliveries: list[asyncio.Future[Any]] = []
+        deliveries: list[tuple[TopicPartition, int, asyncio.Future[Any]]] = []
         for to, records in batches.items():
-            deliveries += [await sending.append(to, batch) for batch in _cut(records)]
-        for found in await asyncio.gather(*deliveries, return_exceptions=True):
-            if isinstance(found, BaseException):
-                raise found
+            deliveries += [(to, len(batch), await sending.append(to, batch)) for batch in _cut(records)]
+        found = await asyncio.gather(*(future for _, _, future in deliveries), return_exceptions=True)
+        ends: dict[TopicPartition, int] = {}
+        for (to, count, _), delivered in zip(deliveries, found, strict=True):
+            if isinstance(delivered, BaseException):
+                raise delivered
+            ends[to] = delivered.offset + count + 1  # the mark of the transaction's end included
         where = aiokafka.TopicPartition(self._source.topic, self._source.partition)
         await sending.kafka.send_offsets_to_transaction({where: (offset, metadata)}, self._group)
+        return ends
 
     def _failed(self, error: BaseException, ends: int) -> CommitOutcome:
         """What a failure means. `ends`: how often the broker was asked to end the transaction; it may have done so unheard."""
