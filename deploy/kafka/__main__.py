@@ -13,9 +13,9 @@ import time
 from pathlib import Path
 from typing import IO
 
-from deploy.kafka.cluster import QUICK_START, THROUGHPUT, KafkaCluster
+from deploy.kafka.cluster import QUICK_START, THROUGHPUT, KafkaCluster, prepare
 from deploy.kafka.errors import BrokerError, KafkaMissingError
-from deploy.kafka.jars import fetch_jars, find_java, kafka_version
+from deploy.kafka.jars import kafka_version
 
 
 def main() -> int:
@@ -25,8 +25,7 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         if options.prepare:
-            find_java()
-            fetch_jars()
+            prepare(*QUICK_START)
             return 0
         cluster = KafkaCluster(
             options.brokers,

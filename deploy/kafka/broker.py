@@ -28,11 +28,13 @@ class Java:
         path: The `java` to run.
         jars: The folder with Kafka's jars.
         options: Options of the JVM, its heap among them.
+        broker_options: Further ones for the broker, not for the tool that formats its storage.
     """
 
     path: str
     jars: Path
     options: Sequence[str]
+    broker_options: Sequence[str] = ()
 
     def command(self, main_class: str, *arguments: str, options: Sequence[str] = ()) -> list[str]:
         """The command line that runs this class."""
@@ -102,7 +104,8 @@ class Broker:
         if self.running:
             raise BrokerError(f"expected broker {self.node_id} to be stopped; it runs (pid {self.pid}): stop it first")
         self._format()
-        self._child = Child(self._java.command("kafka.Kafka", str(self._properties)), log=self.log)
+        command = self._java.command("kafka.Kafka", str(self._properties), options=self._java.broker_options)
+        self._child = Child(command, log=self.log)
         if wait:
             self.wait_ready()
 

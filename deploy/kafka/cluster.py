@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from deploy.kafka.archive import with_archive
 from deploy.kafka.broker import STOP_SECONDS, Broker, Java
 from deploy.kafka.errors import BrokerError
 from deploy.kafka.jars import fetch_jars, find_java
@@ -36,6 +37,15 @@ QUIET = (
     f"{SIMPLE_LOGGER}.dateTimeFormat=HH:mm:ss.SSS",
     f"{SIMPLE_LOGGER}.log.org.apache.kafka.clients.NetworkClient=error",  # brokers look for one another before they are up
 )
+
+
+def prepare(*options: str) -> Java:
+    """Everything that starting needs: Java with these options, Kafka's jars, and the archive of their classes.
+
+    Raises:
+        KafkaMissingError: No Java, or the jars cannot be had.
+    """
+    return with_archive(Java(path=find_java(), jars=fetch_jars(), options=(*QUIET, *options)))
 
 
 class KafkaCluster:
@@ -67,7 +77,7 @@ class KafkaCluster:
     ) -> None:
         if ports and len(ports) != brokers:
             raise ValueError(f"expected one port a broker, {brokers}; came {list(ports)}: name as many, or none")
-        java = Java(path=find_java(), jars=fetch_jars(), options=(f"-Xmx{heap_mb}m", *jvm, *QUIET))
+        java = prepare(f"-Xmx{heap_mb}m", *jvm)
         asked = security or Security()
         self._temporary = data_dir is None
         self.data_dir = Path(tempfile.mkdtemp(prefix="prela-kafka-")) if data_dir is None else data_dir.resolve()

@@ -63,7 +63,7 @@ def fetch_jars() -> Path:
     if folder.is_dir():
         return folder
     root.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
+    with locked(folder.with_suffix(".lock")):
         if not folder.is_dir():
             _fetch(folder)
     return folder
@@ -106,7 +106,8 @@ def _fetch(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Alone among the processes that ask for this file's lock; the file stays."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

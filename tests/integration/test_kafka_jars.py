@@ -12,12 +12,13 @@ import pytest
 import yaml
 
 from deploy.kafka import kafka_version
+from deploy.kafka.jars import find_java
 from deploy.kafka.settings import CONTROLLER, HOST, PLAIN, default_settings, listener_settings
 from tests.support.kafka import MISSING, ROOT, no_kafka
 
 pytestmark = pytest.mark.timeout(600)
 
-FETCH = [sys.executable, "-c", "from deploy.kafka.jars import fetch_jars; print(fetch_jars())"]
+PREPARE = [sys.executable, "-m", "deploy.kafka", "--prepare"]
 
 
 def test_without_java_it_says_what_to_install(tmp_path: Path) -> None:
@@ -58,17 +59,28 @@ def test_a_failed_fetch_is_quoted_and_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.kafka
 @pytest.mark.slow
-def test_many_that_ask_at_once_fetch_once(tmp_path: Path) -> None:
+def test_many_that_ask_at_once_fetch_and_archive_once(tmp_path: Path) -> None:
     maven = shutil.which("mvn")
-    if maven is None:
-        no_kafka("no `mvn` is on PATH")
+    if maven is None or shutil.which("java") is None:
+        no_kafka("no `mvn` or no `java` is on PATH")
     script(tmp_path / "mvn", f'echo fetched >> {shlex.quote(f"{tmp_path}/calls")}; exec {shlex.quote(maven)} "$@"')
     path, cache = f"{tmp_path}:{os.environ['PATH']}", str(tmp_path / "cache")
     env = {**os.environ, "PATH": path, "PRELA_KAFKA_CACHE": cache}
-    asked = [subprocess.Popen(FETCH, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    (folder,) = {process.communicate()[0].strip() for process in asked}
+    asked = [subprocess.Popen(PREPARE, cwd=ROOT, env=env) for _ in range(3)]
+    assert [process.wait() for process in asked] == [0, 0, 0]
     assert (tmp_path / "calls").read_text() == "fetched\n"
-    assert (Path(folder) / f"kafka_2.13-{kafka_version()}.jar").is_file()
+    (jars,) = {path.parent for path in (tmp_path / "cache").glob("*/*.jar")}
+    assert (jars / f"kafka_2.13-{kafka_version()}.jar").is_file()
+    (archive,) = (tmp_path / "cache").glob("*.jsa*")
+    java = [
+        find_java(),
+        "-Xshare:on",
+        f"-XX:SharedArchiveFile={archive}",
+        "-cp",
+        f"{jars}/*",
+    ]  # ends if it cannot use it
+    said = subprocess.run([*java, "kafka.Kafka", "--version"], capture_output=True, text=True, check=True).stdout
+    assert kafka_version() in said
 
 
 def test_docker_runs_the_same_version_with_the_same_settings() -> None:
