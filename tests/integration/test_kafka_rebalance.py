@@ -1,0 +1,39 @@
+"""Workers that come and go in good order, every ten seconds for two minutes: the rest goes on, and nobody outside sees it."""
+
+import os
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.support.crowd import READY, crowd
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
+CHURN_S = float(os.environ.get("PRELA_CHAOS_S", "120"))
+EVERY_S = 10.0
+
+
+async def test_members_that_come_and_go_lose_split_and_repeat_nothing(
+    kafka: str, kafka_prefix: str, tmp_path: Path
+) -> None:
+    cycles = max(int(CHURN_S / EVERY_S), 1)
+    async with crowd(kafka, kafka_prefix, tmp_path, seed=21) as workers:
+        for _ in range(2):
+            workers.start()
+        for worker in workers.workers:
+            await worker.says(READY)
+        for _ in range(cycles):
+            with anyio.move_on_after(EVERY_S) as rest:
+                guest = workers.start()
+                await guest.says(READY)
+                await anyio.sleep(EVERY_S / 2)  # a life of some length
+                await workers.stop(guest)
+                await anyio.sleep_forever()  # until the next one comes
+            assert rest.cancelled_caught
+        found = await workers.judge()
+        signs = await workers.signs()
+    waits = sorted(found.waits_ms)
+    sys.stdout.write(f"{signs}\ndue to durable: median {waits[len(waits) // 2]} ms, longest {waits[-1]} ms\n")
+    assert signs.generations >= 2 * cycles, "too few rebalances"
+    assert signs.epochs >= 2 * cycles, "too few partitions changed hands"

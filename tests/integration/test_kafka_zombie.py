@@ -1,0 +1,53 @@
+"""Workers that are stopped for longer than their session lasts, and go on: what they still had to say reaches nobody."""
+
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.support.crowd import READY, Crowd, crowd
+from tests.support.processes import DEADLINE
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
+PARTITIONS = 2
+ROUNDS = 3
+
+
+async def test_a_stopped_worker_that_goes_on_is_fenced(kafka: str, kafka_prefix: str, tmp_path: Path) -> None:
+    async with crowd(
+        kafka, kafka_prefix, tmp_path, seed=22, partitions=PARTITIONS, session_ms=3_000, commit_ms=500
+    ) as workers:
+        for number in range(ROUNDS):
+            zombie = workers.start()
+            await zombie.says(READY)
+            await committed_beyond(workers, await positions(workers))
+            await anyio.sleep(workers.rng.uniform(0.0, 0.5))  # some moment between two commits
+            zombie.process.send_signal(signal.SIGSTOP)
+            heir = workers.start()
+            before = await positions(workers)
+            await heir.says(READY)
+            await committed_beyond(workers, before)
+            zombie.process.send_signal(signal.SIGCONT)
+            await zombie.says("was taken over by another worker")
+            await workers.stop(zombie)
+            if number < ROUNDS - 1:
+                await workers.stop(heir)
+        await workers.judge()
+        signs = await workers.signs()
+    sys.stdout.write(f"{signs}\n")
+    assert signs.fenced >= ROUNDS
+    assert signs.replayed >= 1
+
+
+async def positions(workers: Crowd) -> list[int]:
+    """The committed position of each partition."""
+    return [await workers.position(number) for number in range(PARTITIONS)]
+
+
+async def committed_beyond(workers: Crowd, before: list[int]) -> None:
+    """Wait until every partition's commit is beyond these positions."""
+    with anyio.fail_after(DEADLINE):
+        while not all(now > then for now, then in zip(await positions(workers), before, strict=True)):
+            await anyio.sleep(0.05)

@@ -1,0 +1,214 @@
+"""Worker processes on a real Kafka with load on them, to be killed, stopped and started; and what has to hold at the end."""
+
+import random
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiokafka
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+
+from prela_stream.app.adapters import group_of, make_topics, open_transport
+from prela_stream.config import Settings, load_settings
+from prela_stream.transport.base import Transport
+from tests.support.kafka_log import KafkaLog, Transaction
+from tests.support.oracle import (
+    HALF,
+    QUICK_ASSEMBLY,
+    Load,
+    Outcome,
+    all_is_decided,
+    checkpoint_of,
+    hold_against_acknowledged,
+    hold_against_reference,
+    outcome_of,
+)
+from tests.support.processes import DEADLINE, Service
+
+_SETTINGS = """
+directory = "{folder}"
+policies_file = "{folder}/policies.toml"
+
+[topics]
+prefix = "{prefix}"
+partitions = {partitions}
+
+[kafka]
+bootstrap = ["{bootstrap}"]
+session_timeout_ms = {session_ms}
+
+[worker]
+commit_interval_ms = {commit_ms}
+"""
+_STOP_S = 15.0
+READY = "worker is ready"
+
+
+class Signs(msgspec.Struct, frozen=True, kw_only=True):
+    """What shows that faults happened."""
+
+    takeovers: int
+    """Partitions that a worker took over where another had committed."""
+    replayed: int
+    """Takeovers that had Records to apply again."""
+    fenced: int
+    """Writers that found out that another one had been opened."""
+    failed_commits: int
+    """Commits that ended aborted or unknown."""
+    epochs: int
+    """How often the brokers handed a partition's writer a new epoch, over all partitions."""
+    generations: int
+    """How often the group shared its partitions out."""
+
+
+class Crowd:
+    """The workers of one group, and the load on them."""
+
+    def __init__(
+        self, bootstrap: str, folder: Path, config: Path, transport: Transport, outside: KafkaLog, rng: random.Random
+    ) -> None:
+        self.bootstrap = bootstrap
+        self.config = config
+        self.settings: Settings = load_settings(config, {})
+        self.transport = transport
+        self.outside = outside
+        self.rng = rng
+        self.load = Load(transport, self.settings, rng)
+        self.log = folder / "workers.log"
+        self.workers: list[Service] = []
+        self._loaded = anyio.Event()
+
+    @property
+    def group(self) -> str:
+        """The workers' group, as Kafka knows it."""
+        return group_of(self.settings, self.settings.worker.group)
+
+    def start(self) -> Service:
+        """One more worker."""
+        worker = Service("worker", "--config", str(self.config), log=self.log)
+        self.workers.append(worker)
+        return worker
+
+    def kill(self, worker: Service) -> None:
+        """SIGKILL."""
+        self.workers.remove(worker)
+        worker.kill()
+
+    async def stop(self, worker: Service) -> None:
+        """SIGTERM; it has to end in time and well."""
+        self.workers.remove(worker)
+        assert await worker.stop(within=_STOP_S) == 0, worker.said()
+
+    def begin(self, tasks: TaskGroup) -> None:
+        """Put load on the log until `judge`."""
+        tasks.start_soon(self._run_load)
+
+    async def _run_load(self) -> None:
+        await self.load.run()
+        self._loaded.set()
+
+    async def judge(self) -> Outcome:
+        """End the load, wait until all is decided, stop the workers, and hold what is there against what has to be.
+
+        I2, I3, I4, I5, and I9: nothing is left to read, and no transaction is open.
+        """
+        self.load.finished = True
+        with anyio.fail_after(DEADLINE):
+            await self._loaded.wait()
+        await all_is_decided(self.outside, self.settings)
+        for worker in list(self.workers):
+            await self.stop(worker)
+        topics = self.settings.topics
+        found = await outcome_of(self.outside, self.settings)
+        hold_against_reference(found, self.settings)
+        hold_against_acknowledged(found, self.load.acknowledged)
+        for topic, partitions in (
+            (topics.spans, topics.partitions),
+            (topics.decisions, topics.partitions),
+            (topics.sampled, topics.sampled_partitions),
+            (topics.dlq, 1),
+        ):
+            assert await self.outside.held_back(topic, partitions) == 0, f"{topic} has an open transaction"
+        for number, transaction in enumerate(await self.transactions()):
+            assert transaction.is_over, f"partition {number}: {transaction}"
+        return found
+
+    async def position(self, partition: int) -> int:
+        """How far the group has committed that it has read a partition."""
+        found = await checkpoint_of(self.outside, self.settings, partition)
+        return found[1].position if found else 0
+
+    async def transactions(self) -> list[Transaction]:
+        """The state of each partition's writer."""
+        topics = self.settings.topics
+        return [
+            await self.outside.transaction(f"{self.group}-{topics.spans}-{number}")
+            for number in range(topics.partitions)
+        ]
+
+    async def signs(self) -> Signs:
+        """Count what happened; call it when the workers have stopped."""
+        said = self.log.read_text(encoding="utf-8", errors="replace")
+        replays = [int(count) for count in re.findall(r"replaying (\d+) offsets", said)]
+        return Signs(
+            takeovers=len(replays),
+            replayed=sum(count > 0 for count in replays),
+            fenced=said.count("was taken over by another worker"),
+            failed_commits=len(re.findall(r"the commit of \S+ up to offset \d+ was (?:aborted|unknown)", said)),
+            epochs=sum(transaction.epoch for transaction in await self.transactions()),
+            generations=await self._generation(),
+        )
+
+    async def _generation(self) -> int:
+        """Which generation of the group a new member finds itself in."""
+        member = aiokafka.AIOKafkaConsumer(
+            self.settings.topics.spans,
+            bootstrap_servers=self.bootstrap,
+            group_id=self.group,
+            enable_auto_commit=False,
+        )
+        await member.start()
+        try:
+            return int(member._coordinator.generation)
+        finally:
+            await member.stop()
+
+
+@asynccontextmanager
+async def crowd(
+    bootstrap: str,
+    prefix: str,
+    folder: Path,
+    *,
+    seed: int,
+    partitions: int = 6,
+    session_ms: int = 6_000,
+    commit_ms: int = 50,
+) -> AsyncIterator[Crowd]:
+    """Topics, load and no workers yet; whatever happens, none is left behind."""
+    config = folder / "prela.toml"
+    settings = _SETTINGS.format(
+        folder=folder,
+        prefix=prefix,
+        partitions=partitions,
+        bootstrap=bootstrap,
+        session_ms=session_ms,
+        commit_ms=commit_ms,
+    )
+    config.write_text(settings + QUICK_ASSEMBLY, encoding="utf-8")
+    (folder / "policies.toml").write_text(HALF, encoding="utf-8")
+    chosen = load_settings(config, {})
+    async with open_transport(chosen) as transport, KafkaLog(bootstrap) as outside:
+        await make_topics(chosen, transport)
+        made = Crowd(bootstrap, folder, config, transport, outside, random.Random(seed))
+        try:
+            async with anyio.create_task_group() as tasks:
+                made.begin(tasks)
+                yield made
+                tasks.cancel_scope.cancel()
+        finally:
+            for worker in made.workers:
+                worker.kill()
