@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SCRIPTS = ("import_time", "span", "codec", "worker", "stall")
+SCRIPTS = ("import_time", "span", "codec", "worker", "stall", "pipeline")
 
 
 def run(name: str) -> Any:
@@ -62,7 +62,7 @@ def table(found: dict[str, Any]) -> str:
     ]
     rows += [
         (
-            f"worker, 1 KB spans, 10 a trace, 5 % kept, {row['spans_a_record']} a Record",
+            f"worker, 1 KB spans, 10 a trace, 5 % kept, {row['spans_a_record']} a Record, {row['transport']}",
             f"{row['spans_per_cpu_s']:,} spans/s a core",
             f"{row['cpu_us_a_span']} µs CPU a span",
             "≥ 250,000" if row["spans_a_record"] == 100 else "",
@@ -78,8 +78,35 @@ def table(found: dict[str, Any]) -> str:
         )
         for key, where in (("background", "in its thread"), ("own_loop", "on the agent's loop"))
     ]
+    rows += _on_kafka(found["pipeline"])
     head = "| what | measured | beside it, in the same run | budget |\n|---|---|---|---|\n"
     return head + "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _on_kafka(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    if "delivery" not in found:
+        return [("delivery and latency on Kafka", "not measured", found["missing"], "")]
+    delivery = found["delivery"]
+    rows = [
+        (
+            "agent's CPU a span of 1 KB, queue to acknowledged on Kafka",
+            f"{delivery['ours_cpu_us_a_span']} µs",
+            f"opentelemetry-sdk with its OTLP exporter {delivery['otel_otlp_cpu_us_a_span']}",
+            f"≤ {delivery['budget_cpu_us_a_span']} µs",
+        )
+    ]
+    for row in found["latency"]:
+        sampled, stored = row["sampled_ms"], row["stored_ms"]
+        cost = f"{row['commits_per_s']:g} commits/s, worker {row['worker_cpu_share']:.1%} of a core"
+        rows.append(
+            (
+                f"root's end → on `sampled`, commit interval {row['commit_interval_ms'] / 1000:g} s, p99",
+                f"{sampled['p99'] / 1000:.2f} s",
+                f"p50 {sampled['p50'] / 1000:.2f} s; in the store p99 {stored['p99'] / 1000:.2f} s; {cost}",
+                "≤ 2 s" if row["commit_interval_ms"] == 1000 else "",
+            )
+        )
+    return rows
 
 
 def main() -> None:

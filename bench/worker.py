@@ -1,10 +1,10 @@
-"""How many spans a second one core decides: 1 KB spans, 10 a trace, 5 % kept, from a filled topic of the local transport.
+"""How many spans a second one core decides: 1 KB spans, 10 a trace, 5 % kept, from a filled topic, local and on Kafka.
 
 Prints one JSON document. `spans_per_cpu_s` is spans over CPU seconds of the whole process, so that a waiting disk does not count
 as work; `spans_per_s` is what a clock on the wall says. The ratio between the rows shows what a Record costs beside its spans.
-With `--profile` the time of the last row is split by function (cProfile; its own cost inflates small functions).
+With `--profile` the time of each transport's last row is split by function (cProfile; its own cost inflates small functions).
 
-    python bench/worker.py [--spans 200000] [--profile]
+    python bench/worker.py [--transport local] [--transport kafka] [--spans 200000] [--profile]
 """
 
 import argparse
@@ -16,12 +16,15 @@ import pstats
 import random
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import anyio
 
-from prela_stream.app import ready_transport
+from bench.broker import bench_broker, kafka_settings
+from deploy.kafka import KafkaMissingError
+from prela_stream.app import create_topics, ready_transport
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.cli.services import GC_THRESHOLDS
 from prela_stream.codec import FORMAT_HEADER, SPANS_FORMAT, encode_batch, encode_item, encode_resource
@@ -36,6 +39,7 @@ from prela_stream.worker.service import Worker
 
 SPANS_A_TRACE = 10
 SPANS_A_RECORD = (1, 10, 100)
+TRANSPORTS = ("local", "kafka")
 POLICIES = """
 [[policy]]
 name = "errors"
@@ -148,10 +152,16 @@ def _drained(worker: Worker, spans: int) -> bool:
     return decided == spans and not any(state.pending_bytes for state in states)
 
 
-async def measure(a_record: int, spans: int, profile: cProfile.Profile | None) -> dict[str, Any]:
-    """One row: fill a fresh log, then drain it."""
+async def measure(
+    bootstrap: str | None, a_record: int, spans: int, profile: cProfile.Profile | None = None
+) -> dict[str, Any]:
+    """One row: fill a fresh log, then drain it. Without `bootstrap` it is a local one."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = load_settings(env={}, overrides={"directory": folder})
+        if bootstrap is None:
+            settings = load_settings(env={}, overrides={"directory": folder})
+        else:
+            settings = kafka_settings(bootstrap, folder)
+            await create_topics(settings)
         async with ready_transport(settings) as transport:
             bytes_a_span = await fill(transport, settings, spans=spans, a_record=a_record)
             if profile:
@@ -160,6 +170,7 @@ async def measure(a_record: int, spans: int, profile: cProfile.Profile | None) -
             if profile:
                 profile.disable()
     return {
+        "transport": settings.transport,
         "spans_a_record": a_record,
         "spans": spans,
         "bytes_a_span": round(bytes_a_span),
@@ -182,21 +193,29 @@ def split(profile: cProfile.Profile) -> list[dict[str, Any]]:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--transport", choices=TRANSPORTS, action="append", help="default: both")
     parser.add_argument("--spans", type=int, default=200_000)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     gc.set_threshold(*GC_THRESHOLDS)  # as `prela-stream worker` does
-    rows = [anyio.run(measure, a_record, arguments.spans, None) for a_record in SPANS_A_RECORD]
     result: dict[str, Any] = {
         "bench": "worker",
         "cpus": os.cpu_count(),
-        "rows": rows,
         "budget_spans_per_cpu_s": 250_000,
+        "rows": [],
     }
-    if arguments.profile:
-        profile = cProfile.Profile()
-        anyio.run(measure, SPANS_A_RECORD[-1], arguments.spans, profile)
-        result["profile"] = split(profile)
+    for transport in arguments.transport or TRANSPORTS:
+        try:
+            with bench_broker() if transport == "kafka" else nullcontext() as bootstrap:
+                result["rows"] += [
+                    anyio.run(measure, bootstrap, a_record, arguments.spans) for a_record in SPANS_A_RECORD
+                ]
+                if arguments.profile:
+                    profile = cProfile.Profile()
+                    anyio.run(measure, bootstrap, SPANS_A_RECORD[-1], arguments.spans, profile)
+                    result[f"profile_{transport}"] = split(profile)
+        except KafkaMissingError as error:
+            result["missing"] = str(error)
     print(json.dumps(result, indent=2))
 
 
