@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -88,10 +88,21 @@ def test_files_load(block: Block, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("block", list(blocks("sh")), ids=named)
-def test_commands_are_right(block: Block, tmp_path: Path) -> None:
-    """Commands run on a store that the README's own program filled; services are only asked for their help."""
+def test_commands_are_right(block: Block, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Commands run on a store that the README's own program filled; services are only asked for their help.
+
+    Where a block names brokers, the test's own stand in for them, with topics of its own.
+    """
     lines = [line.partition("  #")[0].strip() for line in block.text.splitlines() if line.strip()]
+    environment: dict[str, str] = {}
     for line in lines:
+        if line.startswith("export "):
+            name, _, value = line.removeprefix("export ").partition("=")
+            environment[name] = value
+            if name == "PRELA_KAFKA_BOOTSTRAP":
+                environment[name] = request.getfixturevalue("kafka")
+                environment["PRELA_TOPICS_PREFIX"] = request.getfixturevalue("kafka_prefix")
+            continue
         if line == PIP:
             assert (
                 "all"
@@ -107,15 +118,16 @@ def test_commands_are_right(block: Block, tmp_path: Path) -> None:
         else:
             fill(tmp_path)
             arguments = arguments[1:]
-        done = command(arguments, tmp_path)
+        done = command(arguments, tmp_path, environment)
         assert done.returncode == 0, f"{line}: {done.stderr or done.stdout}"
 
 
-def command(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+def command(arguments: list[str], cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run `prela-stream`."""
     return subprocess.run(
         [sys.executable, "-m", "prela_stream", *arguments],
         cwd=cwd,
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=60,
