@@ -121,6 +121,10 @@ async def test_a_certificate_is_asked_for_and_names_its_holder(kafka_clusters: C
     assert await write(kafka.bootstrap_of("SSL"), "spans", b"", **tls) == 0
 
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+
+
+@needs_proc
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_stops_cleanly_and_leaves_nothing(end: signal.Signals, tmp_path: Path, needs_kafka: None) -> None:
     command, bootstrap = start_command(tmp_path)
@@ -132,6 +136,7 @@ def test_the_command_stops_cleanly_and_leaves_nothing(end: signal.Signals, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@needs_proc
 def test_a_killed_command_takes_its_broker_along(tmp_path: Path, needs_kafka: None) -> None:
     command, _ = start_command(tmp_path)
     (java,) = java_of(command)
@@ -140,6 +145,7 @@ def test_a_killed_command_takes_its_broker_along(tmp_path: Path, needs_kafka: No
     until(lambda: not alive(java))
 
 
+@needs_proc
 def test_the_command_ends_with_its_broker(tmp_path: Path, needs_kafka: None) -> None:
     command, _ = start_command(tmp_path)
     (java,) = java_of(command)
@@ -186,15 +192,21 @@ def start_command(folder: Path) -> "tuple[subprocess.Popen[str], str]":
 
 def java_of(command: "subprocess.Popen[str]") -> list[int]:
     """The pids of the JVMs that this process has started."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,comm="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(maxsplit=2) for line in listed.splitlines()]
-    return [int(pid) for pid, parent, name in rows if int(parent) == command.pid and "java" in name]
+    pids = [int(folder.name) for folder in Path("/proc").iterdir() if folder.name.isdecimal()]
+    return [pid for pid in pids if status(pid)[:1] == ["(java)"] and status(pid)[2] == str(command.pid)]
 
 
 def alive(pid: int) -> bool:
     """Whether this process runs; one that ended and that nobody has waited for yet does not."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(state.strip()) and not state.startswith("Z")
+    return status(pid)[1:2] not in ([], ["Z"])
+
+
+def status(pid: int) -> list[str]:
+    """A process's name in parentheses, state, parent and so on; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split()[1:]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def until(condition: Callable[[], bool]) -> None:
