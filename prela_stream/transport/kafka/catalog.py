@@ -37,8 +37,7 @@ class Catalog:
         names = list(names)
         wanted = [name for name in names if anew or name not in self._known]
         if wanted:
-            for name in wanted:
-                self._known.pop(name, None)
+            self.forget(wanted)
             self._known |= await self._describe(wanted)
         for name in names:
             if name not in self._known:
@@ -69,6 +68,11 @@ class Catalog:
             if record.key is None and found.cleanup == "compact":
                 msg = f"a Record without a key cannot go to topic {to.topic}, which is compacted by key; nothing was written"
                 raise TransportError(msg)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Ask again for these when they are next needed: something was wrong with one of them."""
+        for name in names:
+            self._known.pop(name, None)
 
     async def is_there(self, name: str) -> bool:
         """Whether a topic that was there still is, as far as can be found out."""

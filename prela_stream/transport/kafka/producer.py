@@ -71,11 +71,11 @@ class KafkaProducer:
             )
         if isinstance(error, _REFUSED):
             return TransportError(f"Kafka refused {count}: {said(error)}; nothing was written")
+        if not await self._catalog.is_there(to.topic):  # aiokafka goes on asking for one that was deleted
+            return unknown(to.topic, None, {})
         why = said(error)
         if isinstance(error, TimeoutError):
             why = f"not acknowledged within {self._options.delivery_timeout_ms:,} ms (delivery_timeout_ms)"
-            if not await self._catalog.is_there(to.topic):
-                return unknown(to.topic, None, {})
         if not sent:
             return TransportError(f"{count} could not be sent: {why}; nothing was written")
         return OutcomeUnknownError(f"{count} may or may not be stored: {why}")

@@ -121,6 +121,7 @@ class KafkaWriter:
                 ending = True
                 await sending.kafka.commit_transaction()
         except (TimeoutError, KafkaError, AssertionError) as error:  # aiokafka asserts what state a transaction is in
+            self._catalog.forget({to.topic for to in batches})
             return self._failed(error, sending.ends_begun - ends_before if ending else 0)
         # It is certain now, but readers see it when the brokers have marked its end in every partition.
         await self._offsets.wait_readable(ends, _VISIBLE_S)
