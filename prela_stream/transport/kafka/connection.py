@@ -1,25 +1,15 @@
-"""From `KafkaOptions` to what aiokafka's clients are given, and from their connect errors to one line that says what to do."""
+"""From `KafkaOptions` to what aiokafka's clients are given, each mistake told in one line that says what to do."""
 
-import importlib
-import inspect
 import ssl
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
-import anyio
-from aiokafka.abc import AbstractTokenProvider
-from aiokafka.conn import collect_hosts, create_conn
-from aiokafka.errors import (
-    AuthenticationFailedError,
-    KafkaConnectionError,
-    KafkaError,
-    SaslAuthenticationFailed,
-    UnsupportedSaslMechanismError,
-)
+from aiokafka.conn import collect_hosts
+from aiokafka.protocol.metadata import MetadataRequest
 
-from prela_stream.errors import ConfigurationError, TransportError
+from prela_stream.errors import ConfigurationError
 from prela_stream.transport.kafka.logs import tame
+from prela_stream.transport.kafka.tokens import TokenProvider, check_answers
 from prela_stream.transport.options import KafkaOptions
 
 _OURS: Final = frozenset(
@@ -33,8 +23,6 @@ _OURS: Final = frozenset(
 )
 """What the promises of the transport rest on, or what has an option of its own."""
 
-_REASON_MS: Final = 3_000
-
 
 def connection(options: KafkaOptions, **more: Any) -> dict[str, Any]:
     """Keyword arguments of any client of aiokafka; `more` are those of one kind, which `extra` may not replace either.
@@ -46,6 +34,7 @@ def connection(options: KafkaOptions, **more: Any) -> dict[str, Any]:
     if refused:
         msg = f"kafka: extra may not hold {', '.join(refused)}: the transport relies on it or has a setting of its own for it"
         raise ConfigurationError(msg)
+    addresses(options)
     arguments: dict[str, Any] = {
         "bootstrap_servers": list(options.bootstrap),
         "client_id": options.client_id,
@@ -59,12 +48,31 @@ def connection(options: KafkaOptions, **more: Any) -> dict[str, Any]:
     return arguments | more | options.extra
 
 
+def addresses(options: KafkaOptions) -> list[tuple[str, int]]:
+    """Host and port of each bootstrap server, in the order that they are named. Raises ConfigurationError."""
+    if not options.bootstrap:
+        msg = "kafka: expected host:port of at least one broker in kafka.bootstrap, got none"
+        raise ConfigurationError(msg)
+    found = []
+    for server in options.bootstrap:
+        try:
+            ((host, port, _),) = collect_hosts([server])
+        except ValueError:
+            host, port = "", 0
+        if not host or "/" in host or not 0 < port < 65_536:
+            msg = f"kafka: expected host:port in kafka.bootstrap, got {server!r}"
+            raise ConfigurationError(msg)
+        found.append((host, port))
+    return found
+
+
 def _ssl_context(options: KafkaOptions) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=options.ssl_cafile)
         context.check_hostname = options.ssl_check_hostname
         if options.ssl_certfile is not None:
-            context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile, options.ssl_password)
+            # With a password of None OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile, options.ssl_password or "")
     except OSError as error:  # ssl.SSLError is one
         files = [options.ssl_cafile, options.ssl_certfile, options.ssl_keyfile]
         msg = f"kafka: expected PEM files in ssl_cafile, ssl_certfile and ssl_keyfile, got {files}: {error}"
@@ -80,6 +88,7 @@ def _sasl(options: KafkaOptions) -> dict[str, Any]:
                 'kafka: OAUTHBEARER needs token_provider = "module:name", a function that returns a token; none is set'
             )
             raise ConfigurationError(msg)
+        check_answers()
         return arguments | {"sasl_oauth_token_provider": TokenProvider(options.token_provider)}
     password = _password(options)
     if options.sasl_username is None or password is None:
@@ -100,64 +109,24 @@ def _password(options: KafkaOptions) -> str | None:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-class TokenProvider(AbstractTokenProvider):
-    """Asks the function that `KafkaOptions.token_provider` names for each login; one that is not async runs in a thread."""
+def never_creating(client: Any) -> None:
+    """Keep a client from making topics: aiokafka has the broker create whatever it asks about, and it goes on asking.
 
-    def __init__(self, name: str) -> None:
-        module, _, attribute = name.partition(":")
-        try:
-            function = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            msg = f'kafka: expected token_provider = "module:name" of a function, got {name!r}: {error}'
-            raise ConfigurationError(msg) from error
-        self._function: Callable[[], str | Awaitable[str]] = function
+    A topic that is deleted while somebody uses it would be back at their next refresh, as the broker's defaults have it.
+    """
+    connect = client._get_conn
 
-    async def token(self) -> str:
-        """A token that is good now."""
-        if inspect.iscoroutinefunction(self._function):
-            token = await self._function()
-        else:
-            token = await anyio.to_thread.run_sync(self._function)
-        return str(token)
+    async def connected_to(*arguments: Any, **more: Any) -> Any:
+        link = await connect(*arguments, **more)
+        if link is not None and "send" not in vars(link):
+            send = link.send
 
+            def asking(request: Any, **more: Any) -> Any:
+                if isinstance(request, MetadataRequest):
+                    request._allow_auto_topic_creation = False
+                return send(request, **more)
 
-async def connected(options: KafkaOptions, what: str, start: Callable[[], Awaitable[object]]) -> None:
-    """Run `start` within `connect_timeout_ms`. Raises TransportError, one line: what was expected, what came, what to do."""
-    came = f"no answer within {options.connect_timeout_ms:,} ms"
-    try:
-        with anyio.fail_after(options.connect_timeout_ms / 1000):
-            await start()
-            return
-    except TimeoutError:
-        pass
-    except KafkaConnectionError:
-        came = await _reason(options)  # aiokafka keeps it to its log
-    except (KafkaError, OSError) as error:
-        came = str(error)
-    servers = ", ".join(options.bootstrap)
-    msg = (
-        f"kafka: expected a broker at {servers} ({options.security_protocol}) for {what}; {came}. Start it, or correct "
-        "kafka.bootstrap and the security settings"
-    )
-    raise TransportError(msg)
+            link.send = asking
+        return link
 
-
-async def _reason(options: KafkaOptions) -> str:
-    """Why the first of the bootstrap servers cannot be talked to."""
-    arguments = connection(options)
-    host, port, _ = collect_hosts(arguments.pop("bootstrap_servers"))[0]
-    timeout_s = min(options.connect_timeout_ms, _REASON_MS) / 1000
-    known = inspect.signature(create_conn).parameters
-    try:
-        with anyio.fail_after(timeout_s):
-            found = await create_conn(host, port, **{name: arguments[name] for name in arguments if name in known})
-    except TimeoutError:
-        return f"no answer within {timeout_s:g} s"
-    except ssl.SSLError as error:
-        return f"TLS failed ({error})"
-    except (AuthenticationFailedError, SaslAuthenticationFailed, UnsupportedSaslMechanismError) as error:
-        return f"the login was refused ({error})"
-    except (KafkaError, OSError) as error:
-        return str(error)
-    found.close()
-    return "it answered now, but not a moment ago"
+    client._get_conn = connected_to

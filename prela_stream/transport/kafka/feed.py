@@ -17,7 +17,8 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import KafkaError
 
 from prela_stream.transport.base import Stored, TopicPartition
-from prela_stream.transport.kafka.connection import connected, connection
+from prela_stream.transport.kafka.connection import connection, never_creating
+from prela_stream.transport.kafka.entry import connected
 from prela_stream.transport.options import KafkaOptions
 
 _LEAVE_S: Final = 3.0
@@ -51,6 +52,7 @@ class Feed(ConsumerRebalanceListener):
             "client_rack": options.rack,
         }
         self._kafka: Any = AIOKafkaConsumer(**connection(options, **more) | options.consumer_extra)
+        never_creating(self._kafka._client)
         self._options = options
         self._on_change = on_change
         self.assigned: frozenset[TopicPartition] = frozenset()

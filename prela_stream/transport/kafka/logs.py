@@ -10,16 +10,19 @@ from typing import Final
 
 REPEAT_S: Final = 60.0
 """A message is not said again for so long, whatever its arguments are."""
-_SAID_BY_US: Final = "Unable connect to"
+_SAID_BY_US: Final = ('Unable connect to "', 'Unable to request metadata from "')
 """How a client's start fails: with a TransportError of ours that holds the reason."""
+_LOGIN: Final = "SaslAuthenticate"
+"""Requests of this name hold passwords and tokens."""
 _MODULES: Final = (
-    *("client", "conn", "cluster", "consumer.consumer", "consumer.fetcher", "consumer.group_coordinator"),
+    *("conn", "cluster", "consumer.consumer", "consumer.fetcher", "consumer.group_coordinator"),
     *("consumer.subscription_state", "producer.producer", "producer.sender", "producer.message_accumulator"),
+    "coordinator.assignors.roundrobin",
 )
 
 
 class OnceAMinute(logging.Filter):
-    """Lets a warning or error of one text pass once a minute, and everything below a warning always."""
+    """Lets a warning or error of one text pass once a minute, and below a warning everything that holds no secret."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +31,8 @@ class OnceAMinute(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether this one is to be said."""
         if record.levelno < logging.WARNING:
-            return True
+            arguments = record.args if isinstance(record.args, tuple) else ()
+            return not any(type(argument).__name__.startswith(_LOGIN) for argument in arguments)
         text, now = str(record.msg), monotonic()
         if text.startswith(_SAID_BY_US):
             return False
@@ -43,5 +47,8 @@ _filter = OnceAMinute()
 
 def tame() -> None:
     """Put the filter on the loggers of aiokafka. Doing so again changes nothing."""
-    for name in _MODULES:  # a filter of a logger is not asked for what comes from below it
-        logging.getLogger(f"aiokafka.{name}").addFilter(_filter)
+    for name in (
+        "aiokafka",
+        *(f"aiokafka.{name}" for name in _MODULES),
+    ):  # a filter is not asked for what comes from below
+        logging.getLogger(name).addFilter(_filter)

@@ -15,7 +15,8 @@ from aiokafka.errors import KafkaError, ProducerClosed
 from aiokafka.producer.transaction_manager import TransactionState
 
 from prela_stream.transport.base import Record, TopicPartition
-from prela_stream.transport.kafka.connection import connected, connection
+from prela_stream.transport.kafka.connection import connection, never_creating
+from prela_stream.transport.kafka.entry import connected
 from prela_stream.transport.options import KafkaOptions
 
 _UNBOUNDED: Final = 2**31 - 1
@@ -42,6 +43,7 @@ class Sending:
                 "transaction_timeout_ms": options.transaction_timeout_ms,
             }
         self.kafka: Any = AIOKafkaProducer(**connection(options, **more) | options.producer_extra)
+        never_creating(self.kafka.client)
         self._options = options
         self._tasks: set[asyncio.Task[Any]] = set()
         self.sends_begun = 0

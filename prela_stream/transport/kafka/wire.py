@@ -15,7 +15,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from prela_stream.errors import TransportError
 from prela_stream.transport.base import TopicPartition
-from prela_stream.transport.kafka.connection import connected, connection
+from prela_stream.transport.kafka.connection import connection
+from prela_stream.transport.kafka.entry import connected
 from prela_stream.transport.options import KafkaOptions
 
 _BACKOFF_S: Final = 0.1
