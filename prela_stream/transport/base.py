@@ -92,6 +92,11 @@ class Poll(msgspec.Struct, frozen=True, kw_only=True):
     """Not ours any more; no Record of them is in this or a later Poll. A partition may be revoked and assigned in one Poll."""
     records: tuple[Stored, ...] = ()
     """In offset order within each partition."""
+    shared_out: bool = False
+    """The partitions have just been shared out (anew): what is ours after this Poll is all of our share, and may be nothing.
+
+    Until it says so, what was revoked may come straight back.
+    """
 
 
 class _Closing(Protocol):

@@ -6,40 +6,30 @@ restored from the log, which says what happened.
 """
 
 import logging
-from collections.abc import Callable
-from time import monotonic
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
 
-from prela_stream import telemetry
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.errors import ConfigurationError, FencedError, PrelaError, TransportError, UnknownTopicError
+from prela_stream.errors import ConfigurationError, PrelaError, TransportError, UnknownTopicError
 from prela_stream.sampling.evaluator import Evaluator
-from prela_stream.transport.base import (
-    CommitOutcome,
-    Consumer,
-    Poll,
-    Producer,
-    Stored,
-    TopicPartition,
-    Transport,
-    Writer,
-)
+from prela_stream.transport.base import Consumer, Poll, TopicPartition, Transport, Writer
 from prela_stream.transport.options import TopicOptions
 from prela_stream.transport.topics import check_topics
 from prela_stream.worker.options import WorkerOptions
-from prela_stream.worker.partition import PartitionState, PartitionStatus, tick_record
+from prela_stream.worker.owned import RETRY_S, OwnedPartition, Ticks
+from prela_stream.worker.partition import PartitionState, PartitionStatus
 from prela_stream.worker.restore import restore
 
 logger = logging.getLogger("prela_stream.worker")
 
 _POLL_S = 0.1
 """How long a poll waits: also how soon a restored partition is resumed."""
-_RETRY_S = 0.5
-"""Pause before a take-over that failed is tried again."""
 
 
 class Worker:
@@ -67,7 +57,10 @@ class Worker:
         self._options = options
         self._assembly = assembly
         self._evaluator = evaluator
-        self._partitions: dict[TopicPartition, _Partition] = {}
+        self._partitions: dict[TopicPartition, OwnedPartition] = {}
+        self._parked: dict[TopicPartition, OwnedPartition] = {}
+        """Taken back by the group, which has not said yet who gets them."""
+        self._shared_out = False
         self._on_ready: Callable[[], None] | None = None
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
@@ -76,7 +69,7 @@ class Worker:
         Undecided traces stay in the log, for whoever takes the partitions over.
 
         Args:
-            on_ready: Called once, when every partition of the first assignment is restored.
+            on_ready: Called once, when every partition of the first assignment is restored; also if there is none for us.
 
         Raises:
             UnknownTopicError: a topic is missing.
@@ -85,7 +78,8 @@ class Worker:
         """
         self._on_ready = on_ready
         await self._require_topics()
-        async with await self._transport.producer() as ticks, await self._consumer() as consumer:
+        async with await self._transport.producer() as producer, await self._consumer() as consumer:
+            ticks = Ticks(producer, self._options.commit_timeout_s)
             try:
                 async with anyio.create_task_group() as tasks:
                     await self._loop(consumer, ticks, tasks)
@@ -93,9 +87,11 @@ class Worker:
                 raise _first(group) from None
             finally:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(self._options.stop_timeout_s, shield=True):
-                    for partition in self._partitions.values():
-                        await partition.stop()
+                    await _all_at_once(
+                        partition.stop for partition in [*self._partitions.values(), *self._parked.values()]
+                    )
                 self._partitions.clear()
+                self._parked.clear()
 
     def status(self) -> dict[TopicPartition, PartitionStatus]:
         """Each partition that is ours and restored, at this moment."""
@@ -115,7 +111,7 @@ class Worker:
     async def _consumer(self) -> Consumer:
         return await self._transport.consumer([self._topics.spans], group=self._options.group)
 
-    async def _loop(self, consumer: Consumer, ticks: Producer, tasks: TaskGroup) -> None:
+    async def _loop(self, consumer: Consumer, ticks: Ticks, tasks: TaskGroup) -> None:
         while True:
             poll = await self._poll(consumer)
             await self._reassign(poll, consumer, ticks, tasks)
@@ -123,9 +119,9 @@ class Worker:
                 partition = self._partitions.get(TopicPartition(record.topic, record.partition))
                 if partition is not None and partition.state is not None:
                     partition.apply(record)
-            for source, partition in self._partitions.items():
-                await partition.settle(source, consumer)
-            if self._on_ready and self._partitions and all(p.state for p in self._partitions.values()):
+            for owned in self._partitions.values():
+                await owned.settle()
+            if self._on_ready and self._shared_out and all(owned.state for owned in self._partitions.values()):
                 self._on_ready()
                 self._on_ready = None
             await anyio.lowlevel.checkpoint()  # a full topic must not keep the commits waiting
@@ -140,16 +136,43 @@ class Worker:
                 if complained != str(error):
                     complained = str(error)
                     logger.warning("cannot read from the transport, will try again: %s", error)
-                await anyio.sleep(_RETRY_S)
+                await anyio.sleep(RETRY_S)
 
-    async def _reassign(self, poll: Poll, consumer: Consumer, ticks: Producer, tasks: TaskGroup) -> None:
+    async def _reassign(self, poll: Poll, consumer: Consumer, ticks: Ticks, tasks: TaskGroup) -> None:
+        leaving: list[OwnedPartition] = []
         for source in poll.revoked:
-            if partition := self._partitions.pop(source, None):
-                await partition.give_up()
+            if owned := self._partitions.pop(source, None):
+                if owned.park():
+                    self._parked[source] = owned
+                else:
+                    leaving.append(owned)
+        new: list[TopicPartition] = []
         for source in poll.assigned:
-            partition = _Partition(self, source, consumer, ticks)
-            self._partitions[source] = partition
-            tasks.start_soon(partition.run, name=str(source))
+            parked = self._parked.get(source)
+            if parked is not None and parked.unpark():
+                self._partitions[source] = self._parked.pop(source)
+            else:
+                new.append(source)
+        if poll.shared_out:
+            self._shared_out = True
+            leaving += self._parked.values()
+            self._parked.clear()
+        if kept := len(poll.assigned) - len(new):
+            logger.info("%d partitions came back and go on where they were", kept)
+        await _all_at_once(owned.give_up for owned in leaving)
+        for source in new:
+            self._partitions[source] = owned = self._own(source, consumer, ticks)
+            tasks.start_soon(owned.run, name=str(source))
+
+    def _own(self, source: TopicPartition, consumer: Consumer, ticks: Ticks) -> OwnedPartition:
+        return OwnedPartition(
+            source,
+            options=self._options,
+            consumer=consumer,
+            ticks=ticks,
+            open_writer=partial(self._transport.writer, self._options.group),
+            restore=self._restore,
+        )
 
     async def _restore(self, source: TopicPartition, writer: Writer) -> PartitionState:
         return await restore(
@@ -163,142 +186,12 @@ class Worker:
         )
 
 
+async def _all_at_once(parts: Iterable[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+    async with anyio.create_task_group() as tasks:
+        for part in parts:
+            tasks.start_soon(part)
+
+
 def _first(group: BaseExceptionGroup[PrelaError]) -> PrelaError:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error
-
-
-class _Partition:
-    """One partition that is ours: its writer, its state, and the task that restores, commits and ticks."""
-
-    def __init__(self, worker: Worker, source: TopicPartition, consumer: Consumer, ticks: Producer) -> None:
-        self._worker = worker
-        self._options = worker._options
-        self._source = source
-        self._consumer = consumer
-        self._ticks = ticks
-        self._writer: Writer | None = None
-        self._state: PartitionState | None = None
-        self._restored: PartitionState | None = None
-        self._scope = anyio.CancelScope()
-        self._committing = anyio.Lock()
-        self._wake = anyio.Event()
-        self._paused = False
-        self._complained = ""
-        self._last_commit = self._last_record = self._last_tick = monotonic()
-
-    @property
-    def state(self) -> PartitionState | None:
-        """The live state; None while it is being restored."""
-        return self._state
-
-    def apply(self, record: Stored) -> None:
-        """Apply one Record of this partition."""
-        state = self._state
-        assert state is not None
-        state.apply(record)
-        self._last_record = monotonic()
-        if state.pending_bytes >= self._options.commit_bytes:
-            self._wake.set()
-
-    async def settle(self, source: TopicPartition, consumer: Consumer) -> None:
-        """Between two polls: start what was restored, stop what broke, hold back what is too far ahead of its commits."""
-        if self._restored is not None:
-            self._state, self._restored = self._restored, None
-            await consumer.seek(source, self._state.position)
-            consumer.resume(source)
-            self._paused = False
-            self._last_commit = self._last_record = monotonic()
-        elif self._state is None:
-            consumer.pause(source)
-        else:
-            # in a replay nothing is committed, so waiting for that would be for ever
-            full = not self._state.replaying and self._state.pending_bytes >= 4 * self._options.commit_bytes
-            if full and not self._paused:
-                consumer.pause(source)
-            elif self._paused and not full:
-                consumer.resume(source)
-            self._paused = full
-
-    async def run(self) -> None:
-        """Take the partition over and keep it going until it is given up."""
-        with self._scope:
-            while True:
-                try:
-                    if self._writer is None:
-                        self._writer = await self._worker._transport.writer(self._options.group, self._source)
-                        self._restored = await self._worker._restore(self._source, self._writer)
-                    await self._turn()
-                except FencedError:
-                    logger.info("%s was taken over by another worker", self._source)
-                    await self._discard()
-                    await anyio.sleep(_RETRY_S)  # if the group still says that it is ours, take it back
-                except TransportError as error:
-                    if self._complained != str(error):  # once, until a commit has gone well
-                        self._complained = str(error)
-                        logger.warning("%s: %s; restoring from the log", self._source, error)
-                    await self._discard()
-                    await anyio.sleep(_RETRY_S)
-
-    async def _turn(self) -> None:
-        wait = self._options.tick_min_ms / 1000
-        with anyio.move_on_after(wait):
-            await self._wake.wait()
-        self._wake = anyio.Event()
-        state = self._state
-        if state is None:
-            return
-        due = monotonic() - self._last_commit >= self._options.commit_interval_ms / 1000
-        if (due or state.pending_bytes >= self._options.commit_bytes) and state.has_news:
-            await self._commit(state)
-        if self._state is state and not state.replaying:
-            await self._tick(state)
-
-    async def _commit(self, state: PartitionState) -> None:
-        assert self._writer is not None
-        async with self._committing:
-            frozen = state.freeze()
-            self._last_commit = monotonic()
-            outcome = CommitOutcome.UNKNOWN
-            with anyio.move_on_after(self._options.commit_timeout_s, shield=True):  # half a commit helps nobody
-                outcome = await self._writer.commit(frozen.records, frozen.offset, frozen.metadata)
-            telemetry.WORKER_COMMITS.add(1, outcome.value)
-        if outcome is not CommitOutcome.COMMITTED:
-            msg = f"the commit of {self._source} up to offset {frozen.offset} was {outcome.value}"
-            raise TransportError(msg)
-        self._complained = ""
-
-    async def _tick(self, state: PartitionState) -> None:
-        """Move the log's clock where nobody else does and somebody waits for it."""
-        now = monotonic()
-        silent_ms = (now - self._last_record) * 1000
-        wait = state.ms_to_next_deadline()
-        if wait is None or (now - self._last_tick) * 1000 < self._options.tick_min_ms:
-            return
-        if silent_ms >= min(wait, self._options.tick_max_ms):
-            self._last_tick = now
-            await self._ticks.send(self._source, [tick_record()])
-
-    async def _discard(self) -> None:
-        self._state = self._restored = None
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            await writer.aclose()
-
-    async def give_up(self) -> None:
-        """The partition is somebody else's now: drop everything without writing."""
-        self._scope.cancel()
-        with anyio.CancelScope(shield=True):
-            async with self._committing:
-                await self._discard()
-
-    async def stop(self) -> None:
-        """A clean stop: commit what is decided. Stopping is no reason to decide anything."""
-        self._scope.cancel()
-        state = self._state
-        try:
-            if state is not None and self._writer is not None and state.has_news and not state.replaying:
-                await self._commit(state)
-        except PrelaError as error:
-            logger.warning("%s: the last commit failed (%s); the next worker does it again", self._source, error)
-        await self._discard()

@@ -106,6 +106,21 @@ class GroupContract:
             await first.commit({stayed: Committed(offset=1)})
             await second.commit({moved: Committed(offset=1)})
 
+    async def test_a_member_is_told_when_it_has_its_share_also_if_that_is_nothing(self, log: Log) -> None:
+        async with log.open() as transport:
+            await transport.create_topics([log.spec("plain")])
+            members = [await transport.consumer([log.name("plain")], group=log.name("group")) for _ in range(2)]
+            told = [False, False]
+            with anyio.fail_after(DEADLINE):
+                while not all(told):
+                    for number, member in enumerate(members):
+                        poll = await member.poll(timeout=0.05)
+                        told[number] = told[number] or poll.shared_out
+            assert sorted(len(member.assignment()) for member in members) == [0, 1]
+            alone = await transport.consumer([log.name("plain")])
+            assert (await alone.poll()).shared_out
+            assert not (await alone.poll(timeout=0.0)).shared_out
+
     async def test_an_outsider_can_ask_what_a_group_has_committed(self, log: Log) -> None:
         place = log.at("plain")
         async with log.open() as transport, log.open() as elsewhere:

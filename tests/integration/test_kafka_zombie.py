@@ -17,13 +17,13 @@ ROUNDS = 3
 
 async def test_a_stopped_worker_that_goes_on_is_fenced(kafka: str, kafka_prefix: str, tmp_path: Path) -> None:
     async with crowd(
-        kafka, kafka_prefix, tmp_path, seed=22, partitions=PARTITIONS, session_ms=3_000, commit_ms=500
+        kafka, kafka_prefix, tmp_path, seed=22, partitions=PARTITIONS, session_ms=2_000, commit_ms=1_500
     ) as workers:
         for number in range(ROUNDS):
             zombie = workers.start()
             await zombie.says(READY)
             await committed_beyond(workers, await positions(workers))
-            await anyio.sleep(workers.rng.uniform(0.0, 0.5))  # some moment between two commits
+            await anyio.sleep(workers.rng.uniform(0.2, 1.0))  # some moment between two commits, with something to say
             zombie.process.send_signal(signal.SIGSTOP)
             heir = workers.start()
             before = await positions(workers)

@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiokafka
 import anyio
@@ -110,6 +111,10 @@ class Crowd:
         await self.load.run()
         self._loaded.set()
 
+    def expect(self, trace_id: str, span_id: str) -> None:
+        """A span that somebody else has sent, as well as the load its own."""
+        self.load.acknowledged[bytes.fromhex(trace_id), bytes.fromhex(span_id)] += 1
+
     async def judge(self) -> Outcome:
         """End the load, wait until all is decided, stop the workers, and hold what is there against what has to be.
 
@@ -164,7 +169,7 @@ class Crowd:
 
     async def _generation(self) -> int:
         """Which generation of the group a new member finds itself in."""
-        member = aiokafka.AIOKafkaConsumer(
+        member: Any = aiokafka.AIOKafkaConsumer(
             self.settings.topics.spans,
             bootstrap_servers=self.bootstrap,
             group_id=self.group,

@@ -140,7 +140,7 @@ class KafkaConsumer:
                 start = found[place].offset if place in found else begin[place]
                 feed.seek(place, start)
                 self._held[place] = _Held(position=start, waiting=deque())
-            return Poll(assigned=tuple(places), revoked=gone) if places or gone else None
+            return Poll(assigned=tuple(places), revoked=gone, shared_out=True)
         return None
 
     @staticmethod

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import anyio
 from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition as TheirPartition
 from aiokafka.errors import KafkaError, ProducerClosed
 from aiokafka.producer.transaction_manager import TransactionState
 
@@ -86,6 +87,8 @@ class Sending:
         batch.close()
         future: asyncio.Future[Any] = await self.kafka.send_batch(batch, to.topic, partition=to.partition)
         future.add_done_callback(_seen)
+        for waiting in self.kafka._message_accumulator._batches.get(TheirPartition(to.topic, to.partition), ()):
+            waiting._drain_waiter.add_done_callback(_seen)  # it fails with its batch, and nobody else looks at it
         return future
 
     async def abort(self) -> None:
@@ -106,7 +109,11 @@ class Sending:
             for task in (tasks := [*routine, *self._tasks]):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            producer._message_accumulator.fail_all(ProducerClosed())
+            accumulator = producer._message_accumulator
+            for batch in [batch for batches in accumulator._batches.values() for batch in batches]:
+                accumulator._pending_batches.add(batch)  # where its callback looks, also if it was to be repeated
+                batch._drain_waiter.add_done_callback(_seen)
+            accumulator.fail_all(ProducerClosed())
             self._forget_failures()
             await producer.client.close()
 

@@ -65,6 +65,8 @@ class LocalConsumer:
         self._timer: asyncio.TimerHandle | None = None
         self._polled = 0.0
         self._held: dict[int, _Held] = {}
+        self._shared_out = False
+        """Whether it was told that what is held is our whole share."""
 
     async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:  # noqa: ASYNC109 - of the contract
         """See `Consumer.poll`."""
@@ -83,7 +85,7 @@ class LocalConsumer:
             found = await self._thread.run(partial(self._looker.look, wanted=wanted))
             poll = self._apply(wanted, found)
             rest = deadline - loop.time()
-            if poll.assigned or poll.revoked or poll.records or rest <= 0:
+            if poll.assigned or poll.revoked or poll.records or poll.shared_out or rest <= 0:
                 return poll
             await anyio.sleep(min(rest, self._interval))
 
@@ -107,7 +109,14 @@ class LocalConsumer:
             if now is not None and not now.paused and now.position == wanted.positions[id_]:
                 now.position = part.next_offset
                 records += part.records
-        return Poll(assigned=tuple(sorted(assigned)), revoked=tuple(sorted(gone)), records=tuple(records))
+        told = self._shared_out and not (assigned or gone)
+        self._shared_out = found.whole
+        return Poll(
+            assigned=tuple(sorted(assigned)),
+            revoked=tuple(sorted(gone)),
+            records=tuple(records),
+            shared_out=found.whole and not told,
+        )
 
     def _beat(self) -> None:
         loop = asyncio.get_running_loop()

@@ -41,6 +41,8 @@ class Member:
         self._session_ms = session_ms
         self.look_every_ms = max(session_ms // 6, 1)
         """How often `tend` must be called when nothing seems to have changed: time alone can make a member dead."""
+        self.has_its_share = False
+        """Whether we hold all that is to be ours, as of the last `tend`."""
 
     def tend(self, database: Database, now_ms: int) -> dict[int, Lease]:
         """Keep up membership, give and take partitions, and return the leases now held, by partition id."""
@@ -121,6 +123,10 @@ class Member:
         wanted = balance(topics, self._partitions, owners)
         give = [id_ for id_, owner in owners.items() if owner == self.id and wanted.get(id_) != self.id]
         take = [id_ for id_, owner in wanted.items() if owner == self.id and owners.get(id_) is None]
+        # What others are still to give up will be ours, but is not yet.
+        self.has_its_share = all(
+            owners.get(id_) in (self.id, None) for id_, owner in wanted.items() if owner == self.id
+        )
         return give, take
 
     def _remove(self, connection: sqlite3.Connection, names: Sequence[str]) -> None:

@@ -30,6 +30,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     beginnings: dict[int, int] = {}
     """First kept offset of those newly held that have no committed offset."""
     slices: dict[int, log.Slice] = {}
+    whole: bool = True
+    """Whether nothing more is to be held, as the group stands."""
 
 
 class Looker:
@@ -50,7 +52,7 @@ class Looker:
         version = database.data_version()
         if self._member is not None:
             self._tend(database, self._member, version)
-        leases = self._leases
+        leases, whole = self._leases, self._member is None or self._member.has_its_share
         valid = {
             id_: position
             for id_, position in wanted.positions.items()
@@ -60,11 +62,12 @@ class Looker:
             id_ for id_, held in leases.items() if held.committed is None and wanted.known.get(id_) != held.generation
         ]
         if not new and self._seen == (version, valid):
-            return Found(leases=leases)
+            return Found(leases=leases, whole=whole)
 
         def read(connection: sqlite3.Connection) -> Found:
             beginnings = {id_: log.beginning_offset(connection, self._places[id_]) for id_ in new}
-            return Found(leases=leases, beginnings=beginnings, slices=self._read(connection, valid, wanted))
+            slices = self._read(connection, valid, wanted)
+            return Found(leases=leases, beginnings=beginnings, slices=slices, whole=whole)
 
         found = database.read(read)
         ends = {id_: part.next_offset for id_, part in found.slices.items()}
