@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from prela_stream._version import __version__
-from prela_stream.cli import demo, policies, services, topics, traces
+from prela_stream.cli import demo, doctor, policies, services, topics, traces
 from prela_stream.cli.session import ConfigOption, DirOption, Group, TransportOption
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("demo")(demo.demo_command)
 app.command("dev")(services.dev_command)
 app.command("worker")(services.worker_command)
 app.command("sink")(services.sink_command)
+app.command("doctor")(doctor.doctor_command)
 
 
 def _version(asked: bool) -> None:

@@ -37,8 +37,9 @@ class Catalog:
         names = list(names)
         wanted = [name for name in names if anew or name not in self._known]
         if wanted:
+            found = await self._describe(wanted)  # where nobody answers, what was known stays known
             self.forget(wanted)
-            self._known |= await self._describe(wanted)
+            self._known |= found
         for name in names:
             if name not in self._known:
                 raise unknown(name, None, {})
@@ -149,6 +150,8 @@ class Catalog:
             result: dict[str, TopicSpec] = await self._wire.repeat("describing topics", attempt)
         except KafkaError as error:
             msg = f"kafka: the topics {'' if names is None else ', '.join(names)} cannot be described: {error}"
+            if isinstance(error, kafka.TopicAuthorizationFailedError):
+                msg += "; allow this client to use them, `prela-stream doctor` shows which rights are missing"
             raise TransportError(msg) from error
         return result
 

@@ -1,4 +1,4 @@
-"""The way in to a broker, step by step: network, protocol, certificate, login. A step that fails says what to do.
+"""The way in to a broker, step by step: network, protocol, certificate, version, login. A step that fails says what to do.
 
 aiokafka reports a failed login, a TLS port that is spoken to in plain and a web server alike as a connection that was closed. So
 when connecting has failed, and when the doctor asks, the way is gone once more, with a look at each step.
@@ -7,7 +7,7 @@ when connecting has failed, and when the doctor asks, the way is gone once more,
 import inspect
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import aiokafka.errors as kafka
 import anyio
@@ -18,11 +18,11 @@ from aiokafka.protocol.admin import SaslHandShakeRequest
 from prela_stream.errors import TransportError
 from prela_stream.transport.findings import Finding, ok, wrong
 from prela_stream.transport.kafka.connection import addresses, connection
-from prela_stream.transport.kafka.listener import Listener, look, reach, shake_hands, why
+from prela_stream.transport.kafka.listener import Versions, look, reach, shake_hands, why
+from prela_stream.transport.kafka.versions import check_versions
 from prela_stream.transport.options import KafkaOptions
 
-Step = Literal["network", "protocol", "certificate", "login"]
-STEPS: Final[tuple[Step, ...]] = ("network", "protocol", "certificate", "login")
+STEPS: Final = ("network", "protocol", "certificate", "version", "login")
 _STEP_S: Final = 2.5
 _MORE_S: Final = 3.0
 """How much longer than `connect_timeout_ms` a start may take, to find out why it failed."""
@@ -49,6 +49,8 @@ async def connected(options: KafkaOptions, what: str, start: Callable[[], Awaita
             f"kafka: {what} was refused: {said(error)}; allow it, `prela-stream doctor` shows which rights are missing"
         )
         raise TransportError(msg) from error
+    except AssertionError:  # aiokafka's, of a broker that has just started and is not yet one of its own cluster
+        came = "a cluster that knows of no broker"
     except (KafkaError, OSError) as error:
         came = said(error)
     servers = ", ".join(options.bootstrap)
@@ -81,12 +83,12 @@ class Entry:
         self._tls = options.security_protocol in ("SSL", "SASL_SSL")
         self._sasl = options.security_protocol in ("SASL_PLAINTEXT", "SASL_SSL")
         self._at = f"{host}:{port}"
-        self.listener = Listener(speaks="nothing that can be understood")
-        """What the second step has found out."""
+        self.versions: Versions = {}
+        """Which requests the broker knows, as far as the steps have come."""
 
     async def walk(self) -> AsyncIterator[Finding]:
         """Each step that was gone; the last one may be wrong. Raises ConfigurationError."""
-        steps = (self._network, self._protocol, self._certificate, self._login)
+        steps = (self._network, self._protocol, self._certificate, self._version, self._login)
         for name, step in zip(STEPS, steps, strict=True):
             finding = wrong(
                 name,
@@ -117,8 +119,8 @@ class Entry:
         return ok("network", f"{self._at} can be connected to")
 
     async def _protocol(self) -> Finding:
-        self.listener = await look(self._host, self._port, _STEP_S / 2)
-        speaks = self.listener.speaks
+        found = await look(self._host, self._port, _STEP_S / 2)
+        self.versions, speaks = found.versions, found.speaks
         with_sasl = "SASL_" if self._sasl else ""
         if speaks in ("Kafka behind TLS", "TLS"):
             if self._tls:
@@ -142,7 +144,7 @@ class Entry:
             return ok("certificate", "none is used: this is not TLS")
         context: ssl.SSLContext = connection(self._options)["ssl_context"]
         try:
-            await shake_hands(self._host, self._port, context)
+            self.versions = await shake_hands(self._host, self._port, context)
         except ssl.SSLCertVerificationError as error:
             if error.verify_code in _OTHER_NAME:
                 todo = "name the broker in kafka.bootstrap as its certificate does"
@@ -159,6 +161,9 @@ class Entry:
                 todo = "look whether the certificate in kafka.ssl_certfile is of an authority that the broker trusts"
             return wrong("certificate", expected=f"{self._at} to take us as we come", came=came, todo=todo)
         return ok("certificate", "both sides trust each other's")
+
+    async def _version(self) -> Finding:
+        return check_versions(self.versions, self._options.compression)
 
     async def _login(self) -> Finding:
         offered = await self._mechanisms()

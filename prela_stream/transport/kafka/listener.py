@@ -95,11 +95,11 @@ async def reach(host: str, port: int) -> None:
         return
 
 
-async def shake_hands(host: str, port: int, context: ssl.SSLContext) -> None:
+async def shake_hands(host: str, port: int, context: ssl.SSLContext) -> Versions:
     """Talk to a broker behind TLS, each side showing its certificate. Raises OSError (ssl.SSLError) with the reason."""
     async with _connected(host, port, context) as stream:
         try:
-            await ask_versions(stream)  # a broker that wants a certificate of ours says so to the first question
+            return await ask_versions(stream)  # a broker that wants a certificate of ours says so to the first question
         except (anyio.EndOfStream, anyio.BrokenResourceError, NotKafkaError) as error:
             if isinstance(error.__cause__, OSError):
                 raise error.__cause__ from None

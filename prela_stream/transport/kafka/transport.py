@@ -50,6 +50,8 @@ class KafkaTransport:
         """See `Transport.consumer`."""
         specs = await self._catalog.specs(topics, anew=True)
         places = [TopicPartition(name, number) for name, spec in specs.items() for number in range(spec.partitions)]
+        if group is not None:
+            await self._groups.require(group)
         self._require_open()
         consumer = KafkaConsumer(self._options, self._offsets, self._groups, list(specs), group)
         await consumer.open(places)

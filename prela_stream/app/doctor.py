@@ -1,0 +1,171 @@
+"""What is wrong with a set-up, whichever transport it names: what is installed, the files, the way to the log, the log itself.
+
+Nothing is written unless that is asked for: then a tick, which workers look at and forget, goes to `spans` and is read back.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import anyio
+
+from prela_stream.app.adapters import group_of, load_policy_set, open_reader, open_transport
+from prela_stream.app.services import SINK_GROUP
+from prela_stream.errors import ConfigurationError, PrelaError
+from prela_stream.transport.base import TopicPartition
+from prela_stream.transport.findings import Finding, mistake, ok, skipped, unknown, wrong
+
+if TYPE_CHECKING:
+    from prela_stream.config import Settings
+    from prela_stream.transport.base import Stored, Transport
+
+Role = Literal["agent", "worker", "sink"]
+ROLES: Final[tuple[Role, ...]] = ("agent", "worker", "sink")
+CLOCK_MS: Final = 5_000
+"""Clocks that differ by more are wrong."""
+_PACKAGE: Final = "prela-stream"
+_LEAST: Final = re.compile(r"^([\w.-]+)\s*>=\s*([\d.]+)$")
+_READ_BACK_S: Final = 20.0
+
+
+async def diagnose(
+    settings: Settings,
+    *,
+    roles: Sequence[Role] = ROLES,
+    write: bool = False,
+    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> AsyncIterator[Finding]:
+    """Each check as it is done; those that an earlier mistake makes meaningless are skipped and say so.
+
+    Args:
+        settings: What to look at.
+        roles: Whose rights on the cluster to look at.
+        write: Whether to write a tick and read it back: the whole way, and how far the clocks differ.
+        clock: This machine's time of day, ms since the epoch.
+    """
+    yield _installed()
+    yield _policies(settings)
+    yield await _store(settings)
+    lost = ""
+    async for finding in _transport(settings, roles, clock()):
+        yield finding
+        lost = lost or (finding.check if finding.state == "wrong" and finding.check != "clock" else "")
+    if write and lost:
+        yield skipped("write and read", f"the {lost}")
+    elif write:
+        async for finding in _written(settings, clock):
+            yield finding
+
+
+def _transport(settings: Settings, roles: Sequence[Role], now_ms: int) -> AsyncIterator[Finding]:
+    if settings.transport == "local":
+        from prela_stream.transport.local.doctor import findings
+
+        return findings(settings.local, settings.topics)
+    from prela_stream.transport.kafka.doctor import KafkaDoctor
+    from prela_stream.transport.kafka.rights import ServiceGroups
+
+    groups = ServiceGroups(worker=group_of(settings, settings.worker.group), sink=group_of(settings, SINK_GROUP))
+    return KafkaDoctor(settings.kafka, settings.topics, groups, roles, now_ms).findings()
+
+
+def _installed() -> Finding:
+    import platform
+    from importlib import metadata
+
+    versions = {"python": platform.python_version()}
+    old = []
+    for line in metadata.requires(_PACKAGE) or []:
+        if (found := _LEAST.match(line)) is None:
+            continue  # of an extra
+        name, least = found.groups()
+        versions[name] = metadata.version(name)
+        if _numbers(versions[name]) < _numbers(least):
+            old.append(f"{name} {versions[name]}, needed is {least}")
+    if old:
+        todo = f"pip install --upgrade {_PACKAGE}"
+        return wrong("installed", expected="what this release was made for", came="; ".join(old), todo=todo)
+    return ok("installed", ", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def _policies(settings: Settings) -> Finding:
+    try:
+        found = load_policy_set(settings)
+    except ConfigurationError as error:
+        return mistake("policies", str(error))
+    return ok("policies", f"{len(found.policies)} of {found.source}, version {found.version}")
+
+
+async def _store(settings: Settings) -> Finding:
+    from prela_stream.transport.local.doctor import place_for
+
+    path = Path(settings.store.path)
+    found = place_for(path, "store", "store.path")
+    if found.state == "ok" and await anyio.Path(path).exists():
+        try:
+            async with open_reader(settings) as reader:
+                await reader.totals()
+        except PrelaError as error:
+            return mistake("store", str(error))
+    return found
+
+
+async def _written(settings: Settings, clock: Callable[[], int]) -> AsyncIterator[Finding]:
+    from prela_stream.worker.partition import tick_record
+
+    place = TopicPartition(settings.topics.spans, 0)
+    async with open_transport(settings) as transport:
+        if place.topic not in await transport.topics():
+            yield skipped("write and read", "the topics, which are not made yet")
+            return
+        try:
+            before = clock()
+            async with await transport.producer() as producer:
+                offset = await producer.send(place, [tick_record()])
+            after = clock()
+        except PrelaError as error:
+            yield mistake("write and read", str(error))
+            return
+        try:
+            stored = await _read_back(transport, place, offset)
+        except PrelaError as error:
+            yield unknown(
+                "write and read", f"a Record was written in {after - before:,} ms; it cannot be read: {error}"
+            )
+            return
+    if stored is None:
+        todo = "look whether a transaction hangs on the topic, or a broker is away"
+        came = f"none within {_READ_BACK_S:g} s"
+        yield wrong("write and read", expected=f"the Record that was written to {place}", came=came, todo=todo)
+        return
+    yield ok("write and read", f"a Record was acknowledged in {after - before:,} ms and read back")
+    ahead = max(stored.timestamp_ms - after, 0) or min(stored.timestamp_ms - before, 0)
+    if abs(ahead) > CLOCK_MS:
+        came = f"{abs(ahead) / 1000:,.1f} s, by which the log is {'ahead' if ahead > 0 else 'behind'}"
+        todo = "set the clocks of this machine and of the brokers by one time server (NTP)"
+        expected = f"clocks that differ by less than {CLOCK_MS / 1000:g} s"
+        yield wrong("clock", expected=expected, came=came, todo=todo)
+    else:
+        yield ok("clock", f"this machine and the log differ by less than {CLOCK_MS / 1000:g} s")
+
+
+async def _read_back(transport: Transport, place: TopicPartition, offset: int) -> Stored | None:
+    async with await transport.consumer([place.topic]) as consumer:
+        with anyio.move_on_after(_READ_BACK_S):
+            while place not in consumer.assignment():
+                await consumer.poll(timeout=0.2)
+            await consumer.seek(place, offset)
+            consumer.resume(place)
+            while True:
+                for stored in (await consumer.poll()).records:
+                    if stored.offset == offset:
+                        return stored
+    return None
