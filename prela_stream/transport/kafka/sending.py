@@ -88,7 +88,8 @@ class Sending:
         future: asyncio.Future[Any] = await self.kafka.send_batch(batch, to.topic, partition=to.partition)
         future.add_done_callback(_seen)
         for waiting in self.kafka._message_accumulator._batches.get(TheirPartition(to.topic, to.partition), ()):
-            waiting._drain_waiter.add_done_callback(_seen)  # it fails with its batch, and nobody else looks at it
+            for own in (waiting.future, waiting._drain_waiter):  # what is returned is a shield of the first
+                own.add_done_callback(_seen)
         return future
 
     async def abort(self) -> None:
