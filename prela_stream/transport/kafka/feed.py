@@ -5,7 +5,6 @@ the callback still runs), and nothing is awaited in it, since no heartbeats are 
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
@@ -14,7 +13,6 @@ import anyio
 from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import KafkaError
 
 from prela_stream.transport.base import Stored, TopicPartition
 from prela_stream.transport.kafka.connection import connection, never_creating
@@ -164,22 +162,23 @@ class Feed(ConsumerRebalanceListener):
         consumer = self._kafka
         self.give_up()
         with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(_LEAVE_S):
-                with contextlib.suppress(KafkaError):  # it died before, and said so then
-                    await consumer.stop()
-            await self._end_tasks()
-            await consumer._client.close()
+            stopping = asyncio.ensure_future(consumer.stop())
+            try:
+                await asyncio.wait([stopping], timeout=_LEAVE_S)
+            finally:
+                await self._end_tasks(stopping)
+                await consumer._client.close()
 
-    async def _end_tasks(self) -> None:
+    async def _end_tasks(self, stopping: "asyncio.Future[None]") -> None:
         coordinator, fetcher = self._kafka._coordinator, self._kafka._fetcher
         names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_reset_committed_task")
-        tasks = [getattr(coordinator, name, None) for name in names]
+        tasks = [stopping, *(getattr(coordinator, name, None) for name in names)]
         if fetcher is not None:
             tasks += [fetcher._fetch_task, *fetcher._pending_tasks]
-        left = [task for task in tasks if task is not None and not task.done()]
-        for task in left:
+        there = [task for task in tasks if task is not None]
+        for task in there:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*there, return_exceptions=True)  # what one of them died of has been said then
 
 
 def _theirs(place: TopicPartition) -> Any:

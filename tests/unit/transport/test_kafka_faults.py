@@ -1,0 +1,197 @@
+"""The Kafka transport while its only broker hangs, restarts and is killed: outcomes that hold, in bounded time."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+import anyio
+import pytest
+
+from deploy.kafka import KafkaCluster
+from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError
+from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition, TopicSpec, Writer
+from prela_stream.transport.kafka import KafkaTransport
+from prela_stream.transport.options import KafkaOptions
+from tests.contracts.transport_harness import DEADLINE, everything, reading, send, take, values
+from tests.support.kafka import Clusters
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+SOURCE, LEFT, RIGHT = (TopicPartition(name, 0) for name in ("source", "left", "right"))
+
+
+def impatient(cluster: KafkaCluster, *, transaction_timeout_ms: int = 4_000) -> KafkaTransport:
+    """A transport that waits seconds, where others wait minutes."""
+    return KafkaTransport(
+        KafkaOptions(
+            bootstrap=(cluster.bootstrap,),
+            connect_timeout_ms=2_000,
+            request_timeout_ms=2_000,
+            delivery_timeout_ms=2_000,
+            transaction_timeout_ms=transaction_timeout_ms,
+            session_timeout_ms=6_000,
+        )
+    )
+
+
+async def make(transport: KafkaTransport) -> None:
+    """Make the topics."""
+    await transport.create_topics([TopicSpec(name=place.topic, partitions=1) for place in (SOURCE, LEFT, RIGHT)])
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """The block takes no longer."""
+    started = monotonic()
+    yield
+    assert monotonic() - started < seconds
+
+
+async def opened(transport: KafkaTransport) -> Writer:
+    """The writer of `source`, as soon as it can be had."""
+    with anyio.fail_after(DEADLINE):
+        while True:
+            try:
+                return await transport.writer("group", SOURCE)
+            except TransportError:
+                await anyio.sleep(0.1)
+
+
+async def test_a_broker_that_hangs_holds_nobody_up_and_nothing_is_told_that_is_not_so(
+    kafka_clusters: Clusters, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = kafka_clusters()
+    async with impatient(cluster) as transport:
+        await make(transport)
+        producer, writer = await transport.producer(), await opened(transport)
+        await send(producer, LEFT, b"before")
+        consumer = await reading(transport, "left")
+        await take(consumer, 1)
+        cluster.broker[0].suspend()
+        try:
+            with within(6), pytest.raises(OutcomeUnknownError, match=r"may or may not be stored.*2,000 ms"):
+                await send(producer, LEFT, b"hanging")
+            with within(6), pytest.raises(TransportError, match="trying again is safe"):
+                await consumer.end_offset(LEFT)
+            with within(8):
+                assert await writer.commit([(LEFT, Record(value=b"aborted"))], 1) is CommitOutcome.ABORTED
+            with within(6), pytest.raises(TransportError, match=cluster.bootstrap):
+                await transport.writer("group", SOURCE)
+            with within(3):
+                assert (await consumer.poll(timeout=0.5)).records == ()
+            other = impatient(cluster)
+            with within(6), pytest.raises(TransportError, match=cluster.bootstrap):
+                await other.topics()
+            with within(6):
+                await other.aclose()
+        finally:
+            cluster.broker[0].resume()
+        assert (await opened(transport)).committed is None
+        with anyio.fail_after(DEADLINE):
+            while True:
+                try:
+                    await send(producer, LEFT, b"after")
+                    break
+                except OutcomeUnknownError:
+                    raise
+                except TransportError:
+                    await anyio.sleep(0.1)
+        [found] = await everything(transport, LEFT)
+        assert [value for value in values(found) if value != b"hanging"] == [b"before", b"after"]
+        assert (await take(consumer, len(found) - 1))[-1].value == b"after"
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
+
+
+async def test_closing_while_the_broker_hangs_is_bounded(kafka_clusters: Clusters) -> None:
+    cluster = kafka_clusters()
+    transport = impatient(cluster)
+    await make(transport)
+    member = await reading(transport, "left", group="group")
+    await transport.consumer(["left"])
+    await send(await transport.producer(), LEFT, b"x")
+    await (await opened(transport)).commit([], 1)
+    await take(member, 1)
+    cluster.broker[0].suspend()
+    try:
+        with within(12):
+            await transport.aclose()
+    finally:
+        cluster.broker[0].resume()
+    assert not [task for task in asyncio.all_tasks() if "aiokafka" in repr(task.get_coro())]
+
+
+async def test_idle_clients_go_on_after_the_broker_was_restarted(kafka_clusters: Clusters) -> None:
+    cluster = kafka_clusters()
+    async with impatient(cluster) as transport:
+        await make(transport)
+        producer, writer = await transport.producer(), await opened(transport)
+        alone = await reading(transport, "left")
+        member = await reading(transport, "left", group="readers")
+        await send(producer, LEFT, b"before")
+        assert await writer.commit([], 1, "one") is CommitOutcome.COMMITTED
+        for consumer in (alone, member):
+            await take(consumer, 1)
+        await anyio.to_thread.run_sync(cluster.broker[0].stop)
+        await anyio.to_thread.run_sync(cluster.broker[0].start)
+        outcome = await writer.commit([(LEFT, Record(value=b"idle"))], 2, "two")
+        assert outcome in (CommitOutcome.COMMITTED, CommitOutcome.ABORTED)
+        went = outcome is CommitOutcome.COMMITTED
+        again = await opened(transport)
+        assert again.committed == (Committed(offset=2, metadata="two") if went else Committed(offset=1, metadata="one"))
+        with anyio.fail_after(DEADLINE):
+            while True:
+                try:
+                    await send(producer, LEFT, b"after")
+                    break
+                except TransportError:
+                    await anyio.sleep(0.1)
+        for consumer in (alone, member):
+            found = await take(consumer, 1 + went)
+            assert found[-1].value == b"after"
+
+
+@pytest.mark.slow
+async def test_commits_whose_broker_is_killed_land_whole_or_not_at_all(kafka_clusters: Clusters) -> None:
+    cluster = kafka_clusters()
+    chance = random.Random(11)
+    outcomes: list[CommitOutcome] = []
+    done = anyio.Event()
+    async with impatient(cluster, transaction_timeout_ms=2_000) as transport:
+        await make(transport)
+
+        async def commit() -> None:
+            while not done.is_set():
+                writer = await opened(transport)
+                number = writer.committed.offset if writer.committed else 0
+                while not done.is_set():
+                    value = Record(value=b"%d" % number)
+                    try:
+                        outcome = await writer.commit([(LEFT, value), (RIGHT, value)], number + 1)
+                    except FencedError:
+                        pytest.fail("nobody else opens a writer here")
+                    except TransportError:
+                        break  # it could not even begin
+                    outcomes.append(outcome)
+                    if outcome is not CommitOutcome.COMMITTED:
+                        break
+                    number += 1
+                await writer.aclose()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(commit)
+            for _ in range(5):
+                count = len(outcomes) + chance.randrange(5, 40)
+                with anyio.fail_after(DEADLINE):
+                    while len(outcomes) < count:
+                        await anyio.sleep(chance.random() / 100)
+                await anyio.to_thread.run_sync(cluster.broker[0].kill)
+                await anyio.to_thread.run_sync(cluster.broker[0].start)
+            done.set()
+        last = (await opened(transport)).committed
+        assert last is not None
+        expected = [b"%d" % number for number in range(last.offset)]
+        assert [values(part) for part in await everything(transport, LEFT, RIGHT)] == [expected, expected]
+        assert outcomes.count(CommitOutcome.COMMITTED) <= last.offset
+        assert set(outcomes) != {CommitOutcome.COMMITTED}, "no kill has hit a commit"
