@@ -1,0 +1,265 @@
+"""Every way into a cluster, on a broker that asks who is there: each works from end to end, each mistake is one line and ends."""
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from typer.testing import CliRunner, Result
+
+from prela_stream.app import create_topics, open_transport
+from prela_stream.cli.main import app
+from prela_stream.config import Settings, load_settings
+from prela_stream.errors import TransportError
+from prela_stream.transport.base import CommitOutcome, Record, Stored, TopicPartition, Transport
+from prela_stream.transport.kafka.consumer import KafkaConsumer
+from tests.support.secured_kafka import MECHANISMS, WORDS, Secured
+
+pytestmark = pytest.mark.kafka
+
+WAYS = [("PLAINTEXT", "PLAIN"), ("SSL", "PLAIN"), ("SASL_PLAINTEXT", "PLAIN"), *(("SASL_SSL", m) for m in MECHANISMS)]
+TOKENS = "tests.support.secured_kafka:"
+DEADLINE = 60.0
+SECRETS = (*WORDS.values(), "token-word-4711", "wrong-word-4711")
+
+
+def settings_for(env: dict[str, str], prefix: str) -> Settings:
+    """The settings of a process with these variables."""
+    return load_settings(env={**env, "PRELA_TOPICS_PREFIX": prefix, "PRELA_TOPICS_PARTITIONS": "2"})
+
+
+async def read(transport: Transport, topic: str, count: int) -> list[Stored]:
+    """So many Records of a topic."""
+    found: list[Stored] = []
+    async with await transport.consumer([topic]) as consumer:
+        with anyio.fail_after(DEADLINE):
+            while len(found) < count:
+                poll = await consumer.poll()
+                consumer.resume(*poll.assigned)
+                found += poll.records
+    return found
+
+
+@pytest.mark.parametrize(("protocol", "mechanism"), WAYS)
+async def test_each_way_in_carries_records_and_commits(
+    secured_kafka: Secured, kafka_prefix: str, protocol: str, mechanism: str
+) -> None:
+    settings = settings_for(secured_kafka.env(protocol, mechanism=mechanism), kafka_prefix)
+    assert len(await create_topics(settings)) == 5
+    spans, sampled = (TopicPartition(name, 0) for name in (settings.topics.spans, settings.topics.sampled))
+    async with open_transport(settings) as transport:
+        async with await transport.producer() as producer:
+            assert await producer.send(spans, [Record(value=b"one"), Record(value=b"two")]) == 1
+        assert [stored.value for stored in await read(transport, spans.topic, 2)] == [b"one", b"two"]
+        async with await transport.writer(f"{kafka_prefix}.group", spans) as writer:
+            assert await writer.commit([(sampled, Record(value=b"kept"))], 2, "m") is CommitOutcome.COMMITTED
+        assert [stored.value for stored in await read(transport, sampled.topic, 1)] == [b"kept"]
+        committed = await transport.committed(f"{kafka_prefix}.group", spans)
+        assert committed is not None
+        assert (committed.offset, committed.metadata) == (2, "m")
+
+
+async def test_what_is_given_reaches_the_clients(secured_kafka: Secured, kafka_prefix: str, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(WORDS["alice"] + "\n")
+    env = secured_kafka.env(
+        "SASL_SSL",
+        sasl_password="",
+        sasl_password_file=str(tmp_path / "password"),
+        client_id="billing-7",
+        rack="north-1",
+        extra='{"metadata_max_age_ms": 4711}',
+        consumer_extra='{"check_crcs": false}',
+    )
+    settings = settings_for(env, kafka_prefix)
+    await create_topics(settings)
+    async with open_transport(settings) as transport:
+        consumer: Any = await transport.consumer([settings.topics.spans], group=f"{kafka_prefix}.readers")
+        assert isinstance(consumer, KafkaConsumer)
+        theirs = consumer._feed._kafka  # type: ignore[attr-defined]
+        assert theirs._client._metadata_max_age_ms == 4711
+        assert theirs._client._client_id == "billing-7"
+        assert theirs._fetcher._client_rack == "north-1"
+        assert theirs._fetcher._check_crcs is False
+
+
+def ask(env: dict[str, str], *command: str) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(app, list(command), env=env)
+
+
+WRONG: list[tuple[str, dict[str, str], int, str]] = [
+    ("SSL", {"ssl_cafile": ""}, 1, "set kafka.ssl_cafile to a PEM file of the authority that signed it"),
+    ("SSL", {"ssl_certfile": ""}, 1, "set kafka.ssl_certfile"),
+    ("SSL", {"ssl_cafile": "/nowhere.pem"}, 2, "expected PEM files in ssl_cafile, ssl_certfile and ssl_keyfile"),
+    ("SSL", {"security_protocol": "PLAINTEXT"}, 1, "got TLS: set kafka.security_protocol to SSL"),
+    ("SASL_SSL", {"security_protocol": "SASL_PLAINTEXT"}, 1, "got TLS: set kafka.security_protocol to SASL_SSL"),
+    ("SASL_PLAINTEXT", {"security_protocol": "SASL_SSL"}, 1, "got plain Kafka, without TLS: take the port"),
+    ("SASL_PLAINTEXT", {"security_protocol": "PLAINTEXT"}, 1, "set kafka.security_protocol to SASL_PLAINTEXT"),
+    ("PLAINTEXT", {"security_protocol": "TLS"}, 2, "kafka_security_protocol"),
+    ("SASL_SSL", {"sasl_password": "wrong-word-4711"}, 1, "correct kafka.sasl_username and kafka.sasl_password"),
+    ("SASL_SSL", {"sasl_username": "mallory"}, 1, "expected the broker to take user 'mallory'"),
+    ("SASL_SSL", {"sasl_password": "wrong-word-4711", "sasl_mechanism": "SCRAM-SHA-256"}, 1, "correct kafka.sasl_user"),
+    ("SASL_SSL", {"sasl_password": "wrong-word-4711", "sasl_mechanism": "SCRAM-SHA-512"}, 1, "correct kafka.sasl_user"),
+    ("SASL_SSL", {"sasl_mechanism": "GSSAPI"}, 2, "KAFKA_SASL_MECHANISM"),
+    ("SASL_SSL", {"sasl_password": ""}, 2, "needs sasl_password (or sasl_password_file), which is not set"),
+    ("SASL_SSL", {"sasl_username": ""}, 2, "needs sasl_username, which is not set"),
+    ("SASL_SSL", {"sasl_password": "", "sasl_password_file": "/nowhere"}, 2, "sasl_password_file names /nowhere"),
+    ("SASL_SSL", {"sasl_mechanism": "OAUTHBEARER"}, 2, "OAUTHBEARER needs token_provider"),
+    (
+        "SASL_SSL",
+        {"sasl_mechanism": "OAUTHBEARER", "token_provider": "nowhere"},
+        2,
+        'expected token_provider = "module:name"',
+    ),
+    ("SASL_SSL", {"sasl_mechanism": "OAUTHBEARER", "token_provider": TOKENS + "WORDS"}, 2, "a function, got"),
+    (
+        "SASL_SSL",
+        {"sasl_mechanism": "OAUTHBEARER", "token_provider": TOKENS + "refused_token"},
+        1,
+        "the token was refused",
+    ),
+    (
+        "SASL_SSL",
+        {"sasl_mechanism": "OAUTHBEARER", "token_provider": TOKENS + "failing_token"},
+        1,
+        "raised RuntimeError",
+    ),
+    ("SASL_SSL", {"sasl_mechanism": "OAUTHBEARER", "token_provider": TOKENS + "no_token"}, 1, "returned a NoneType"),
+    ("SASL_SSL", {"extra": '{"sasl_plain_password": "wrong-word-4711"}'}, 2, "extra may not hold sasl_plain_password"),
+    ("SASL_SSL", {"extra": "wrong-word-4711"}, 2, "expected a JSON object"),
+    ("PLAINTEXT", {"bootstrap": "localhost:kafka"}, 2, "expected host:port in kafka.bootstrap, got 'localhost:kafka'"),
+    ("PLAINTEXT", {"bootstrap": "kafka://localhost:9092"}, 2, "expected host:port in kafka.bootstrap"),
+    (
+        "PLAINTEXT",
+        {"bootstrap": "no-such-host.invalid:9092"},
+        1,
+        "got no such host: start it, or correct kafka.bootstrap",
+    ),
+]
+
+
+@pytest.mark.parametrize(("protocol", "changed", "code", "text"), WRONG)
+def test_each_wrong_setting_is_one_line(
+    secured_kafka: Secured, protocol: str, changed: dict[str, str], code: int, text: str
+) -> None:
+    result = ask(secured_kafka.env(protocol, **changed), "topics", "check")
+    said = [line for line in result.stderr.splitlines() if "in the clear" not in line]  # aiokafka's warning is deserved
+    assert (result.exit_code, result.stdout, len(said)) == (code, "", 1), result.output
+    assert text.lower() in said[0].lower()
+    assert not [secret for secret in SECRETS if secret in result.output]
+    assert isinstance(result.exception, SystemExit)  # nothing but the line was let out
+
+
+@contextmanager
+def counted(to: str) -> Iterator[tuple[str, list[int]]]:
+    """A port that leads to another one, and the connections that were made by it."""
+    host, _, port = to.rpartition(":")
+    made: list[int] = []
+    up = threading.Event()
+    where: list[int] = []
+    loop = asyncio.new_event_loop()
+    done = asyncio.Event()
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65_536):
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            pass
+        finally:
+            sink.close()
+
+    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        made.append(1)
+        there, back = await asyncio.open_connection(host, int(port))
+        await asyncio.gather(pump(reader, back), pump(there, writer))
+
+    async def serve() -> None:
+        server = await asyncio.start_server(lead, "127.0.0.1", 0)
+        where.append(server.sockets[0].getsockname()[1])
+        up.set()
+        await done.wait()
+        server.close()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    up.wait()
+    try:
+        yield f"127.0.0.1:{where[0]}", made
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join()
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+def test_a_wrong_password_ends_every_command_at_once(secured_kafka: Secured, tmp_path: Path) -> None:
+    commands = [["worker"], ["sink"], ["dev"], ["demo", "--runs", "1"], ["topics", "create"], ["topics", "check"]]
+    with counted(secured_kafka.sasl_ssl) as (bootstrap, made):
+        env = secured_kafka.env("SASL_SSL", bootstrap=bootstrap, sasl_password="wrong-word-4711")
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-m", "prela_stream", *command, "--dir", str(tmp_path)],
+                env={**os.environ, **env},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for command in commands
+        ]
+        for command, process in zip(commands, running, strict=True):
+            said, _ = process.communicate(timeout=DEADLINE)
+            lines = [line for line in said.splitlines() if "starting processes" not in line]  # the demo's progress
+            assert process.returncode == 1, said
+            assert len([line for line in lines if line.strip()]) == 1, said
+            assert "correct kafka.sasl_username and kafka.sasl_password" in said, command
+            assert "wrong-word-4711" not in said
+    # One try, then one look at each step of the way; `dev` is two services.
+    assert 0 < len(made) <= 10 * (len(commands) + 1)
+
+
+async def test_no_secret_is_ever_shown(
+    secured_kafka: Secured, kafka_prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for mechanism in MECHANISMS:
+        env = secured_kafka.env("SASL_PLAINTEXT", mechanism=mechanism)
+        settings = settings_for(env, kafka_prefix)
+        async with open_transport(settings) as transport:
+            assert settings.topics.spans not in await transport.topics()
+        assert not [word for word in SECRETS if word in repr(settings) + str(settings.kafka)]
+    refused = settings_for(secured_kafka.env("SASL_PLAINTEXT", sasl_password="wrong-word-4711"), kafka_prefix)
+    async with open_transport(refused) as transport:
+        with pytest.raises(TransportError) as caught:
+            await transport.topics()
+    assert "aiokafka.conn" in {record.name for record in caplog.records if record.levelno == logging.DEBUG}
+    shown = caplog.text + repr(caught.value) + repr(caught.value.__cause__)
+    assert not [word for word in SECRETS if word in shown]
+
+
+def test_an_encrypted_key_without_its_password_asks_nobody(secured_kafka: Secured, tmp_path: Path) -> None:
+    key = tmp_path / "client.pem"
+    encrypt = ["openssl", "pkcs8", "-topk8", "-in", secured_kafka.client, "-passout", "pass:key-word-4711"]
+    encrypted = subprocess.run(encrypt, capture_output=True, text=True, check=True).stdout
+    key.write_text(
+        encrypted + Path(secured_kafka.client).read_text(encoding="utf-8").partition("-----END PRIVATE KEY-----")[2]
+    )
+    without = ask(secured_kafka.env("SSL", ssl_certfile=str(key)), "topics", "check")
+    assert (without.exit_code, without.stderr.count("\n")) == (2, 1), without.output
+    wrong = ask(secured_kafka.env("SSL", ssl_certfile=str(key), ssl_password="wrong-word-4711"), "topics", "check")
+    assert wrong.exit_code == 2
+    assert "wrong-word-4711" not in wrong.output
+    right = ask(secured_kafka.env("SSL", ssl_certfile=str(key), ssl_password="key-word-4711"), "topics", "check")
+    assert right.exit_code == 1
+    assert "there is none" in right.stderr

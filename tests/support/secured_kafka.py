@@ -1,0 +1,165 @@
+"""A broker that asks who is there: TLS, logins of every kind, and rights. One a run, shared as the plain one is.
+
+    python -m tests.support.secured_kafka FILE
+
+runs it until nobody holds a shared lock on FILE; its first line says where its listeners and certificates are.
+"""
+
+import fcntl
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from deploy.kafka import KafkaCluster, KafkaMissingError, Security, unsigned_token
+from deploy.kafka.__main__ import _watch
+from deploy.kafka.probe import Acl, create_acls, has_acl
+from tests.support.kafka import MISSING, ROOT, _alone, _answers, _starters, no_kafka, run_folder
+
+WORDS = {"alice": "alice-word-4711", "bob": "bob-word-4711"}
+"""Users and their passwords. Alice may do everything with what begins with a `t`, as every prefix of a test; bob nothing."""
+CERTIFICATE = "CN=client"
+"""Whom the client's certificate is of; may do what alice may."""
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+ACL_SECONDS = 30.0
+
+
+class Secured(msgspec.Struct, frozen=True, kw_only=True):
+    """Where it is. The plain listener is the operator's: whoever comes there may do everything."""
+
+    plain: str
+    ssl: str
+    """Asks for a certificate of the client."""
+    sasl_plaintext: str
+    sasl_ssl: str
+    authority: str
+    client: str
+
+    def env(self, protocol: str, user: str = "alice", mechanism: str = "PLAIN", **more: str) -> dict[str, str]:
+        """The variables of a client that comes by this protocol; `more` in lower case, without `PRELA_KAFKA_`."""
+        at = {
+            "PLAINTEXT": self.plain,
+            "SSL": self.ssl,
+            "SASL_PLAINTEXT": self.sasl_plaintext,
+            "SASL_SSL": self.sasl_ssl,
+        }
+        found = {"bootstrap": at[protocol], "security_protocol": protocol}
+        if "SSL" in protocol:
+            found["ssl_cafile"] = self.authority
+        if protocol == "SSL":
+            found["ssl_certfile"] = self.client
+        if "SASL" in protocol:
+            found["sasl_mechanism"] = mechanism
+            if mechanism == "OAUTHBEARER":
+                found["token_provider"] = "tests.support.secured_kafka:token"
+            else:
+                found |= {"sasl_username": user, "sasl_password": WORDS[user]}
+        return {f"PRELA_KAFKA_{name.upper()}": value for name, value in (found | more).items() if value}
+
+    def allow(self, user: str, resource: str, name: str, *operations: str) -> None:
+        """Give a user rights; the broker acts on them when this returns."""
+        host, _, port = self.plain.rpartition(":")
+        acls = [Acl(user=user, resource=resource, name=name, operation=operation) for operation in operations]
+        create_acls(host, int(port), acls)
+        deadline = time.monotonic() + ACL_SECONDS
+        while not all(has_acl(host, int(port), acl) for acl in acls):
+            assert time.monotonic() < deadline, f"the broker does not act on {acls}"
+            time.sleep(0.01)
+
+
+def token() -> str:
+    """What a token provider returns: alice's."""
+    return unsigned_token("alice")
+
+
+def refused_token() -> str:
+    """A token that no broker takes."""
+    return "token-word-4711"
+
+
+def failing_token() -> str:
+    """A token provider that fails, and says more than it should."""
+    raise RuntimeError("token-word-4711 was refused")
+
+
+def no_token() -> None:
+    """A token provider that forgot to return something."""
+
+
+@pytest.fixture(scope="session")
+def secured_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """The run's broker that asks who is there. Others use it too: take topics and groups of your own (`kafka_prefix`)."""
+    with _shared(run_folder(tmp_path_factory)) as found:
+        yield found
+
+
+@contextmanager
+def _shared(folder: Path) -> Iterator[Secured]:
+    place, missing = folder / "secured.json", folder / "secured.missing"
+    with (folder / "secured.users").open("ab") as users:
+        with _alone(folder / "secured.start"):
+            fcntl.flock(users, fcntl.LOCK_SH)
+            if missing.exists():
+                no_kafka(missing.read_text(encoding="utf-8"))
+            if not (place.exists() and _answers(msgspec.json.decode(place.read_bytes(), type=Secured).plain)):
+                place.write_text(_start(users.name, folder, missing), encoding="utf-8")
+        yield msgspec.json.decode(place.read_bytes(), type=Secured)
+
+
+def _start(users: str, folder: Path, missing: Path) -> str:
+    errors = folder / "secured.stderr"
+    with errors.open("w") as sink:
+        starter = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.secured_kafka", users],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=sink,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+    _starters.append(starter)
+    assert starter.stdout is not None
+    with starter.stdout:
+        line = starter.stdout.readline().strip()
+    if line:
+        return line
+    said = errors.read_text(encoding="utf-8")
+    if starter.wait() == MISSING:
+        missing.write_text(said, encoding="utf-8")
+        no_kafka(said)
+    pytest.fail(f"the tests' secured broker did not start:\n{said}", pytrace=False)
+
+
+def main(shared: Path) -> int:
+    """Run it; the exit code."""
+    security = Security(tls=True, mechanisms=MECHANISMS, users=WORDS, authorizer=True)
+    try:
+        cluster = KafkaCluster(security=security, properties={"listener.name.ssl.ssl.client.auth": "required"})
+    except KafkaMissingError as error:
+        sys.stderr.write(f"{error}\n")
+        return MISSING
+    with cluster:
+        for user in ("alice", CERTIFICATE):
+            for resource in ("topic", "group", "transactional_id"):
+                cluster.allow(user, resource, "t*", "all")
+        found = {
+            "plain": cluster.bootstrap,
+            **{name.lower(): cluster.bootstrap_of(name) for name in ("SSL", "SASL_PLAINTEXT", "SASL_SSL")},
+            "authority": str(cluster.certificates.authority),
+            "client": str(cluster.certificates.client),
+        }
+        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
+        _watch(cluster, shared)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
