@@ -12,7 +12,7 @@ import aiokafka
 import anyio
 from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from prela_stream.transport.base import Stored, TopicPartition
 from prela_stream.transport.kafka.connection import connection, never_creating
@@ -34,6 +34,8 @@ class Feed(ConsumerRebalanceListener):
     """
 
     def __init__(self, options: KafkaOptions, group: str | None, on_change: Callable[[], None]) -> None:
+        # aiokafka's remembers in attributes of its class what its member had; a process may have several members
+        self._assignor: Any = type("OwnStickyAssignor", (StickyPartitionAssignor,), {})
         more: dict[str, Any] = {
             "group_id": group,
             "enable_auto_commit": False,
@@ -45,8 +47,7 @@ class Feed(ConsumerRebalanceListener):
             "session_timeout_ms": options.session_timeout_ms,
             "heartbeat_interval_ms": max(options.session_timeout_ms // 3, 1),
             "rebalance_timeout_ms": options.rebalance_timeout_ms,
-            # the sticky one keeps its memory in class attributes, so that members of one process would share it
-            "partition_assignment_strategy": (RoundRobinPartitionAssignor,),
+            "partition_assignment_strategy": (self._assignor,),
             "client_rack": options.rack,
         }
         self._kafka: Any = AIOKafkaConsumer(**connection(options, **more) | options.consumer_extra)
@@ -103,6 +104,7 @@ class Feed(ConsumerRebalanceListener):
         self.assigned = frozenset(TopicPartition(place.topic, place.partition) for place in assigned)
         coordinator = self._kafka._coordinator
         self.member = (getattr(coordinator, "generation", -1), getattr(coordinator, "member_id", ""))
+        self._assignor.on_generation_assignment(self.member[0])  # whose claim is older; aiokafka does not tell it
         self.epoch += 1
         self.rebalancing = False
         self._on_change()

@@ -17,7 +17,7 @@ _LOGIN: Final = "SaslAuthenticate"
 _MODULES: Final = (
     *("conn", "cluster", "consumer.consumer", "consumer.fetcher", "consumer.group_coordinator"),
     *("consumer.subscription_state", "producer.producer", "producer.sender", "producer.message_accumulator"),
-    "coordinator.assignors.roundrobin",
+    "coordinator.assignors.sticky.sticky_assignor",
 )
 
 
