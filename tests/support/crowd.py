@@ -55,6 +55,8 @@ class Signs(msgspec.Struct, frozen=True, kw_only=True):
     """Partitions that a worker took over where another had committed."""
     replayed: int
     """Takeovers that had Records to apply again."""
+    came_back: int
+    """Partitions that a rebalance took from a worker and gave back, with nothing to restore."""
     fenced: int
     """Writers that found out that another one had been opened."""
     failed_commits: int
@@ -161,6 +163,7 @@ class Crowd:
         return Signs(
             takeovers=len(replays),
             replayed=sum(count > 0 for count in replays),
+            came_back=sum(int(count) for count in re.findall(r"(\d+) partitions came back", said)),
             fenced=said.count("was taken over by another worker"),
             failed_commits=len(re.findall(r"the commit of \S+ up to offset \d+ was (?:aborted|unknown)", said)),
             epochs=sum(transaction.epoch for transaction in await self.transactions()),

@@ -1,0 +1,73 @@
+"""One worker with 64 partitions: how soon it is ready, how many connections it holds, how much memory it takes."""
+
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.support.crowd import READY, crowd
+from tests.support.processes import DEADLINE
+
+pytestmark = [
+    pytest.mark.kafka,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+]
+PARTITIONS = 64
+READY_S = 20.0
+_ESTABLISHED = "01"
+
+
+async def test_a_worker_takes_sixty_four_partitions_over_in_twenty_seconds(
+    kafka: str, kafka_prefix: str, tmp_path: Path
+) -> None:
+    async with crowd(kafka, kafka_prefix, tmp_path, seed=24, partitions=PARTITIONS) as workers:
+        first = workers.start()
+        await first.says(READY)
+        with anyio.fail_after(DEADLINE):  # so that the next one has something to restore, everywhere
+            while min([await workers.position(number) for number in range(PARTITIONS)]) == 0:
+                await anyio.sleep(0.2)
+        await workers.stop(first)
+        begin = time.monotonic()
+        second = workers.start()
+        await second.says(READY)
+        took = time.monotonic() - begin
+        found = connections(second.process.pid)
+        memory = resident_mib(second.process.pid)
+        await workers.judge()
+        signs = await workers.signs()
+    sys.stdout.write(
+        f"{PARTITIONS} partitions: ready in {took:.1f} s, {found} connections, {memory:.0f} MiB\n{signs}\n"
+    )
+    assert took <= READY_S
+    assert signs.takeovers == PARTITIONS
+    assert found <= 2 * PARTITIONS + 8, "a writer uses two connections to a single broker"
+
+
+def connections(pid: int) -> int:
+    """Established TCP connections of a process."""
+    own = set()
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = str(file.readlink())
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        if target.startswith("socket:["):
+            own.add(target.removeprefix("socket:[").removesuffix("]"))
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+    ]
+    return sum(row[3] == _ESTABLISHED and row[9] in own for row in rows)
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process, MiB."""
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    pytest.fail(f"/proc/{pid}/status has no VmRSS")
