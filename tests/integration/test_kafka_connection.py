@@ -83,7 +83,8 @@ async def test_what_is_given_reaches_the_clients(secured_kafka: Secured, kafka_p
     async with open_transport(settings) as transport:
         consumer: Any = await transport.consumer([settings.topics.spans], group=f"{kafka_prefix}.readers")
         assert isinstance(consumer, KafkaConsumer)
-        theirs = consumer._feed._kafka  # type: ignore[attr-defined]
+        assert consumer._feed is not None
+        theirs = consumer._feed._kafka
         assert theirs._client._metadata_max_age_ms == 4711
         assert theirs._client._client_id == "billing-7"
         assert theirs._fetcher._client_rack == "north-1"
