@@ -10,8 +10,14 @@ from typing import Final
 
 REPEAT_S: Final = 60.0
 """A message is not said again for so long, whatever its arguments are."""
-_SAID_BY_US: Final = ('Unable connect to "', 'Unable to request metadata from "')
-"""How a client's start fails: with a TransportError of ours that holds the reason."""
+_SAID_BY_US: Final = (
+    *(
+        'Unable connect to "',
+        'Unable to request metadata from "',
+    ),  # a start: with a TransportError that holds the reason
+    "Unexpected error in sender routine",  # a send or commit: with its outcome, and why
+)
+"""What ends in an error or a log line of ours."""
 _LOGIN: Final = "SaslAuthenticate"
 """Requests of this name hold passwords and tokens."""
 _MODULES: Final = (

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import Any
 
 import anyio
 import pytest
@@ -150,6 +151,38 @@ async def test_idle_clients_go_on_after_the_broker_was_restarted(kafka_clusters:
         for consumer in (alone, member):
             found = await take(consumer, 1 + went)
             assert found[-1].value == b"after"
+
+
+async def test_a_commit_whose_end_is_not_answered_is_unknown_and_the_next_writer_settles_it(
+    kafka_clusters: Clusters,
+) -> None:
+    cluster = kafka_clusters()
+    async with impatient(cluster) as transport:
+        await make(transport)
+        for number in range(2):
+            writer = await transport.writer("group", SOURCE)
+            offset = writer.committed.offset if writer.committed else 0
+            sender = writer._sending.kafka._sender  # type: ignore[union-attr]  # where its last request is sent from
+            end = sender._do_txn_commit
+
+            async def end_unanswered(result: object, end: Any = end) -> Any:
+                cluster.broker[0].suspend()
+                return await end(result)
+
+            sender._do_txn_commit = end_unanswered
+            try:
+                with within(8):
+                    outcome = await writer.commit([(LEFT, Record(value=b"%d" % number))], offset + 1)
+            finally:
+                cluster.broker[0].resume()
+            assert outcome is CommitOutcome.UNKNOWN
+            with pytest.raises(FencedError, match="ended unknown"):
+                await writer.commit([], 1_000)
+            after = await opened(transport)
+            landed = after.committed is not None and after.committed.offset == offset + 1
+            [found] = await everything(transport, LEFT)
+            assert (b"%d" % number in values(found)) == landed
+            await after.aclose()
 
 
 @pytest.mark.slow
