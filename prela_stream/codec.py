@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 VERSION: Final = 1
 FORMAT_HEADER: Final = "prela-format"
+GROUP_HEADER: Final = "prela-group"
+"""Says whose worker wrote a Record: two groups may decide about the spans of one prefix."""
 SPANS_FORMAT: Final = b"spans/1"
 SAMPLED_FORMAT: Final = b"sampled/1"
 DECISIONS_FORMAT: Final = b"decisions/1"

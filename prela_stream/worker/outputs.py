@@ -8,6 +8,7 @@ from prela_stream.codec import (
     DECISIONS_FORMAT,
     DLQ_FORMAT,
     FORMAT_HEADER,
+    GROUP_HEADER,
     SAMPLED_FORMAT,
     DeadLetter,
     KeptFragment,
@@ -30,10 +31,12 @@ class Outputs:
     Args:
         source: The partition whose traces are decided.
         topics: Names, partition counts and the size limit of the topics.
+        group: The group of the worker, as its Records say.
     """
 
-    def __init__(self, source: TopicPartition, topics: TopicOptions) -> None:
+    def __init__(self, source: TopicPartition, topics: TopicOptions, group: str) -> None:
         self._source = source
+        self._group = (GROUP_HEADER, group.encode())
         self._topics = topics
         self._limit = topics.max_record_bytes
         self._records: list[tuple[TopicPartition, Record]] = []
@@ -128,5 +131,5 @@ class Outputs:
         yield raws[start:], resources[start:]
 
     def _add(self, to: TopicPartition, value: bytes, form: bytes, *, key: bytes | None) -> None:
-        self._records.append((to, Record(value=value, key=key, headers=((FORMAT_HEADER, form),))))
+        self._records.append((to, Record(value=value, key=key, headers=((FORMAT_HEADER, form), self._group))))
         self.bytes += len(value)

@@ -97,7 +97,7 @@ class PartitionState:
         self._decided: DecidedTraces[Decision | None] = DecidedTraces(assembly)
         self._buffer = TraceBuffer(assembly, self._decided)
         self._traces = TraceReader(evaluator.reads)
-        self._outputs = Outputs(source, topics)
+        self._outputs = Outputs(source, topics, options.group)
         self._counters = Counters()
         self._poison_seen = self._poison_items = 0
         self._committed_position = start

@@ -3,10 +3,11 @@
 import logging
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import decode_decisions
+from prela_stream.codec import GROUP_HEADER, decode_decisions
 from prela_stream.errors import PrelaError
+from prela_stream.model.decision import Decision
 from prela_stream.sampling.evaluator import Evaluator
-from prela_stream.transport.base import Committed, Consumer, TopicPartition, Transport
+from prela_stream.transport.base import Committed, Consumer, Stored, TopicPartition, Transport
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.checkpoint import Checkpoint, read_checkpoint
 from prela_stream.worker.options import WorkerOptions
@@ -66,7 +67,7 @@ async def restore(
             beginning,
         )
     state.resume_at(max(committed.offset, beginning), checkpoint)
-    decisions = await _read_decisions_back(transport, state, source, topics, checkpoint, assembly)
+    decisions = await _read_decisions_back(transport, state, source, topics, checkpoint, assembly, options.group)
     logger.info(
         "%s: taken over at offset %d; replaying %d offsets with %d decisions read back",
         where,
@@ -84,6 +85,7 @@ async def _read_decisions_back(
     topics: TopicOptions,
     checkpoint: Checkpoint,
     assembly: AssemblyOptions,
+    group: str,
 ) -> int:
     horizon_ms = checkpoint.clock_before_ms - 2 * assembly.late_window_ms
     where = TopicPartition(topics.decisions, source.partition)
@@ -91,15 +93,15 @@ async def _read_decisions_back(
         await log.poll(timeout=0)
         end = await log.end_offset(where)
         log.resume(where)
-        await log.seek(where, await _first_needed(log, where, horizon_ms))
+        await log.seek(where, await _first_needed(log, where, horizon_ms, group))
         count = 0
         while await log.position(where) < end:
-            count += await _load(log, state, where)
+            count += await _load(log, state, where, group)
     return count
 
 
-async def _first_needed(log: Consumer, where: TopicPartition, horizon_ms: int) -> int:
-    """An offset below which no decision is younger than `horizon_ms` of stream time.
+async def _first_needed(log: Consumer, where: TopicPartition, horizon_ms: int, group: str) -> int:
+    """An offset below which no decision of ours is younger than `horizon_ms` of stream time.
 
     The log's own time says about where that is. But it is not stream time: a clock that was ahead when the spans were stamped
     and right when they were decided leaves young decisions before that place. So look at what stands there, and go further back.
@@ -112,18 +114,24 @@ async def _first_needed(log: Consumer, where: TopicPartition, horizon_ms: int) -
         step *= 2
         await log.seek(where, start)
         found = (await log.poll(max_records=1)).records
-        decisions = [one for record in found for one in decode_decisions(record.value or b"")]
+        decisions = [one for record in found for one in _decisions_of(record, group)]
         if decisions and max(one.decided_at_ms for one in decisions) <= horizon_ms:
             break
     return start
 
 
-async def _load(log: Consumer, state: PartitionState, where: TopicPartition) -> int:
+def _decisions_of(record: Stored, group: str) -> list[Decision]:
+    """Those of a Record, if this group has made them: another one on the same spans has other policies."""
+    writer = dict(record.headers).get(GROUP_HEADER, group.encode())
+    return decode_decisions(record.value or b"") if writer == group.encode() else []
+
+
+async def _load(log: Consumer, state: PartitionState, where: TopicPartition, group: str) -> int:
     count = 0
     poll = await log.poll(max_bytes=16 << 20)
     for record in poll.records:
-        if record.partition == where.partition and record.value is not None:
-            for decision in decode_decisions(record.value):
+        if record.partition == where.partition:
+            for decision in _decisions_of(record, group):
                 state.load(decision)
                 count += 1
     return count

@@ -31,7 +31,7 @@ def decision(number: int, text: str) -> Decision:
 
 def test_decisions_with_the_longest_texts_fit_into_their_records_in_order() -> None:
     made = [decision(number, ("\N{ROBOT FACE}" if number % 3 else "a") * 500) for number in range(100)]
-    outputs = Outputs(TopicPartition(TOPICS.spans, 0), TOPICS)
+    outputs = Outputs(TopicPartition(TOPICS.spans, 0), TOPICS, "sampler")
     for one in made:
         outputs.decide(one)
     records = outputs.take()
