@@ -3,9 +3,12 @@
 import asyncio
 import http.server
 import json
+import os
+import re
 import socket
 import sqlite3
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -21,14 +25,17 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from typer.testing import CliRunner
 
 from deploy.kafka.settings import free_ports
-from prela_stream.app import create_topics, diagnose, open_transport
+from prela_stream.app import ROLES, create_topics, diagnose, open_reader, open_transport, run_sink, run_worker
 from prela_stream.cli.main import app
 from prela_stream.config import Settings, load_settings
+from prela_stream.errors import PrelaError, TransportError
 from prela_stream.transport.findings import Finding
+from prela_stream.transport.kafka.rights import ServiceGroups, needs
 from prela_stream.transport.kafka.versions import check_versions
 from tests.support.secured_kafka import CERTIFICATE, WORDS, Secured
 
 PARTITIONS = "2"
+DEADLINE = 60.0
 
 
 def ask(where: Path, env: dict[str, str], *arguments: str) -> tuple[int, list[dict[str, str]]]:
@@ -392,3 +399,77 @@ def test_broken_local_logs(tmp_path: Path) -> None:
         newer.execute("PRAGMA user_version = 99")
     newer.close()
     assert "is a log of version 99" in only_wrong(tmp_path / "d", {}, "topics")["text"]
+
+
+AGENT = """
+import prela_stream as prela
+
+prela.init()
+with prela.get_tracer().span("asked"):
+    pass
+assert prela.flush(30).acknowledged == 1
+prela.shutdown()
+"""
+
+
+@pytest.mark.kafka
+def test_the_rights_that_are_asked_for_are_enough_and_needed(
+    secured_kafka: Secured, kafka_prefix: str, tmp_path: Path
+) -> None:
+    prefix = kafka_prefix
+    made(env_of(secured_kafka.plain, prefix))
+    shared = {
+        "PRELA_TOPICS_PREFIX": prefix,
+        "PRELA_TOPICS_PARTITIONS": PARTITIONS,
+        "PRELA_DIRECTORY": str(tmp_path),
+        "PRELA_WORKER_COMMIT_INTERVAL_MS": "50",
+        "PRELA_ASSEMBLY_SETTLE_MS": "50",
+        "PRELA_POLICIES_FILE": str(tmp_path / "policies.toml"),
+    }
+    (tmp_path / "policies.toml").write_text('[[policy]]\ntype = "always"\n')
+    env = {role: secured_kafka.env("SASL_PLAINTEXT", user=role) | shared for role in ROLES}
+    settings = {role: load_settings(env=env[role]) for role in ROLES}
+    for role in ROLES:
+        wanted = needs(
+            role, settings[role].topics, ServiceGroups(worker=f"{prefix}.sampler", sink=f"{prefix}.sinks.sqlite")
+        )
+        for topic, rights in wanted.topics.items():
+            secured_kafka.allow(
+                role, "topic", topic, *(re.sub("(?<!^)(?=[A-Z])", "_", right).lower() for right in rights)
+            )
+        if role == "worker":  # a right that is missing ends it, with one line
+            with pytest.raises(
+                TransportError, match=f"may not read as group '{prefix}.sampler': allow it Read on the group"
+            ):
+                asyncio.run(run_worker(settings[role]))
+            assert wanted.group is not None
+            secured_kafka.allow(role, "group", wanted.group, "read")
+            with pytest.raises(
+                PrelaError, match=r"was refused \(TransactionalIdAuth.*; allow it, `prela-stream doctor`"
+            ):
+                asyncio.run(run_worker(settings[role]))
+            secured_kafka.allow(role, "transactional_id", f"{wanted.transactional_id}*", "write")
+        elif wanted.group is not None:
+            secured_kafka.allow(role, "group", wanted.group, "read")
+        assert ask(tmp_path, env[role], "--as", role)[0] == 0
+
+    async def pipeline() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run_worker, settings["worker"])
+            tasks.start_soon(run_sink, settings["sink"])
+            await anyio.run_process([sys.executable, "-c", AGENT], env={**os.environ, **env["agent"]}, stderr=None)
+            with anyio.fail_after(DEADLINE):
+                while not await stored(settings["sink"]):
+                    await anyio.sleep(0.05)
+            tasks.cancel_scope.cancel()
+
+    asyncio.run(pipeline())
+
+
+async def stored(settings: Settings) -> int:
+    """How many traces are in the store."""
+    try:
+        async with open_reader(settings) as reader:
+            return (await reader.totals())["traces"]
+    except PrelaError:  # it is not made yet
+        return 0

@@ -22,8 +22,8 @@ from deploy.kafka.__main__ import _watch
 from deploy.kafka.probe import Acl, create_acls, has_acl
 from tests.support.kafka import MISSING, ROOT, _alone, _answers, _starters, no_kafka, run_folder
 
-WORDS = {"alice": "alice-word-4711", "bob": "bob-word-4711"}
-"""Users and their passwords. Alice may do everything with what begins with a `t`, as every prefix of a test; bob nothing."""
+WORDS = {name: f"{name}-word-4711" for name in ("alice", "bob", "agent", "worker", "sink")}
+"""Users and their passwords. Alice may do everything with what begins with a `t`, as every prefix of a test; others nothing."""
 CERTIFICATE = "CN=client"
 """Whom the client's certificate is of; may do what alice may."""
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")

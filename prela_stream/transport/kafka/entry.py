@@ -15,7 +15,7 @@ from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import SaslHandShakeRequest
 
-from prela_stream.errors import TransportError
+from prela_stream.errors import ConfigurationError, TransportError
 from prela_stream.transport.findings import Finding, ok, wrong
 from prela_stream.transport.kafka.connection import addresses, connection
 from prela_stream.transport.kafka.listener import Versions, look, reach, shake_hands, why
@@ -36,7 +36,12 @@ _NOT_ALLOWED: Final = (
 
 
 async def connected(options: KafkaOptions, what: str, start: Callable[[], Awaitable[object]]) -> None:
-    """Run `start` within `connect_timeout_ms`. Raises TransportError, one line: what was expected, what came, what to do."""
+    """Run `start` within `connect_timeout_ms`. One line says what was expected, what came, and what to do.
+
+    Raises:
+        ConfigurationError: this client may not write under its transactional id: trying again would not help.
+        TransportError: anything else.
+    """
     came = f"no answer within {options.connect_timeout_ms:,} ms (connect_timeout_ms)"
     try:
         with anyio.fail_after(options.connect_timeout_ms / 1000):
@@ -45,10 +50,10 @@ async def connected(options: KafkaOptions, what: str, start: Callable[[], Awaita
     except TimeoutError:
         pass
     except _NOT_ALLOWED as error:
-        msg = (
-            f"kafka: {what} was refused: {said(error)}; allow it, `prela-stream doctor` shows which rights are missing"
-        )
-        raise TransportError(msg) from error
+        meaning = f"{type(error).__name__}: {said(error)}"
+        msg = f"kafka: {what} was refused ({meaning}); allow it, `prela-stream doctor` shows which rights are missing"
+        lasting = isinstance(error, kafka.TransactionalIdAuthorizationFailed)
+        raise (ConfigurationError if lasting else TransportError)(msg) from error
     except AssertionError:  # aiokafka's, of a broker that has just started and is not yet one of its own cluster
         came = "a cluster that knows of no broker"
     except (KafkaError, OSError) as error:
@@ -90,17 +95,19 @@ class Entry:
         """Each step that was gone; the last one may be wrong. Raises ConfigurationError."""
         steps = (self._network, self._protocol, self._certificate, self._version, self._login)
         for name, step in zip(STEPS, steps, strict=True):
-            finding = wrong(
-                name,
-                expected=f"an answer of {self._at}",
-                came="none in time",
-                todo="look whether a firewall stands between, and whether the broker is well",
-            )
-            with anyio.move_on_after(_STEP_S):
-                finding = await step()
+            finding = self._broken(name, "none in time")
+            try:
+                with anyio.move_on_after(_STEP_S):
+                    finding = await step()
+            except (KafkaError, OSError) as error:  # it was there a moment ago
+                finding = self._broken(name, said(error))
             yield finding
             if finding.state == "wrong":
                 return
+
+    def _broken(self, name: str, came: str) -> Finding:
+        todo = "look whether a firewall stands between, and whether the broker is well"
+        return wrong(name, expected=f"an answer of {self._at}", came=came, todo=todo)
 
     async def open(self) -> Any:
         """A connection of aiokafka, logged in. Raises KafkaError, OSError."""
