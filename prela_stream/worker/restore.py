@@ -27,6 +27,7 @@ async def restore(
     transport: Transport,
     source: TopicPartition,
     *,
+    beginning: int,
     committed: Committed | None,
     topics: TopicOptions,
     assembly: AssemblyOptions,
@@ -35,15 +36,13 @@ async def restore(
 ) -> PartitionState:
     """The state of `source` at its last commit, ready to be fed from `state.position` on.
 
-    Call it after the partition's writer was opened: only then is what it reads final.
+    Call it after the partition's writer was opened: only then is what it reads final. `beginning` is the offset of the first
+    Record of `source` that is still kept.
 
     Raises:
         CheckpointError: what was committed is no checkpoint that fits.
         TruncatedLogError: the log no longer holds what it starts from.
     """
-    async with await transport.consumer([source.topic]) as log:
-        await log.poll(timeout=0)  # the assignment of a consumer without a group comes with its first poll
-        beginning = await log.beginning_offset(source)
     state = PartitionState(
         source, topics=topics, assembly=assembly, evaluator=evaluator, options=options, start=beginning
     )
@@ -90,7 +89,7 @@ async def _read_decisions_back(
     horizon_ms = checkpoint.clock_before_ms - 2 * assembly.late_window_ms
     where = TopicPartition(topics.decisions, source.partition)
     async with await transport.consumer([topics.decisions]) as log:
-        await log.poll(timeout=0)
+        await log.poll(timeout=0)  # the assignment of a consumer without a group comes with its first poll
         end = await log.end_offset(where)
         log.resume(where)
         await log.seek(where, await _first_needed(log, where, horizon_ms, group))

@@ -171,13 +171,14 @@ class Worker:
             consumer=consumer,
             ticks=ticks,
             open_writer=partial(self._transport.writer, self._options.group),
-            restore=self._restore,
+            restore=partial(self._restore, consumer),
         )
 
-    async def _restore(self, source: TopicPartition, writer: Writer) -> PartitionState:
+    async def _restore(self, consumer: Consumer, source: TopicPartition, writer: Writer) -> PartitionState:
         return await restore(
             self._transport,
             source,
+            beginning=await consumer.beginning_offset(source),
             committed=writer.committed,
             topics=self._topics,
             assembly=self._assembly,
