@@ -61,6 +61,8 @@ class TopicSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Largest value, bytes."""
     flaws: tuple[str, ...] = ()
     """What else keeps a topic that is there from being used: a line each, with what was expected, what it is, what to do."""
+    readable: bool = True
+    """Whether the settings of a topic that is there may be read. If not, nothing but name and partitions is known of it."""
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):

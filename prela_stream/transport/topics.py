@@ -69,6 +69,8 @@ def _differences(options: TopicOptions, spec: TopicSpec, there: TopicSpec) -> li
             f"expected {spec.partitions} partitions, there are {there.partitions}, and the number is fixed for a prefix: set "
             f"it to {there.partitions}, or {anew}"
         )
+    if not there.readable:
+        return [*lines, *there.flaws]
     if there.cleanup != spec.cleanup:
         lines.append(f"expected cleanup {spec.cleanup}, it is {there.cleanup}: correct the topic, or {anew}")
     if there.max_record_bytes < spec.max_record_bytes:

@@ -251,20 +251,33 @@ async def alter(bootstrap: str, topic: str, **entries: str) -> None:
 
 
 @pytest.mark.kafka
-def test_wrong_timestamp_type_and_message_limit(kafka: str, kafka_prefix: str, tmp_path: Path) -> None:
-    env = env_of(kafka, kafka_prefix)
+def test_topics_that_are_not_as_they_must_be(kafka: str, kafka_prefix: str, tmp_path: Path) -> None:
+    env, stamped = env_of(kafka, kafka_prefix), {"message_timestamp_type": "LogAppendTime"}
     make = partial(make_topic, kafka)
     asyncio.run(make(f"{kafka_prefix}.spans", int(PARTITIONS), message_timestamp_type="CreateTime"))
-    limits = {"message_timestamp_type": "LogAppendTime", "max_message_bytes": "50000"}
-    asyncio.run(make(f"{kafka_prefix}.sampled", 1, **limits))
+    asyncio.run(make(f"{kafka_prefix}.state", int(PARTITIONS), **stamped))
+    asyncio.run(make(f"{kafka_prefix}.decisions", 3, **stamped))
+    asyncio.run(make(f"{kafka_prefix}.sampled", 1, max_message_bytes="50000", **stamped))
     made(env)
     code, findings = ask(tmp_path, env)
-    wrong = [finding["text"] for finding in findings if finding["state"] == "wrong"]
-    assert (code, len(wrong)) == (1, 2), wrong
-    assert wrong[0].startswith(f"topic {kafka_prefix}.spans: expected the broker to stamp its Records")
-    assert wrong[1].startswith(
-        f"topic {kafka_prefix}.sampled: expected Records of up to 1,016,384 bytes, it takes 33,616: raise"
+    wrong = {finding["text"].partition(": ")[0]: finding["text"] for finding in findings if finding["state"] == "wrong"}
+    assert (code, len(wrong)) == (1, 4), wrong
+    topic = f"topic {kafka_prefix}"
+    assert wrong[f"{topic}.spans"].endswith(
+        f"run kafka-configs.sh --alter --topic {kafka_prefix}.spans --add-config message.timestamp.type=LogAppendTime"
     )
+    assert (
+        "expected cleanup compact, it is delete: correct the topic, or choose another prefix" in wrong[f"{topic}.state"]
+    )
+    assert (
+        "expected 2 partitions, there are 3, and the number is fixed for a prefix: set it to 3"
+        in wrong[f"{topic}.decisions"]
+    )
+    assert "expected Records of up to 1,016,384 bytes, it takes 33,616: raise" in wrong[f"{topic}.sampled"]
+    _, findings = ask(tmp_path, env | {"PRELA_KAFKA_REPLICATION": "2"})
+    lines = [finding["text"] for finding in findings if "2 replicas" in finding["text"]]
+    assert len(lines) == 5
+    assert "it has 1: add replicas, or lower kafka.replication" in lines[0]
 
 
 @pytest.mark.kafka

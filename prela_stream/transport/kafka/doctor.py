@@ -173,10 +173,11 @@ class KafkaDoctor:
     def _topic_findings(self, answers: dict[str, TopicAnswer], existing: dict[str, TopicSpec]) -> list[Finding]:
         hidden = [name for name, answer in answers.items() if answer.error and answer.rights is not None]
         found: list[Finding] = []
+        unread = [] if "worker" in self._roles else [name for name, spec in existing.items() if not spec.readable]
         for line in check_topics(self._topics, existing):
-            unread = "cannot be read" in line and "worker" not in self._roles
-            if not any(line.startswith(f"topic {name}:") for name in hidden):
-                found.append(unknown("topics", line) if unread else mistake("topics", line))
+            topic = line.partition(":")[0].removeprefix("topic ")
+            if topic not in hidden:
+                found.append(unknown("topics", line) if topic in unread else mistake("topics", line))
         if hidden:
             found.append(unknown("topics", f"this client may not see {', '.join(hidden)}"))
         return found or [ok("topics", f"all {len(existing)} of prefix {self._topics.prefix} are as they must be")]

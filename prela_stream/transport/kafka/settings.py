@@ -48,7 +48,7 @@ def spec(
     """A topic as it is. `found` are its entries, None if they may not be read."""
     if found is None:
         flaw = "its settings cannot be read: allow this client DescribeConfigs on it"
-        return TopicSpec(name=name, partitions=partitions, max_record_bytes=_FOREVER, flaws=(flaw,))
+        return TopicSpec(name=name, partitions=partitions, max_record_bytes=_FOREVER, flaws=(flaw,), readable=False)
     compact = "compact" in found["cleanup.policy"]
     kept_ms = int(found["delete.retention.ms" if compact else "retention.ms"])
     kept_bytes = int(found["retention.bytes"])
@@ -59,18 +59,18 @@ def spec(
         retention_ms=None if kept_ms in (-1, _FOREVER) else kept_ms,
         retention_bytes=None if compact or kept_bytes == -1 else kept_bytes,
         max_record_bytes=max(int(found["max.message.bytes"]) - HEADROOM_BYTES, 0),
-        flaws=tuple(_flaws(found, replication, options.replication)),
+        flaws=tuple(_flaws(name, found, replication, options.replication)),
     )
 
 
-def _flaws(found: Mapping[str, str], replication: int, wanted: int | None) -> list[str]:
+def _flaws(name: str, found: Mapping[str, str], replication: int, wanted: int | None) -> list[str]:
     lines = []
     stamped, policy = found["message.timestamp.type"], found["cleanup.policy"]
     in_sync = int(found["min.insync.replicas"])
     if stamped != "LogAppendTime":
         lines.append(
             f"expected the broker to stamp its Records (message.timestamp.type LogAppendTime), it is {stamped}: traces are "
-            "timed by the log; set it so"
+            f"timed by the log; run kafka-configs.sh --alter --topic {name} --add-config message.timestamp.type=LogAppendTime"
         )
     if policy not in ("compact", "delete"):
         lines.append(f"expected cleanup.policy delete or compact alone, it is {policy}: correct the topic")
