@@ -21,6 +21,8 @@ from prela_stream.transport.kafka.entry import STEPS, Entry, said
 from prela_stream.transport.kafka.listener import reach, why
 from prela_stream.transport.kafka.offsets import Offsets
 from prela_stream.transport.kafka.rights import (
+    READ,
+    WRITE,
     GroupRights,
     Needs,
     Role,
@@ -41,6 +43,8 @@ _REACH_S: Final = 3.0
 _COMFORT: Final = 32
 """Partitions of a worker that are known to do well."""
 _TRANSACTION: Final = 1
+_ABOUT_TOPICS: Final = frozenset({0, 3, 17, 29})
+"""What a broker says for good: it is there, it is not, it cannot be, this client may not see it."""
 _RIGHTS_VERSIONS: Final = {3: 8, 15: 3}
 
 
@@ -161,10 +165,19 @@ class KafkaDoctor:
         )
 
     async def _topic_answers(self, names: list[str]) -> dict[str, TopicAnswer]:
-        if self._knows(TopicRights):
-            return topic_answers(await self._wire.ask(TopicRights(names)))
-        answer = await self._wire.metadata(names)
-        return {row[1]: TopicAnswer(row[0], None) for row in answer.topics}
+        async def attempt() -> dict[str, TopicAnswer]:
+            if self._knows(TopicRights):
+                found = topic_answers(await self._wire.ask(TopicRights(names)))
+            else:
+                answer = await self._wire.metadata(names)
+                found = {row[1]: TopicAnswer(row[0], None) for row in answer.topics}
+            for one in found.values():
+                if one.error not in _ABOUT_TOPICS:  # a new topic has no leader for a moment
+                    check(one.error)
+            return found
+
+        result: dict[str, TopicAnswer] = await self._wire.repeat("asking about topics", attempt)
+        return result
 
     def _knows(self, request: Any) -> bool:
         first, last = self._versions.get(request.API_KEY, (0, -1))
@@ -210,18 +223,21 @@ class KafkaDoctor:
 
     async def _ask_groups(self, wanted: Needs, lacking: list[str], unsaid: list[str]) -> None:
         if (group := wanted.group) is not None:
+
+            async def describe() -> frozenset[str] | None:
+                node = await self._wire.coordinator(group)
+                if not self._knows(GroupRights):
+                    return None
+                return group_rights(await self._wire.ask(GroupRights([group]), node=node))
+
             try:
-                node = await self._wire.repeat(f"finding group {group}", lambda: self._wire.coordinator(group))
-                if self._knows(GroupRights):
-                    has = group_rights(await self._wire.ask(GroupRights([group]), node=node))[group]
-                    if has is None:
-                        unsaid.append(f"group {group}")
-                    elif "Read" not in has:
-                        lacking.append(f"Read on group {group}")
-                else:
-                    unsaid.append(f"group {group}")
+                has = await self._wire.repeat(f"asking about group {group}", describe)
             except kafka.GroupAuthorizationFailedError:
-                lacking.append(f"Read on group {group}")
+                has = frozenset[str]()
+            if has is None:
+                unsaid.append(f"group {group}")
+            elif READ not in has:
+                lacking.append(f"{READ} on group {group}")
         if (transactional_id := wanted.transactional_id) is not None:
 
             async def find() -> None:
@@ -230,7 +246,7 @@ class KafkaDoctor:
             try:
                 await self._wire.repeat("finding the broker that keeps transactions", find)
             except kafka.TransactionalIdAuthorizationFailed:
-                lacking.append(f"Write on transactional ids {transactional_id}*")
+                lacking.append(f"{WRITE} on transactional ids {transactional_id}*")
 
     async def _clock(self, existing: dict[str, TopicSpec]) -> Finding:
         spec = existing.get(self._topics.spans)

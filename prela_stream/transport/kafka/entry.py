@@ -23,8 +23,8 @@ from prela_stream.transport.kafka.versions import check_versions
 from prela_stream.transport.options import KafkaOptions
 
 STEPS: Final = ("network", "protocol", "certificate", "version", "login")
-_STEP_S: Final = 2.5
-_MORE_S: Final = 3.0
+_STEP_S: Final = 5.0
+_MORE_S: Final = 6.0
 """How much longer than `connect_timeout_ms` a start may take, to find out why it failed."""
 _ILLEGAL_STATE: Final = 34
 _OTHER_NAME: Final = (62, 64)
@@ -126,7 +126,7 @@ class Entry:
         return ok("network", f"{self._at} can be connected to")
 
     async def _protocol(self) -> Finding:
-        found = await look(self._host, self._port, _STEP_S / 2)
+        found = await look(self._host, self._port, _STEP_S - 1.0)
         self.versions, speaks = found.versions, found.speaks
         with_sasl = "SASL_" if self._sasl else ""
         if speaks in ("Kafka behind TLS", "TLS"):

@@ -35,8 +35,8 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     versions: Versions = {}
 
 
-class NotKafkaError(Exception):
-    """What answered, if anything, is no answer of Kafka's."""
+class NotUnderstoodError(Exception):
+    """What answered, if anything, is not what was looked for."""
 
 
 async def look(host: str, port: int, within_s: float) -> Listener:
@@ -55,16 +55,18 @@ async def look(host: str, port: int, within_s: float) -> Listener:
     async def web() -> None:
         async with _connected(host, port, None) as stream:
             await stream.send(_HTTP)
-            if (await stream.receive(5)).startswith(b"HTTP"):
-                found["HTTP"] = {}
+            if not (await stream.receive(5)).startswith(b"HTTP"):
+                raise NotUnderstoodError
+            found["HTTP"] = {}
 
     async def attempt(way: Callable[[], Awaitable[None]]) -> None:
         try:
             await way()
-        except (OSError, NotKafkaError, anyio.EndOfStream, anyio.BrokenResourceError):
+        except (OSError, NotUnderstoodError, anyio.EndOfStream, anyio.BrokenResourceError):
             return  # it does not speak so; whether anything listens is no question here
+        scope.cancel()  # it does, and so it speaks in no other way
 
-    with anyio.move_on_after(within_s):
+    with anyio.move_on_after(within_s) as scope:
         async with anyio.create_task_group() as tasks:
             for way in (kafka, tls, web):
                 tasks.start_soon(attempt, way)
@@ -74,18 +76,18 @@ async def look(host: str, port: int, within_s: float) -> Listener:
 
 
 async def ask_versions(stream: ByteStream) -> Versions:
-    """Which requests a broker knows. Raises NotKafkaError, and what the stream raises."""
+    """Which requests a broker knows. Raises NotUnderstoodError, and what the stream raises."""
     await stream.send(_API_VERSIONS)
     buffered = BufferedByteReceiveStream(stream)
     try:
         size, correlation, code = struct.unpack(">iih", await buffered.receive_exactly(10))
         if correlation != _CORRELATION or not 6 <= size <= _LARGEST or code:
-            raise NotKafkaError
+            raise NotUnderstoodError
         body = await buffered.receive_exactly(size - 6)
         (count,) = struct.unpack_from(">i", body)
         rows = [struct.unpack_from(">hhh", body, 4 + 6 * row) for row in range(count)]
     except (anyio.IncompleteRead, struct.error) as error:
-        raise NotKafkaError from error
+        raise NotUnderstoodError from error
     return {number: (first, last) for number, first, last in rows}
 
 
@@ -100,7 +102,7 @@ async def shake_hands(host: str, port: int, context: ssl.SSLContext) -> Versions
     async with _connected(host, port, context) as stream:
         try:
             return await ask_versions(stream)  # a broker that wants a certificate of ours says so to the first question
-        except (anyio.EndOfStream, anyio.BrokenResourceError, NotKafkaError) as error:
+        except (anyio.EndOfStream, anyio.BrokenResourceError, NotUnderstoodError) as error:
             if isinstance(error.__cause__, OSError):
                 raise error.__cause__ from None
             msg = "the connection was closed behind the handshake"

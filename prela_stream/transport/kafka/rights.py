@@ -11,6 +11,7 @@ import msgspec
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Schema, String
 
+from prela_stream.transport.kafka.wire import check
 from prela_stream.transport.options import TopicOptions
 
 Role = Literal["agent", "worker", "sink"]
@@ -22,7 +23,6 @@ DESCRIBE_CONFIGS: Final = "DescribeConfigs"
 _BITS: Final = {READ: 3, WRITE: 4, DESCRIBE: 8, DESCRIBE_CONFIGS: 10}
 _NOT_SAID: Final = -(2**31)
 _NO_TOPIC_RIGHT: Final = 29
-_NO_GROUP_RIGHT: Final = 30
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
@@ -188,12 +188,11 @@ def topic_answers(answer: Any) -> dict[str, TopicAnswer]:
     return found
 
 
-def group_rights(answer: Any) -> dict[str, frozenset[str] | None]:
-    """Each group of an answer to GroupRights."""
-    return {
-        row[1]: frozenset() if row[0] == _NO_GROUP_RIGHT else None if row[0] else _named(row[-1])
-        for row in answer.groups
-    }
+def group_rights(answer: Any) -> frozenset[str] | None:
+    """The one group of an answer to GroupRights. Raises KafkaError; None: not said."""
+    ((code, *_, operations),) = answer.groups
+    check(code)
+    return _named(operations)
 
 
 def _named(operations: int) -> frozenset[str] | None:
