@@ -25,6 +25,7 @@ async def test_a_worker_takes_sixty_four_partitions_over_in_twenty_seconds(
     kafka: str, kafka_prefix: str, tmp_path: Path
 ) -> None:
     async with crowd(kafka, kafka_prefix, tmp_path, seed=24, partitions=PARTITIONS) as workers:
+        workers.load.pace_s = 0.002  # for something on every partition soon
         first = workers.start()
         await first.says(READY)
         with anyio.fail_after(DEADLINE):  # so that the next one has something to restore, everywhere

@@ -26,6 +26,7 @@ STEPS: Final = ("network", "protocol", "certificate", "version", "login")
 _STEP_S: Final = 5.0
 _MORE_S: Final = 6.0
 """How much longer than `connect_timeout_ms` a start may take, to find out why it failed."""
+_CLOSE_S: Final = 0.5
 _ILLEGAL_STATE: Final = 34
 _OTHER_NAME: Final = (62, 64)
 """What OpenSSL says of a certificate that is of another host, or of another address."""
@@ -193,7 +194,7 @@ class Entry:
             todo = "set kafka.sasl_mechanism to one of those, or enable it on the broker"
             return wrong("login", expected=f"a login by {mechanism}", came=f"one by {_or(offered)}", todo=todo)
         try:
-            (await self.open()).close()
+            await _closed(await self.open())
         except (KafkaError, OSError) as error:
             todo = "correct kafka.sasl_username and kafka.sasl_password"
             if mechanism == "OAUTHBEARER":
@@ -210,7 +211,7 @@ class Entry:
         try:
             answer = await conn.send(SaslHandShakeRequest(self._options.sasl_mechanism))
         finally:
-            conn.close()
+            await _closed(conn)
         return None if answer.error_code == _ILLEGAL_STATE else list(answer.enabled_mechanisms)
 
     async def _conn(self, protocol: str) -> Any:
@@ -218,6 +219,12 @@ class Entry:
         given = connection(self._options)
         arguments = {name: value for name, value in given.items() if name in known} | {"security_protocol": protocol}
         return await create_conn(self._host, self._port, **arguments)
+
+
+async def _closed(conn: Any) -> None:
+    """Close a connection of aiokafka, and wait until it is: with TLS that takes an exchange, and the event loop may end before."""
+    with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_S):
+        await conn.close()
 
 
 def said(error: BaseException) -> str:

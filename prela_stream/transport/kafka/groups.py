@@ -106,7 +106,9 @@ class Groups:
     async def require(self, group: str) -> None:
         """Raise TransportError if this client may not be a member of a group: asked once, for joining is tried for ever."""
         try:
-            await self._wire.repeat(f"finding the broker that keeps group {group}", lambda: self._wire.coordinator(group))
+            await self._wire.repeat(
+                f"finding the broker that keeps group {group}", lambda: self._wire.coordinator(group)
+            )
         except kafka.GroupAuthorizationFailedError as error:
             msg = f"kafka: this client may not read as group {group!r}: allow it Read on the group"
             raise TransportError(msg) from error

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Final, Literal
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from anyio.abc import ByteStream
 from anyio.streams.buffered import BufferedByteReceiveStream
@@ -134,6 +135,7 @@ async def _connected(host: str, port: int, context: ssl.SSLContext | None) -> As
         yield stream
     finally:
         await anyio.aclose_forcefully(stream)
+        await anyio.lowlevel.checkpoint()  # the event loop closes the socket in its next turn, and may be about to end
 
 
 def _leaves(error: BaseException) -> Iterator[OSError]:
