@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import aiokafka.errors as kafka
 import anyio
-from aiokafka.conn import create_conn
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import SaslHandShakeRequest
 
@@ -215,14 +215,21 @@ class Entry:
         return None if answer.error_code == _ILLEGAL_STATE else list(answer.enabled_mechanisms)
 
     async def _conn(self, protocol: str) -> Any:
-        known = inspect.signature(create_conn).parameters
+        known = inspect.signature(AIOKafkaConnection).parameters
         given = connection(self._options)
         arguments = {name: value for name, value in given.items() if name in known} | {"security_protocol": protocol}
-        return await create_conn(self._host, self._port, **arguments)
+        conn: Any = AIOKafkaConnection(self._host, self._port, **arguments)
+        try:
+            await conn.connect()
+        except BaseException:
+            if conn._protocol is not None:  # there is a socket
+                await _closed(conn)
+            raise
+        return conn
 
 
 async def _closed(conn: Any) -> None:
-    """Close a connection of aiokafka, and wait until it is: with TLS that takes an exchange, and the event loop may end before."""
+    """Close a connection of aiokafka and wait until it is: with TLS that is an exchange, and the event loop may end before."""
     with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_S):
         await conn.close()
 

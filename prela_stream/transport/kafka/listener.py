@@ -135,7 +135,10 @@ async def _connected(host: str, port: int, context: ssl.SSLContext | None) -> As
         yield stream
     finally:
         await anyio.aclose_forcefully(stream)
-        await anyio.lowlevel.checkpoint()  # the event loop closes the socket in its next turn, and may be about to end
+        with anyio.CancelScope(shield=True):
+            await (
+                anyio.lowlevel.checkpoint()
+            )  # the event loop closes the socket in its next turn, and may be about to end
 
 
 def _leaves(error: BaseException) -> Iterator[OSError]:
