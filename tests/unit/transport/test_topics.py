@@ -64,3 +64,11 @@ def test_a_mistake_says_what_was_expected_what_is_there_and_what_to_do(
 
 def test_every_mistake_of_a_topic_has_a_line() -> None:
     assert len(check_topics(OPTIONS, there(partitions=1, cleanup="compact", max_record_bytes=1))) == 3
+
+
+def test_of_a_topic_whose_settings_may_not_be_read_only_what_is_known_is_said() -> None:
+    unread = TopicSpec(name="acme.state", partitions=5, flaws=("its settings cannot be read",), readable=False)
+    lines = check_topics(OPTIONS, there() | {"acme.state": unread})
+    assert len(lines) == 2
+    assert "expected 6 partitions, there are 5" in lines[0]
+    assert lines[1] == "topic acme.state: its settings cannot be read"
