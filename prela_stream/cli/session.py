@@ -126,4 +126,4 @@ async def _stop_on_signal(scope: anyio.CancelScope) -> None:
 def log_to_stderr() -> None:
     """Let a service's log lines be seen."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)  # it has several lines for each partition that is taken over
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)  # else there are several lines for each partition
