@@ -233,12 +233,15 @@ async def test_members_share_and_nothing_is_handed_out_twice_where_each_item_is_
     for partition in (0, 1):
         await place.kept(*(whole(number) for number in range(300) if number % 2 == partition), partition=partition)
     handed: list[tuple[str, str]] = []
+    committed = 0
     both = anyio.Event()
 
     async def member(name: str, traces: Reading[prela.KeptTrace]) -> None:
+        nonlocal committed
         while True:
             handed.extend((name, found) for found in await take(traces, 1))
             await traces.commit()
+            committed += 1
             if name == "second":
                 both.set()
             with anyio.move_on_after(0.1):  # work, for as long as it takes another one to join
@@ -255,7 +258,7 @@ async def test_members_share_and_nothing_is_handed_out_twice_where_each_item_is_
                 await anyio.sleep(0.01)
         tasks.start_soon(member, "second", second)
         with anyio.fail_after(DEADLINE):
-            while len(handed) < len(sent):
+            while committed < len(sent):
                 await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
     assert sorted(found for _, found in handed) == sorted(sent)
