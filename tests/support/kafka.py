@@ -12,10 +12,10 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -108,23 +108,37 @@ def no_kafka(reason: str) -> NoReturn:
 
 @contextmanager
 def shared_broker(folder: Path) -> Iterator[str]:
-    """The bootstrap servers of this run's broker, started by whoever needs it first and stopped after its last user."""
-    address, missing = folder / "kafka.bootstrap", folder / "kafka.missing"
-    with (folder / "kafka.users").open("ab") as users:
-        with _alone(folder / "kafka.start"):
+    """The bootstrap servers of this run's broker."""
+    with shared(folder, "kafka", ("deploy.kafka", "--while-shared"), answers) as bootstrap:
+        yield bootstrap
+
+
+@contextmanager
+def shared(folder: Path, name: str, module: Sequence[str], is_up: Callable[[str], bool]) -> Iterator[str]:
+    """What a process says with its first line. Whoever needs it first starts it; it stops after its last user.
+
+    Args:
+        folder: The run's folder.
+        name: Tells such processes apart.
+        module: A module that is run, and its arguments; behind them comes the file whose shared lock its users hold.
+        is_up: Whether what said this is still there.
+    """
+    address, missing = folder / f"{name}.address", folder / f"{name}.missing"
+    with (folder / f"{name}.users").open("ab") as users:
+        with _alone(folder / f"{name}.start"):
             fcntl.flock(users, fcntl.LOCK_SH)  # waits for one that is just stopping
             if missing.exists():
                 no_kafka(missing.read_text(encoding="utf-8"))
-            if not (address.exists() and _answers(address.read_text(encoding="utf-8"))):
-                address.write_text(_start(users, folder, missing), encoding="utf-8")
+            if not (address.exists() and is_up(address.read_text(encoding="utf-8"))):
+                said = _start([*module, users.name], folder / f"{name}.stderr", missing)
+                address.write_text(said, encoding="utf-8")
         yield address.read_text(encoding="utf-8")
 
 
-def _start(users: IO[bytes], folder: Path, missing: Path) -> str:
-    errors = folder / "kafka.stderr"
+def _start(module: Sequence[str], errors: Path, missing: Path) -> str:
     with errors.open("w") as sink:
         starter = subprocess.Popen(
-            [sys.executable, "-m", "deploy.kafka", "--while-shared", users.name],
+            [sys.executable, "-m", *module],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=sink,
@@ -134,26 +148,27 @@ def _start(users: IO[bytes], folder: Path, missing: Path) -> str:
         )
     assert starter.stdout is not None
     with starter.stdout:
-        bootstrap = starter.stdout.readline().strip()
-    if bootstrap:
+        line = starter.stdout.readline().strip()
+    if line:
         starter.returncode = 0  # nobody waits for it: it goes on, until the last worker has let go of the lock
-        return bootstrap
+        return line
     said = errors.read_text(encoding="utf-8")
     if starter.wait() == MISSING:
         missing.write_text(said, encoding="utf-8")
         no_kafka(said)
-    pytest.fail(f"the tests' broker did not start:\n{said}", pytrace=False)
+    pytest.fail(f"{module[0]} did not start:\n{said}", pytrace=False)
 
 
 def _ask(bootstrap: str) -> None:
-    if not _answers(bootstrap):
+    if not answers(bootstrap):
         pytest.fail(
             f"expected a broker at {BOOTSTRAP_VARIABLE}={bootstrap}; none answered there: start it, or unset the variable",
             pytrace=False,
         )
 
 
-def _answers(bootstrap: str) -> bool:
+def answers(bootstrap: str) -> bool:
+    """Whether any of these servers is a Kafka that answers."""
     for server in bootstrap.split(","):
         host, _, port = server.rpartition(":")
         try:

@@ -5,13 +5,10 @@
 runs it until nobody holds a shared lock on FILE; its first line says where its listeners and certificates are.
 """
 
-import fcntl
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -20,7 +17,7 @@ import pytest
 from deploy.kafka import KafkaCluster, KafkaMissingError, Security, unsigned_token
 from deploy.kafka.__main__ import _watch
 from deploy.kafka.probe import Acl, create_acls, has_acl
-from tests.support.kafka import MISSING, ROOT, _alone, _answers, _starters, no_kafka, run_folder
+from tests.support.kafka import MISSING, answers, run_folder, shared
 
 WORDS = {name: f"{name}-word-4711" for name in ("alice", "bob", "agent", "worker", "sink")}
 """Users and their passwords. Alice may do everything with what begins with a `t`, as every prefix of a test; others nothing."""
@@ -95,49 +92,15 @@ def no_token() -> None:
 @pytest.fixture(scope="session")
 def secured_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     """The run's broker that asks who is there. Others use it too: take topics and groups of your own (`kafka_prefix`)."""
-    with _shared(run_folder(tmp_path_factory)) as found:
-        yield found
+    with shared(run_folder(tmp_path_factory), "secured", ("tests.support.secured_kafka",), _is_up) as found:
+        yield msgspec.json.decode(found, type=Secured)
 
 
-@contextmanager
-def _shared(folder: Path) -> Iterator[Secured]:
-    place, missing = folder / "secured.json", folder / "secured.missing"
-    with (folder / "secured.users").open("ab") as users:
-        with _alone(folder / "secured.start"):
-            fcntl.flock(users, fcntl.LOCK_SH)
-            if missing.exists():
-                no_kafka(missing.read_text(encoding="utf-8"))
-            if not (place.exists() and _answers(msgspec.json.decode(place.read_bytes(), type=Secured).plain)):
-                place.write_text(_start(users.name, folder, missing), encoding="utf-8")
-        yield msgspec.json.decode(place.read_bytes(), type=Secured)
+def _is_up(found: str) -> bool:
+    return answers(msgspec.json.decode(found, type=Secured).plain)
 
 
-def _start(users: str, folder: Path, missing: Path) -> str:
-    errors = folder / "secured.stderr"
-    with errors.open("w") as sink:
-        starter = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.secured_kafka", users],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=sink,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-    _starters.append(starter)
-    assert starter.stdout is not None
-    with starter.stdout:
-        line = starter.stdout.readline().strip()
-    if line:
-        return line
-    said = errors.read_text(encoding="utf-8")
-    if starter.wait() == MISSING:
-        missing.write_text(said, encoding="utf-8")
-        no_kafka(said)
-    pytest.fail(f"the tests' secured broker did not start:\n{said}", pytrace=False)
-
-
-def main(shared: Path) -> int:
+def main(users: Path) -> int:
     """Run it; the exit code."""
     security = Security(tls=True, mechanisms=MECHANISMS, users=WORDS, authorizer=True)
     try:
@@ -157,7 +120,7 @@ def main(shared: Path) -> int:
         }
         sys.stdout.write(json.dumps(found) + "\n")
         sys.stdout.flush()
-        _watch(cluster, shared)
+        _watch(cluster, users)
     return 0
 
 
