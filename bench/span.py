@@ -1,12 +1,13 @@
 """What one span costs its caller: `with tracer.span()`, three attributes, encoded and queued. Beside it, in the same run, the
 peers: opentelemetry-sdk with a BatchSpanProcessor, ddtrace, and the ancestor prela 0.1.0, each with a destination that discards.
 
-    python bench/span.py [--rounds 5]
+    python bench/span.py [--rounds 200]
 
-Every peer runs in a process of its own, the peers taking turns, so that a busy machine hits all alike. A round is 40 batches of
-500 root spans; queues are emptied between batches, outside of the clock. Prints JSON: medians over all batches in microseconds of
-wall time (`*_us`) and of the calling thread's CPU time (`*_cpu_us`), which other processes disturb less; the ratio is the median
-of those of each round, ours and opentelemetry-sdk one right after the other, in CPU time. A peer that is not installed is `null`.
+Every peer is a process of its own. They take turns: a round is a batch of 500 root spans of each, some milliseconds long, so that
+a machine which changes its speed from one second to the next, as virtual ones do, hits all alike. Queues are emptied between
+batches, outside of the clock. Prints JSON: medians over all batches in microseconds of wall time (`*_us`) and of the calling
+thread's CPU time (`*_cpu_us`), which other processes disturb less; the ratio to opentelemetry-sdk is the median of those of each
+round, in CPU time, its quartiles beside it. A peer that is not installed is `null`.
 """
 
 import argparse
@@ -16,12 +17,13 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BATCHES, SPANS = 40, 500
+SPANS, WARM_UP = 500, 4
 Load = tuple[Callable[[], None], Callable[[], object]]
 """One span, and what empties the queue."""
 
@@ -147,71 +149,105 @@ PEERS: dict[str, Callable[[str], Load]] = {
 }
 
 
-def measure(name: str) -> list[tuple[float, float]]:
-    """Microseconds a span of each batch: wall time, CPU time of this thread."""
+def serve(name: str) -> None:
+    """A peer's process: a batch for each line that it is given; its time and its CPU time, ns, are the answer."""
     one, drain = PEERS[name](name)
-    taken: list[tuple[float, float]] = []
-    for batch in range(BATCHES + 4):
+    for _ in range(WARM_UP):
+        for _ in range(SPANS):
+            one()
+        drain()
+    for _ in sys.stdin:
         wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
         for _ in range(SPANS):
             one()
         cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
         drain()
-        if batch >= 4:  # the first ones warm the interpreter up
-            taken.append((wall / SPANS / 1e3, cpu / SPANS / 1e3))
-    return taken
+        print(json.dumps([wall, cpu]), flush=True)
 
 
-def run(name: str) -> list[tuple[float, float]] | str:
-    """`measure` in a process of its own; the last line of its error if it fails."""
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [sys.executable, __file__, "--one", name],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=root,
-        env={"PYTHONPATH": str(root), "DD_TRACE_ENABLED": "true", "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false"},
-    )
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or ["no output"])[-1]
-    return [(wall, cpu) for wall, cpu in json.loads(done.stdout.splitlines()[-1])]
+class Peer:
+    """A peer's process, from outside."""
+
+    def __init__(self, name: str) -> None:
+        self.batches: list[tuple[float, float]] = []
+        """Microseconds a span of each batch: wall time, CPU time."""
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - lives as long as the process
+        root = Path(__file__).resolve().parent.parent
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, "--one", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=root,
+            env={"PYTHONPATH": str(root), "DD_TRACE_ENABLED": "true", "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false"},
+        )
+
+    def batch(self) -> bool:
+        """One more; False if the process has ended, or never began."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return False
+        answer = self._process.stdout.readline()
+        if not answer:
+            return False
+        wall, cpu = json.loads(answer)
+        self.batches.append((wall / SPANS / 1e3, cpu / SPANS / 1e3))
+        return True
+
+    def end(self) -> str:
+        """End it; the last line that it wrote to its standard error."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.seek(0)
+        said = self._errors.read().strip().splitlines()
+        self._errors.close()
+        return said[-1] if said else "no output"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         logging.disable()
-        print(json.dumps(measure(arguments.one)))
+        serve(arguments.one)
         return
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in PEERS}
+    print(json.dumps(result := compare(arguments.rounds), indent=2))
+    if any(name.startswith("ours") for name in result.get("missing", ())):
+        sys.exit(1)
+
+
+def compare(rounds: int) -> dict[str, Any]:
+    """All peers, in turns."""
+    running = {name: Peer(name) for name in PEERS}
     missing: dict[str, str] = {}
-    ratios: list[float] = []
-    for _ in range(arguments.rounds):
-        for name in PEERS:
-            got = run(name)
-            if isinstance(got, str):
-                missing[name] = got
-            else:
-                taken[name] += got
-        if "otel" not in missing:
-            last = {name: statistics.median(cpu for _, cpu in taken[name][-BATCHES:]) for name in ("ours", "otel")}
-            ratios.append(last["otel"] / last["ours"])
-    result: dict[str, Any] = {"python": platform.python_version(), "rounds": arguments.rounds, "spans": BATCHES * SPANS}
-    for name, batches in taken.items():
-        result[f"{name}_us"] = round(statistics.median(wall for wall, _ in batches), 2) if batches else None
-        result[f"{name}_cpu_us"] = round(statistics.median(cpu for _, cpu in batches), 2) if batches else None
-    if ratios:
-        result["otel_over_ours"] = round(statistics.median(ratios), 1)
-        result["otel_over_ours_each_round"] = [round(ratio, 1) for ratio in ratios]
+    for name, peer in list(running.items()):  # the first batch waits until the peer has warmed up
+        if not peer.batch():
+            missing[name] = running.pop(name).end()
+    for _ in range(rounds):
+        for peer in running.values():
+            peer.batch()
+    for peer in running.values():
+        peer.end()
+    result: dict[str, Any] = {"python": platform.python_version(), "rounds": rounds, "spans_a_batch": SPANS}
+    for name in PEERS:
+        taken = running[name].batches[1:] if name in running else []
+        result[f"{name}_us"] = round(statistics.median(wall for wall, _ in taken), 2) if taken else None
+        result[f"{name}_cpu_us"] = round(statistics.median(cpu for _, cpu in taken), 2) if taken else None
+    if {"ours", "otel"} <= running.keys():
+        pairs = zip(running["ours"].batches[1:], running["otel"].batches[1:], strict=True)
+        low, middle, high = statistics.quantiles([theirs / mine for (_, mine), (_, theirs) in pairs], n=4)
+        result["otel_over_ours"] = round(middle, 2)
+        result["otel_over_ours_quartiles"] = [round(low, 2), round(high, 2)]
     if missing:
         result["missing"] = missing
-    print(json.dumps(result, indent=2))
-    if any(name.startswith("ours") for name in missing):
-        sys.exit(1)
+    return result
 
 
 if __name__ == "__main__":
