@@ -67,7 +67,7 @@ def _all_spans() -> list[Span]:
         return kinds[kind]
 
     found: list[Any] = [one for one in gc.get_objects() if is_kind(type(one))]
-    return [span for span in found if hasattr(span, "_children")]  # it is there until the end
+    return [span for span in found if hasattr(span, "_open")]  # it is there until the end
 
 
 def _cancel(span: Span, reason: str) -> None:

@@ -1,11 +1,13 @@
 """A live span: open until `end()`, which freezes it and hands its bytes to the recorder. It is its own context manager.
 
-Two things here are made to be exact without a lock. What a span hands out (a counted child, an injected context) is one
-byte appended to `_children`; the end takes a memoryview of it, and a bytearray with a view on it refuses to grow: each
-append is either in the count or fails, in any thread. And the attributes of an ended span are replaced by a read-only
-mapping, so writing needs no check beforehand.
+Two things here are made to be exact without a lock. The attributes of an ended span are replaced by a read-only mapping, so
+writing needs no check beforehand. And what a span hands out (a counted child, an injected context) is one byte appended to
+`_children`, which is there from the first one on. The end closes the attributes first, then looks for `_children` and takes a
+memoryview of it, and a bytearray with a view on it refuses to grow. Whoever hands out has `_children` first and then looks
+whether the attributes are closed: if not, the end has yet to look, so each append is either in the count or fails, in any thread.
 """
 
+import os
 import sys
 import threading
 import time
@@ -54,15 +56,14 @@ _CHILD: Final = 0
 _INJECT: Final = 1
 _SPAN: Final = int(ItemKind.SPAN)
 _AGENT: Final = SPAN_TYPES.index(SpanType.AGENT)
-_CLOSED: Final[Any] = MappingProxyType({})
-_GONE: Final = (AttributeError, BufferError)
-"""What handing something out from an ended span raises: no bytearray any more, or one that is frozen."""
+CLOSED: Final[Any] = MappingProxyType({})
+"""The attributes of an ended span."""
 _now: Final = time.time_ns
 _clock: Final = time.perf_counter_ns
 _new: Final = object.__new__
 _getframe: Final = sys._getframe
 _END_GUARD: Final = guard("span.end")
-_slow_lock: Final = threading.Lock()
+_slow_lock = threading.RLock()  # a finalizer that runs in the midst of one hand-out may need another
 _EMPTY: Final[tuple[Any, ...]] = ()
 
 
@@ -92,7 +93,7 @@ class Span(SpanView, TypedSetters):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and self._attributes is not _CLOSED:
+        if error is not None and self._attributes is not CLOSED:
             self.record_exception(error)
         previous = self._previous
         if get_raw() is self and (previous is None or type(previous) is not Placed):
@@ -140,18 +141,17 @@ class Span(SpanView, TypedSetters):
     def _finish_now(self, duration: int) -> bool:
         """Freeze the span and record it; False if somebody has done so before."""
         try:
-            children = self._children
-            del self._children  # atomic: of two threads one gets an AttributeError
+            del self._open  # atomic: of two threads one gets an AttributeError
         except AttributeError:
             return False
-        self._frozen = memoryview(children)
-        handed_out = len(children)
-        injects = 0
-        if handed_out:
-            injects = children.count(_INJECT)
-            handed_out -= injects
         self._final = attributes = self._attributes
-        self._attributes = _CLOSED
+        self._attributes = CLOSED
+        children = self._children
+        handed_out = injects = 0
+        if children is not None:
+            self._frozen = memoryview(children)
+            injects = children.count(_INJECT)
+            handed_out = len(children) - injects
         self._duration_ns = duration
         self._status = status = self._status or SUCCESS
         more = self._more
@@ -292,22 +292,37 @@ class Span(SpanView, TypedSetters):
 
     def _hand_out_child(self) -> int:
         """Count a child; returns the child's flag: COUNTED, or AFTER_END where this span has ended."""
+        children = self._handed_out()
+        if self._attributes is CLOSED:
+            return AFTER_END
         try:
-            self._children.append(_CHILD)
-        except _GONE:
+            children.append(_CHILD)
+        except BufferError:
             return AFTER_END
         if self._quiet:
             self._announce()
         return COUNTED
 
+    def _handed_out(self) -> bytearray:
+        children = self._children
+        if children is None:
+            with _slow_lock:  # or of two threads that make it one would lose its child
+                if self._children is None:
+                    self._children = bytearray()
+                children = self._children
+        return children
+
     def _hand_out_inject(self) -> int | None:
         """Count a context that leaves the process; returns its ordinal, None where this span has ended."""
         with _slow_lock:
-            try:
-                self._children.append(_INJECT)
-                ordinal = self._children.count(_INJECT) - 1
-            except _GONE:
+            children = self._handed_out()
+            if self._attributes is CLOSED:
                 return None
+            try:
+                children.append(_INJECT)
+            except BufferError:
+                return None
+            ordinal = children.count(_INJECT) - 1
         if self._quiet:
             self._announce()
         return ordinal
@@ -351,8 +366,8 @@ class Span(SpanView, TypedSetters):
     def _abandon(self) -> None:
         """Be as if ended, but record nothing: in a forked child, where the span is the parent process's to end."""
         if not self.is_ended:
-            del self._children
-            self._final, self._attributes = self._attributes, _CLOSED
+            del self._open
+            self._final, self._attributes = self._attributes, CLOSED
             self._duration_ns = _clock() - self._began
 
     def _extras(self) -> More:
@@ -362,7 +377,7 @@ class Span(SpanView, TypedSetters):
             return self._more
 
     def _is_open(self, method: str) -> bool:
-        if self._attributes is not _CLOSED:
+        if self._attributes is not CLOSED:
             return True
         self._refuse(method)
         return False
@@ -387,3 +402,13 @@ def target_of(target: object) -> tuple[bytes, bytes]:
         return target.raw_trace_id, target.raw_span_id
     msg = f"a link points to a Span or to the TraceContext of one, got {target!r}"
     raise TypeError(msg)
+
+
+def _renew_lock() -> None:
+    """After a fork: another thread of the parent process may have held it."""
+    global _slow_lock  # noqa: PLW0603 - one lock a process
+    _slow_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_renew_lock)

@@ -31,13 +31,12 @@ from prela_stream.sdk.privacy import Privacy, scopes_used
 from prela_stream.sdk.recorder import Outlet, Recorder, ScopedOutlet
 from prela_stream.sdk.sampler import KEEP, AlwaysOnSampler, BaseSampler, checked
 from prela_stream.sdk.session import carried_attributes, ids_used, notice
-from prela_stream.sdk.span import Span
+from prela_stream.sdk.span import CLOSED, Span
 from prela_stream.sdk.unsampled import UnsampledSpan
 
 _AGENT: Final = SPAN_TYPE_CODES[SpanType.AGENT]
 _CUSTOM: Final[SpanType] = SpanType.CUSTOM
 _CUSTOM_CODE: Final = SPAN_TYPE_CODES[SpanType.CUSTOM]
-_GONE: Final = (AttributeError, BufferError)
 _new: Final = object.__new__
 _now: Final = time.time_ns
 _clock: Final = time.perf_counter_ns
@@ -149,13 +148,17 @@ class Tracer(SpanKinds):
         if type(above) is Span:
             trace: TraceContext = above._trace
             parent_id: bytes | None = above._id
-            try:
-                above._children.append(0)  # as Span._hand_out_child, without the call
-                flags = COUNTED
-                if above._quiet:
-                    above._announce()
-            except _GONE:
+            children = above._children
+            if children is None:
+                flags = above._hand_out_child()
+            elif above._attributes is CLOSED:  # from here on as there, without the call
                 flags = AFTER_END
+            else:
+                try:
+                    children.append(0)
+                    flags = COUNTED
+                except BufferError:
+                    flags = AFTER_END
         elif above is None:
             trace = _new(TraceContext)
             try:
@@ -195,7 +198,8 @@ class Tracer(SpanKinds):
         span._name = name if type(name) is str else text_of(name)
         span._status = PENDING
         span._more = None
-        span._children = bytearray()
+        span._children = None
+        span._open = True
         span._attributes = {} if attributes is None else _copied(attributes)
         if self._service is not None:
             span._attributes.update(self._service)

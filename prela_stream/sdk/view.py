@@ -56,6 +56,7 @@ class SpanView(Position):
         "_id",
         "_more",
         "_name",
+        "_open",
         "_outlet",
         "_parent_id",
         "_previous",
@@ -69,8 +70,8 @@ class SpanView(Position):
     _attributes: dict[str, Any]
     _began: int
     """Monotonic ns."""
-    _children: bytearray
-    """A byte for each child and inject; unset after the end."""
+    _children: bytearray | None
+    """A byte for each child and inject; None: there were none so far."""
     _duration_ns: int
     """Set at the end."""
     _final: dict[str, Any]
@@ -81,6 +82,8 @@ class SpanView(Position):
     _id: bytes
     _more: More | None
     _name: str
+    _open: bool
+    """Unset by the end."""
     _outlet: Outlet | ScopedOutlet
     _parent_id: bytes | None
     _previous: Position | None
