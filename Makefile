@@ -3,17 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick lint bench kafka lock clean
+.PHONY: demo test quick test-three-brokers lint bench kafka lock clean
 
 demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
 	$(BIN)/prela-stream demo
 
 test: $(VENV)/.dev lint        ## every check: lint, types, layers, tests, coverage; with Java and Maven on a real Kafka
 	-@$(BIN)/python -m deploy.kafka --prepare
-	$(BIN)/python -m pytest -q -n 3 --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -q -n 3 -m "not three_brokers" --cov --cov-report=term:skip-covered
 
 quick: $(VENV)/.dev            ## the tests that take no more than a few seconds each
 	$(BIN)/python -m pytest -q -m "not slow"
+
+test-three-brokers: $(VENV)/.dev   ## the transport contract on a cluster of three
+	$(BIN)/python -m pytest -q -m three_brokers
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

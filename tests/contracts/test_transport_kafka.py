@@ -1,4 +1,6 @@
-"""The Kafka transport under the transport contract, on a real broker."""
+"""The Kafka transport under the transport contract: on a real broker, and on three (`make test-three-brokers`)."""
+
+from collections.abc import Iterator
 
 import pytest
 
@@ -7,6 +9,7 @@ from prela_stream.transport.kafka import KafkaTransport
 from prela_stream.transport.options import KafkaOptions
 from tests.contracts.transport_contract import TransportContract
 from tests.contracts.transport_harness import Log
+from tests.support.kafka import private_cluster, run_folder
 
 
 def open_kafka(bootstrap: str) -> Transport:
@@ -27,3 +30,24 @@ def log(kafka: str, kafka_prefix: str) -> Log:
 @pytest.mark.kafka
 class TestKafkaTransport(TransportContract):
     """The whole contract."""
+
+
+@pytest.mark.kafka
+@pytest.mark.slow
+@pytest.mark.three_brokers
+@pytest.mark.timeout(600)
+class TestKafkaTransportOnThreeBrokers(TransportContract):
+    """The whole contract with replicas, leaders and coordinators on different brokers."""
+
+    @pytest.fixture(scope="class")
+    def three_brokers(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+        """Bootstrap servers of a cluster of this class's own."""
+        with private_cluster(run_folder(tmp_path_factory), 3) as cluster:
+            yield cluster.bootstrap
+
+    @pytest.fixture
+    def log(self, three_brokers: str, kafka_prefix: str) -> Log:
+        """Topics and groups of the test's own."""
+        return Log(
+            opener="tests.contracts.test_transport_kafka:open_kafka", argument=three_brokers, prefix=kafka_prefix
+        )
