@@ -13,8 +13,8 @@ from tests.support.kafka import private_cluster, run_folder
 
 
 def open_kafka(bootstrap: str) -> Transport:
-    """A transport on the broker at `bootstrap`."""
-    return KafkaTransport(KafkaOptions(bootstrap=(bootstrap,), session_timeout_ms=6_000))
+    """A transport on the brokers at `bootstrap`."""
+    return KafkaTransport(KafkaOptions(bootstrap=tuple(bootstrap.split(",")), session_timeout_ms=6_000))
 
 
 @pytest.fixture
@@ -25,6 +25,13 @@ def log(kafka: str, kafka_prefix: str) -> Log:
         argument=kafka,
         prefix=kafka_prefix,
     )
+
+
+@pytest.fixture(scope="module")
+def three_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers of a cluster of this module's own."""
+    with private_cluster(run_folder(tmp_path_factory), 3) as cluster:
+        yield cluster.bootstrap
 
 
 @pytest.mark.kafka
@@ -38,12 +45,6 @@ class TestKafkaTransport(TransportContract):
 @pytest.mark.timeout(600)
 class TestKafkaTransportOnThreeBrokers(TransportContract):
     """The whole contract with replicas, leaders and coordinators on different brokers."""
-
-    @pytest.fixture(scope="class")
-    def three_brokers(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-        """Bootstrap servers of a cluster of this class's own."""
-        with private_cluster(run_folder(tmp_path_factory), 3) as cluster:
-            yield cluster.bootstrap
 
     @pytest.fixture
     def log(self, three_brokers: str, kafka_prefix: str) -> Log:
