@@ -125,11 +125,17 @@ class Catalog:
                 raise TransportError(msg)
 
     async def _standing(self, names: list[str]) -> None:
-        answer = await self._wire.metadata(names)
-        for code, _, _, partitions in answer.topics:
-            check(code)
-            for partition_code, *_ in partitions:
-                check(partition_code)
+        """Raise KafkaError unless every broker that can be asked knows them, and who leads their partitions."""
+        cluster = await self._wire.metadata(names)
+        for broker in cluster.brokers:
+            try:
+                answer = await self._wire.metadata(names, node=broker[0])
+            except (kafka.NodeNotReadyError, kafka.KafkaConnectionError):
+                continue  # it is down, and others cannot ask it either
+            for code, _, _, partitions in answer.topics:
+                check(code)
+                for partition_code, *_ in partitions:
+                    check(partition_code)
 
     async def _describe(self, names: list[str] | None) -> dict[str, TopicSpec]:
         async def attempt() -> dict[str, TopicSpec]:

@@ -45,9 +45,9 @@ class Wire:
             node = client.get_random_node()
         return await client.send(node, request, group=ConnectionGroup.DEFAULT)
 
-    async def metadata(self, topics: list[str] | None) -> Any:
-        """What the cluster says about these topics, or about all. Never creates one. Raises KafkaError, TransportError."""
-        return await self.ask(MetadataRequest(topics, allow_auto_topic_creation=False))
+    async def metadata(self, topics: list[str] | None, *, node: int | None = None) -> Any:
+        """What a broker says about these topics, or about all. Never creates one. Raises KafkaError, TransportError."""
+        return await self.ask(MetadataRequest(topics, allow_auto_topic_creation=False), node=node)
 
     async def coordinator(self, group: str) -> int:
         """The broker that keeps a group. Raises KafkaError, TransportError."""
