@@ -53,6 +53,6 @@ class TestKafkaTransportOnThreeBrokers(TransportContract):
             opener="tests.contracts.test_transport_kafka:open_kafka", argument=three_brokers, prefix=kafka_prefix
         )
 
-    async def test_a_poll_is_divided_between_busy_partitions(self, log: Log) -> None:  # noqa: ARG002 - of the contract
+    async def test_a_poll_is_divided_between_busy_partitions(self, log: Log) -> None:
         """Asks for what has arrived from all partitions, and that is up to three leaders here."""
         pytest.skip("three leaders answer each at a time of its own: what has not arrived cannot be divided")
