@@ -6,6 +6,7 @@ of the assignment: the next one finds them again.
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -63,6 +64,7 @@ class LocalConsumer:
         self._interval = options.poll_interval_ms / 1000
         self._beat_seconds = options.session_timeout_ms / 3000
         self._timer: asyncio.TimerHandle | None = None
+        self._beating: Future[None] | None = None
         self._polled = 0.0
         self._held: dict[int, _Held] = {}
         self._shared_out = False
@@ -122,8 +124,10 @@ class LocalConsumer:
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._beat_seconds, self._beat)
         member = self._member
+        if self._beating is not None and not self._beating.done():
+            return  # a locked log: heartbeats that queue up would be in the way of all else when it is free again
         if member is not None and loop.time() - self._polled < MAX_POLL_SECONDS:
-            self._thread.spare(lambda database: member.beat(database, self._clock()))
+            self._beating = self._thread.spare(lambda database: member.beat(database, self._clock()))
 
     @property
     def closed(self) -> bool:

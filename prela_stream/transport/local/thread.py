@@ -46,8 +46,8 @@ class DatabaseThread:
             raise TransportError(msg)
         return await asyncio.wrap_future(self._submit(job))
 
-    def spare(self, job: Callable[[Database], None]) -> None:
-        """Run `job` when its turn comes, for nobody: a TransportError of it is logged."""
+    def spare(self, job: Callable[[Database], None]) -> Future[None] | None:
+        """Run `job` when its turn comes, for nobody: a TransportError of it is logged. None after the close."""
 
         def quietly(database: Database) -> None:
             try:
@@ -55,8 +55,7 @@ class DatabaseThread:
             except TransportError as error:
                 logger.warning("housekeeping is put off: %s", error)
 
-        if not self.closed:
-            self._submit(quietly)
+        return None if self.closed else self._submit(quietly)
 
     async def aclose(self, last: Callable[[Database], None] | None = None) -> None:
         """Finish what was begun, run `last`, close the database and end the thread. The second call does nothing."""
