@@ -372,6 +372,9 @@ def test_versions_by_what_is_asked_of_them() -> None:
     assert check_versions(KAFKA_1_1, "zstd").todo == 'upgrade the brokers, or set kafka.compression to "lz4"'
     assert "3.6 or newer is recommended" in check_versions(KAFKA_1_1, "lz4").text
     assert check_versions(KAFKA_1_1, "lz4").state == "ok"
+    assert check_versions({**KAFKA_1_1, 24: (0, 4)}, "lz4").state == "ok"
+    leaving = check_versions({**KAFKA_1_1, 24: (0, 5), 35: (1, 5)}, "lz4")
+    assert (leaving.state, "leave a transaction open" in leaving.text) == ("unknown", True)
     too_new = check_versions({**KAFKA_1_1, 22: (5, 9)}, "lz4")
     assert (too_new.came, too_new.todo) == ("one that is too new: InitProducerId from version 5 on", "upgrade aiokafka")
 

@@ -31,6 +31,10 @@ from prela_stream.transport.kafka.wire import NotYetError, Wire, by_topic, check
 METADATA_BYTES: Final = 4_000
 _FENCED: Final = (kafka.UnknownMemberIdError, kafka.IllegalGenerationError, kafka.RebalanceInProgressError)
 _BACKOFF_S: Final = 0.1
+_LASTING: Final = (
+    "a transaction that commits there has not ended; if that lasts, a broker has forgotten it, and `kafka-transactions.sh "
+    "find-hanging` shows it"
+)
 _UNSTABLE: Final = 88
 """Error code: a transaction with an offset of this partition has not ended."""
 
@@ -136,7 +140,7 @@ class Groups:
             for topic, parts, *_ in answer.topics:
                 for number, offset, metadata, code in map(_plain, parts):
                     if code == _UNSTABLE:
-                        raise NotYetError("a transaction that commits there has not ended")
+                        raise NotYetError(_LASTING)
                     check(code)
                     if offset >= 0:
                         found[TopicPartition(topic, number)] = Committed(offset=offset, metadata=metadata or "")

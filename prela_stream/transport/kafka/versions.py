@@ -18,7 +18,7 @@ from aiokafka.protocol.transaction import (
     TxnOffsetCommitRequest,
 )
 
-from prela_stream.transport.findings import Finding, ok, wrong
+from prela_stream.transport.findings import Finding, ok, unknown, wrong
 from prela_stream.transport.kafka.listener import Versions
 
 _NEEDED: Final[tuple[tuple[Any, int], ...]] = (
@@ -37,6 +37,9 @@ _NEEDED: Final[tuple[tuple[Any, int], ...]] = (
 _ZSTD: Final = {ProduceRequest: 7, FetchRequest: 10}
 _CHECKS_TRANSACTIONS: Final = (AddPartitionsToTxnRequest.API_KEY, 4)
 """A broker that knows this keeps transactions from being left open by a Record that comes late (KIP-890, part 1)."""
+_KAFKA_4_3: Final = (35, 5)
+"""A broker of Kafka 4.3 or newer knows this version of DescribeLogDirs. Of those, 4.3.1 and 4.4.0 were seen to finish what a
+killed coordinator had begun to commit without telling the partitions, where clients speak as aiokafka does."""
 _SHOWN: Final = 4
 
 
@@ -56,6 +59,13 @@ def check_versions(versions: Versions, compression: str) -> Finding:
     key, version = _CHECKS_TRANSACTIONS
     if versions.get(key, (0, 0))[1] < version:
         return ok("version", "new enough; Kafka 3.6 or newer is recommended, which lets no transaction hang")
+    key, version = _KAFKA_4_3
+    if versions.get(key, (0, 0))[1] >= version:
+        text = (
+            "Kafka 4.3 or newer; 4.3.1 and 4.4.0 can leave a transaction open for ever when a broker restarts as it commits, "
+            "4.2 does not; docs/kafka.md says how to find one and end it"
+        )
+        return unknown("version", text)
     return ok("version", "the broker knows all that it will be asked")
 
 
