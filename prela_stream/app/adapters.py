@@ -73,9 +73,10 @@ async def create_topics(settings: Settings) -> list[str]:
 async def check_topics(settings: Settings) -> list[str]:
     """One line for each thing that is wrong with the topics; empty if all is well."""
     from prela_stream.transport.topics import check_topics as check
+    from prela_stream.transport.topics import topic_names
 
     async with open_transport(settings) as transport:
-        return check(settings.topics, await transport.topics())
+        return check(settings.topics, await transport.topics(topic_names(settings.topics)))
 
 
 async def make_topics(settings: Settings, transport: Transport) -> list[str]:

@@ -44,6 +44,8 @@ class _Attempt(enum.Enum):
     ACKNOWLEDGED = enum.auto()
     FAILED = enum.auto()
     UNCERTAIN = enum.auto()
+    MISPLACED = enum.auto()
+    """Nothing was tried: the topic has another number of partitions than was thought."""
 
 
 class Pipeline:
@@ -86,7 +88,7 @@ class Pipeline:
         self._prepare = prepare
         if outbox is None:
             room = max(1, topics.max_record_bytes - len(self._resource) - RECORD_HEADROOM)
-            outbox = Outbox(self._ledger, options, partitions=topics.partitions, max_batch_bytes=room)
+            outbox = Outbox(self._ledger, options, expected_partitions=topics.partitions, max_batch_bytes=room)
         self._outbox = outbox
         self._parking = False
         self._tasks: anyio.abc.TaskGroup | None = None
@@ -253,6 +255,9 @@ class Pipeline:
             raise
         if attempt is _Attempt.ACKNOWLEDGED:
             self._outbox.acknowledge(delivery)
+        elif attempt is _Attempt.MISPLACED:
+            self._ledger.postpone(batch)
+            self._outbox.spread()
         else:
             self._outbox.fail(delivery, time.monotonic(), uncertain=attempt is _Attempt.UNCERTAIN)
         if attempt is _Attempt.UNCERTAIN:
@@ -263,6 +268,8 @@ class Pipeline:
         try:
             with anyio.fail_after(self._options.send_timeout_s):
                 producer = await self._open_producer()
+                if self._outbox.partitions is None and not await self._place():
+                    return _Attempt.MISPLACED
                 sending = True
                 await producer.send(to, (record,))
         except OutcomeUnknownError as error:
@@ -289,6 +296,26 @@ class Pipeline:
         if self._producer is None:
             self._producer = await self._transport.producer()
         return self._producer
+
+    async def _place(self) -> bool:
+        """Find out how many partitions the topic has: a trace is whole only where all who record of it count alike."""
+        topic = self._topics.spans
+        there = (await self._transport.topics([topic])).get(topic)
+        if there is None:
+            msg = f"there is no topic {topic!r}"
+            raise UnknownTopicError(msg)
+        self._outbox.partitions = there.partitions
+        if there.partitions == self._topics.partitions:
+            return True
+        logger.warning(
+            "prela_stream: topics.partitions is %d here and topic %s has %d: spans are spread over those %d, as its other "
+            "producers do; correct the setting, the workers insist on it.",
+            self._topics.partitions,
+            topic,
+            there.partitions,
+            there.partitions,
+        )
+        return False
 
     async def _close_producer(self) -> None:
         producer, self._producer = self._producer, None

@@ -44,22 +44,20 @@ class Outbox:
     Args:
         ledger: Where items come from and where their fate is written.
         options: Batching, retries and deadlines.
-        partitions: Number of partitions of the topic.
+        expected_partitions: Number of partitions that the topic should have.
         max_batch_bytes: Bytes of items that surely fit into a Record.
     """
 
-    def __init__(self, ledger: Ledger, options: PipelineOptions, *, partitions: int, max_batch_bytes: int) -> None:
+    def __init__(
+        self, ledger: Ledger, options: PipelineOptions, *, expected_partitions: int, max_batch_bytes: int
+    ) -> None:
         self._ledger = ledger
         self._options = options
         self._max_batch_bytes = max_batch_bytes
-        self._batcher = Batcher(
-            partitions=partitions,
-            max_items=options.batch_items,
-            max_bytes=min(options.batch_bytes, max_batch_bytes),
-            linger=options.linger_ms / 1000,
-        )
-        self._lanes: list[deque[Delivery]] = [deque() for _ in range(partitions)]
+        self.partitions: int | None = None
+        """Number of partitions that the topic has, once somebody has looked; see `spread`."""
         self._turn = 0
+        self._divide(expected_partitions)
         self._held = 0
         self._held_bytes = 0
         self._own = 0
@@ -145,6 +143,32 @@ class Outbox:
             if lane:
                 lane[0].retry_at = 0.0
 
+    def spread(self) -> None:
+        """Move what is here to where it belongs among `partitions`. For the time before anything was sent."""
+        assert self.partitions is not None
+        kept = [delivery.batch for lane in self._lanes for delivery in lane] + self._batcher.cut(0.0, everything=True)
+        kept.sort(key=lambda batch: batch.created)  # those of one partition stay in order
+        self._divide(self.partitions)
+        warning: tuple[bytes, float] | None = None
+        for batch in kept:
+            for entry in batch.entries:
+                if entry[1] is not None:
+                    self._batcher.add(entry, batch.created)
+                else:
+                    warning = warning or (entry[2], batch.created)
+                    self._own -= 1
+        if warning is not None:
+            self._warn_everywhere(*warning)
+
+    def _divide(self, partitions: int) -> None:
+        self._batcher = Batcher(
+            partitions=partitions,
+            max_items=self._options.batch_items,
+            max_bytes=min(self._options.batch_bytes, self._max_batch_bytes),
+            linger=self._options.linger_ms / 1000,
+        )
+        self._lanes: list[deque[Delivery]] = [deque() for _ in range(partitions)]
+
     def _give_up(self, delivery: Delivery) -> None:
         self._remove(delivery)
         self._ledger.settle(delivery.batch, "unknown" if delivery.uncertain else "too_old")
@@ -162,11 +186,14 @@ class Outbox:
         traces, everywhere = self._ledger.take_lost(_CHUNK)
         for trace_id in traces:
             self._batcher.add((0, trace_id, encode_item(ItemKind.LOST, trace_id), True), now)
+        self._own += len(traces)
         if everywhere:
-            item = encode_item(ItemKind.LOST, None)
-            for partition in range(len(self._lanes)):
-                self._batcher.add((0, None, item, True), now, partition)
-        self._own += len(traces) + (len(self._lanes) if everywhere else 0)
+            self._warn_everywhere(encode_item(ItemKind.LOST, None), now)
+
+    def _warn_everywhere(self, item: bytes, now: float) -> None:
+        for partition in range(len(self._lanes)):
+            self._batcher.add((0, None, item, True), now, partition)
+        self._own += len(self._lanes)
 
     def _tell_too_large(self, size: int) -> None:
         if not self._told_too_large:

@@ -237,7 +237,7 @@ class Transport(_Closing, Protocol):
     async def writer(self, group: str, source: TopicPartition) -> Writer:
         """Take `source` over for `group`: fence whoever had it, settle that one's unfinished commit, return a writer.
 
-        Raises UnknownTopicError.
+        Raises UnknownTopicError; ConfigurationError where this client lacks the right to, or a setting can never work.
         """
         ...
 
@@ -248,8 +248,11 @@ class Transport(_Closing, Protocol):
         """
         ...
 
-    async def topics(self) -> dict[str, TopicSpec]:
-        """Every topic there is, as it is. Never creates one."""
+    async def topics(self, names: Sequence[str] | None = None) -> dict[str, TopicSpec]:
+        """Those of `names` that there are, or every topic that we may see: as they are now. Never creates one.
+
+        Raises TransportError: also where one of `names` may not be looked at.
+        """
         ...
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:

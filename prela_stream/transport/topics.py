@@ -38,6 +38,11 @@ def topic_specs(options: TopicOptions) -> list[TopicSpec]:
     ]
 
 
+def topic_names(options: TopicOptions) -> list[str]:
+    """The names of the topics of a prefix."""
+    return [spec.name for spec in topic_specs(options)]
+
+
 def check_topics(options: TopicOptions, existing: Mapping[str, TopicSpec]) -> list[str]:
     """What keeps this prefix from working, one line a mistake: what was expected, what is there, what to do.
 

@@ -20,7 +20,7 @@ from prela_stream.errors import ConfigurationError, PrelaError, TransportError, 
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.transport.base import Consumer, Poll, TopicPartition, Transport, Writer
 from prela_stream.transport.options import TopicOptions
-from prela_stream.transport.topics import check_topics
+from prela_stream.transport.topics import check_topics, topic_names
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.owned import RETRY_S, OwnedPartition, Ticks
 from prela_stream.worker.partition import PartitionState, PartitionStatus
@@ -99,9 +99,9 @@ class Worker:
 
     async def _require_topics(self) -> None:
         topics = self._topics
-        wanted = {topics.spans, topics.decisions, topics.sampled, topics.dlq}
-        existing = await self._transport.topics()
-        if missing := sorted(wanted - set(existing)):
+        names = topic_names(topics)
+        existing = await self._transport.topics(names)
+        if missing := sorted(set(names) - set(existing)):
             msg = f"the worker needs the topics {', '.join(missing)}, which do not exist: run `prela-stream topics create`"
             raise UnknownTopicError(msg)
         # Retention may be any: a worker that needs what it took says so at the takeover.

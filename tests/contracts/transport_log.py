@@ -26,6 +26,9 @@ class LogContract:
             assert sorted(await transport.create_topics(specs)) == [log.name("keyed"), log.name("plain")]
             assert await transport.create_topics([log.spec("plain", 9), specs[1]]) == []
             there = await transport.topics()
+            assert await transport.topics([log.name("none"), log.name("keyed")]) == {log.name("keyed"): specs[1]}
+            assert await transport.topics([]) == {}
+            assert log.name("none") not in await transport.topics()
         assert [there[spec.name] for spec in specs] == specs
 
     async def test_an_unknown_topic_or_partition_is_an_error_everywhere(self, log: Log) -> None:

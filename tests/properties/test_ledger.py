@@ -30,8 +30,9 @@ class Delivering(RuleBasedStateMachine):
         overflow=st.sampled_from(["drop_newest", "drop_oldest", "block"]),
         batch_items=st.integers(1, 6),
         max_lost=st.sampled_from([0, 3, 1_000]),
+        expected_partitions=st.sampled_from([1, PARTITIONS, PARTITIONS, 8]),
     )
-    def start(self, overflow: Overflow, batch_items: int, max_lost: int) -> None:
+    def start(self, overflow: Overflow, batch_items: int, max_lost: int, expected_partitions: int) -> None:
         self.options = PipelineOptions(
             max_queue_items=MAX_ITEMS,
             max_queue_bytes=2_000,
@@ -53,7 +54,8 @@ class Delivering(RuleBasedStateMachine):
         self.closed = False
         self.refused = 0
         self.ledger = Ledger(self.options)
-        self.outbox = Outbox(self.ledger, self.options, partitions=PARTITIONS, max_batch_bytes=500)
+        self.outbox = Outbox(self.ledger, self.options, expected_partitions=expected_partitions, max_batch_bytes=500)
+        self.misplaced = expected_partitions != PARTITIONS
 
     @rule(
         items=st.integers(1, 6),
@@ -97,7 +99,9 @@ class Delivering(RuleBasedStateMachine):
         if self.flying is None:
             return
         delivery, self.flying = self.flying, None
-        if outcome == "stored":
+        if outcome == "stored" and self.misplaced:
+            self._move(delivery)
+        elif outcome == "stored":
             self._store(delivery)
             self.outbox.acknowledge(delivery)
         else:
@@ -110,6 +114,13 @@ class Delivering(RuleBasedStateMachine):
             self.wait_and_fill(seconds)
             self.send(hurry=True)
             self.end_of_attempt(outcome)
+
+    def _move(self, delivery: Delivery) -> None:
+        """The topic was reached for the first time, and has another number of partitions."""
+        self.misplaced = False
+        self.ledger.postpone(delivery.batch)
+        self.outbox.partitions = PARTITIONS
+        self.outbox.spread()
 
     def _store(self, delivery: Delivery) -> None:
         batch = delivery.batch
@@ -181,6 +192,9 @@ class Delivering(RuleBasedStateMachine):
                 break
             if delivery is not None:
                 self.ledger.send(delivery.batch)
+                if self.misplaced:
+                    self._move(delivery)
+                    continue
                 self._store(delivery)
                 self.outbox.acknowledge(delivery)
         snapshot = self.ledger.snapshot()

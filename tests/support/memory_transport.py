@@ -50,6 +50,7 @@ class MemoryTransport:
         """What happens to every send that no fault is set for; None: it succeeds."""
         self.reachable = True
         """Whether producers can be opened."""
+        self.looks = 0
         self.attempts = 0
         self.opened = 0
         self.closed = 0
@@ -78,9 +79,11 @@ class MemoryTransport:
         msg = "the transport in memory only produces"
         raise TransportError(msg)
 
-    async def topics(self) -> dict[str, TopicSpec]:
-        """Every topic there is."""
-        return {name: TopicSpec(name=name, partitions=partitions) for name, partitions in self.known.items()}
+    async def topics(self, names: Sequence[str] | None = None) -> dict[str, TopicSpec]:
+        """Those of `names` that there are, or every topic."""
+        self.looks += 1
+        wanted = self.known if names is None else [name for name in names if name in self.known]
+        return {name: TopicSpec(name=name, partitions=self.known[name]) for name in wanted}
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
         """Create those that are missing and return their names."""

@@ -28,22 +28,28 @@ class Catalog:
         self._options = options
         self._known: dict[str, TopicSpec] = {}
 
-    async def topics(self) -> dict[str, TopicSpec]:
-        """Every topic that this client may see, Kafka's own left out. Raises TransportError."""
-        return await self._describe(None)
+    async def topics(self, names: Sequence[str] | None) -> dict[str, TopicSpec]:
+        """Those of these that there are, or every topic that this client may see, Kafka's own left out. Raises TransportError."""
+        if names is None:
+            return await self._describe(None)
+        return await self._look(names)
 
     async def specs(self, names: Iterable[str], *, anew: bool = False) -> dict[str, TopicSpec]:
         """These topics. Raises UnknownTopicError, TransportError."""
         names = list(names)
         wanted = [name for name in names if anew or name not in self._known]
         if wanted:
-            found = await self._describe(wanted)  # where nobody answers, what was known stays known
-            self.forget(wanted)
-            self._known |= found
+            await self._look(wanted)
         for name in names:
             if name not in self._known:
                 raise unknown(name, None, {})
         return {name: self._known[name] for name in names}
+
+    async def _look(self, names: Sequence[str]) -> dict[str, TopicSpec]:
+        found = await self._describe(list(names)) if names else {}  # where nobody answers, what was known stays known
+        self.forget(names)
+        self._known |= found
+        return found
 
     async def place(self, name: TopicPartition) -> TopicSpec:
         """The topic of a partition that there is. Raises UnknownTopicError, TransportError."""

@@ -80,9 +80,9 @@ class KafkaTransport:
         """See `Transport.committed`."""
         return (await self._groups.committed(group, [partition], patience_s=_PATIENCE_S)).get(partition)
 
-    async def topics(self) -> dict[str, TopicSpec]:
+    async def topics(self, names: Sequence[str] | None = None) -> dict[str, TopicSpec]:
         """See `Transport.topics`."""
-        return await self._catalog.topics()
+        return await self._catalog.topics(names)
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
         """See `Transport.create_topics`."""

@@ -65,13 +65,14 @@ class LocalTransport:
 
         return await self._thread.run(look)
 
-    async def topics(self) -> dict[str, TopicSpec]:
+    async def topics(self, names: Sequence[str] | None = None) -> dict[str, TopicSpec]:
         """See `Transport.topics`. A file that is not there has none, and is not made."""
 
         def look(database: Database) -> dict[str, TopicSpec]:
             return database.read(catalog.topics) if database.path.exists() else {}
 
-        return await self._thread.run(look)
+        found = await self._thread.run(look)
+        return found if names is None else {name: found[name] for name in names if name in found}
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
         """See `Transport.create_topics`."""

@@ -173,12 +173,14 @@ async def test_more_lost_traces_than_can_be_named_warn_every_partition(transport
 
 
 async def test_a_partition_that_fails_holds_no_other_back(transport: MemoryTransport) -> None:
-    transport.known[TOPICS.spans] = 3  # partition 3 is not there
     async with make_pipeline(transport) as pipeline:
         items = [make_item(number) for number in range(400)]
-        for item in items:
+        pipeline.record(*items[0])
+        assert (await pipeline.aflush(10)).complete
+        transport.known[TOPICS.spans] = 3  # partition 3 is not there any more
+        for item in items[1:]:
             pipeline.record(*item)
-        there = sum(partition_of(trace_id, 4) < 3 for trace_id, _ in items)
+        there = 1 + sum(partition_of(trace_id, 4) < 3 for trace_id, _ in items[1:])
         assert 0 < there < 400
         await until(lambda: pipeline.ledger().acknowledged == there)
         assert pipeline.ledger().balances
@@ -208,10 +210,36 @@ async def test_a_missing_topic_is_told_once_with_what_to_do(
     transport.known.clear()
     async with make_pipeline(transport) as pipeline:
         pipeline.record(*make_item(1))
-        await until(lambda: transport.attempts >= 3)
+        await until(lambda: transport.looks >= 3)
         transport.known[TOPICS.spans] = 4
         assert (await pipeline.aflush(10)).complete
     assert sum("prela-stream topics create" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("there", [1, 3, 16])
+async def test_a_wrong_number_of_partitions_splits_no_trace(
+    transport: MemoryTransport, there: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All who record of a trace have to count alike: what the topic has goes before what was set here."""
+    transport.known[TOPICS.spans] = there
+    async with make_pipeline(transport, PipelineOptions(max_lost_traces=0, linger_ms=1, batch_items=7)) as pipeline:
+        for number in range(100):
+            pipeline.record(*make_item(number, trace=number % 10))
+        pipeline.refuse(make_item(100)[0])  # every partition is warned
+        assert (await pipeline.aflush(10)).complete
+        for number in range(100, 200):
+            pipeline.record(*make_item(number, trace=number % 10))
+        assert (await pipeline.aflush(10)).acknowledged == 100
+    assert sorted(transport.spans()) == [span_id(number) for number in range(200)]
+    warned = set()
+    for partition, head in transport.heads():
+        if head.kind == ItemKind.LOST:
+            warned.add(partition)
+        else:
+            assert head.trace_id is not None
+            assert partition == partition_of(head.trace_id, there)
+    assert warned == set(range(there))
+    assert caplog.text.count(f"topics.partitions is 4 here and topic {TOPICS.spans} has {there}") == 1
 
 
 async def test_preparation_is_repeated_until_it_succeeds(transport: MemoryTransport) -> None:
