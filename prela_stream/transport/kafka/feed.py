@@ -24,6 +24,10 @@ _LEAVE_S: Final = 3.0
 _FETCH_WAIT_MS: Final = 250
 """How long a broker holds a fetch that finds nothing: also how long a seek or resume may wait for the fetch before it."""
 
+_HEARTBEAT_MS: Final = 1_000
+"""The answer to a heartbeat is how a member learns that its group shares the partitions out anew; until all have learned of it
+those of a member that left have nobody."""
+
 
 class Feed(ConsumerRebalanceListener):
     """Fetches for one KafkaConsumer, as a member of a group or of all partitions.
@@ -45,7 +49,7 @@ class Feed(ConsumerRebalanceListener):
             "fetch_max_bytes": options.fetch_bytes,
             "max_partition_fetch_bytes": options.partition_fetch_bytes,
             "session_timeout_ms": options.session_timeout_ms,
-            "heartbeat_interval_ms": max(options.session_timeout_ms // 3, 1),
+            "heartbeat_interval_ms": max(min(options.session_timeout_ms // 3, _HEARTBEAT_MS), 1),
             "rebalance_timeout_ms": options.rebalance_timeout_ms,
             "partition_assignment_strategy": (self._assignor,),
             "client_rack": options.rack,
