@@ -9,11 +9,10 @@ from prela_stream.app.adapters import (
     open_transport,
     ready_transport,
 )
-from prela_stream.app.doctor import ROLES, diagnose
+from prela_stream.app.doctor import diagnose
 from prela_stream.app.services import run_dev, run_sink, run_worker
 
 __all__ = [
-    "ROLES",
     "check_topics",
     "create_topics",
     "diagnose",

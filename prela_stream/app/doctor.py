@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -17,16 +17,23 @@ from prela_stream.app.adapters import group_of, load_policy_set, open_reader, op
 from prela_stream.app.services import SINK_GROUP
 from prela_stream.errors import ConfigurationError, PrelaError
 from prela_stream.transport.base import TopicPartition
-from prela_stream.transport.findings import Finding, mistake, ok, skipped, unknown, wrong
+from prela_stream.transport.findings import (
+    CLOCK_S,
+    ROLES,
+    Finding,
+    Role,
+    mistake,
+    ok,
+    skipped,
+    unknown,
+    wrong,
+    wrong_clock,
+)
 
 if TYPE_CHECKING:
     from prela_stream.config import Settings
     from prela_stream.transport.base import Stored, Transport
 
-Role = Literal["agent", "worker", "sink"]
-ROLES: Final[tuple[Role, ...]] = ("agent", "worker", "sink")
-CLOCK_MS: Final = 5_000
-"""Clocks that differ by more are wrong."""
 _PACKAGE: Final = "prela-stream"
 _LEAST: Final = re.compile(r"^([\w.-]+)\s*>=\s*([\d.]+)$")
 _READ_BACK_S: Final = 20.0
@@ -148,13 +155,11 @@ async def _written(settings: Settings, clock: Callable[[], int]) -> AsyncIterato
         return
     yield ok("write and read", f"a Record was acknowledged in {after - before:,} ms and read back")
     ahead = max(stored.timestamp_ms - after, 0) or min(stored.timestamp_ms - before, 0)
-    if abs(ahead) > CLOCK_MS:
+    if abs(ahead) > CLOCK_S * 1000:
         came = f"{abs(ahead) / 1000:,.1f} s, by which the log is {'ahead' if ahead > 0 else 'behind'}"
-        todo = "set the clocks of this machine and of the brokers by one time server (NTP)"
-        expected = f"clocks that differ by less than {CLOCK_MS / 1000:g} s"
-        yield wrong("clock", expected=expected, came=came, todo=todo)
+        yield wrong_clock(expected=f"clocks that differ by less than {CLOCK_S:g} s", came=came)
     else:
-        yield ok("clock", f"this machine and the log differ by less than {CLOCK_MS / 1000:g} s")
+        yield ok("clock", f"this machine and the log differ by less than {CLOCK_S:g} s")
 
 
 async def _read_back(transport: Transport, place: TopicPartition, offset: int) -> Stored | None:

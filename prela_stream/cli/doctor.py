@@ -1,7 +1,7 @@
 """`prela-stream doctor`: what is wrong with this set-up, and what to do."""
 
 from collections.abc import Callable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -23,9 +23,8 @@ from prela_stream.cli.session import (
 )
 from prela_stream.config import Settings
 from prela_stream.errors import ConfigurationError
-from prela_stream.transport.findings import Finding, mistake, ok, skipped
+from prela_stream.transport.findings import ROLES, Finding, Role, mistake, ok, skipped
 
-Role = Literal["agent", "worker", "sink"]
 _STYLES: Final = {"ok": "green", "wrong": "bold red", "unknown": "yellow", "skipped": "dim"}
 
 
@@ -60,7 +59,7 @@ def doctor_command(
         tell(skipped("everything else", "the settings"))
     else:
         tell(ok("settings", f"readable; the transport is {settings.transport}"))
-        ask(lambda: _look(settings, root.ROLES if role is None else (role,), write, tell))
+        ask(lambda: _look(settings, ROLES if role is None else (role,), write, tell))
     wrong = sum(finding.state == "wrong" for finding in found)
     if as_json:
         print_json(formats.to_json({"ok": not wrong, "findings": found}))

@@ -26,7 +26,6 @@ from typer.testing import CliRunner
 
 from deploy.kafka.settings import free_ports
 from prela_stream.app import (
-    ROLES,
     check_topics,
     create_topics,
     diagnose,
@@ -38,7 +37,7 @@ from prela_stream.app import (
 from prela_stream.cli.main import app
 from prela_stream.config import Settings, load_settings
 from prela_stream.errors import PrelaError, TransportError
-from prela_stream.transport.findings import Finding
+from prela_stream.transport.findings import ROLES, Finding
 from prela_stream.transport.kafka.rights import ServiceGroups, needs
 from prela_stream.transport.kafka.versions import check_versions
 from tests.support.secured_kafka import CERTIFICATE, WORDS, Secured

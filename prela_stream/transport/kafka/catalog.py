@@ -9,7 +9,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 
 from prela_stream.errors import TransportError, UnknownTopicError
 from prela_stream.transport.base import Record, TopicPartition, TopicSpec
-from prela_stream.transport.kafka.settings import HEADROOM_BYTES, READ, entries, spec
+from prela_stream.transport.kafka.settings import HEADROOM_BYTES, READ, entries, read_spec
 from prela_stream.transport.kafka.wire import Wire, check
 from prela_stream.transport.options import KafkaOptions
 
@@ -156,7 +156,7 @@ class Catalog:
                 replicas = min((len(partition[3]) for partition in partitions), default=0)
                 found[name] = (len(partitions), replicas)
             settings = await self._settings(list(found))
-            return {name: spec(name, *found[name], settings.get(name), self._options) for name in found}
+            return {name: read_spec(name, *found[name], settings.get(name), self._options) for name in found}
 
         try:
             result: dict[str, TopicSpec] = await self._wire.repeat("describing topics", attempt)

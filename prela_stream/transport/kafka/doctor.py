@@ -14,7 +14,7 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 
 from prela_stream.errors import ConfigurationError, TransportError
 from prela_stream.transport.base import TopicPartition, TopicSpec
-from prela_stream.transport.findings import Finding, mistake, ok, skipped, unknown, wrong
+from prela_stream.transport.findings import CLOCK_S, Finding, Role, mistake, ok, skipped, unknown, wrong, wrong_clock
 from prela_stream.transport.kafka.catalog import Catalog
 from prela_stream.transport.kafka.connection import addresses, connection
 from prela_stream.transport.kafka.entry import STEPS, Entry, said
@@ -25,7 +25,6 @@ from prela_stream.transport.kafka.rights import (
     WRITE,
     GroupRights,
     Needs,
-    Role,
     ServiceGroups,
     TopicAnswer,
     TopicRights,
@@ -37,8 +36,6 @@ from prela_stream.transport.kafka.wire import Wire, check
 from prela_stream.transport.options import KafkaOptions, TopicOptions
 from prela_stream.transport.topics import check_topics, topic_specs
 
-CLOCK_S: Final = 5.0
-"""Clocks that differ by more are wrong."""
 _REACH_S: Final = 3.0
 _COMFORT: Final = 32
 """Partitions of a worker that are known to do well."""
@@ -256,11 +253,9 @@ class KafkaDoctor:
         for number in range(spec.partitions):
             place = TopicPartition(spec.name, number)
             if await self._offsets.at(place, late) < await self._offsets.end(place):
-                return wrong(
-                    "clock",
+                return wrong_clock(
                     expected=f"no Record of {place} to be stamped later than this machine's time",
                     came=f"one that is more than {CLOCK_S:g} s ahead",
-                    todo="set the clocks of this machine and of the brokers by one time server (NTP)",
                 )
         text = f"no Record of {spec.name} is stamped later than this machine's time; --write measures the difference"
         return unknown("clock", text)

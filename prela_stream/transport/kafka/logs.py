@@ -11,10 +11,8 @@ from typing import Final
 REPEAT_S: Final = 60.0
 """A message is not said again for so long, whatever its arguments are."""
 _SAID_BY_US: Final = (
-    *(
-        'Unable connect to "',
-        'Unable to request metadata from "',
-    ),  # a start: with a TransportError that holds the reason
+    # a start: with a TransportError that holds the reason
+    *('Unable connect to "', 'Unable to request metadata from "'),
     "Unexpected error in sender routine",  # a send or commit: with its outcome, and why
 )
 """What ends in an error or a log line of ours."""
@@ -53,8 +51,6 @@ _filter = OnceAMinute()
 
 def tame() -> None:
     """Put the filter on the loggers of aiokafka. Doing so again changes nothing."""
-    for name in (
-        "aiokafka",
-        *(f"aiokafka.{name}" for name in _MODULES),
-    ):  # a filter is not asked for what comes from below
+    # each by its name: a filter is not asked for what comes from below
+    for name in ("aiokafka", *(f"aiokafka.{module}" for module in _MODULES)):
         logging.getLogger(name).addFilter(_filter)

@@ -5,17 +5,16 @@ does not have. Of transactional ids it only says whether they may be described; 
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Schema, String
 
+from prela_stream.transport.findings import Role
 from prela_stream.transport.kafka.wire import check
 from prela_stream.transport.options import TopicOptions
 
-Role = Literal["agent", "worker", "sink"]
-ROLES: Final[tuple[Role, ...]] = ("agent", "worker", "sink")
 READ: Final = "Read"
 WRITE: Final = "Write"
 DESCRIBE: Final = "Describe"

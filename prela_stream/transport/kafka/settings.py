@@ -22,27 +22,27 @@ _SEGMENT_BYTES: Final = 64 << 20
 _SEGMENT_MS: Final = 3_600_000
 
 
-def entries(spec: TopicSpec, replication: int) -> dict[str, str]:
+def entries(topic: TopicSpec, replication: int) -> dict[str, str]:
     """The configuration entries of a topic that is to be made."""
     found: dict[str, object] = {
-        "cleanup.policy": spec.cleanup,
+        "cleanup.policy": topic.cleanup,
         "message.timestamp.type": "LogAppendTime",
-        "max.message.bytes": spec.max_record_bytes + HEADROOM_BYTES,
+        "max.message.bytes": topic.max_record_bytes + HEADROOM_BYTES,
     }
-    if spec.cleanup == "compact":
+    if topic.cleanup == "compact":
         # What is superseded only goes once its segment is closed: small ones keep what has to be read back short.
-        found["delete.retention.ms"] = _FOREVER if spec.retention_ms is None else spec.retention_ms
+        found["delete.retention.ms"] = _FOREVER if topic.retention_ms is None else topic.retention_ms
         found["segment.bytes"] = _SEGMENT_BYTES
         found["segment.ms"] = _SEGMENT_MS
     else:
-        found["retention.ms"] = -1 if spec.retention_ms is None else spec.retention_ms
-        found["retention.bytes"] = -1 if spec.retention_bytes is None else spec.retention_bytes
+        found["retention.ms"] = -1 if topic.retention_ms is None else topic.retention_ms
+        found["retention.bytes"] = -1 if topic.retention_bytes is None else topic.retention_bytes
     if replication >= 3:
         found["min.insync.replicas"] = 2
     return {name: str(value) for name, value in found.items()}
 
 
-def spec(
+def read_spec(
     name: str, partitions: int, replication: int, found: Mapping[str, str] | None, options: KafkaOptions
 ) -> TopicSpec:
     """A topic as it is. `found` are its entries, None if they may not be read."""

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.transport.base import TopicSpec
-from prela_stream.transport.kafka.settings import READ, entries, spec
+from prela_stream.transport.kafka.settings import READ, entries, read_spec
 from prela_stream.transport.options import KafkaOptions, TopicOptions
 from prela_stream.transport.topics import check_topics, topic_specs
 
@@ -36,7 +36,7 @@ bounds = st.none() | st.integers(0, 2**60)
 )
 def test_a_topic_reads_back_as_it_was_made(made: TopicSpec) -> None:
     found = DEFAULTS | entries(made, 3)
-    assert spec("t", made.partitions, 3, found, OPTIONS) == made
+    assert read_spec("t", made.partitions, 3, found, OPTIONS) == made
 
 
 def test_all_that_is_looked_at_is_asked_for() -> None:
@@ -54,7 +54,7 @@ def test_a_topic_with_three_replicas_takes_nothing_that_one_alone_has() -> None:
 
 
 def test_kafkas_own_defaults_take_our_records_but_are_stamped_by_the_sender() -> None:
-    found = spec("t", 4, 1, DEFAULTS, OPTIONS)
+    found = read_spec("t", 4, 1, DEFAULTS, OPTIONS)
     assert found.max_record_bytes >= max(one.max_record_bytes for one in topic_specs(TopicOptions()))
     [flaw] = found.flaws
     assert "LogAppendTime" in flaw
@@ -72,14 +72,14 @@ def test_kafkas_own_defaults_take_our_records_but_are_stamped_by_the_sender() ->
 )
 def test_each_flaw_has_its_line(change: dict[str, str], replication: int, wanted: int | None, words: list[str]) -> None:
     right = {"message.timestamp.type": "LogAppendTime"}
-    found = spec("t", 1, replication, DEFAULTS | right | change, KafkaOptions(replication=wanted))
+    found = read_spec("t", 1, replication, DEFAULTS | right | change, KafkaOptions(replication=wanted))
     [flaw] = found.flaws
     for word in words:
         assert word in flaw
 
 
 def test_settings_that_may_not_be_read_are_told_and_bound_nothing() -> None:
-    found = spec("t", 4, 1, None, OPTIONS)
+    found = read_spec("t", 4, 1, None, OPTIONS)
     assert "DescribeConfigs" in found.flaws[0]
     assert found.max_record_bytes > 2**40
 
@@ -87,6 +87,6 @@ def test_settings_that_may_not_be_read_are_told_and_bound_nothing() -> None:
 def test_flaws_are_among_what_is_wrong_with_a_prefix() -> None:
     options = TopicOptions(prefix="acme")
     there = {one.name: one for one in topic_specs(options)}
-    broken = spec("acme.spans", 4, 1, DEFAULTS | {"retention.ms": "-1"}, OPTIONS)
+    broken = read_spec("acme.spans", 4, 1, DEFAULTS | {"retention.ms": "-1"}, OPTIONS)
     [line] = check_topics(options, there | {"acme.spans": broken})
     assert line.startswith("topic acme.spans: expected the broker to stamp")
