@@ -12,7 +12,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition as TheirPartition
 
 from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError, UnknownTopicError
-from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition, TopicSpec
+from prela_stream.transport.base import CommitOutcome, Committed, Consumer, Record, TopicPartition, TopicSpec
 from prela_stream.transport.kafka import KafkaTransport
 from prela_stream.transport.kafka.sending import Sending
 from prela_stream.transport.options import KafkaOptions
@@ -303,6 +303,26 @@ async def test_two_writers_that_fence_each_other_in_turn_never_write_twice(
     assert [int((value or b"").partition(b":")[2]) for value in seen[::3]] == list(range(len(seen) // 3))
     assert seen[::3] == seen[1::3] == seen[2::3]
     assert len({(value or b"")[:1] for value in seen}) > 1, "one of them did all the work: nobody was fenced"
+
+
+async def test_a_member_that_comes_is_noticed_long_before_a_session_is_over(kafka: str, place: TopicPartition) -> None:
+    """Those who have partitions learn of it with the answer to a heartbeat; until then the new one waits."""
+    slow = KafkaOptions(bootstrap=(kafka,), session_timeout_ms=60_000)
+    async with KafkaTransport(slow) as transport:
+        await transport.create_topics([TopicSpec(name=place.topic, partitions=2)])
+        first = await transport.consumer([place.topic], group=place.topic)
+        await assigned(first, 2)
+        second = await transport.consumer([place.topic], group=place.topic)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_poll_for_ever, first)
+            with anyio.fail_after(15):
+                await assigned(second, 1)
+            tasks.cancel_scope.cancel()
+
+
+async def _poll_for_ever(consumer: Consumer) -> None:
+    while True:
+        await consumer.poll(timeout=1.0)
 
 
 async def test_a_group_that_a_broker_refuses_says_why(kafka: str, place: TopicPartition) -> None:
