@@ -29,19 +29,18 @@ import psutil
 
 import prela_stream
 from bench.broker import bench_broker, kafka_settings
+from bench.items import BODY, SPANS_A_TRACE, make_span
 from deploy.kafka import KafkaMissingError
 from prela_stream.app import create_topics, open_reader, open_transport
-from prela_stream.codec import decode_decisions, decode_kept, encode_item
+from prela_stream.codec import decode_decisions, decode_kept
 from prela_stream.config import Settings
 from prela_stream.demo.show import environment_of
 from prela_stream.errors import PrelaError
-from prela_stream.model.span import ItemKind, Resource
+from prela_stream.model.span import Resource
 from prela_stream.sdk.exporter import Pipeline
 from prela_stream.sdk.options import PipelineOptions
 
 INTERVALS_MS: Final = (200, 1_000, 5_000)
-SPANS_A_TRACE: Final = 10
-BODY: Final = "x" * 700
 KEEP_ALL: Final = '[[policy]]\nname = "all"\ntype = "always"\n'
 ROUNDS: Final = 3
 TURN: Final = 5_000
@@ -51,34 +50,9 @@ TURN: Final = 5_000
 # --- delivery: CPU from the queue to the acknowledgement ---
 
 
-def span_item(number: int) -> tuple[bytes, bytes]:
-    """Trace id and item of a span of about 1 KB; ten make a trace."""
-    trace_id = (number // SPANS_A_TRACE).to_bytes(16, "big")
-    attributes = {"gen_ai.request.model": "model", "gen_ai.usage.input_tokens": number, "gen_ai.input.messages": BODY}
-    return trace_id, encode_item(
-        ItemKind.SPAN,
-        trace_id,
-        number.to_bytes(8, "big"),
-        None,
-        0,
-        1,
-        0,
-        0,
-        0,
-        None,
-        1,
-        10**18,
-        10**6,
-        "chat",
-        None,
-        None,
-        attributes,
-    )
-
-
 def ours(bootstrap: str, spans: int) -> float:
     """Microseconds of process CPU a span."""
-    items = [span_item(number) for number in range(TURN)]
+    items = [make_span(number) for number in range(TURN)]
 
     async def run() -> float:
         with tempfile.TemporaryDirectory() as folder:
@@ -180,7 +154,7 @@ def delivery(bootstrap: str, spans: int) -> dict[str, Any]:
     mine, theirs = zip(*rounds, strict=True)
     return {
         "spans": spans,
-        "span_bytes": len(span_item(0)[1]),
+        "span_bytes": len(make_span(0)[1]),
         "ours_cpu_us_a_span": round(statistics.median(mine), 2),
         "otel_otlp_cpu_us_a_span": round(statistics.median(theirs), 2),
         "rounds": [[round(one, 2) for one in both] for both in rounds],

@@ -24,8 +24,8 @@ from pathlib import Path
 
 import anyio
 
-from prela_stream.codec import encode_item
-from prela_stream.model.span import ItemKind, Resource
+from bench.items import make_span
+from prela_stream.model.span import Resource
 from prela_stream.sdk.exporter import Pipeline
 from prela_stream.sdk.host import BackgroundPipeline
 from prela_stream.sdk.ledger import Ledger, LedgerSnapshot
@@ -41,32 +41,6 @@ BURST = 10
 """Spans recorded each time: an agent ends a few together."""
 
 Record = Callable[[bytes, bytes], object]
-
-
-def make_span(number: int) -> tuple[bytes, bytes]:
-    """A trace id and a span item of about 700 bytes; ten spans make a trace."""
-    trace_id = (number // 10).to_bytes(16, "big")
-    attributes = {"gen_ai.request.model": "model", "gen_ai.usage.input_tokens": number, "text": "x" * 560}
-    item = encode_item(
-        ItemKind.SPAN,
-        trace_id,
-        number.to_bytes(8, "big"),
-        None,
-        0,
-        1,
-        0,
-        0,
-        0,
-        None,
-        1,
-        10**18,
-        10**6,
-        "chat",
-        None,
-        None,
-        attributes,
-    )
-    return trace_id, item
 
 
 async def tick(stalls: list[float], until: float) -> None:

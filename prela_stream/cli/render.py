@@ -16,6 +16,7 @@ from prela_stream.cli.formats import clean
 from prela_stream.model import semconv
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import SpanData, SpanStatus, SpanType
+from prela_stream.model.times import self_time_ns
 from prela_stream.model.tree import SpanNode, SpanTree
 from prela_stream.sinks.base import StoredTrace, TraceRow
 
@@ -100,7 +101,7 @@ def trace_tree(stored: StoredTrace, *, limit: int | None = MAX_SPANS) -> Tree:
             if parent_id not in absent:
                 absent[parent_id] = top.add(Text(f"(span {clean(parent_id)} is not here)", "dim italic"))
             parent = absent[parent_id]
-        label = span_line(node, tree)
+        label = span_line(node)
         # Beyond some depth a terminal is too narrow for more guides: deeper spans stand in a column, with their depth told.
         if node.depth > _MAX_INDENT and node.parent is not None:
             label = Text.assemble((f"{node.depth}· ", "dim"), label)
@@ -125,14 +126,14 @@ def _headline(row: TraceRow) -> Text:
     return Text("  ").join(part for part in parts if part.plain)
 
 
-def span_line(node: SpanNode[SpanData], tree: SpanTree[SpanData]) -> Text:
+def span_line(node: SpanNode[SpanData]) -> Text:
     """One line about a span: type, name, duration, self time, tokens, what went wrong."""
     span = node.span
     failed = span.status == SpanStatus.ERROR
     line = Text.assemble((span.span_type.lower(), _TYPE_STYLES[span.span_type]), " ")
     line.append(clean(span.name) or "(no name)", "bold red" if failed else "")
     line.append(f"  {formats.duration(span.duration_ns)}")
-    own = tree.self_time_ns(node)
+    own = self_time_ns(node)
     if node.children and own is not None:
         line.append(f" (self {formats.duration(own)})", "dim")
     line.append(_usage(span.attributes), "cyan")

@@ -75,14 +75,6 @@ class Placeholder(msgspec.Struct, Generic[S], eq=False):
     """By start, then id."""
 
 
-class PathSegment(msgspec.Struct, Generic[S], frozen=True):
-    """A stretch of time that a span, and no child of it, was what the trace waited for; ns since the epoch."""
-
-    node: SpanNode[S]
-    start_ns: int
-    end_ns: int
-
-
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens and cost over the leaf LLM calls of a trace."""
 
@@ -165,7 +157,8 @@ class SpanTree(Generic[S]):
         roots.sort(key=_place)
         self.placeholders = sorted(waiting.values(), key=lambda placeholder: _place(placeholder.children[0]))
 
-    def _tops(self) -> Iterator[SpanNode[S]]:
+    def tops(self) -> Iterator[SpanNode[S]]:
+        """The spans at the top: roots, then the orphans of each placeholder."""
         yield from self.roots
         for placeholder in self.placeholders:
             yield from placeholder.children
@@ -174,7 +167,7 @@ class SpanTree(Generic[S]):
         """Put every node that hangs below a top into `_order`, parents before children, siblings in order; set depths."""
         order = self._order
         deepest = 0
-        stack = [*self._tops()]
+        stack = [*self.tops()]
         stack.reverse()
         while stack:
             node = stack.pop()
@@ -274,62 +267,6 @@ class SpanTree(Generic[S]):
                     cost = (cost or 0.0) + price if math.isfinite(price) else cost
         return Totals(input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=cost)
 
-    def self_time_ns(self, node: SpanNode[S]) -> int | None:
-        """How long the span ran while none of its children did, ns; None while it is open. Open children count as nothing."""
-        span = node.span
-        if span.duration_ns is None:
-            return None
-        start, end = span.start_ns, span.start_ns + span.duration_ns
-        busy = 0
-        covered = start
-        for child in node.children:  # by start, so one pass makes the union
-            child_start = max(child.span.start_ns, covered)
-            child_end = min(_end_of(child), end)
-            if child_end > child_start:
-                busy += child_end - child_start
-                covered = child_end
-        return max(0, span.duration_ns - busy)
-
-    def critical_path(self, top: SpanNode[S] | None = None) -> list[PathSegment[S]]:
-        """What the end of `top` (default: the first root) waited for, from its start to its end without gaps.
-
-        Going back from the end, time belongs to the child that ended last before, and there to its child in turn; what no
-        child accounts for is the span's own. An open span ends with the last end below it that is known.
-        """
-        if top is None:
-            top = next(self._tops(), None)
-        if top is None:
-            return []
-        segments: list[PathSegment[S]] = []
-        stack: list[tuple[SpanNode[S], int, int, list[SpanNode[S]]]] = []
-        ends = self._ends
-        node, floor, at = top, top.span.start_ns, ends[top.index]
-        waiting = sorted(node.children, key=lambda child: ends[child.index])
-        while True:
-            child = _last_before(waiting, ends, floor, at)
-            if child is not None:
-                begin, end = max(child.span.start_ns, floor), ends[child.index]
-                if end < at:
-                    segments.append(PathSegment(node, end, at))
-                stack.append((node, floor, begin, waiting))
-                node, floor, at = child, begin, end
-                waiting = sorted(node.children, key=lambda inner: ends[inner.index])
-                continue
-            if at > floor:
-                segments.append(PathSegment(node, floor, at))
-            if not stack:
-                segments.reverse()
-                return segments
-            node, floor, at, waiting = stack.pop()
-
-    @cached_property
-    def _ends(self) -> list[int]:
-        ends = [_end_of(node) for node in self.nodes]
-        for node in reversed(self._order):
-            if node.parent is not None and node.parent.span.duration_ns is None:
-                ends[node.parent.index] = max(ends[node.parent.index], ends[node.index])
-        return ends
-
     def shape_hash(self) -> str:
         """32 hex digits that differ where types, names or nesting do; ids, times and the order of siblings do not matter."""
         digests: list[bytes] = [b""] * len(self.nodes)
@@ -367,22 +304,6 @@ def _claim(node: SpanNode[S]) -> tuple[Any, ...]:
         parent is not None,
         parent,
     )
-
-
-def _end_of(node: SpanNode[S]) -> int:
-    return node.span.start_ns + (node.span.duration_ns or 0)
-
-
-def _last_before(waiting: list[SpanNode[S]], ends: list[int], floor: int, at: int) -> SpanNode[S] | None:
-    """Take the child that ended last within (floor, at] off `waiting`, which is in order of ends; later ones are passed."""
-    while waiting:
-        child = waiting.pop()
-        end = ends[child.index]
-        if end <= floor:
-            return None
-        if end <= at and end > child.span.start_ns:
-            return child
-    return None
 
 
 def _join(children: list[SpanNode[S]], digests: list[bytes]) -> bytes:

@@ -16,8 +16,8 @@ from prela_stream.sampling.policy import Vote
 SubPolicies = Annotated[tuple[Condition, ...], msgspec.Meta(min_length=1)]
 
 
-class And(Condition, frozen=True, kw_only=True, tag="and"):
-    """Matches where all sub-policies match; keeps with the least of their probabilities and of its own."""
+class Together(Condition, frozen=True, kw_only=True):
+    """A policy of policies that have to match together; the least of their probabilities and of its own counts."""
 
     policies: SubPolicies
     probability: Probability = 1.0
@@ -34,13 +34,25 @@ class And(Condition, frozen=True, kw_only=True, tag="and"):
 
     def vote(self, trace: Trace) -> Vote:
         """All or nothing."""
-        return vote_of_all(self.policies, self.probability, trace)
+        probability = self.probability
+        reasons = []
+        for policy in self.policies:
+            vote = policy.vote(trace)
+            if not vote.matched:
+                return NO_MATCH
+            reasons.append(vote.reason)
+            probability = min(probability, vote.probability)
+        return Vote(matched=True, probability=probability, reason=" and ".join(reasons))
 
     def fractions(self) -> Iterator[tuple[str, float]]:
         """Its own and those of the sub-policies."""
         if self.probability not in (0.0, 1.0):
             yield "probability", self.probability
         yield from fractions_of(self.policies)
+
+
+class And(Together, frozen=True, kw_only=True, tag="and"):
+    """Matches where all sub-policies match; keeps with the least of their probabilities and of its own."""
 
 
 class Or(Condition, frozen=True, kw_only=True, tag="or"):
@@ -92,18 +104,6 @@ class Not(Match, frozen=True, kw_only=True, tag="not"):
         """Sub-policies with a probability between 0 and 1."""
         for path, value in fractions_of(self.policies):
             yield path, f"expected 0 or 1 inside not, got {value:g}; put the probability on the not itself"
-
-
-def vote_of_all(policies: tuple[Condition, ...], probability: float, trace: Trace) -> Vote:
-    """The vote of policies that have to match together, at most `probability`."""
-    reasons = []
-    for policy in policies:
-        vote = policy.vote(trace)
-        if not vote.matched:
-            return NO_MATCH
-        reasons.append(vote.reason)
-        probability = min(probability, vote.probability)
-    return Vote(matched=True, probability=probability, reason=" and ".join(reasons))
 
 
 def union_of_reads(policies: tuple[Condition, ...]) -> frozenset[str]:

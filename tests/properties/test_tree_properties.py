@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prela_stream.model.span import SpanHead
+from prela_stream.model.times import critical_path, self_time_ns
 from prela_stream.model.tree import SpanTree
 
 span_ids = st.integers(0, 9).map(lambda number: bytes([number]) * 8)
@@ -54,14 +55,14 @@ def test_every_span_stands_in_the_tree_once_whatever_they_are(given: list[SpanHe
 def test_times_add_up(given: list[SpanHead]) -> None:
     tree = SpanTree(given)
     for node in tree.nodes:
-        own, duration = tree.self_time_ns(node), node.span.duration_ns
+        own, duration = self_time_ns(node), node.span.duration_ns
         assert (own is None) == (duration is None)
         if own is not None and duration is not None:
             ticks = set(range(node.span.start_ns, node.span.start_ns + duration))
             for child in node.children:
                 ticks -= set(range(child.span.start_ns, child.span.start_ns + (child.span.duration_ns or 0)))
             assert own == len(ticks)
-        path = tree.critical_path(node)
+        path = critical_path(tree, node)
         assert all(segment.start_ns < segment.end_ns for segment in path)
         assert all(one.end_ns == two.start_ns for one, two in pairwise(path))
         if path:

@@ -28,7 +28,6 @@ from prela_stream.transport.base import Committed, TopicPartition
 from prela_stream.transport.kafka.catalog import Catalog
 from prela_stream.transport.kafka.wire import NotYetError, Wire, by_topic, check
 
-METADATA_BYTES: Final = 4_000
 _FENCED: Final = (kafka.UnknownMemberIdError, kafka.IllegalGenerationError, kafka.RebalanceInProgressError)
 _BACKOFF_S: Final = 0.1
 _LASTING: Final = (
@@ -206,16 +205,3 @@ def _plain(row: tuple[Any, ...]) -> tuple[int, int, str | None, int]:
         return row
     number, offset, _, metadata, code, _ = row
     return number, offset, metadata, code
-
-
-def check_committed(offset: int, metadata: str) -> None:
-    """Raise TransportError if this cannot be committed."""
-    size = len(metadata.encode())
-    if size > METADATA_BYTES:
-        msg = (
-            f"expected at most {METADATA_BYTES:,} bytes of metadata with an offset, got {size:,}; nothing was committed"
-        )
-        raise TransportError(msg)
-    if offset < 0:
-        msg = f"expected an offset of 0 or more, got {offset}; nothing was committed"
-        raise TransportError(msg)

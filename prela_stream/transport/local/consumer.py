@@ -16,6 +16,7 @@ import msgspec
 
 from prela_stream.errors import TransportError
 from prela_stream.transport.base import Committed, Poll, Stored, TopicPartition
+from prela_stream.transport.checks import check_committed
 from prela_stream.transport.local import catalog, group, log
 from prela_stream.transport.local.database import Database
 from prela_stream.transport.local.group import Member
@@ -183,7 +184,7 @@ class LocalConsumer:
             raise TransportError(msg)
         rows = []
         for name, committed in offsets.items():
-            group.check_committed(committed.offset, committed.metadata)
+            check_committed(committed.offset, committed.metadata)
             held = self._ours(name)
             rows.append((held.at, held.generation, committed))
         if rows:

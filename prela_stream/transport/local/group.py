@@ -12,13 +12,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from prela_stream.errors import FencedError, TransportError
+from prela_stream.errors import FencedError
 from prela_stream.transport.base import Committed, TopicPartition
 from prela_stream.transport.local.balance import balance
 from prela_stream.transport.local.database import Database
 from prela_stream.transport.local.schema import Place
-
-METADATA_BYTES = 4_000
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,19 +151,6 @@ def committed(connection: sqlite3.Connection, group: str, at: Place) -> Committe
         "SELECT committed, metadata FROM claims WHERE group_name = ? AND partition_id = ?", (group, at.id)
     ).fetchone()
     return None if row is None or row[0] is None else Committed(offset=row[0], metadata=row[1])
-
-
-def check_committed(offset: int, metadata: str) -> None:
-    """Raise TransportError if this cannot be committed."""
-    size = len(metadata.encode())
-    if size > METADATA_BYTES:
-        msg = (
-            f"expected at most {METADATA_BYTES:,} bytes of metadata with an offset, got {size:,}; nothing was committed"
-        )
-        raise TransportError(msg)
-    if offset < 0:
-        msg = f"expected an offset of 0 or more, got {offset}; nothing was committed"
-        raise TransportError(msg)
 
 
 def not_ours(name: TopicPartition, group: str | None) -> FencedError:

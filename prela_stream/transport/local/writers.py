@@ -8,6 +8,7 @@ from typing import Self
 
 from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError
 from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition
+from prela_stream.transport.checks import check_committed
 from prela_stream.transport.local import catalog, group, log
 from prela_stream.transport.local.database import Database
 from prela_stream.transport.local.retention import Sweeper
@@ -93,7 +94,7 @@ class LocalWriter:
         """See `Writer.commit`."""
         if self._dead:
             raise self._fenced(self._dead)
-        group.check_committed(offset, metadata)
+        check_committed(offset, metadata)
         batches: Batches = {}
         for to, record in records:
             batches.setdefault(to, []).append(record)
