@@ -61,6 +61,8 @@ async def diagnose(
     async for finding in _transport(settings, roles, clock()):
         yield finding
         lost = lost or (finding.check if finding.state == "wrong" and finding.check != "clock" else "")
+    if "worker" in roles:
+        yield skipped("retention", f"the {lost}") if lost else await _retention(settings)
     if write and lost:
         yield skipped("write and read", f"the {lost}")
     elif write:
@@ -123,6 +125,22 @@ async def _store(settings: Settings) -> Finding:
         except PrelaError as error:
             return mistake("store", str(error))
     return found
+
+
+async def _retention(settings: Settings) -> Finding:
+    from prela_stream.transport.topics import check_retention, topic_names
+
+    ages = {"max_age_ms": settings.assembly.max_age_ms, "late_window_ms": settings.assembly.late_window_ms}
+    try:
+        async with open_transport(settings) as transport:
+            existing = await transport.topics(topic_names(settings.topics))
+    except PrelaError as error:
+        return unknown("retention", str(error))
+    if not existing:
+        return skipped("retention", "the topics, which are not made yet")
+    if lines := check_retention(settings.topics, existing, **ages):
+        return mistake("retention", "\n".join(lines))
+    return ok("retention", "what workers may have to read again is kept for long enough")
 
 
 async def _written(settings: Settings, clock: Callable[[], int]) -> AsyncIterator[Finding]:

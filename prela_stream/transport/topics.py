@@ -58,6 +58,29 @@ def check_topics(options: TopicOptions, existing: Mapping[str, TopicSpec]) -> li
     return mistakes
 
 
+def check_retention(
+    options: TopicOptions, existing: Mapping[str, TopicSpec], *, max_age_ms: int, late_window_ms: int
+) -> list[str]:
+    """What a worker that takes partitions over may find gone, one line a topic: the log is where undecided traces are kept.
+
+    Args:
+        options: Names of the topics.
+        existing: What `Transport.topics` returned; those that are not there, or cannot be read, are passed over.
+        max_age_ms: How old an undecided trace may get.
+        late_window_ms: For how long after a decision late spans follow it; for as long again its trace is known.
+    """
+    needed = (
+        (options.spans, max_age_ms, "traces stay undecided for as long (assembly.max_age_ms)"),
+        (options.decisions, 2 * late_window_ms, "late spans follow a decision that is so old (twice late_window_ms)"),
+    )
+    return [
+        f"topic {name}: expected Records to be kept for {least:,} ms or longer, for {why}; they are kept for "
+        f"{there.retention_ms:,}: raise the topic's retention, or lower that setting"
+        for name, least, why in needed
+        if (there := existing.get(name)) is not None and there.readable and _shorter(there.retention_ms, least)
+    ]
+
+
 def _describe(spec: TopicSpec) -> str:
     plural = "" if spec.partitions == 1 else "s"
     return (

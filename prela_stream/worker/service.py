@@ -20,7 +20,7 @@ from prela_stream.errors import ConfigurationError, PrelaError, TransportError, 
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.transport.base import Consumer, Poll, TopicPartition, Transport, Writer
 from prela_stream.transport.options import TopicOptions
-from prela_stream.transport.topics import check_topics, topic_names
+from prela_stream.transport.topics import check_retention, check_topics, topic_names
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.owned import RETRY_S, OwnedPartition, Ticks
 from prela_stream.worker.partition import PartitionState, PartitionStatus
@@ -107,6 +107,9 @@ class Worker:
         # Retention may be any: a worker that needs what it took says so at the takeover.
         if mistakes := check_topics(msgspec.structs.replace(topics, retention_hours=0.0), existing):
             raise ConfigurationError("\n".join(mistakes))
+        ages = {"max_age_ms": self._assembly.max_age_ms, "late_window_ms": self._assembly.late_window_ms}
+        for line in check_retention(topics, existing, **ages):
+            logger.warning("%s", line)
 
     async def _consumer(self) -> Consumer:
         return await self._transport.consumer([self._topics.spans], group=self._options.group)

@@ -123,7 +123,7 @@ def test_no_broker(tmp_path: Path) -> None:
     }
     assert list(by(findings, "skipped")) == [
         *("protocol", "certificate", "version", "login", "cluster", "topics", "rights of an agent"),
-        *("rights of a worker", "rights of a sink", "clock", "connections"),
+        *("rights of a worker", "rights of a sink", "clock", "connections", "retention"),
     ]
 
 
@@ -183,6 +183,7 @@ def test_missing_topic_which_asking_does_not_make(kafka: str, kafka_prefix: str,
     assert all(text.endswith("there is none: run `prela-stream topics create`") for text in texts)
     assert by(findings, "skipped") == {
         "clock": "not looked at: it rests on the topics",
+        "retention": "not looked at: it rests on the topics",
         "write and read": "not looked at: it rests on the topics",
     }
     assert not [name for name in asyncio.run(topics_of(load_settings(env=env))) if name.startswith(kafka_prefix)]

@@ -5,7 +5,7 @@ import pytest
 
 from prela_stream.transport.base import TopicSpec
 from prela_stream.transport.options import TopicOptions
-from prela_stream.transport.topics import check_topics, topic_specs
+from prela_stream.transport.topics import check_retention, check_topics, topic_specs
 
 OPTIONS = TopicOptions(prefix="acme", partitions=6, sampled_partitions=2, retention_hours=1.5, max_record_bytes=500_000)
 
@@ -72,3 +72,18 @@ def test_of_a_topic_whose_settings_may_not_be_read_only_what_is_known_is_said() 
     assert len(lines) == 2
     assert "expected 6 partitions, there are 5" in lines[0]
     assert lines[1] == "topic acme.state: its settings cannot be read"
+
+
+def test_what_a_worker_may_have_to_read_again_has_to_be_kept() -> None:
+    ages = {"max_age_ms": 5_400_000, "late_window_ms": 2_700_000}
+    assert check_retention(OPTIONS, there(), **ages) == []
+    assert check_retention(OPTIONS, there(retention_ms=None), **ages) == []
+    assert check_retention(OPTIONS, {}, **ages) == []
+    assert check_retention(OPTIONS, there(retention_ms=1, readable=False), **ages) == []
+    [line] = check_retention(OPTIONS, there(retention_ms=5_399_999), **ages)
+    assert line == (
+        "topic acme.spans: expected Records to be kept for 5,400,000 ms or longer, for traces stay undecided for as long "
+        "(assembly.max_age_ms); they are kept for 5,399,999: raise the topic's retention, or lower that setting"
+    )
+    [line] = check_retention(OPTIONS, there(), max_age_ms=1, late_window_ms=2_700_001)
+    assert line.startswith("topic acme.decisions: expected Records to be kept for 5,400,002 ms or longer")

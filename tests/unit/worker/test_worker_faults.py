@@ -144,6 +144,7 @@ async def test_records_that_nobody_read_in_time_are_named(tmp_path: Path, caplog
                 await anyio.sleep(0.05)
         async with running(make_worker(transport, topics=topics)):
             pass
+    assert "topic prela.spans: expected Records to be kept for 86,400,000 ms or longer" in caplog.text
     assert "were deleted before this group had read them" in caplog.text
     assert f"up to {begin}" in caplog.text
 
