@@ -13,6 +13,7 @@ test: $(VENV)/.dev lint        ## every check: lint, types, layers, tests, cover
 	$(BIN)/python -m pytest -q -n 3 -m "not three_brokers" --cov --cov-report=term:skip-covered
 
 quick: $(VENV)/.dev            ## the tests that take no more than a few seconds each
+	-@$(BIN)/python -m deploy.kafka --prepare
 	$(BIN)/python -m pytest -q -m "not slow"
 
 test-three-brokers: $(VENV)/.dev   ## the transport contract on a cluster of three

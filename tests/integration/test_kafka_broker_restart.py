@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -78,10 +81,11 @@ async def test_a_broker_that_is_away_for_half_a_minute(
             tasks.start_soon(agent.run)
             await anyio.sleep(3.0)  # some work before
             await anyio.to_thread.run_sync(broker.kill)
-            late = start_program(workers)
-            await anyio.sleep(AWAY_S)
-            await anyio.to_thread.run_sync(broker.start)
-            out, _ = await anyio.to_thread.run_sync(late.communicate)
+            with late_program(workers) as late:
+                await anyio.sleep(AWAY_S)
+                await anyio.to_thread.run_sync(broker.start)
+                out, _ = await anyio.to_thread.run_sync(partial(late.communicate, timeout=2 * DEADLINE))
+                assert late.returncode == 0, out
             await anyio.sleep(3.0)  # and some after
             agent.finish()
         assert all(worker.process.poll() is None for worker in workers.workers), "a worker has ended"
@@ -102,11 +106,16 @@ async def test_a_broker_that_is_away_for_half_a_minute(
     assert waits[-1] >= AWAY_S * 1000 * 0.9, "everything was durable in time: the broker was not away"
 
 
-def start_program(workers: Crowd) -> "subprocess.Popen[str]":
+@contextmanager
+def late_program(workers: Crowd) -> "Iterator[subprocess.Popen[str]]":
     """An agent that starts while there is no broker."""
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-W", "error", "-c", STARTS_WITHOUT_A_BROKER],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PRELA_CONFIG": str(workers.config)},
-    )
+    ) as program:
+        try:
+            yield program
+        finally:
+            program.kill()

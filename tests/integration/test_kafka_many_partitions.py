@@ -1,4 +1,4 @@
-"""One worker with 64 partitions: how soon it is ready, how many connections it holds, how much memory it takes."""
+"""One worker with 64 partitions: how soon it is ready and how many connections it holds; its memory is printed."""
 
 import os
 import sys
@@ -29,15 +29,17 @@ async def test_a_worker_takes_sixty_four_partitions_over_in_twenty_seconds(
         workers.load.pace_s = 0.002  # for something on every partition soon
         first = workers.start()
         await first.says(READY)
-        with anyio.fail_after(DEADLINE):  # so that the next one has something to restore, everywhere
-            while min([await workers.position(number) for number in range(PARTITIONS)]) == 0:
-                await anyio.sleep(0.2)
+        for number in range(PARTITIONS):  # so that the next one has something to restore, everywhere
+            with anyio.fail_after(DEADLINE):
+                while await workers.position(number) == 0:
+                    await anyio.sleep(0.2)
         await workers.stop(first)
         begin = time.monotonic()
         second = workers.start()
         await second.says(READY)
         took = time.monotonic() - begin
-        crowding = max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0)  # on a busy machine it has its share alone
+        busy = max(os.getloadavg()[0], float(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+        crowding = max(busy / (os.cpu_count() or 1), 1.0)  # on a busy machine it has its share alone
         found = connections(second.process.pid)
         memory = resident_mib(second.process.pid)
         await workers.judge()

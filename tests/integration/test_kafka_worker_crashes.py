@@ -12,6 +12,7 @@ from tests.support.crowd import READY, crowd
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 KILLS = 50
 MOST_PAUSE_S = 1.0
+REPLAYS = 12
 
 
 async def test_fifty_sigkills_lose_split_and_repeat_nothing(kafka: str, kafka_prefix: str, tmp_path: Path) -> None:
@@ -19,18 +20,22 @@ async def test_fifty_sigkills_lose_split_and_repeat_nothing(kafka: str, kafka_pr
         rng = workers.rng
         for _ in range(3):
             workers.start()
-        for _ in range(KILLS):
+        kills = 0
+        while kills < KILLS or sum(count > 0 for count in workers.replays()) < REPLAYS:
+            kills += 1
             victim = rng.choice(workers.workers)
-            if rng.random() < 0.4:  # on a busy machine most would die before they have done anything
+            if rng.random() < 0.2:  # on a busy machine most would die before they have done anything
                 await victim.says(READY)
             await anyio.sleep(rng.uniform(0.0, MOST_PAUSE_S))  # the random moment
             workers.kill(victim)
             workers.start()
         found = await workers.judge()
         signs = await workers.signs()
-    sys.stdout.write(f"{signs}\n{len(found.all_decisions)} decisions, {sum(map(len, found.spans.values()))} Records\n")
+    sys.stdout.write(
+        f"{kills} kills, {signs}\n{len(found.all_decisions)} decisions, {sum(map(len, found.spans.values()))} Records\n"
+    )
     assert signs.generations >= KILLS // 2, "too few rebalances"
     assert signs.epochs >= KILLS // 2, "too few writers fenced those before them"
-    assert signs.replayed >= 12, "too few takeovers had anything to replay"
+    assert signs.replayed >= REPLAYS, "too few takeovers had anything to replay"
     assert {Trigger.COMPLETE, Trigger.ROOT_WAIT, Trigger.IDLE} <= {d.trigger for d in found.all_decisions}
     assert sum(f.late for f in found.fragments) > 0

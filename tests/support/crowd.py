@@ -10,7 +10,6 @@ from typing import Any
 import aiokafka
 import anyio
 import msgspec
-from anyio.abc import TaskGroup
 
 from prela_stream.app.adapters import group_of, make_topics, open_transport
 from prela_stream.config import Settings, load_settings
@@ -27,7 +26,7 @@ from tests.support.oracle import (
     hold_against_reference,
     outcome_of,
 )
-from tests.support.processes import DEADLINE, Service
+from tests.support.processes import DEADLINE, STOP_S, Service
 
 _SETTINGS = """
 directory = "{folder}"
@@ -44,7 +43,6 @@ session_timeout_ms = {session_ms}
 [worker]
 commit_interval_ms = {commit_ms}
 """
-_STOP_S = 15.0
 READY = "worker is ready"
 
 
@@ -80,8 +78,9 @@ class Crowd:
         self.outside = outside
         self.rng = rng
         self.load = Load(transport, self.settings, rng)
-        self.log = folder / "workers.log"
         self.workers: list[Service] = []
+        self._folder = folder
+        self._started = 0
         self._loaded = anyio.Event()
 
     @property
@@ -91,7 +90,9 @@ class Crowd:
 
     def start(self) -> Service:
         """One more worker."""
-        worker = Service("worker", "--config", str(self.config), log=self.log)
+        self._started += 1
+        log = self._folder / f"worker-{self._started:03}.log"
+        worker = Service("worker", "--config", str(self.config), log=log)
         self.workers.append(worker)
         return worker
 
@@ -102,14 +103,11 @@ class Crowd:
 
     async def stop(self, worker: Service) -> None:
         """SIGTERM; it has to end in time and well."""
+        assert await worker.stop(within=STOP_S) == 0, worker.said()
         self.workers.remove(worker)
-        assert await worker.stop(within=_STOP_S) == 0, worker.said()
 
-    def begin(self, tasks: TaskGroup) -> None:
+    async def run_load(self) -> None:
         """Put load on the log until `judge`."""
-        tasks.start_soon(self._run_load)
-
-    async def _run_load(self) -> None:
         await self.load.run()
         self._loaded.set()
 
@@ -156,10 +154,17 @@ class Crowd:
             for number in range(topics.partitions)
         ]
 
+    def replays(self) -> list[int]:
+        """Of each takeover so far, how many Records it had to apply again."""
+        return [int(count) for count in re.findall(r"replaying (\d+) offsets", self._said())]
+
+    def _said(self) -> str:
+        logs = sorted(self._folder.glob("worker-*.log"))
+        return "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
+
     async def signs(self) -> Signs:
         """Count what happened; call it when the workers have stopped."""
-        said = self.log.read_text(encoding="utf-8", errors="replace")
-        replays = [int(count) for count in re.findall(r"replaying (\d+) offsets", said)]
+        said, replays = self._said(), self.replays()
         return Signs(
             takeovers=len(replays),
             replayed=sum(count > 0 for count in replays),
@@ -214,7 +219,7 @@ async def crowd(
         made = Crowd(bootstrap, folder, config, transport, outside, random.Random(seed))
         try:
             async with anyio.create_task_group() as tasks:
-                made.begin(tasks)
+                tasks.start_soon(made.run_load)
                 yield made
                 tasks.cancel_scope.cancel()
         finally:

@@ -157,8 +157,8 @@ async def checkpoint_of(outside: Outside, settings: Settings, partition: int) ->
 
 async def all_is_decided(outside: Outside, settings: Settings) -> None:
     """Wait until every partition's commit says that nothing is open and nothing unread."""
-    with anyio.fail_after(DEADLINE):
-        for partition in range(settings.topics.partitions):
+    for partition in range(settings.topics.partitions):
+        with anyio.fail_after(DEADLINE):
             while True:
                 found = await checkpoint_of(outside, settings, partition)
                 if found and found[0] == found[1].position == found[2] and found[1].counters.open == 0:
@@ -212,6 +212,7 @@ def hold_against_reference(found: Outcome, settings: Settings) -> None:
 def hold_against_acknowledged(found: Outcome, acknowledged: Counter[tuple[bytes, bytes]]) -> None:
     """I2, I4: every acknowledged span is in a kept trace or under a recorded drop; no kept trace lacks one."""
     kept = {d.trace_id: d.kept for d in found.all_decisions}
+    assert {trace_id for trace_id, _ in acknowledged} <= kept.keys(), "acknowledged, and never decided"
     stored: Counter[tuple[bytes, bytes]] = Counter()
     for fragment in found.fragments:
         assert kept[fragment.decision.trace_id], "a fragment of a dropped trace"

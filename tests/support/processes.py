@@ -10,6 +10,8 @@ import anyio
 
 DEADLINE = 60.0
 """Seconds that a condition may take on a busy machine."""
+STOP_S = 30.0
+"""Seconds that a worker may take to stop: `stop_timeout_s` for its commits, leaving the group, and what a busy machine adds."""
 
 
 class Service:
@@ -17,7 +19,8 @@ class Service:
 
     Args:
         command: The command and its arguments.
-        log: Where standard error goes; appended to, so that several lives of one service can share it.
+        log: Where what it says goes. Lives that follow one another can share a file; services side by side cannot.
+        env: Further environment variables.
     """
 
     def __init__(self, *command: str, log: Path, env: dict[str, str] | None = None) -> None:
@@ -46,10 +49,9 @@ class Service:
                 await anyio.sleep(0.01)
 
     async def stop(self, within: float) -> int:
-        """SIGTERM; its exit code, which has to come `within` seconds."""
+        """SIGTERM; its exit code. Raises subprocess.TimeoutExpired if it has not ended `within` seconds."""
         self.process.send_signal(signal.SIGTERM)
-        with anyio.fail_after(within):
-            return await anyio.to_thread.run_sync(self.process.wait)
+        return await anyio.to_thread.run_sync(self.process.wait, within)
 
     def kill(self) -> None:
         """SIGKILL, and gone when this returns."""
