@@ -8,7 +8,7 @@ import pytest
 
 from prela_stream.errors import FencedError, TransportError, UnknownTopicError
 from prela_stream.transport.base import Committed, Poll, Record, TopicPartition
-from tests.contracts.transport_harness import Log, assigned, everything, reading, send, take, values
+from tests.contracts.transport_harness import DEADLINE, Log, assigned, everything, reading, send, take, values
 
 
 class LogContract:
@@ -113,7 +113,7 @@ class LogContract:
             for number in range(10):
                 await send(producer, place, b"%d" % number)
             consumer = await reading(transport, log.name("plain"))
-            first = (await consumer.poll(max_records=4)).records
+            first = (await consumer.poll(max_records=4, timeout=DEADLINE)).records
             assert values(first) == [b"0", b"1", b"2", b"3"]
             assert first[-1].offset < await consumer.position(place) <= first[-1].offset + 1
             consumer.pause(place)
@@ -178,10 +178,10 @@ class LogContract:
             for value in large:
                 await send(producer, log.at("plain"), value)
             consumer = await reading(transport, log.name("plain"))
-            assert values((await consumer.poll(max_bytes=10)).records) == large[:1]
+            assert values((await consumer.poll(max_bytes=10, timeout=DEADLINE)).records) == large[:1]
             await consumer.seek(log.at("plain"), 0)
             found: list[bytes | None] = []
-            with anyio.fail_after(30):
+            with anyio.fail_after(DEADLINE):
                 while len(found) < len(large):
                     part = (await consumer.poll(max_bytes=2_500_000)).records
                     assert sum(len(record.value or b"") for record in part) <= 2_500_000
@@ -345,5 +345,6 @@ class LogContract:
             await assigned(consumer, 3)
             seen: set[TopicPartition] = set()
             for _ in range(6):
-                seen |= {TopicPartition(r.topic, r.partition) for r in (await consumer.poll(max_records=20)).records}
+                poll = await consumer.poll(max_records=20, timeout=DEADLINE)
+                seen |= {TopicPartition(record.topic, record.partition) for record in poll.records}
         assert len(seen) == 3, "a partition with much to read starves the others"

@@ -5,13 +5,14 @@ is what a new version has to pass before deploy/kafka/pom.xml may name it.
 """
 
 import random
+from contextlib import suppress
 
 import anyio
 import anyio.to_thread
 import pytest
 
 from prela_stream.errors import TransportError
-from prela_stream.transport.base import CommitOutcome, Record, TopicPartition, TopicSpec
+from prela_stream.transport.base import CommitOutcome, Record, TopicPartition, TopicSpec, Writer
 from prela_stream.transport.kafka import KafkaTransport
 from prela_stream.transport.options import KafkaOptions
 from tests.support.kafka import Clusters
@@ -35,23 +36,32 @@ class Writers:
         self.commits = [0] * WRITERS
 
     async def write(self, number: int) -> None:
-        """Commit until that does not work any more."""
-        try:
-            async with await self._transport.writer("group", TopicPartition("source", number)) as writer:
+        """Commit until cancelled, with another writer when one can write nothing any more."""
+        while True:
+            async with await self._opened(number) as writer:
                 offset = writer.committed.offset if writer.committed else 0
                 outcome = CommitOutcome.COMMITTED
                 while outcome is CommitOutcome.COMMITTED:
                     offset += 1
                     to = TopicPartition("output", self._rng.randrange(OUTPUTS))
-                    outcome = await writer.commit([(to, RECORD)], offset)
-                    self.commits[number] += 1
-        except TransportError:
-            return
+                    outcome = CommitOutcome.ABORTED
+                    with suppress(TransportError):
+                        outcome = await writer.commit([(to, RECORD)], offset)
+                    self.commits[number] += outcome is CommitOutcome.COMMITTED
 
     async def reopen(self, number: int) -> None:
         """Take the partition over, which waits until the last transaction is over."""
-        async with await self._transport.writer("group", TopicPartition("source", number)):
+        async with await self._opened(number):
             return
+
+    async def _opened(self, number: int) -> Writer:
+        """The writer of this partition, as soon as it can be had: a broker that has just started may take its time."""
+        with anyio.fail_after(DEADLINE):
+            while True:
+                try:
+                    return await self._transport.writer("group", TopicPartition("source", number))
+                except TransportError:
+                    await anyio.sleep(0.1)
 
 
 async def test_no_transaction_outlives_a_broker_that_is_killed_as_it_commits(kafka_clusters: Clusters) -> None:
@@ -66,7 +76,7 @@ async def test_no_transaction_outlives_a_broker_that_is_killed_as_it_commits(kaf
             async with anyio.create_task_group() as tasks:
                 for number in range(WRITERS):
                     tasks.start_soon(writers.write, number)
-                with anyio.fail_after(DEADLINE):
+                with anyio.fail_after(2 * DEADLINE):  # a writer that cannot be opened says why before
                     while min(writers.commits) < 2:
                         await anyio.sleep(0.01)
                 await anyio.to_thread.run_sync(broker.kill)

@@ -21,6 +21,7 @@ import pytest
 
 from deploy.kafka import KafkaCluster, KafkaMissingError, Security
 from deploy.kafka.probe import known_brokers
+from tests.support.processes import DEADLINE
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOTSTRAP_VARIABLE = "PRELA_TEST_BOOTSTRAP"
@@ -172,7 +173,7 @@ def answers(bootstrap: str) -> bool:
     for server in bootstrap.split(","):
         host, _, port = server.rpartition(":")
         try:
-            known_brokers(host, int(port))
+            known_brokers(host, int(port), within=DEADLINE)  # where nobody listens it is refused at once
         except (OSError, ValueError):
             continue
         return True

@@ -1,6 +1,7 @@
 """The Kafka transport while its only broker hangs, restarts and is killed: outcomes that hold, in bounded time."""
 
 import asyncio
+import itertools
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +21,15 @@ from tests.support.kafka import Clusters
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
-SOURCE, LEFT, RIGHT = (TopicPartition(name, 0) for name in ("source", "left", "right"))
+SOURCE, LEFT, RIGHT, WARM = (TopicPartition(name, 0) for name in ("source", "left", "right", "warm"))
+
+BOUND_S = 20.0
+"""The longest of what is bounded here takes 8 s; a busy machine adds to it. What waits as long as others do takes more."""
 
 
-FAILED_START_S = 10.0
-"""The 2 s of `connect_timeout_ms`, up to 6 to find out why, and what a busy machine adds."""
+def patient(cluster: KafkaCluster) -> KafkaTransport:
+    """A transport that waits as long as a user's."""
+    return KafkaTransport(KafkaOptions(bootstrap=(cluster.bootstrap,)))
 
 
 def impatient(cluster: KafkaCluster, *, transaction_timeout_ms: int = 4_000) -> KafkaTransport:
@@ -41,9 +46,15 @@ def impatient(cluster: KafkaCluster, *, transaction_timeout_ms: int = 4_000) -> 
     )
 
 
-async def make(transport: KafkaTransport) -> None:
-    """Make the topics."""
-    await transport.create_topics([TopicSpec(name=place.topic, partitions=1) for place in (SOURCE, LEFT, RIGHT)])
+async def make(cluster: KafkaCluster) -> None:
+    """Make the topics, and have the broker do everything once: its first time may take longer than the impatient wait."""
+    places = (SOURCE, LEFT, RIGHT, WARM)
+    async with patient(cluster) as transport:
+        await transport.create_topics([TopicSpec(name=place.topic, partitions=1) for place in places])
+        await send(await transport.producer(), WARM, b"x")
+        await take(await reading(transport, WARM.topic, group="warm"), 1)
+        writer = await transport.writer("warm", WARM)
+        assert await writer.commit([(WARM, Record(value=b"x"))], 1) is CommitOutcome.COMMITTED
 
 
 @contextmanager
@@ -68,51 +79,53 @@ async def test_a_broker_that_hangs_holds_nobody_up_and_nothing_is_told_that_is_n
     kafka_clusters: Clusters, caplog: pytest.LogCaptureFixture
 ) -> None:
     cluster = kafka_clusters()
+    await make(cluster)
     async with impatient(cluster) as transport:
-        await make(transport)
         producer, writer = await transport.producer(), await opened(transport)
         await send(producer, LEFT, b"before")
         consumer = await reading(transport, "left")
         await take(consumer, 1)
         cluster.broker[0].suspend()
         try:
-            with within(6), pytest.raises(OutcomeUnknownError, match=r"may or may not be stored.*2,000 ms"):
+            with within(BOUND_S), pytest.raises(OutcomeUnknownError, match=r"may or may not be stored.*2,000 ms"):
                 await send(producer, LEFT, b"hanging")
-            with within(6), pytest.raises(TransportError, match="trying again is safe"):
+            with within(BOUND_S), pytest.raises(TransportError, match="trying again is safe"):
                 await consumer.end_offset(LEFT)
-            with within(8):
+            with within(BOUND_S):
                 assert await writer.commit([(LEFT, Record(value=b"aborted"))], 1) is CommitOutcome.ABORTED
-            with within(FAILED_START_S), pytest.raises(TransportError, match=cluster.bootstrap):
+            with within(BOUND_S), pytest.raises(TransportError, match=cluster.bootstrap):
                 await transport.writer("group", SOURCE)
-            with within(3):
+            with within(BOUND_S):
                 assert (await consumer.poll(timeout=0.5)).records == ()
             other = impatient(cluster)
-            with within(FAILED_START_S), pytest.raises(TransportError, match=cluster.bootstrap):
+            with within(BOUND_S), pytest.raises(TransportError, match=cluster.bootstrap):
                 await other.topics()
-            with within(6):
+            with within(BOUND_S):
                 await other.aclose()
         finally:
             cluster.broker[0].resume()
         assert (await opened(transport)).committed is None
+        unknown = {b"hanging"}
         with anyio.fail_after(DEADLINE):
-            while True:
+            for number in itertools.count():
+                after = b"after %d" % number
                 try:
-                    await send(producer, LEFT, b"after")
+                    await send(producer, LEFT, after)
                     break
                 except OutcomeUnknownError:
-                    raise
+                    unknown.add(after)
                 except TransportError:
                     await anyio.sleep(0.1)
         [found] = await everything(transport, LEFT)
-        assert [value for value in values(found) if value != b"hanging"] == [b"before", b"after"]
-        assert (await take(consumer, len(found) - 1))[-1].value == b"after"
+        assert [value for value in values(found) if value not in unknown] == [b"before", after]
+        assert (await take(consumer, len(found) - 1))[-1].value == after
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_closing_while_the_broker_hangs_is_bounded(kafka_clusters: Clusters) -> None:
     cluster = kafka_clusters()
+    await make(cluster)
     transport = impatient(cluster)
-    await make(transport)
     member = await reading(transport, "left", group="group")
     await transport.consumer(["left"])
     await send(await transport.producer(), LEFT, b"x")
@@ -120,7 +133,7 @@ async def test_closing_while_the_broker_hangs_is_bounded(kafka_clusters: Cluster
     await take(member, 1)
     cluster.broker[0].suspend()
     try:
-        with within(12):
+        with within(BOUND_S):
             await transport.aclose()
     finally:
         cluster.broker[0].resume()
@@ -129,8 +142,8 @@ async def test_closing_while_the_broker_hangs_is_bounded(kafka_clusters: Cluster
 
 async def test_idle_clients_go_on_after_the_broker_was_restarted(kafka_clusters: Clusters) -> None:
     cluster = kafka_clusters()
-    async with impatient(cluster) as transport:
-        await make(transport)
+    await make(cluster)
+    async with patient(cluster) as transport:  # sends once, and learns how its commit ended
         producer, writer = await transport.producer(), await opened(transport)
         alone = await reading(transport, "left")
         member = await reading(transport, "left", group="readers")
@@ -161,12 +174,12 @@ async def test_a_commit_whose_end_is_not_answered_is_unknown_and_the_next_writer
     kafka_clusters: Clusters,
 ) -> None:
     cluster = kafka_clusters()
-    async with impatient(cluster) as transport:
-        await make(transport)
+    await make(cluster)
+    async with impatient(cluster, transaction_timeout_ms=8_000) as transport:  # time enough to come to the end
         for number in range(2):
-            writer = await transport.writer("group", SOURCE)
+            writer: Any = await opened(transport)
             offset = writer.committed.offset if writer.committed else 0
-            sender = writer._sending.kafka._sender  # type: ignore[union-attr]  # where its last request is sent from
+            sender = writer._sending.kafka._sender  # where its last request is sent from
             end = sender._do_txn_commit
 
             async def end_unanswered(result: object, end: Any = end) -> Any:
@@ -175,7 +188,7 @@ async def test_a_commit_whose_end_is_not_answered_is_unknown_and_the_next_writer
 
             sender._do_txn_commit = end_unanswered
             try:
-                with within(8):
+                with within(BOUND_S):
                     outcome = await writer.commit([(LEFT, Record(value=b"%d" % number))], offset + 1)
             finally:
                 cluster.broker[0].resume()
@@ -195,8 +208,8 @@ async def test_commits_whose_broker_is_killed_land_whole_or_not_at_all(kafka_clu
     chance = random.Random(11)
     outcomes: list[CommitOutcome] = []
     done = anyio.Event()
+    await make(cluster)
     async with impatient(cluster, transaction_timeout_ms=2_000) as transport:
-        await make(transport)
 
         async def commit() -> None:
             while not done.is_set():
