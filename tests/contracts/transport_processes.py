@@ -39,6 +39,7 @@ class ProcessContract:
             made = json.loads(await one.line()) + json.loads(await two.line())
         assert sorted(made) == [log.name(topic) for topic in topics]
 
+    @pytest.mark.timeout(300)
     async def test_a_process_killed_between_its_commits_leaves_records_and_offset_in_agreement(self, log: Log) -> None:
         await self.kill_between_commits(log, 8)
 

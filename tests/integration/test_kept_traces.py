@@ -25,7 +25,8 @@ from prela_stream.sinks.reading import Reading
 from prela_stream.transport.base import Committed, TopicPartition, Transport
 from prela_stream.worker.service import Worker
 from tests.contracts.sink_contract import decision, fragment, span, trace_id, whole
-from tests.support.workers import DEADLINE, decided, make_worker, running, send, values
+from tests.support.threads import own_threads
+from tests.support.workers import DEADLINE, WHOLE_ONLY, decided, make_worker, running, send, values
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +45,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.settings.topics.prefix}.readers"
 
     def worker(self) -> Worker:
-        """A worker of a group that no other test has, which keeps everything."""
+        """A worker of a group that no other test has, which keeps every whole trace."""
         group = f"{self.settings.topics.prefix}.workers"
-        return make_worker(self.transport, topics=self.settings.topics, group=group)
+        return make_worker(self.transport, topics=self.settings.topics, assembly=WHOLE_ONLY, group=group)
 
     async def kept(self, *fragments: KeptFragment, partition: int = 0) -> None:
         """Append Records of `sampled`."""
@@ -239,7 +240,7 @@ async def test_members_share_and_nothing_is_handed_out_twice_where_each_item_is_
     async def member(name: str, traces: Reading[prela.KeptTrace]) -> None:
         nonlocal committed
         while True:
-            handed.extend((name, found) for found in await take(traces, 1))
+            handed.append((name, (await anext(traces)).trace_id))
             await traces.commit()
             committed += 1
             if name == "second":
@@ -257,9 +258,10 @@ async def test_members_share_and_nothing_is_handed_out_twice_where_each_item_is_
             while not handed:
                 await anyio.sleep(0.01)
         tasks.start_soon(member, "second", second)
-        with anyio.fail_after(DEADLINE):
-            while committed < len(sent):
-                await anyio.sleep(0.01)
+        for count in range(len(sent)):
+            with anyio.fail_after(DEADLINE):  # each of them, not all
+                while committed <= count:
+                    await anyio.sleep(0.01)
         tasks.cancel_scope.cancel()
     assert sorted(found for _, found in handed) == sorted(sent)
     assert {name for name, _ in handed} == {"first", "second"}, "the first one gave nothing up while items were waiting"
@@ -280,7 +282,9 @@ async def test_a_member_that_hung_commits_nothing_over_the_one_that_took_over(ha
             return seen
 
     async def observe() -> None:
-        await anyio.to_thread.run_sync(hung.wait)
+        assert await anyio.to_thread.run_sync(hung.wait, DEADLINE)
+        if first.done():
+            await first  # says why it did not get so far
         async with prela.kept_traces(hasty.group, settings=hasty.settings) as traces:
             assert await take(traces, 4) == ids
             await traces.commit()
@@ -288,6 +292,7 @@ async def test_a_member_that_hung_commits_nothing_over_the_one_that_took_over(ha
             assert await first == ids[:2]
 
     first = asyncio.ensure_future(asyncio.to_thread(asyncio.run, hang()))
+    first.add_done_callback(lambda _: hung.set())
     await observe()
     assert await hasty.rest(hasty.group) == []
 
@@ -313,10 +318,10 @@ async def test_a_plain_loop_leaves_its_group_when_it_is_broken_off(place: Place)
 
 
 async def test_a_block_gives_everything_back_at_its_end(tmp_path: Path) -> None:
-    before = set(threading.enumerate())
+    before = own_threads()
     async with prela.kept_traces("g", directory=tmp_path):
-        assert set(threading.enumerate()) > before
-    assert set(threading.enumerate()) <= before
+        assert own_threads() - before
+    assert own_threads() <= before
 
 
 async def test_without_a_group_everything_comes_and_nothing_can_be_committed(place: Place) -> None:

@@ -16,7 +16,7 @@ from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policyset import load_policies
 from prela_stream.transport.base import Stored, TopicPartition, Transport
 from tests import plain_reader
-from tests.support.workers import DEADLINE, make_worker, running, send
+from tests.support.workers import DEADLINE, WHOLE_ONLY, make_worker, running, send
 
 FAILURES = Evaluator(load_policies('[[policy]]\nname = "failed"\ntype = "status"\n', source="test"))
 STRANGE = bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736")
@@ -68,7 +68,7 @@ def strangers_trace() -> list[list[Any]]:
 async def run_pipeline(settings: Settings, transport: Transport) -> None:
     """A kept trace larger than a Record, a dropped one, one of a stranger's that gets a late span, and something unreadable."""
     topics = settings.topics
-    async with running(make_worker(transport, topics=topics, evaluator=FAILURES)):
+    async with running(make_worker(transport, topics=topics, assembly=WHOLE_ONLY, evaluator=FAILURES)):
         async with prela.pipeline(settings):
             with prela.get_tracer().span("dropped"):
                 pass

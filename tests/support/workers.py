@@ -24,14 +24,16 @@ from prela_stream.worker.service import Worker
 TOPICS = TopicOptions(partitions=1)
 SPANS = TopicPartition(TOPICS.spans, 0)
 QUICK = AssemblyOptions(settle_ms=20, remote_wait_ms=40, root_wait_ms=60, idle_ms=100, idle_without_heartbeats_ms=200)
+WHOLE_ONLY = msgspec.structs.replace(QUICK, root_wait_ms=60_000, idle_ms=60_000, idle_without_heartbeats_ms=60_000)
+"""As quick with traces that are whole. The others wait for longer than a test does: no disk that stalls decides them."""
 KEEP_ALL = Evaluator(load_policies('[[policy]]\nname = "all"\ntype = "always"\n', source="test"))
 DEADLINE = 30.0
 
 
 @asynccontextmanager
 async def local_log(folder: Path, topics: TopicOptions = TOPICS) -> AsyncIterator[LocalTransport]:
-    """A log with its topics."""
-    async with LocalTransport(LocalOptions(path=str(folder / "log.db"), session_timeout_ms=1_000)) as transport:
+    """A log with its topics. Members leave their groups by themselves alone: no test takes as long as their session."""
+    async with LocalTransport(LocalOptions(path=str(folder / "log.db"), session_timeout_ms=60_000)) as transport:
         await transport.create_topics(topic_specs(topics))
         yield transport
 

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -22,6 +23,7 @@ from prela_stream.transport.local import LocalTransport
 from prela_stream.transport.options import LocalOptions, TopicOptions
 from prela_stream.transport.topics import topic_specs
 from tests.contracts.sink_contract import decision, trace_id, whole
+from tests.support.workers import DEADLINE, local_log
 
 TOPICS = TopicOptions(partitions=2, sampled_partitions=2)
 SAMPLED = TopicPartition(TOPICS.sampled, 0)
@@ -34,8 +36,7 @@ def options(tmp_path: Path) -> SqliteOptions:
 
 @pytest.fixture
 async def transport(tmp_path: Path) -> AsyncIterator[Transport]:
-    async with LocalTransport(LocalOptions(path=str(tmp_path / "log.db"), session_timeout_ms=1_000)) as opened:
-        await opened.create_topics(topic_specs(TOPICS))
+    async with local_log(tmp_path, TOPICS) as opened:
         yield opened
 
 
@@ -54,7 +55,7 @@ async def send_traces(transport: Transport, numbers: Sequence[int]) -> None:
 async def until_stored(options: SqliteOptions, **wanted: int) -> dict[str, int]:
     """Wait until the store's totals hold these."""
     totals: dict[str, int] = {}
-    with anyio.fail_after(20):
+    with anyio.fail_after(DEADLINE):
         async with SqliteReader(options) as reader:
             while not all(totals.get(name) == value for name, value in wanted.items()):
                 await anyio.sleep(0.01)
@@ -66,6 +67,19 @@ async def until_stored(options: SqliteOptions, **wanted: int) -> dict[str, int]:
 async def committed(transport: Transport, partition: TopicPartition, group: str = "sinks.sqlite") -> Committed | None:
     async with await transport.consumer([partition.topic], group=group) as consumer:
         return await consumer.committed(partition)
+
+
+class WatchedSink(SqliteSink):
+    """The store, and the traces that it was given: each as often as it came, which the store itself does not show."""
+
+    def __init__(self, options: SqliteOptions) -> None:
+        super().__init__(options)
+        self.given: list[str] = []
+
+    async def write(self, batch: Batch) -> None:
+        self.given += [fragment.decision.trace_id_hex for fragment in batch.fragments]
+        self.given += [about.trace_id_hex for about in batch.decisions]
+        await super().write(batch)
 
 
 async def test_kept_traces_and_decisions_reach_the_store_and_their_offsets_are_committed(
@@ -88,12 +102,16 @@ async def test_kept_traces_and_decisions_reach_the_store_and_their_offsets_are_c
 
 
 async def test_a_new_service_goes_on_where_the_data_ends(transport: Transport, options: SqliteOptions) -> None:
+    given = []
     for first in (1, 11, 21):
         await send_traces(transport, range(first, first + 10))
+        sink = WatchedSink(options)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(SinkService(transport, TOPICS, SqliteSink(options)).run)
+            tasks.start_soon(SinkService(transport, TOPICS, sink).run)
             await until_stored(options, traces=first + 9)
             tasks.cancel_scope.cancel()
+        given += sink.given
+    assert sorted(given) == [trace_id(number) for number in range(1, 31)]
 
 
 async def test_an_unreadable_record_is_counted_logged_once_and_skipped(
@@ -115,24 +133,34 @@ async def test_an_unreadable_record_is_counted_logged_once_and_skipped(
 
 
 async def test_two_members_share_the_work_and_one_takes_over(transport: Transport, options: SqliteOptions) -> None:
+    first, second = WatchedSink(options), WatchedSink(options)
     async with anyio.create_task_group() as tasks:
-        first = anyio.CancelScope()
+        leaving, joined = anyio.CancelScope(), anyio.Event()
 
-        async def leaving() -> None:
-            with first:
-                await SinkService(transport, TOPICS, SqliteSink(options)).run()
+        async def leave() -> None:
+            with leaving:
+                await SinkService(transport, TOPICS, first).run()
 
-        tasks.start_soon(leaving)
+        tasks.start_soon(leave)
         await send_traces(transport, range(1, 11))
         await until_stored(options, traces=10)
-        tasks.start_soon(SinkService(transport, TOPICS, SqliteSink(options)).run)
+        tasks.start_soon(partial(SinkService(transport, TOPICS, second).run, on_ready=joined.set))
+        with anyio.fail_after(DEADLINE):
+            await joined.wait()
         await send_traces(transport, range(11, 21))
-        await until_stored(options, traces=20)
-        first.cancel()
+        for partition in (0, 1):  # so that every partition brings something, whoever holds it
+            dropped = codec.encode_decisions([decision(100 + partition, kept=False)])
+            await send(transport, dropped, to=TopicPartition(TOPICS.decisions, partition))
+        await until_stored(options, traces=20, dropped=2)
+        leaving.cancel()
         await send_traces(transport, range(21, 31))
         totals = await until_stored(options, traces=30)
         assert totals["spans"] == 60
         tasks.cancel_scope.cancel()
+    shared = {trace_id(number) for number in (*range(11, 21), 100, 101)}
+    assert shared & set(first.given)
+    assert shared & set(second.given)
+    assert {trace_id(number) for number in range(21, 31)} <= set(second.given)
 
 
 async def test_a_log_that_was_made_anew_is_read_from_its_beginning(tmp_path: Path, options: SqliteOptions) -> None:
@@ -172,7 +200,7 @@ async def test_an_error_of_the_sink_stops_the_service_and_the_batch_comes_again(
     seen = []
     for taken in (1, 2):
         sink = FailingSink()
-        with pytest.raises(SinkError, match="disk is full"), anyio.fail_after(20):
+        with pytest.raises(SinkError, match="disk is full"), anyio.fail_after(DEADLINE):
             await SinkService(transport, TOPICS, sink, group="other", max_records=1).run()
         assert sink.closed
         seen += [one.decision.trace_id_hex for one in sink.taken]

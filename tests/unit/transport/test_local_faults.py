@@ -4,7 +4,6 @@ import os
 import sqlite3
 import stat
 import sys
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError
 from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition, TopicSpec
 from prela_stream.transport.local import LocalTransport, database, retention, schema
 from prela_stream.transport.options import LocalOptions
+from tests.support.threads import own_threads
 
 PLACE = TopicPartition("topic", 0)
 SPEC = TopicSpec(name="topic", partitions=1)
@@ -247,11 +247,6 @@ async def test_a_cancelled_send_leaves_no_transaction_open(path: Path, transport
     async with LocalTransport(LocalOptions(path=str(path), busy_timeout_ms=5_000)) as other:
         await (await other.producer()).send(PLACE, [Record(value=b"y")])
     assert b"y" in await contents(path)
-
-
-def own_threads() -> set[threading.Thread]:
-    """Threads of local transports, by this and earlier tests."""
-    return {thread for thread in threading.enumerate() if thread.name.startswith("prela-")}
 
 
 async def test_closing_ends_every_thread(path: Path) -> None:

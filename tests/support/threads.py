@@ -1,0 +1,8 @@
+"""The threads that are ours: the process has others, which come and go as they like."""
+
+import threading
+
+
+def own_threads() -> set[threading.Thread]:
+    """Threads of transports and pipelines, by this and earlier tests."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("prela-")}
