@@ -1,11 +1,16 @@
 """Settings of the transports and of the topics. Imports nothing heavy, so that configuration costs nothing."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
 
+from prela_stream.errors import ConfigurationError
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 CleanupPolicy = Literal["delete", "compact"]
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,200}")
+"""What Kafka allows in the names of topics, and of their 249 characters enough for what follows the prefix."""
 
 
 class TopicOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -18,6 +23,14 @@ class TopicOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     retention_hours: Annotated[float, msgspec.Meta(gt=0.0)] = 72.0
     max_record_bytes: Annotated[int, msgspec.Meta(ge=10_000)] = 1_000_000
     """Largest Record value that the topics accept, bytes."""
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.fullmatch(self.prefix):
+            msg = (
+                "prefix begins the names of the topics: expected 1 to 200 letters (A to Z, a to z), digits, '.', '_' and '-', "
+                f"got {self.prefix!r}"
+            )
+            raise ConfigurationError(msg)
 
     @property
     def spans(self) -> str:

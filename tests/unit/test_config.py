@@ -55,6 +55,12 @@ def test_directory_moves_log_and_store(tmp_path: Path) -> None:
         ("[worker]\npoison_limit = 50", "settings: worker.poison_limit: expected `float` <= 1.0"),
         ("[local]\nsession_timeout_ms = 0", "settings: local.session_timeout_ms: expected `int` >= 100"),
         ("[topics]\npartitions = 0", "settings: topics.partitions: expected `int` >= 1"),
+        (
+            "[topics]\nprefix = 'my topics'",
+            "settings: topics: prefix begins the names of the topics: expected 1 to 200",
+        ),
+        ("[topics]\nprefix = ''", "'.', '_' and '-', got ''"),
+        (f"[topics]\nprefix = '{'x' * 201}'", "expected 1 to 200 letters"),
     ],
 )
 def test_a_wrong_file_says_where_and_what(tmp_path: Path, text: str, said: str) -> None:
