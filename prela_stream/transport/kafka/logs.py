@@ -14,8 +14,9 @@ _SAID_BY_US: Final = (
     # a start: with a TransportError that holds the reason
     *('Unable connect to "', 'Unable to request metadata from "'),
     "Unexpected error in sender routine",  # a send or commit: with its outcome, and why
+    "Heartbeat failed for group %s because it is rebalancing",  # a member came or went: with what it took over
 )
-"""What ends in an error or a log line of ours."""
+"""What ends in an error or a log line of ours, or is no failure at all."""
 _LOGIN: Final = "SaslAuthenticate"
 """Requests of this name hold passwords and tokens."""
 _MODULES: Final = (
