@@ -51,6 +51,10 @@ class UnknownTopicError(TransportError):
     """The topic does not exist. Topics are made by `prela-stream topics create`, never by asking about them."""
 
 
+class TooLargeError(TransportError):
+    """A Record, or what was sent with it at once, is more than its topic takes. Trying the same again fails again."""
+
+
 class SinkError(PrelaError):
     """A store did not take a batch, and nothing of it was written. The batch may come again."""
 

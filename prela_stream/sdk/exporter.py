@@ -19,13 +19,13 @@ import anyio
 import anyio.abc
 
 from prela_stream.codec import FORMAT_HEADER, SPANS_FORMAT, encode_batch, encode_resource
-from prela_stream.errors import OutcomeUnknownError, TransportError, UnknownTopicError, guard
+from prela_stream.errors import OutcomeUnknownError, TooLargeError, TransportError, UnknownTopicError, guard
 from prela_stream.model.span import Resource
 from prela_stream.sdk.ledger import FlushResult, Ledger, LedgerSnapshot
 from prela_stream.sdk.open_spans import OpenSpans
 from prela_stream.sdk.options import PipelineOptions
 from prela_stream.sdk.outbox import RECORD_HEADROOM, Delivery, Outbox
-from prela_stream.transport.base import Producer, Record, TopicPartition, Transport
+from prela_stream.transport.base import Producer, Record, TopicPartition, TopicSpec, Transport
 from prela_stream.transport.options import TopicOptions
 
 logger = logging.getLogger("prela_stream")
@@ -36,6 +36,8 @@ _PAUSE: Final = 0.001
 _LOOK: Final = 0.1
 """Longest sleep while items wait: large items fill the queue by bytes before there are enough of them to wake the sender."""
 _CLOSE_TIMEOUT: Final = 0.5
+_SUSPECT: Final = 0.1
+"""Part of `send_timeout_s` that the second attempt may take while healthy partitions wait; the third may take twice as much."""
 
 
 class _Attempt(enum.Enum):
@@ -44,8 +46,9 @@ class _Attempt(enum.Enum):
     ACKNOWLEDGED = enum.auto()
     FAILED = enum.auto()
     UNCERTAIN = enum.auto()
+    TOO_LARGE = enum.auto()
     MISPLACED = enum.auto()
-    """Nothing was tried: the topic has another number of partitions than was thought."""
+    """Nothing was tried: the topic is not what this was divided and cut for."""
 
 
 class Pipeline:
@@ -87,7 +90,7 @@ class Pipeline:
         self._ledger = Ledger(options) if ledger is None else ledger
         self._prepare = prepare
         if outbox is None:
-            room = max(1, topics.max_record_bytes - len(self._resource) - RECORD_HEADROOM)
+            room = self._room(topics.max_record_bytes)
             outbox = Outbox(self._ledger, options, expected_partitions=topics.partitions, max_batch_bytes=room)
         self._outbox = outbox
         self._parking = False
@@ -100,8 +103,11 @@ class Pipeline:
         self._wakeup = anyio.Event()
         self._stopped = anyio.Event()
         self._producer: Producer | None = None
-        self._failing = False
-        self._told_unknown_topic = False
+        self._there: TopicSpec | None = None
+        """The topic, as of the last look at it."""
+        self._failing: set[int] = set()
+        """Partitions whose last attempt did not succeed."""
+        self._told_failure = False
         self._hurried = False
         self.record = self._ledger.queue.put
         """Takes an item; see `recorder.Recorder`. It is the queue's own method: nothing stands in between on the hot path."""
@@ -248,44 +254,63 @@ class Pipeline:
         attempt = _Attempt.UNCERTAIN  # what it is if the guard has to swallow an error that no transport may raise
         try:
             with guard("pipeline.send"):
-                attempt = await self._attempt(to, Record(value=value, headers=_HEADERS))
+                attempt = await self._attempt(to, Record(value=value, headers=_HEADERS), self._patience(delivery))
         except anyio.get_cancelled_exc_class():
             if self._parking:
                 self._outbox.fail(delivery, time.monotonic(), uncertain=True)
             raise
         if attempt is _Attempt.ACKNOWLEDGED:
             self._outbox.acknowledge(delivery)
+        elif attempt is _Attempt.TOO_LARGE:
+            self._outbox.split(delivery)
         elif attempt is _Attempt.MISPLACED:
+            assert self._there is not None  # somebody has just looked
             self._ledger.postpone(batch)
-            self._outbox.spread()
+            self._outbox.place(self._there.partitions, self._room(self._there.max_record_bytes))
+            self._failing.clear()
         else:
             self._outbox.fail(delivery, time.monotonic(), uncertain=attempt is _Attempt.UNCERTAIN)
         if attempt is _Attempt.UNCERTAIN:
             await self._close_producer()
 
-    async def _attempt(self, to: TopicPartition, record: Record) -> _Attempt:
+    def _patience(self, delivery: Delivery) -> float:
+        """Seconds that a send may take: fewer where the one before it failed and healthy partitions would have to wait."""
+        longest = self._options.send_timeout_s
+        if delivery.attempts and self._outbox.others_wait(delivery, time.monotonic()):
+            return min(longest, longest * _SUSPECT * delivery.attempts)
+        return longest
+
+    async def _attempt(self, to: TopicPartition, record: Record, patience: float) -> _Attempt:
         sending = False
         try:
-            with anyio.fail_after(self._options.send_timeout_s):
+            with anyio.fail_after(self._options.send_timeout_s) as scope:
                 producer = await self._open_producer()
-                if self._outbox.partitions is None and not await self._place():
+                if not self._outbox.placed and not await self._fits():
                     return _Attempt.MISPLACED
                 sending = True
+                scope.deadline = min(scope.deadline, anyio.current_time() + patience)
                 await producer.send(to, (record,))
         except OutcomeUnknownError as error:
-            self._tell_failure(error)
+            self._tell_failure(to, str(error))
             return _Attempt.UNCERTAIN
+        except TooLargeError:
+            return _Attempt.TOO_LARGE
         except UnknownTopicError as error:
-            self._tell_unknown_topic(to, error)
+            self._outbox.placed = False  # it may have been made anew, with other partitions
+            self._tell_failure(to, str(error))
             return _Attempt.FAILED
         except TransportError as error:
-            self._tell_failure(error)
+            self._tell_failure(to, str(error))
             return _Attempt.FAILED
-        except TimeoutError as error:
-            self._tell_failure(error)
+        except TimeoutError:
+            self._tell_failure(
+                to,
+                f"no answer within {patience if sending else self._options.send_timeout_s:g} s (pipeline.send_timeout_s)",
+            )
             return _Attempt.UNCERTAIN if sending else _Attempt.FAILED
-        if self._failing:
-            self._failing = False
+        self._failing.discard(to.partition)
+        if self._told_failure and not self._failing:
+            self._told_failure = False
             logger.info("prela_stream: the transport accepts spans again")
         return _Attempt.ACKNOWLEDGED
 
@@ -297,25 +322,32 @@ class Pipeline:
             self._producer = await self._transport.producer()
         return self._producer
 
-    async def _place(self) -> bool:
-        """Find out how many partitions the topic has: a trace is whole only where all who record of it count alike."""
+    async def _fits(self) -> bool:
+        """Look at the topic: a trace is whole only where all who record of it count its partitions alike."""
         topic = self._topics.spans
         there = (await self._transport.topics([topic])).get(topic)
-        if there is None:
-            msg = f"there is no topic {topic!r}"
+        if there is None or there.partitions < 1:
+            msg = f"there is no topic {topic!r}; make it with `prela-stream topics create`"
             raise UnknownTopicError(msg)
-        self._outbox.partitions = there.partitions
-        if there.partitions == self._topics.partitions:
+        before = self._topics.partitions if self._there is None else self._there.partitions
+        self._there = there
+        if there.partitions != before:
+            logger.warning(
+                "prela_stream: topic %s has %d partitions, not %d: spans are spread over those that there are, as its other "
+                "producers do; set topics.partitions to %d, the workers insist on it.",
+                topic,
+                there.partitions,
+                before,
+                there.partitions,
+            )
+        if self._outbox.fits(there.partitions, self._room(there.max_record_bytes)):
+            self._outbox.placed = True
             return True
-        logger.warning(
-            "prela_stream: topics.partitions is %d here and topic %s has %d: spans are spread over those %d, as its other "
-            "producers do; correct the setting, the workers insist on it.",
-            self._topics.partitions,
-            topic,
-            there.partitions,
-            there.partitions,
-        )
         return False
+
+    def _room(self, max_record_bytes: int) -> int:
+        """Bytes of items that surely fit into a Record."""
+        return max(1, max_record_bytes - len(self._resource) - RECORD_HEADROOM)
 
     async def _close_producer(self) -> None:
         producer, self._producer = self._producer, None
@@ -327,29 +359,18 @@ class Pipeline:
             ):
                 await producer.aclose()
 
-    def _tell_failure(self, error: Exception) -> None:
-        if not self._failing:
-            self._failing = True
+    def _tell_failure(self, to: TopicPartition, reason: str) -> None:
+        """Once from the first attempt that fails until every partition is served again."""
+        if not self._told_failure:
+            self._told_failure = True
             logger.warning(
-                "prela_stream: spans cannot be sent (%s: %s); they are kept in a queue of at most %d bytes and tried again for "
-                "%g s. The application is not affected.",
-                type(error).__name__,
-                error,
+                "prela_stream: spans cannot be sent (%s); they are kept in a queue of at most %d bytes and tried again for %g s. "
+                "The application is not affected.",
+                reason,
                 self._options.max_queue_bytes,
                 self._options.delivery_timeout_s,
             )
-
-    def _tell_unknown_topic(self, to: TopicPartition, error: UnknownTopicError) -> None:
-        if not self._told_unknown_topic:
-            self._told_unknown_topic = True
-            logger.warning(
-                "prela_stream: there is no topic %s with a partition %d (%s); create it with `prela-stream topics create`. "
-                "Spans are kept and tried again for %g s.",
-                to.topic,
-                to.partition,
-                error,
-                self._options.delivery_timeout_s,
-            )
+        self._failing.add(to.partition)
 
 
 _open: "weakref.WeakSet[Pipeline]" = weakref.WeakSet()

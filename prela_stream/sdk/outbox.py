@@ -1,8 +1,8 @@
 """What the sender has in hand: batches being filled, and one lane a partition of those that wait to be sent or sent again.
 
 Everything the sender decides is here, without an event loop and with time as an argument; `exporter.py` does the sending. A lane
-is served in order and waits alone: a partition without a leader holds back neither the others nor, before it has gathered half
-of the queue's room, the queue.
+is served in order and waits by itself between its attempts: a partition without a leader holds the others back no longer than its
+attempts last, and the queue not before it has gathered half of the queue's room.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from prela_stream.batching import Batch, Batcher
+from prela_stream.batching import Batch, Batcher, Entry
 from prela_stream.codec import encode_item
 from prela_stream.model.span import ItemKind
 from prela_stream.sdk.ledger import Ledger
@@ -54,8 +54,8 @@ class Outbox:
         self._ledger = ledger
         self._options = options
         self._max_batch_bytes = max_batch_bytes
-        self.partitions: int | None = None
-        """Number of partitions that the topic has, once somebody has looked; see `spread`."""
+        self.placed = False
+        """Whether somebody has looked what the topic is like; see `place`."""
         self._turn = 0
         self._divide(expected_partitions)
         self._held = 0
@@ -65,6 +65,15 @@ class Outbox:
 
     def __bool__(self) -> bool:
         return bool(self._batcher) or any(self._lanes)
+
+    def fits(self, partitions: int, max_batch_bytes: int) -> bool:
+        """Whether what is here is divided and cut for a topic like this."""
+        return partitions == len(self._lanes) and self._max_batch_bytes <= max_batch_bytes
+
+    def others_wait(self, delivery: Delivery, now: float) -> bool:
+        """Whether another lane, of which nothing has failed, has something to be sent now."""
+        heads = [lane[0] for lane in self._lanes if lane and lane[0] is not delivery]
+        return any(head.retry_at <= now and not head.attempts for head in heads)
 
     @property
     def full(self) -> bool:
@@ -82,7 +91,7 @@ class Outbox:
             for entry in entries:
                 size = len(entry[2])
                 if size > self._max_batch_bytes:
-                    self._tell_too_large(size)
+                    self._tell_too_large(size, f"{self._max_batch_bytes:,} bytes")
                     self._ledger.reject(entry, "encode_error")
                     continue
                 self._held += 1
@@ -143,31 +152,73 @@ class Outbox:
             if lane:
                 lane[0].retry_at = 0.0
 
-    def spread(self) -> None:
-        """Move what is here to where it belongs among `partitions`. For the time before anything was sent."""
-        assert self.partitions is not None
-        kept = [delivery.batch for lane in self._lanes for delivery in lane] + self._batcher.cut(0.0, everything=True)
-        kept.sort(key=lambda batch: batch.created)  # those of one partition stay in order
-        self._divide(self.partitions)
-        warning: tuple[bytes, float] | None = None
-        for batch in kept:
-            for entry in batch.entries:
-                if entry[1] is not None:
-                    self._batcher.add(entry, batch.created)
-                else:
-                    warning = warning or (entry[2], batch.created)
-                    self._own -= 1
-        if warning is not None:
-            self._warn_everywhere(*warning)
+    def place(self, partitions: int, max_batch_bytes: int) -> None:
+        """The topic is like this: divide and cut what is here anew where it is not so.
+
+        Args:
+            partitions: Number of partitions.
+            max_batch_bytes: Bytes of items that fit into a Record; never more than was allowed before.
+        """
+        if not self.fits(partitions, max_batch_bytes):
+            tried = [delivery for lane in self._lanes for delivery in lane]
+            tried += [Delivery(batch=batch) for batch in self._batcher.cut(0.0, everything=True)]
+            tried.sort(key=lambda delivery: delivery.batch.created)  # those of one partition stay in order
+            self._max_batch_bytes = min(self._max_batch_bytes, max_batch_bytes)
+            self._divide(partitions)
+            warnings = [
+                entry for delivery in tried for entry in delivery.batch.entries if entry[1] is None
+            ]  # one a partition, of those that there were
+            self._own -= len(warnings)
+            for delivery in tried:
+                self._put_back(delivery)
+            if warnings:
+                self._warn_everywhere(warnings[0][2], tried[0].batch.created)
+        self.placed = True
+
+    def split(self, delivery: Delivery) -> None:
+        """The topic did not take it at once: send each half by itself, and give a single item up."""
+        batch = delivery.batch
+        if len(batch.entries) == 1:
+            self._tell_too_large(batch.size, "less than that")
+            self._remove(delivery)
+            self._ledger.settle(batch, "encode_error")
+            return
+        lane = self._lanes[batch.partition]
+        assert lane[0] is delivery  # a lane is served in order
+        self._ledger.postpone(batch)
+        lane.popleft()
+        middle = len(batch.entries) // 2
+        for half in (batch.entries[middle:], batch.entries[:middle]):
+            lane.appendleft(Delivery(batch=_batch_of(half, batch), uncertain=delivery.uncertain))
+
+    def _put_back(self, delivery: Delivery) -> None:
+        """Divide what is in a batch among the partitions that there are, now that they are others."""
+        batcher = self._new_batcher(len(self._lanes))
+        for entry in delivery.batch.entries:
+            size = len(entry[2])
+            if entry[1] is None:
+                continue
+            if size > self._max_batch_bytes:
+                self._held -= 1
+                self._held_bytes -= size
+                self._tell_too_large(size, f"{self._max_batch_bytes:,} bytes")
+                self._ledger.reject(entry, "encode_error")
+            else:
+                batcher.add(entry, delivery.batch.created)
+        for batch in batcher.cut(0.0, everything=True):
+            self._lanes[batch.partition].append(Delivery(batch=batch, uncertain=delivery.uncertain))
 
     def _divide(self, partitions: int) -> None:
-        self._batcher = Batcher(
+        self._batcher = self._new_batcher(partitions)
+        self._lanes: list[deque[Delivery]] = [deque() for _ in range(partitions)]
+
+    def _new_batcher(self, partitions: int) -> Batcher:
+        return Batcher(
             partitions=partitions,
             max_items=self._options.batch_items,
             max_bytes=min(self._options.batch_bytes, self._max_batch_bytes),
             linger=self._options.linger_ms / 1000,
         )
-        self._lanes: list[deque[Delivery]] = [deque() for _ in range(partitions)]
 
     def _give_up(self, delivery: Delivery) -> None:
         self._remove(delivery)
@@ -195,12 +246,25 @@ class Outbox:
             self._batcher.add((0, None, item, True), now, partition)
         self._own += len(self._lanes)
 
-    def _tell_too_large(self, size: int) -> None:
+    def _tell_too_large(self, size: int, most: str) -> None:
         if not self._told_too_large:
             self._told_too_large = True
             logger.warning(
-                "prela_stream: an item of %d bytes is larger than a Record may be (%d bytes of items) and was dropped; "
-                "raise max_record_bytes of the topic or lower the limit of a span. Further ones are only counted.",
-                size,
-                self._max_batch_bytes,
+                "prela_stream: an item of %s bytes is larger than a Record of items may be (%s) and was dropped; raise "
+                "max_record_bytes of the topic or lower the limit of a span. Further ones are only counted.",
+                f"{size:,}",
+                most,
             )
+
+
+def _batch_of(entries: list[Entry], whole: Batch) -> Batch:
+    """A part of a batch."""
+    own = [entry for entry in entries if entry[0] == 0]
+    return Batch(
+        partition=whole.partition,
+        created=whole.created,
+        entries=entries,
+        size=sum(len(entry[2]) for entry in entries),
+        own=len(own),
+        own_size=sum(len(entry[2]) for entry in own),
+    )

@@ -123,8 +123,8 @@ class Producer(_Closing, Protocol):
 
         Raises:
             UnknownTopicError: there is no such topic or partition.
-            TransportError: nothing was appended; trying again is safe. Also when the topic cannot take one of them: a value
-                that is too large, or no key in a topic with compaction.
+            TooLargeError: the topic does not take so much; nothing was appended.
+            TransportError: nothing was appended; trying again is safe. Also where one has no key in a topic with compaction.
             OutcomeUnknownError: they may have been appended; trying again may make duplicates.
         """
         ...

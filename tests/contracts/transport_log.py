@@ -6,7 +6,7 @@ import threading
 import anyio
 import pytest
 
-from prela_stream.errors import FencedError, TransportError, UnknownTopicError
+from prela_stream.errors import FencedError, TooLargeError, TransportError, UnknownTopicError
 from prela_stream.transport.base import Committed, Poll, Record, TopicPartition
 from tests.contracts.transport_harness import DEADLINE, Log, assigned, everything, reading, send, take, values
 
@@ -194,7 +194,7 @@ class LogContract:
                 [log.spec("plain", max_record_bytes=10_000), log.spec("keyed", cleanup="compact")]
             )
             producer = await transport.producer()
-            with pytest.raises(TransportError, match=r"10,001.*10,000"):
+            with pytest.raises(TooLargeError, match=r"10,001.*10,000"):
                 await producer.send(log.at("plain"), [Record(value=b"fits"), Record(value=b"x" * 10_001)])
             with pytest.raises(TransportError, match="key"):
                 await producer.send(log.at("keyed"), [Record(key=b"k", value=b"fits"), Record(value=b"x")])

@@ -20,7 +20,7 @@ from tests.support.items import make_item, span_id
 PARTITIONS = 3
 MAX_ITEMS = 10
 PAUSES = st.sampled_from([0.0, 0.01, 0.11, 1.0, 6.0])
-OUTCOMES = st.sampled_from(["stored", "stored", "failed", "unknown_stored", "unknown_lost"])
+OUTCOMES = st.sampled_from(["stored", "stored", "failed", "unknown_stored", "unknown_lost", "too_large"])
 
 
 class Delivering(RuleBasedStateMachine):
@@ -104,6 +104,8 @@ class Delivering(RuleBasedStateMachine):
         elif outcome == "stored":
             self._store(delivery)
             self.outbox.acknowledge(delivery)
+        elif outcome == "too_large":
+            self.outbox.split(delivery)
         else:
             self.outbox.fail(delivery, self.now, uncertain=outcome.startswith("unknown"))
 
@@ -119,8 +121,7 @@ class Delivering(RuleBasedStateMachine):
         """The topic was reached for the first time, and has another number of partitions."""
         self.misplaced = False
         self.ledger.postpone(delivery.batch)
-        self.outbox.partitions = PARTITIONS
-        self.outbox.spread()
+        self.outbox.place(PARTITIONS, 500)
 
     def _store(self, delivery: Delivery) -> None:
         batch = delivery.batch

@@ -13,7 +13,7 @@ import anyio
 import msgspec
 
 from prela_stream.codec import decode_batch
-from prela_stream.errors import OutcomeUnknownError, TransportError, UnknownTopicError
+from prela_stream.errors import OutcomeUnknownError, TooLargeError, TransportError, UnknownTopicError
 from prela_stream.model.span import ItemHead, ItemKind
 from prela_stream.transport.base import (
     Committed,
@@ -48,6 +48,12 @@ class MemoryTransport:
         """What happens to the next sends, one after the other; afterwards `weather`."""
         self.weather: Fault | None = None
         """What happens to every send that no fault is set for; None: it succeeds."""
+        self.ill: dict[int, Fault] = {}
+        """What happens to every send to such a partition."""
+        self.limit = 1 << 40
+        """Most bytes of a Record's value."""
+        self.says_limit = True
+        """Whether `topics` tells that limit."""
         self.reachable = True
         """Whether producers can be opened."""
         self.looks = 0
@@ -83,7 +89,8 @@ class MemoryTransport:
         """Those of `names` that there are, or every topic."""
         self.looks += 1
         wanted = self.known if names is None else [name for name in names if name in self.known]
-        return {name: TopicSpec(name=name, partitions=self.known[name]) for name in wanted}
+        limit = self.limit if self.says_limit else 1 << 40
+        return {name: TopicSpec(name=name, partitions=self.known[name], max_record_bytes=limit) for name in wanted}
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
         """Create those that are missing and return their names."""
@@ -134,7 +141,10 @@ class _MemoryProducer:
         if not 0 <= to.partition < transport.known.get(to.topic, 0):
             msg = f"no {to.topic}/{to.partition}"
             raise UnknownTopicError(msg)
-        fault = transport.faults.popleft() if transport.faults else transport.weather
+        if any(len(record.value or b"") > transport.limit for record in records):
+            msg = "the topic does not take so much"
+            raise TooLargeError(msg)
+        fault = transport.faults.popleft() if transport.faults else transport.ill.get(to.partition, transport.weather)
         if fault == "hang":
             await anyio.sleep_forever()
         if fault == "fail":

@@ -7,7 +7,7 @@ import aiokafka.errors as kafka
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 
-from prela_stream.errors import TransportError, UnknownTopicError
+from prela_stream.errors import TooLargeError, TransportError, UnknownTopicError
 from prela_stream.transport.base import Record, TopicPartition, TopicSpec
 from prela_stream.transport.kafka.settings import HEADROOM_BYTES, READ, entries, read_spec
 from prela_stream.transport.kafka.wire import Wire, check
@@ -61,7 +61,7 @@ class Catalog:
         return found
 
     async def check(self, to: TopicPartition, records: Sequence[Record]) -> None:
-        """Raise TransportError (UnknownTopicError) if one of these cannot go there."""
+        """Raise TransportError (UnknownTopicError, TooLargeError) if one of these cannot go there."""
         found = await self.place(to)
         if any(record.value is not None and len(record.value) > found.max_record_bytes for record in records):
             found = (await self.specs([to.topic], anew=True))[to.topic]  # the limit may have been raised
@@ -71,7 +71,7 @@ class Catalog:
                     f"a Record of {len(record.value):,} bytes is too large for topic {to.topic}, which takes values of at most "
                     f"{found.max_record_bytes:,} bytes (max.message.bytes less {HEADROOM_BYTES:,}); nothing was written"
                 )
-                raise TransportError(msg)
+                raise TooLargeError(msg)
             if record.key is None and found.cleanup == "compact":
                 msg = f"a Record without a key cannot go to topic {to.topic}, which is compacted by key; nothing was written"
                 raise TransportError(msg)

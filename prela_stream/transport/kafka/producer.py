@@ -8,7 +8,7 @@ import aiokafka.errors as kafka
 import anyio
 from aiokafka.errors import KafkaError
 
-from prela_stream.errors import OutcomeUnknownError, TransportError
+from prela_stream.errors import OutcomeUnknownError, TooLargeError, TransportError
 from prela_stream.transport.base import Record, TopicPartition
 from prela_stream.transport.kafka.catalog import Catalog, unknown
 from prela_stream.transport.kafka.sending import Sending, said
@@ -65,7 +65,7 @@ class KafkaProducer:
         count = f"{len(records):,} Records for {to}"
         if isinstance(error, kafka.MessageSizeTooLargeError | kafka.RecordListTooLargeError):
             size = sum(len(record.value or b"") for record in records)
-            return TransportError(
+            return TooLargeError(
                 f"{count}, {size:,} bytes, are too large a batch for the topic (max.message.bytes); nothing was written. Send "
                 "fewer at once, or raise the topic's limit"
             )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from prela_stream.errors import TransportError
+from prela_stream.errors import TooLargeError, TransportError
 from prela_stream.transport.base import Record, Stored
 from prela_stream.transport.local.schema import OFFSET_BITS, Place
 
@@ -26,7 +26,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(at: Place, records: Sequence[Record]) -> None:
-    """Raise TransportError if the topic cannot take one of these."""
+    """Raise TransportError (TooLargeError) if the topic cannot take one of these."""
     limit = at.spec.max_record_bytes
     for record in records:
         if record.value is not None and len(record.value) > limit:
@@ -34,7 +34,7 @@ def check(at: Place, records: Sequence[Record]) -> None:
                 f"a Record of {len(record.value):,} bytes is too large for topic {at.name.topic}, which takes values of at "
                 f"most {limit:,} bytes (max_record_bytes); nothing was written"
             )
-            raise TransportError(msg)
+            raise TooLargeError(msg)
         if record.key is None and at.spec.cleanup == "compact":
             msg = f"a Record without a key cannot go to topic {at.name.topic}, which is compacted by key; nothing was written"
             raise TransportError(msg)

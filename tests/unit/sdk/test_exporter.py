@@ -172,20 +172,46 @@ async def test_more_lost_traces_than_can_be_named_warn_every_partition(transport
     assert {partition for partition, trace_id in transport.lost() if trace_id is None} == {0, 1, 2, 3}
 
 
-async def test_a_partition_that_fails_holds_no_other_back(transport: MemoryTransport) -> None:
+async def test_a_partition_that_fails_holds_no_other_back(
+    transport: MemoryTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "prela_stream")
+    transport.ill[3] = "fail"
     async with make_pipeline(transport) as pipeline:
         items = [make_item(number) for number in range(400)]
-        pipeline.record(*items[0])
-        assert (await pipeline.aflush(10)).complete
-        transport.known[TOPICS.spans] = 3  # partition 3 is not there any more
-        for item in items[1:]:
+        for item in items:
             pipeline.record(*item)
-        there = 1 + sum(partition_of(trace_id, 4) < 3 for trace_id, _ in items[1:])
+        there = sum(partition_of(trace_id, 4) < 3 for trace_id, _ in items)
         assert 0 < there < 400
         await until(lambda: pipeline.ledger().acknowledged == there)
         assert pipeline.ledger().balances
-        transport.known[TOPICS.spans] = 4
-        await until(lambda: pipeline.ledger().acknowledged == 400)
+        pipeline.record(*next(make_item(n) for n in range(400, 500) if partition_of(make_item(n)[0], 4) == 0))
+        await until(lambda: pipeline.ledger().acknowledged == there + 1)
+        del transport.ill[3]
+        await until(lambda: pipeline.ledger().acknowledged == 401)
+    assert caplog.text.count("cannot be sent (the broker said no)") == 1, "said once, however much goes well beside it"
+    assert caplog.text.count("accepts spans again") == 1
+
+
+async def test_a_partition_that_does_not_answer_is_given_little_time_while_others_wait(
+    transport: MemoryTransport,
+) -> None:
+    """The first attempt takes the whole of `send_timeout_s`; those behind it go on at a tenth of that."""
+    transport.ill[3] = "hang"
+    options = PipelineOptions(linger_ms=1, batch_items=1, backoff_min_ms=1, backoff_max_ms=1, send_timeout_s=2.0)
+    async with make_pipeline(transport, options) as pipeline:
+        ill = next(item for item in map(make_item, range(1_000)) if partition_of(item[0], 4) == 3)
+        well = [item for item in map(make_item, range(1_000, 2_000)) if partition_of(item[0], 4) == 0]
+        pipeline.record(*ill)
+        await until(lambda: transport.attempts == 1)
+        began = time.monotonic()
+        for item in well[:3]:
+            pipeline.record(*item)
+        await until(lambda: pipeline.ledger().acknowledged == 3)
+        # 2 s and then, before the second and the third, 0.2 and 0.4: three times 2 s were it not for that.
+        assert time.monotonic() - began < 4.0, "healthy partitions waited for whole attempts with the ill one"
+        transport.ill.clear()
+        assert (await pipeline.aflush(10)).complete
 
 
 async def test_a_transport_out_of_reach_at_the_start_is_waited_for(
@@ -239,7 +265,43 @@ async def test_a_wrong_number_of_partitions_splits_no_trace(
             assert head.trace_id is not None
             assert partition == partition_of(head.trace_id, there)
     assert warned == set(range(there))
-    assert caplog.text.count(f"topics.partitions is 4 here and topic {TOPICS.spans} has {there}") == 1
+    assert caplog.text.count(f"topic {TOPICS.spans} has {there} partitions, not 4") == 1
+
+
+@pytest.mark.parametrize("there", [2, 9])
+async def test_a_topic_that_is_made_anew_is_looked_at_again(transport: MemoryTransport, there: int) -> None:
+    async with make_pipeline(transport) as pipeline:
+        for number in range(100):
+            pipeline.record(*make_item(number))
+        assert (await pipeline.aflush(10)).complete
+        transport.log.clear()
+        transport.known.clear()
+        for number in range(100, 300):
+            pipeline.record(*make_item(number))
+        await until(lambda: transport.attempts > 0 and transport.looks > 1)
+        transport.known[TOPICS.spans] = there
+        assert (await pipeline.aflush(10)).complete
+    assert sorted(transport.spans()) == [span_id(number) for number in range(100, 300)]
+    for partition, head in transport.heads():
+        assert head.trace_id is not None
+        assert partition == partition_of(head.trace_id, there)
+
+
+@pytest.mark.parametrize("says_limit", [True, False])
+async def test_a_topic_that_takes_less_than_was_thought_gets_smaller_records(
+    transport: MemoryTransport, says_limit: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    transport.limit, transport.says_limit = 5_000, says_limit
+    async with make_pipeline(transport) as pipeline:
+        for number in range(200):
+            pipeline.record(*make_item(number, padding=6_000 if number == 50 else 500))
+        result = await pipeline.aflush(10)
+    assert (result.acknowledged, result.dropped, result.pending) == (199, 1, 0)
+    assert pipeline.ledger().dropped.encode_error == 1
+    assert make_item(50)[0] in {trace_id for _, trace_id in transport.lost()}, "workers are told of what is missing"
+    assert sorted(transport.spans()) == [span_id(number) for number in range(200) if number != 50]
+    assert caplog.text.count("is larger than a Record of items may be") == 1
+    assert "cannot be sent" not in caplog.text
 
 
 async def test_preparation_is_repeated_until_it_succeeds(transport: MemoryTransport) -> None:

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition as TheirPartition
 
-from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError, UnknownTopicError
+from prela_stream.errors import FencedError, OutcomeUnknownError, TooLargeError, TransportError, UnknownTopicError
 from prela_stream.transport.base import CommitOutcome, Committed, Consumer, Record, TopicPartition, TopicSpec
 from prela_stream.transport.kafka import KafkaTransport
 from prela_stream.transport.kafka.sending import Sending
@@ -114,7 +114,7 @@ async def test_a_batch_beyond_the_topics_limit_is_refused_whole_and_the_producer
         await make(transport, place, max_record_bytes=10_000)
         producer = await transport.producer()
         await send(producer, place, b"first")
-        with pytest.raises(TransportError, match=r"50,000 bytes.*too large a batch.*nothing was written") as caught:
+        with pytest.raises(TooLargeError, match=r"50,000 bytes.*too large a batch.*nothing was written") as caught:
             await send(producer, place, *([b"x" * 10_000] * 5))
         assert not isinstance(caught.value, OutcomeUnknownError)
         await send(producer, place, b"second")
