@@ -1,8 +1,9 @@
 """Which topics a prefix needs and what each must be like; and, of those that are there, what is wrong with them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from prela_stream.errors import PrelaError
 from prela_stream.transport.base import TopicSpec
 from prela_stream.transport.options import TopicOptions
 
@@ -12,6 +13,10 @@ whole: a kept trace or a dead letter holds it all, and says beside it what was d
 TOMBSTONE_MS: Final = 86_400_000
 """How long a deleted key of `state` can still be seen to be deleted: longer than any reader of it takes."""
 _CREATE: Final = "run `prela-stream topics create`"
+
+
+class TopicMismatchError(PrelaError):
+    """Topics are there and not as the settings say; the text holds what `check_topics` found. Trying again changes nothing."""
 
 
 def topic_specs(options: TopicOptions) -> list[TopicSpec]:
@@ -56,6 +61,15 @@ def check_topics(options: TopicOptions, existing: Mapping[str, TopicSpec]) -> li
         else:
             mistakes += [f"topic {spec.name}: {line}" for line in _differences(options, spec, there)]
     return mistakes
+
+
+def merge_mistakes(mistakes: Iterable[str]) -> list[str]:
+    """What `check_topics` found, for people: one line for all topics of which the same is said."""
+    topics: dict[str, list[str]] = {}
+    for line in mistakes:
+        name, _, said = line.removeprefix("topic ").partition(": ")
+        topics.setdefault(said, []).append(name)
+    return [f"topic{'s' * (len(names) > 1)} {', '.join(names)}: {said}" for said, names in topics.items()]
 
 
 def check_retention(

@@ -16,11 +16,17 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.errors import ConfigurationError, PrelaError, TransportError, UnknownTopicError
+from prela_stream.errors import PrelaError, TransportError, UnknownTopicError
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.transport.base import Consumer, Poll, TopicPartition, Transport, Writer
 from prela_stream.transport.options import TopicOptions
-from prela_stream.transport.topics import check_retention, check_topics, topic_names
+from prela_stream.transport.topics import (
+    TopicMismatchError,
+    check_retention,
+    check_topics,
+    merge_mistakes,
+    topic_names,
+)
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.owned import RETRY_S, OwnedPartition, Ticks
 from prela_stream.worker.partition import PartitionState, PartitionStatus
@@ -73,7 +79,7 @@ class Worker:
 
         Raises:
             UnknownTopicError: a topic is missing.
-            ConfigurationError: a topic is not as the settings say: what is decided could not be written.
+            TopicMismatchError: a topic is not as the settings say: what is decided could not be written.
             PrelaError: a partition cannot be worked on: a checkpoint that does not fit, Records gone, too much poison.
         """
         self._on_ready = on_ready
@@ -106,7 +112,7 @@ class Worker:
             raise UnknownTopicError(msg)
         # Retention may be any: a worker that needs what it took says so at the takeover.
         if mistakes := check_topics(msgspec.structs.replace(topics, retention_hours=0.0), existing):
-            raise ConfigurationError("\n".join(mistakes))
+            raise TopicMismatchError("\n".join(merge_mistakes(mistakes)))
         ages = {"max_age_ms": self._assembly.max_age_ms, "late_window_ms": self._assembly.late_window_ms}
         for line in check_retention(topics, existing, **ages):
             logger.warning("%s", line)

@@ -5,7 +5,7 @@ import pytest
 
 from prela_stream.transport.base import TopicSpec
 from prela_stream.transport.options import TopicOptions
-from prela_stream.transport.topics import check_retention, check_topics, topic_specs
+from prela_stream.transport.topics import check_retention, check_topics, merge_mistakes, topic_specs
 
 OPTIONS = TopicOptions(prefix="acme", partitions=6, sampled_partitions=2, retention_hours=1.5, max_record_bytes=500_000)
 
@@ -72,6 +72,18 @@ def test_of_a_topic_whose_settings_may_not_be_read_only_what_is_known_is_said() 
     assert len(lines) == 2
     assert "expected 6 partitions, there are 5" in lines[0]
     assert lines[1] == "topic acme.state: its settings cannot be read"
+
+
+def test_what_is_said_of_several_topics_is_one_line() -> None:
+    fewer = {name: msgspec.structs.replace(spec, partitions=1) for name, spec in there(cleanup="compact").items()}
+    fixed = "and the number is fixed for a prefix: set it to 1, or"
+    anew = "choose another prefix than 'acme' and run `prela-stream topics create`"
+    assert merge_mistakes(check_topics(OPTIONS, fewer)) == [
+        f"topics acme.spans, acme.state, acme.decisions: expected 6 partitions, there are 1, {fixed} {anew}",
+        f"topic acme.spans: expected cleanup delete, it is compact: correct the topic, or {anew}",
+        f"topic acme.sampled: expected 2 partitions, there are 1, {fixed} {anew}",
+    ]
+    assert merge_mistakes([]) == []
 
 
 def test_what_a_worker_may_have_to_read_again_has_to_be_kept() -> None:
