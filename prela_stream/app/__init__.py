@@ -3,6 +3,7 @@
 from prela_stream.app.adapters import (
     check_topics,
     create_topics,
+    ensure_topics,
     load_policy_set,
     open_reader,
     open_sink,
@@ -16,6 +17,7 @@ __all__ = [
     "check_topics",
     "create_topics",
     "diagnose",
+    "ensure_topics",
     "load_policy_set",
     "open_reader",
     "open_sink",

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from prela_stream.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -68,6 +70,23 @@ async def create_topics(settings: Settings) -> list[str]:
     """Make the topics that are missing; returns their names."""
     async with open_transport(settings) as transport:
         return await make_topics(settings, transport)
+
+
+async def ensure_topics(settings: Settings) -> tuple[list[str], list[str]]:
+    """Make the topics that are missing; returns their names, and a line for each thing that is wrong with any topic.
+
+    Who may make topics need not be allowed to read their settings: nothing is said of those that cannot be read.
+    """
+    from prela_stream.transport.topics import check_topics as check
+    from prela_stream.transport.topics import topic_names
+
+    async with open_transport(settings) as transport:
+        created = await make_topics(settings, transport)
+        existing = await transport.topics(topic_names(settings.topics))
+    known = {
+        name: spec if spec.readable else msgspec.structs.replace(spec, flaws=()) for name, spec in existing.items()
+    }
+    return created, check(settings.topics, known)
 
 
 async def check_topics(settings: Settings) -> list[str]:

@@ -17,6 +17,7 @@ from prela_stream.cli.session import (
     print_json,
     settings_of,
 )
+from prela_stream.transport.topics import merge_mistakes
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="Make and check the topics.")
 
@@ -29,13 +30,16 @@ def create_command(
     transport: TransportOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the topics that are missing; those that exist stay as they are."""
+    """Make the topics that are missing; those that exist stay as they are. Exit code 1 if these are not as they must be."""
     settings = settings_of(ctx, config, directory, transport)
-    created = ask(lambda: root.create_topics(settings))
+    created, mistakes = ask(lambda: root.ensure_topics(settings))
     if as_json:
-        print_json(formats.to_json({"created": created}))
+        print_json(formats.to_json({"created": created, "mistakes": mistakes}))
     else:
         messages().print(f"created {', '.join(created)}" if created else "every topic exists already")
+        _tell(mistakes)
+    if mistakes:
+        raise typer.Exit(NOT_FOUND)
 
 
 @app.command("check")
@@ -52,9 +56,13 @@ def check_command(
     if as_json:
         print_json(formats.to_json({"ok": not mistakes, "mistakes": mistakes}))
     else:
-        for mistake in mistakes:
-            fail_line(mistake)
+        _tell(mistakes)
         if not mistakes:
             messages().print(f"the topics of prefix {settings.topics.prefix} are as they must be")
     if mistakes:
         raise typer.Exit(NOT_FOUND)
+
+
+def _tell(mistakes: list[str]) -> None:
+    for line in merge_mistakes(mistakes):
+        fail_line(line)

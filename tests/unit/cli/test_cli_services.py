@@ -25,14 +25,31 @@ def test_topics_are_checked_and_made(tmp_path: Path) -> None:
     assert "run `prela-stream topics create`" in runner.invoke(app, ["topics", "check", *where]).stderr
     made = runner.invoke(app, ["topics", "create", "--json", *where])
     assert made.exit_code == 0
+    assert json.loads(made.stdout)["mistakes"] == []
     assert sorted(json.loads(made.stdout)["created"]) == [
         "prela.decisions", "prela.dlq", "prela.sampled", "prela.spans", "prela.state",
     ]  # fmt: skip
     assert "every topic exists already" in runner.invoke(app, ["topics", "create", *where]).stderr
     after = runner.invoke(app, ["topics", "check", "--json", *where])
     assert (after.exit_code, json.loads(after.stdout)) == (0, {"ok": True, "mistakes": []})
-    other = runner.invoke(app, ["topics", "check", *where], env={"PRELA_TOPICS_PARTITIONS": "7"})
-    assert other.exit_code == 1
+
+
+def test_topics_that_are_there_otherwise_are_told_by_whoever_meets_them(tmp_path: Path) -> None:
+    where, other, runner = ["--dir", str(tmp_path)], {"PRELA_TOPICS_PARTITIONS": "7"}, CliRunner()
+    assert runner.invoke(app, ["topics", "create", *where]).exit_code == 0
+    line = (
+        "topics prela.spans, prela.state, prela.decisions: expected 7 partitions, there are 4, and the number is fixed"
+    )
+    for command, before in (("create", "every topic exists already\n"), ("check", "")):
+        result = runner.invoke(app, ["topics", command, *where], env=other)
+        assert (result.exit_code, result.stderr.count("\n")) == (1, before.count("\n") + 1)
+        assert result.stderr.startswith(before + line)
+        document = json.loads(runner.invoke(app, ["topics", command, "--json", *where], env=other).stdout)
+        assert [mistake.partition(":")[0] for mistake in document["mistakes"]] == [
+            *("topic prela.spans", "topic prela.state", "topic prela.decisions"),
+        ]
+    worker = runner.invoke(app, ["worker", *where], env=other)
+    assert (worker.exit_code, worker.stderr.startswith(line), worker.stderr.count("\n")) == (1, True, 1), worker.output
 
 
 def test_policies_are_checked(tmp_path: Path) -> None:
