@@ -40,14 +40,13 @@ class Writers:
         while True:
             async with await self._opened(number) as writer:
                 offset = writer.committed.offset if writer.committed else 0
-                outcome = CommitOutcome.COMMITTED
-                while outcome is CommitOutcome.COMMITTED:
-                    offset += 1
-                    to = TopicPartition("output", self._rng.randrange(OUTPUTS))
-                    outcome = CommitOutcome.ABORTED
-                    with suppress(TransportError):
-                        outcome = await writer.commit([(to, RECORD)], offset)
-                    self.commits[number] += outcome is CommitOutcome.COMMITTED
+                with suppress(TransportError):
+                    while await writer.commit([(self._output(), RECORD)], offset + 1) is CommitOutcome.COMMITTED:
+                        offset += 1
+                        self.commits[number] += 1
+
+    def _output(self) -> TopicPartition:
+        return TopicPartition("output", self._rng.randrange(OUTPUTS))
 
     async def reopen(self, number: int) -> None:
         """Take the partition over, which waits until the last transaction is over."""

@@ -271,6 +271,7 @@ async def test_a_cancelled_commit_leaves_no_transaction_open(transport: KafkaTra
         turn += 1
 
 
+@pytest.mark.timeout(300)  # its openings take turns, which a busy machine makes long
 async def test_two_writers_that_fence_each_other_in_turn_never_write_twice(
     transport: KafkaTransport, place: TopicPartition
 ) -> None:
