@@ -17,7 +17,7 @@ from prela_stream.errors import ConfigurationError, FencedError
 from prela_stream.model.decision import Decision
 from prela_stream.sinks.kept import KeptTrace, Pieces, read_trace
 from prela_stream.sinks.records import RecordReader
-from prela_stream.transport.base import Consumer, Poll, Stored, TopicPartition, Transport
+from prela_stream.transport.base import Poll, Stored, TopicPartition, Transport
 
 T = TypeVar("T")
 
@@ -135,6 +135,8 @@ class Reading(Generic[T]):
         self._parts: dict[TopicPartition, Part[T]] = {}
         self._steps: deque[Step[T]] = deque()
         self._ends: dict[TopicPartition, int] = {}
+        self._shared_out = False
+        """Whether what is ours is all of our share, as far as we were told; it may be nothing."""
 
     async def __aenter__(self) -> Self:
         if self._used:
@@ -179,7 +181,7 @@ class Reading(Generic[T]):
                 opened.reader.done(step.partition, step.next_offset)
                 if step.item is not None:
                     return step.item()
-            if not self._follow and await self._at_the_end(opened.reader.consumer):
+            if not self._follow and await self._at_the_end(opened.reader):
                 raise StopAsyncIteration
             await self._fill(opened)
 
@@ -200,6 +202,7 @@ class Reading(Generic[T]):
             raise ConfigurationError(msg)
         for partition in await opened.reader.commit():
             self._forget(partition)
+            self._shared_out = False  # who has what is told anew; this one may come back, with what was not committed
 
     def _entered(self) -> _Open:
         if self._opened is None:
@@ -227,6 +230,8 @@ class Reading(Generic[T]):
         opened.polled = anyio.current_time()
         for partition in poll.revoked:
             self._forget(partition)
+        if poll.assigned or poll.revoked or poll.shared_out:
+            self._shared_out = poll.shared_out
         for record in poll.records:
             partition = TopicPartition(record.topic, record.partition)
             part = self._parts.get(partition)
@@ -239,15 +244,18 @@ class Reading(Generic[T]):
         self._ends.pop(partition, None)
         self._steps = deque(step for step in self._steps if step.partition != partition)
 
-    async def _at_the_end(self, consumer: Consumer) -> bool:
-        """Whether all that is ours has been read up to where it ended when reading it began."""
-        ours = consumer.assignment()
+    async def _at_the_end(self, reader: RecordReader) -> bool:
+        """Whether all of our share, which may be nothing, has been read up to where it ended when reading it began."""
+        consumer = reader.consumer
         try:
-            for partition in ours:
+            for partition in consumer.assignment():
                 if partition not in self._ends:
-                    self._ends[partition] = await consumer.end_offset(partition)
+                    end = await reader.end_offset(partition)
+                    if end is None:
+                        return False
+                    self._ends[partition] = end
                 if await consumer.position(partition) < self._ends[partition]:
                     return False
         except FencedError:
             return False  # the next poll says that it has gone
-        return bool(ours)
+        return self._shared_out

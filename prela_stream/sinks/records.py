@@ -34,6 +34,8 @@ class RecordReader:
         self._done: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._complained: set[str] = set()
+        self._no_end = ""
+        """Why nobody could say where a partition ends, as it was logged; empty once somebody could."""
 
     async def poll(self, *, max_records: int, max_bytes: int) -> Poll:
         """The next poll that works: a transport that is away for a while is no reason to stop."""
@@ -44,9 +46,7 @@ class RecordReader:
             except (FencedError, UnknownTopicError):
                 raise
             except TransportError as error:
-                if complained != str(error):
-                    complained = str(error)
-                    logger.warning("cannot read from the transport, will try again: %s", error)
+                complained = _complaint(error, complained)
                 await anyio.sleep(_PAUSE_S)
 
     async def look(self) -> Poll:
@@ -57,6 +57,18 @@ class RecordReader:
             raise
         except TransportError:
             return Poll()  # nobody knows; the next poll says what is wrong
+
+    async def end_offset(self, partition: TopicPartition) -> int | None:
+        """Where `partition` ends; None while the transport is away: poll, and ask again."""
+        try:
+            end = await self.consumer.end_offset(partition)
+        except (FencedError, UnknownTopicError):
+            raise
+        except TransportError as error:
+            self._no_end = _complaint(error, self._no_end)
+            return None
+        self._no_end = ""
+        return end
 
     def _noted(self, poll: Poll) -> Poll:
         for partition in poll.revoked:
@@ -142,6 +154,14 @@ class RecordReader:
                     self._group,
                 )
         return frozenset(gone)
+
+
+def _complaint(error: TransportError, last: str) -> str:
+    """Log why the transport cannot be read, unless that was the last that was said of it."""
+    text = str(error)
+    if text != last:
+        logger.warning("cannot read from the transport, will try again: %s", text)
+    return text
 
 
 def _value_of(record: Stored) -> bytes:
