@@ -120,6 +120,8 @@ def test_commands_are_right(block: Block, tmp_path: Path, request: pytest.Fixtur
             arguments = arguments[1:]
         done = command(arguments, tmp_path, environment)
         assert done.returncode == 0, f"{line}: {done.stderr or done.stdout}"
+        if arguments[0] == "traces":
+            assert "answer" in done.stdout, f"{line} finds nothing of the README's own program"
 
 
 def command(arguments: list[str], cwd: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
@@ -136,30 +138,21 @@ def command(arguments: list[str], cwd: Path, environment: Mapping[str, str]) -> 
 
 
 def fill(folder: Path) -> None:
-    """A store in `.prela/` with one failed trace that all the README's questions find."""
+    """A store in `.prela/` with what the README's own program made and the policies kept that run where none are named."""
     if (folder / ".prela" / "traces.db").exists():
         return
-    (folder / "policies.toml").write_text('[[policy]]\nname = "all"\ntype = "always"\n', encoding="utf-8")
     program = """
 import anyio, prela_stream as prela
 from prela_stream.app import open_reader, run_dev
 from prela_stream.config import load_settings
 
-settings = load_settings()
-prela.init()
-try:
-    with prela.get_tracer().span("answer", attributes={"q": "coral reefs"}):
-        raise ValueError("no reef")
-except ValueError:
-    prela.shutdown()
-
 async def main():
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run_dev, settings)
+        tasks.start_soon(run_dev, load_settings())
         with anyio.fail_after(30):
             while True:
                 try:
-                    async with open_reader(settings) as reader:
+                    async with open_reader(load_settings()) as reader:
                         if (await reader.totals())["traces"]:
                             break
                 except prela.PrelaError:
@@ -169,8 +162,9 @@ async def main():
 
 anyio.run(main)
 """
-    environment = {**os.environ, "PRELA_POLICIES_FILE": "policies.toml"}
-    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True, timeout=60)
+    agent = next(block for block in blocks("python") if block.page.name == "README.md")
+    for text in (agent.text, program):
+        subprocess.run([sys.executable, "-c", text], cwd=folder, check=True, timeout=60)
 
 
 def test_readme_commands_of_make_exist() -> None:
