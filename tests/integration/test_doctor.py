@@ -105,12 +105,31 @@ def only_wrong(where: Path, env: dict[str, str], check: str, *arguments: str) ->
 def test_a_good_set_up_is_found_good(kafka: str, kafka_prefix: str, tmp_path: Path) -> None:
     settings = made(env_of(kafka, kafka_prefix))
     found = written(settings)
-    assert {finding.state for finding in found} == {"ok", "unknown"}
-    assert [finding.check for finding in found if finding.state == "unknown"] == ["clock"]
+    assert {finding.state for finding in found} == {"ok"}
+    assert [finding.check for finding in found].count("clock") == 1
     assert found[-1] == Finding(check="clock", state="ok", text="this machine and the log differ by less than 5 s")
     shown = CliRunner().invoke(app, ["doctor", "--dir", str(tmp_path)], env=env_of(kafka, kafka_prefix))
     assert shown.exit_code == 0
     assert f"ok      topics: all 5 of prefix {kafka_prefix} are as they must be" in shown.stdout
+    assert "unknown clock: no Record" in shown.stdout
+    assert "ok      connections: a worker that has all 2 partitions" in shown.stdout
+
+
+@pytest.mark.kafka
+def test_an_agent_needs_spans_alone_in_as_many_partitions_as_there_are(
+    kafka: str, kafka_prefix: str, tmp_path: Path
+) -> None:
+    env, spans = env_of(kafka, kafka_prefix), f"{kafka_prefix}.spans"
+    missing = only_wrong(tmp_path, env, "topics", "--as", "agent")
+    assert missing["text"].startswith(f"topic {spans}: expected 2 partitions, cleanup delete")
+    limits = {"message_timestamp_type": "LogAppendTime", "max_message_bytes": "1016384", "retention_ms": "259200000"}
+    asyncio.run(make_topic(kafka, spans, 3, **limits))
+    code, findings = ask(tmp_path, env, "--as", "agent")
+    text = by(findings, "ok")["topics"]
+    assert (code, text.partition(":")[0]) == (0, f"{spans} has 3 partitions, the settings say 2")
+    assert not [finding for finding in findings if finding["check"] in ("connections", "retention")]
+    code, findings = ask(tmp_path, env | {"PRELA_TOPICS_PARTITIONS": "3"}, "--as", "agent")
+    assert (code, by(findings, "ok")["topics"]) == (0, f"{spans} is as it must be")
 
 
 def test_no_broker(tmp_path: Path) -> None:
@@ -182,6 +201,7 @@ def test_missing_topic_which_asking_does_not_make(kafka: str, kafka_prefix: str,
     assert len(texts) == 5
     assert all(text.endswith("there is none: run `prela-stream topics create`") for text in texts)
     assert by(findings, "skipped") == {
+        **{f"rights of {role}": "not looked at: it rests on the topics" for role in ("an agent", "a worker", "a sink")},
         "clock": "not looked at: it rests on the topics",
         "retention": "not looked at: it rests on the topics",
         "write and read": "not looked at: it rests on the topics",
@@ -277,7 +297,8 @@ def test_topics_that_are_not_as_they_must_be(kafka: str, kafka_prefix: str, tmp_
     asyncio.run(make(f"{kafka_prefix}.decisions", 3, **stamped))
     asyncio.run(make(f"{kafka_prefix}.sampled", 1, max_message_bytes="50000", **stamped))
     made(env)
-    code, findings = ask(tmp_path, env)
+    code, findings = ask(tmp_path, env, "--write")
+    assert by(findings, "skipped")["clock"] == "not looked at: it rests on what is written and read back"
     wrong = {finding["text"].partition(": ")[0]: finding["text"] for finding in findings if finding["state"] == "wrong"}
     assert (code, len(wrong)) == (1, 4), wrong
     topic = f"topic {kafka_prefix}"

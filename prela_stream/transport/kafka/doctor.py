@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import aiokafka.errors as kafka
 import anyio
+import msgspec
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 
@@ -34,7 +35,7 @@ from prela_stream.transport.kafka.rights import (
 )
 from prela_stream.transport.kafka.wire import Wire, check
 from prela_stream.transport.options import KafkaOptions, TopicOptions
-from prela_stream.transport.topics import check_topics, topic_specs
+from prela_stream.transport.topics import check_topics, topic_names
 
 _REACH_S: Final = 3.0
 _COMFORT: Final = 32
@@ -68,10 +69,13 @@ class KafkaDoctor:
         self._catalog = Catalog(self._wire, options)
         self._offsets = Offsets(self._wire, self._catalog)
         self._versions: dict[int, tuple[int, int]] = {}
+        self._agent_alone = set(roles) == {"agent"}
 
     async def findings(self) -> AsyncIterator[Finding]:
         """Each check as it is done."""
-        above = ["cluster", "topics", *(f"rights of {_a(role)}" for role in self._roles), "clock", "connections"]
+        above = ["cluster", "topics", *(f"rights of {_a(role)}" for role in self._roles), "clock"]
+        if "worker" in self._roles:
+            above.append("connections")
         try:
             connection(self._options)
         except ConfigurationError as error:
@@ -122,7 +126,7 @@ class KafkaDoctor:
     async def _asked(self) -> AsyncIterator[Finding]:
         answer = await self._wire.metadata([])
         yield await self._cluster(answer)
-        names = [spec.name for spec in topic_specs(self._topics)]
+        names = [self._topics.spans] if self._agent_alone else topic_names(self._topics)
         answers = await self._topic_answers(names)
         existing = await self._catalog.specs([name for name in names if answers[name].error == 0], anew=True)
         for finding in self._topic_findings(answers, existing):
@@ -130,7 +134,8 @@ class KafkaDoctor:
         for role in self._roles:
             yield await self._rights(role, answers)
         yield await self._clock(existing)
-        yield self._connections(len(answer.brokers))
+        if "worker" in self._roles:
+            yield self._connections(len(answer.brokers))
 
     async def _cluster(self, answer: Any) -> Finding:
         """Every broker has to be reachable by the address that it goes by in the cluster, not by bootstrap alone."""
@@ -182,23 +187,32 @@ class KafkaDoctor:
 
     def _topic_findings(self, answers: dict[str, TopicAnswer], existing: dict[str, TopicSpec]) -> list[Finding]:
         hidden = [name for name, answer in answers.items() if answer.error and answer.rights is not None]
-        found: list[Finding] = []
+        expected, found = self._topics, list[Finding]()
+        there = existing.get(expected.spans)
+        if self._agent_alone and there is not None and there.partitions != expected.partitions:
+            found.append(_other_partitions(expected.partitions, there))
+            expected = msgspec.structs.replace(expected, partitions=there.partitions)
         unread = [] if "worker" in self._roles else [name for name, spec in existing.items() if not spec.readable]
-        for line in check_topics(self._topics, existing):
+        for line in check_topics(expected, existing):
             topic = line.partition(":")[0].removeprefix("topic ")
-            if topic not in hidden:
+            if topic in answers and topic not in hidden:
                 found.append(unknown("topics", line) if topic in unread else mistake("topics", line))
         if hidden:
             found.append(unknown("topics", f"this client may not see {', '.join(hidden)}"))
-        return found or [ok("topics", f"all {len(existing)} of prefix {self._topics.prefix} are as they must be")]
+        if self._agent_alone:
+            return found or [ok("topics", f"{expected.spans} is as it must be")]
+        return found or [ok("topics", f"all {len(existing)} of prefix {expected.prefix} are as they must be")]
 
     async def _rights(self, role: Role, answers: dict[str, TopicAnswer]) -> Finding:
         name, wanted = f"rights of {_a(role)}", needs(role, self._topics, self._groups)
         lacking: list[str] = []
         unsaid: list[str] = []
+        missing = False
         for topic, rights in wanted.topics.items():
             has = answers[topic].rights
-            if has is None:
+            if answers[topic].error == kafka.UnknownTopicOrPartitionError.errno:
+                missing = True
+            elif has is None:
                 unsaid.append(f"topic {topic}")
             else:
                 lacking += [f"{right} on topic {topic}" for right in rights if right not in has]
@@ -211,6 +225,8 @@ class KafkaDoctor:
             return wrong(name, expected=expected, came=came, todo=todo)
         if unsaid:
             return unknown(name, f"the broker does not say what this client may do with {', '.join(unsaid)}")
+        if missing:  # the broker says rights once there is something to have them on
+            return skipped(name, "the topics")
         more = (
             ""
             if wanted.transactional_id is None
@@ -274,6 +290,14 @@ def connections(partitions: int, brokers: int) -> int:
     """About how many connections a worker opens: a writer a partition, a consumer, a producer, and its questions."""
     each = brokers + (2 if brokers > 1 else 1)
     return partitions * each + 2 * (brokers + 1) + brokers
+
+
+def _other_partitions(expected: int, spans: TopicSpec) -> Finding:
+    text = (
+        f"{spans.name} has {spans.partitions} partitions, the settings say {expected}: agents spread over those that there are; "
+        "a worker with these settings would not start"
+    )
+    return ok("topics", text)
 
 
 def _a(role: str) -> str:
