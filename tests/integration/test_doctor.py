@@ -239,6 +239,21 @@ def test_missing_rights_of_each_role(secured_kafka: Secured, kafka_prefix: str, 
 
 
 @pytest.mark.kafka
+def test_who_may_make_topics_need_not_be_allowed_to_read_their_settings(
+    secured_kafka: Secured, kafka_prefix: str
+) -> None:
+    secured_kafka.allow("bob", "topic", f"{kafka_prefix}.*", "create", "describe")
+    env = secured_kafka.env("SASL_PLAINTEXT", user="bob") | {"PRELA_TOPICS_PREFIX": kafka_prefix}
+    made = CliRunner().invoke(app, ["topics", "create", "--json"], env=env)
+    document = json.loads(made.stdout)
+    assert (made.exit_code, len(document["created"]), document["mistakes"]) == (0, 5, [])
+    other = CliRunner().invoke(app, ["topics", "create", "--json"], env=env | {"PRELA_TOPICS_PARTITIONS": "5"})
+    assert (other.exit_code, len(json.loads(other.stdout)["mistakes"])) == (1, 3)
+    checked = CliRunner().invoke(app, ["topics", "check", "--json"], env=env)
+    assert (checked.exit_code, len(json.loads(checked.stdout)["mistakes"])) == (1, 5)
+
+
+@pytest.mark.kafka
 def test_a_certificate_is_a_login_too(secured_kafka: Secured, kafka_prefix: str, tmp_path: Path) -> None:
     env = secured_kafka.env("SSL") | {"PRELA_TOPICS_PREFIX": kafka_prefix}
     assert CERTIFICATE not in WORDS
