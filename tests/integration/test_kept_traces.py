@@ -69,13 +69,14 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 def settings_of(transport: str, folder: Path, request: pytest.FixtureRequest, session_timeout_ms: int) -> Settings:
     """Settings of a log that no other test uses."""
     topics: dict[str, object] = {"partitions": 2, "sampled_partitions": 2, "max_record_bytes": 10_000}
+    common = {"topics": topics, "pipeline": {"shutdown_timeout_s": DEADLINE}}
     if transport == "local":
         local = {"path": str(folder / "log.db"), "session_timeout_ms": session_timeout_ms}
-        return load_settings(env={}, overrides={"topics": topics, "local": local})
+        return load_settings(env={}, overrides={**common, "local": local})
     topics["prefix"] = request.getfixturevalue("kafka_prefix")
     timeout_ms = max(session_timeout_ms, 6_000)  # brokers take no less
     kafka = {"bootstrap": [request.getfixturevalue("kafka")], "session_timeout_ms": timeout_ms}
-    return load_settings(env={}, overrides={"transport": "kafka", "topics": topics, "kafka": kafka})
+    return load_settings(env={}, overrides={**common, "transport": "kafka", "kafka": kafka})
 
 
 @asynccontextmanager

@@ -114,6 +114,7 @@ async def test_all_topics_of_a_running_pipeline_are_read_alike(tmp_path: Path) -
     overrides = {
         "topics": {"partitions": 4, "sampled_partitions": 2, "max_record_bytes": 10_000},
         "local": {"path": str(tmp_path / "log.db")},
+        "pipeline": {"shutdown_timeout_s": DEADLINE},
     }
     settings = load_settings(env={}, overrides=overrides)
     topics = settings.topics
