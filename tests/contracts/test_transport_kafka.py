@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 
+import anyio
 import pytest
 
 from prela_stream.transport.base import Transport
 from prela_stream.transport.kafka import KafkaTransport
 from prela_stream.transport.options import KafkaOptions
 from tests.contracts.transport_contract import TransportContract
-from tests.contracts.transport_harness import Log
+from tests.contracts.transport_harness import DEADLINE, Log, everything, reading, take, values
+from tests.contracts.transport_writers import records
 from tests.support.kafka import private_cluster, run_folder
 
 
@@ -56,3 +58,18 @@ class TestKafkaTransportOnThreeBrokers(TransportContract):
     async def test_a_poll_is_divided_between_busy_partitions(self, log: Log) -> None:
         """Asks for what has arrived from all partitions, and that is up to three leaders here."""
         pytest.skip("three leaders answer each at a time of its own: what has not arrived cannot be divided")
+
+    async def test_a_reader_never_sees_half_a_commit(self, log: Log) -> None:
+        """Each leader shows a commit at a time of its own: who has seen one half will see the other, with no further commit."""
+        left, right = log.at("left"), log.at("right")
+        async with log.open() as transport, log.open() as elsewhere:
+            await transport.create_topics([log.spec("left"), log.spec("right"), log.spec("source")])
+            writer = await transport.writer(log.name("group"), log.at("source"))
+            consumer = await reading(elsewhere, log.name("left"))
+            for number in range(50):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(writer.commit, records(b"%d" % number, left, right), number + 1)
+                    await take(consumer, 1)
+                    with anyio.fail_after(DEADLINE):
+                        while values((await everything(elsewhere, right))[0])[-1:] != [b"%d" % number]:
+                            await anyio.sleep(0.001)
