@@ -105,8 +105,6 @@ class Pipeline:
         self._producer: Producer | None = None
         self._there: TopicSpec | None = None
         """The topic, as of the last look at it."""
-        self._failing: set[int] = set()
-        """Partitions whose last attempt did not succeed."""
         self._told_failure = False
         self._hurried = False
         self.record = self._ledger.queue.put
@@ -261,13 +259,13 @@ class Pipeline:
             raise
         if attempt is _Attempt.ACKNOWLEDGED:
             self._outbox.acknowledge(delivery)
+            self._tell_recovery()
         elif attempt is _Attempt.TOO_LARGE:
             self._outbox.split(delivery)
         elif attempt is _Attempt.MISPLACED:
             assert self._there is not None  # somebody has just looked
             self._ledger.postpone(batch)
             self._outbox.place(self._there.partitions, self._room(self._there.max_record_bytes))
-            self._failing.clear()
         else:
             self._outbox.fail(delivery, time.monotonic(), uncertain=attempt is _Attempt.UNCERTAIN)
         if attempt is _Attempt.UNCERTAIN:
@@ -291,27 +289,21 @@ class Pipeline:
                 scope.deadline = min(scope.deadline, anyio.current_time() + patience)
                 await producer.send(to, (record,))
         except OutcomeUnknownError as error:
-            self._tell_failure(to, str(error))
+            self._tell_failure(str(error))
             return _Attempt.UNCERTAIN
         except TooLargeError:
             return _Attempt.TOO_LARGE
         except UnknownTopicError as error:
             self._outbox.placed = False  # it may have been made anew, with other partitions
-            self._tell_failure(to, str(error))
+            self._tell_failure(str(error))
             return _Attempt.FAILED
         except TransportError as error:
-            self._tell_failure(to, str(error))
+            self._tell_failure(str(error))
             return _Attempt.FAILED
         except TimeoutError:
-            self._tell_failure(
-                to,
-                f"no answer within {patience if sending else self._options.send_timeout_s:g} s (pipeline.send_timeout_s)",
-            )
+            longest = patience if sending else self._options.send_timeout_s
+            self._tell_failure(f"no answer within {longest:g} s (pipeline.send_timeout_s)")
             return _Attempt.UNCERTAIN if sending else _Attempt.FAILED
-        self._failing.discard(to.partition)
-        if self._told_failure and not self._failing:
-            self._told_failure = False
-            logger.info("prela_stream: the transport accepts spans again")
         return _Attempt.ACKNOWLEDGED
 
     async def _open_producer(self) -> Producer:
@@ -359,8 +351,8 @@ class Pipeline:
             ):
                 await producer.aclose()
 
-    def _tell_failure(self, to: TopicPartition, reason: str) -> None:
-        """Once from the first attempt that fails until every partition is served again."""
+    def _tell_failure(self, reason: str) -> None:
+        """Once from the first attempt that fails until nothing that failed is left."""
         if not self._told_failure:
             self._told_failure = True
             logger.warning(
@@ -370,7 +362,11 @@ class Pipeline:
                 self._options.max_queue_bytes,
                 self._options.delivery_timeout_s,
             )
-        self._failing.add(to.partition)
+
+    def _tell_recovery(self) -> None:
+        if self._told_failure and not self._outbox.troubled:
+            self._told_failure = False
+            logger.info("prela_stream: the transport accepts spans again")
 
 
 _open: "weakref.WeakSet[Pipeline]" = weakref.WeakSet()

@@ -28,7 +28,8 @@ class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     slice_us: int = 300
     """Longest stretch of Python between two yields, µs: the sender shares the interpreter with the agent."""
     send_timeout_s: float = 30.0
-    """An attempt that takes longer counts as one of unknown outcome and is tried again on a new producer."""
+    """An attempt that takes longer counts as one of unknown outcome and is tried again on a new producer.
+    Where an attempt has failed, the next is given a tenth of it while other partitions wait, the one after that two tenths."""
     delivery_timeout_s: float = 120.0
     """A batch that is this old is given up: dropped as `too_old`, or `unknown` if an attempt's outcome was."""
     backoff_min_ms: int = 50

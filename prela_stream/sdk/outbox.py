@@ -76,6 +76,11 @@ class Outbox:
         return any(head.retry_at <= now and not head.attempts for head in heads)
 
     @property
+    def troubled(self) -> bool:
+        """Whether anything is here of which an attempt has failed."""
+        return any(lane[0].attempts for lane in self._lanes if lane)
+
+    @property
     def full(self) -> bool:
         """Whether half of the queue's room is in here: the rest stays in line, where `drop_oldest` can reach it."""
         return self._held * 2 >= self._options.max_queue_items or self._held_bytes * 2 >= self._options.max_queue_bytes
@@ -165,9 +170,8 @@ class Outbox:
             tried.sort(key=lambda delivery: delivery.batch.created)  # those of one partition stay in order
             self._max_batch_bytes = min(self._max_batch_bytes, max_batch_bytes)
             self._divide(partitions)
-            warnings = [
-                entry for delivery in tried for entry in delivery.batch.entries if entry[1] is None
-            ]  # one a partition, of those that there were
+            # one a partition, of those that there were
+            warnings = [entry for delivery in tried for entry in delivery.batch.entries if entry[1] is None]
             self._own -= len(warnings)
             for delivery in tried:
                 self._put_back(delivery)

@@ -193,6 +193,26 @@ async def test_a_partition_that_fails_holds_no_other_back(
     assert caplog.text.count("accepts spans again") == 1
 
 
+async def test_an_outage_is_said_again_after_one_whose_spans_were_given_up(
+    transport: MemoryTransport, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "prela_stream")
+    options = PipelineOptions(linger_ms=1, backoff_min_ms=1, backoff_max_ms=5, delivery_timeout_s=0.2)
+    ill, well = (next(i for i in map(make_item, range(1_000)) if partition_of(i[0], 4) == p) for p in (3, 0))
+    async with make_pipeline(transport, options) as pipeline:
+        for times in (1, 2):
+            transport.ill[3] = "fail"
+            pipeline.record(*ill)
+            with anyio.fail_after(10):
+                while pipeline.ledger().dropped.too_old < times:
+                    await anyio.sleep(0.001)
+            transport.ill.clear()
+            pipeline.record(*well)
+            assert (await pipeline.aflush(10)).complete
+            assert caplog.text.count("cannot be sent (the broker said no)") == times
+            assert caplog.text.count("accepts spans again") == times
+
+
 async def test_a_partition_that_does_not_answer_is_given_little_time_while_others_wait(
     transport: MemoryTransport,
 ) -> None:
