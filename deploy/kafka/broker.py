@@ -168,8 +168,8 @@ class Broker:
             self._child.kill()
 
     def suspend(self) -> None:
-        """SIGSTOP: its connections stay open and nothing is answered."""
-        self._alive().send(signal.SIGSTOP)
+        """SIGSTOP: its connections stay open and nothing is answered from when this returns."""
+        self._alive().suspend()
 
     def resume(self) -> None:
         """SIGCONT: it goes on where it was."""

@@ -61,6 +61,12 @@ class Child:
         """Send it a signal; nothing happens if it is gone."""
         self._process.send_signal(number)
 
+    def suspend(self) -> None:
+        """SIGSTOP, and all its threads stand still (or it has ended) when this returns: one that runs stops a little later."""
+        self._process.send_signal(signal.SIGSTOP)
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
     def kill(self) -> None:
         """SIGKILL, and gone when this returns."""
         self._process.kill()
