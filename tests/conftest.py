@@ -1,7 +1,14 @@
-"""Fixtures for every test."""
+"""Fixtures for every test, and how hypothesis looks for examples."""
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("tests.support.oracle", "tests.support.crowd")  # they judge: let them say what differs
 
 pytest_plugins = ["prela_stream.pytest_plugin", "pytester", "tests.support.kafka", "tests.support.secured_kafka"]
+
+# How long an example takes says how busy the machine is, and the same tree gives the same examples everywhere. To look for
+# others: `pytest --hypothesis-profile=searching`.
+settings.register_profile("searching", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", settings.get_profile("searching"), derandomize=True)
+settings.load_profile("repeatable")
