@@ -4,7 +4,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from prela_stream.model.tree import SpanLike, SpanNode, SpanTree
+from prela_stream.model.links import SpanLike
+from prela_stream.model.tree import SpanNode, SpanTree
 
 S = TypeVar("S", bound=SpanLike)
 

@@ -1,49 +1,26 @@
 """The spans of one trace as a tree, whatever state they are in: late, doubled, without their parents, or in a circle.
 
 A `SpanTree` never refuses: every span it is given stands in it exactly once. It works on `SpanHead` (the worker) and on
-`SpanData` (people) alike, and on trees of any depth: nothing here recurses. What costs more than a walk waits until it is asked
-for.
+`SpanData` (people) alike, and on trees of any depth: nothing here recurses. Its nodes are made when they are first asked for:
+what a decision says of its trace needs none.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from prela_stream.model import semconv
-from prela_stream.model.span import REMOTE_PARENT, SPAN_TYPE_CODES, SpanStatus, SpanType
+from prela_stream.model.links import SpanLike, link
+from prela_stream.model.span import SPAN_TYPE_CODES, SpanType
 
 _LLM: Final = SPAN_TYPE_CODES[SpanType.LLM]
 _INPUT_TOKENS: Final = semconv.read_keys(semconv.INPUT_TOKENS)
 _OUTPUT_TOKENS: Final = semconv.read_keys(semconv.OUTPUT_TOKENS)
 _COST: Final = semconv.read_keys(semconv.COST_USD)
-
-
-class SpanLike(Protocol):
-    """What a tree needs to know of a span. Within a tree ids are all bytes or all hex, types all codes or all enums."""
-
-    @property
-    def span_id(self) -> bytes | str | None: ...
-    @property
-    def parent_span_id(self) -> bytes | str | None: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def span_type(self) -> int | SpanType: ...
-    @property
-    def status(self) -> int | SpanStatus: ...
-    @property
-    def start_ns(self) -> int: ...
-    @property
-    def duration_ns(self) -> int | None: ...
-    @property
-    def flags(self) -> int: ...
-    @property
-    def inject_ordinal(self) -> int | None: ...
-
 
 S = TypeVar("S", bound=SpanLike)
 
@@ -96,66 +73,65 @@ class SpanTree(Generic[S]):
 
     def __init__(self, spans: Sequence[S]) -> None:
         self.spans = spans
-        self.nodes: list[SpanNode[S]] = [SpanNode(span, index) for index, span in enumerate(spans)]
-        """One a span, in the order of the spans."""
-        self.roots: list[SpanNode[S]] = []
-        """Spans without a parent, local roots and members of cycles; by start, then id."""
-        self.placeholders: list[Placeholder[S]] = []
-        """One for each parent that is named and not there, ordered by its first orphan."""
-        self.max_depth: int = 0
-        """Depth of the deepest span; 0 for a single root."""
-        self._link()
-        self._order: list[SpanNode[S]] = []
-        self._descend()
-        if len(self._order) < len(self.nodes):
-            self._cut_cycles()
+        self._links = link(spans)
+        kinds = [span.span_type for span in spans]
+        self._codes = [SPAN_TYPE_CODES[kind] if isinstance(kind, SpanType) else kind for kind in kinds]
 
     def __len__(self) -> int:
         """The number of spans."""
-        return len(self.nodes)
+        return len(self.spans)
 
-    def _by_id(self) -> dict[bytes | str | None, SpanNode[S]]:
-        by_id: dict[bytes | str | None, SpanNode[S]] = {node.span.span_id: node for node in self.nodes}
-        if len(by_id) < len(self.nodes):
-            for node in self.nodes:
-                first = by_id[node.span.span_id]
-                if first is not node and _claim(node) < _claim(first):
-                    by_id[node.span.span_id] = node
-        return by_id
+    @cached_property
+    def nodes(self) -> list[SpanNode[S]]:
+        """One a span, in the order of the spans."""
+        links = self._links
+        nodes = [SpanNode(span, place) for place, span in enumerate(self.spans)]
+        for place, below in links.children.items():
+            nodes[place].children = _in_order(nodes, below)
+        for group in links.orphans.values():
+            for place in group:
+                nodes[place].orphan = True
+                nodes[place].depth = 1
+        for place in links.cut:
+            nodes[place].cycle = True
+        for place in links.order:
+            parent = nodes[place]
+            for child in parent.children:
+                child.parent = parent
+                child.depth = parent.depth + 1
+        return nodes
 
-    def _link(self) -> None:
-        by_id = self._by_id()
-        roots = self.roots
-        waiting: dict[bytes | str, Placeholder[S]] = {}
-        crowded: list[list[SpanNode[S]]] = []
-        for node in self.nodes:
-            span = node.span
-            parent_id = span.parent_span_id
-            if parent_id is None:
-                roots.append(node)
-                continue
-            if parent_id == span.span_id:
-                node.cycle = True
-                roots.append(node)
-                continue
-            parent = by_id.get(parent_id)
-            if parent is not None:
-                node.parent = parent
-                siblings = parent.children
-            elif span.flags & REMOTE_PARENT and span.inject_ordinal is None:
-                roots.append(node)
-                continue
-            else:
-                node.orphan = True
-                node.depth = 1
-                siblings = waiting.setdefault(parent_id, Placeholder(parent_id)).children
-            siblings.append(node)
-            if len(siblings) == 2:
-                crowded.append(siblings)
-        for siblings in crowded:
-            siblings.sort(key=_place)
-        roots.sort(key=_place)
-        self.placeholders = sorted(waiting.values(), key=lambda placeholder: _place(placeholder.children[0]))
+    @cached_property
+    def roots(self) -> list[SpanNode[S]]:
+        """Spans without a parent, local roots and members of cycles; by start, then id."""
+        return _in_order(self.nodes, self._links.roots)
+
+    @cached_property
+    def placeholders(self) -> list[Placeholder[S]]:
+        """One for each parent that is named and not there, ordered by its first orphan."""
+        nodes = self.nodes
+        absent = [Placeholder(parent_id, _in_order(nodes, group)) for parent_id, group in self._links.orphans.items()]
+        return sorted(absent, key=lambda placeholder: _rank(placeholder.children[0].span))
+
+    @property
+    def foremost(self) -> int | None:
+        """Index of the span to call the trace after: the first root, or where there is none the first to start."""
+        spans, roots = self.spans, self._links.roots
+        if len(roots) == 1:
+            return roots[0]
+        if roots:
+            return min(roots, key=lambda place: _rank(spans[place]))
+        return min(range(len(spans)), key=lambda place: spans[place].start_ns, default=None)
+
+    @cached_property
+    def max_depth(self) -> int:
+        """Depth of the deepest span; 0 for a single root."""
+        return max((node.depth for node in self.nodes), default=0)
+
+    @cached_property
+    def max_fan_out(self) -> int:
+        """The most children that one span has."""
+        return max(map(len, self._links.children.values()), default=0)
 
     def tops(self) -> Iterator[SpanNode[S]]:
         """The spans at the top: roots, then the orphans of each placeholder."""
@@ -163,51 +139,14 @@ class SpanTree(Generic[S]):
         for placeholder in self.placeholders:
             yield from placeholder.children
 
-    def _descend(self) -> None:
-        """Put every node that hangs below a top into `_order`, parents before children, siblings in order; set depths."""
-        order = self._order
-        deepest = 0
+    def walk(self) -> Iterator[SpanNode[S]]:
+        """Every span once: parents before children, siblings in order, roots first and then the orphans."""
         stack = [*self.tops()]
         stack.reverse()
         while stack:
             node = stack.pop()
-            order.append(node)
-            children = node.children
-            if children:
-                depth = node.depth + 1
-                for child in children:
-                    child.depth = depth
-                deepest = max(deepest, depth)
-                stack.extend(children if len(children) == 1 else reversed(children))
-        self.max_depth = max(deepest, 1 if self.placeholders else 0)
-
-    def _cut_cycles(self) -> None:
-        reached = {id(node) for node in self._order}
-        for start in self.nodes:
-            path: list[SpanNode[S]] = []
-            node: SpanNode[S] | None = start
-            while node is not None and id(node) not in reached:
-                reached.add(id(node))
-                path.append(node)
-                node = node.parent
-            on_path = {id(step): place for place, step in enumerate(path)}
-            if node is not None and id(node) in on_path:
-                for member in path[on_path[id(node)] :]:
-                    self._make_root(member)
-        self.roots.sort(key=_place)
-        self._order.clear()
-        self._descend()
-
-    def _make_root(self, node: SpanNode[S]) -> None:
-        assert node.parent is not None
-        node.parent.children = [child for child in node.parent.children if child is not node]
-        node.parent = None
-        node.cycle = True
-        self.roots.append(node)
-
-    def walk(self) -> Iterator[SpanNode[S]]:
-        """Every span once: parents before children, siblings in order, roots first and then the orphans."""
-        return iter(self._order)
+            yield node
+            stack.extend(reversed(node.children))
 
     @property
     def orphans(self) -> list[SpanNode[S]]:
@@ -215,37 +154,25 @@ class SpanTree(Generic[S]):
         return [node for placeholder in self.placeholders for node in placeholder.children]
 
     @cached_property
-    def max_fan_out(self) -> int:
-        """The most children that one span has."""
-        return max((len(node.children) for node in self.nodes), default=0)
-
-    @cached_property
     def leaf_llm(self) -> list[S]:
         """LLM spans without an LLM span below them, in order of `walk()`: what sums over model calls have to count."""
-        return [node.span for node in self._leaf_llm_nodes]
+        leaves = set(self._leaf_llm())
+        return [node.span for node in self.walk() if node.index in leaves]
 
-    @cached_property
-    def _codes(self) -> list[int]:
-        """Wire code of each span's type."""
-        kinds = [span.span_type for span in self.spans]
-        return [SPAN_TYPE_CODES[kind] if isinstance(kind, SpanType) else kind for kind in kinds]
-
-    @cached_property
-    def _leaf_llm_nodes(self) -> list[SpanNode[S]]:
-        codes = self._codes
-        calls = [node for node in self._order if codes[node.index] == _LLM]
-        if not any(node.children for node in calls):
+    def _leaf_llm(self) -> list[int]:
+        """Places of the LLM spans without an LLM span below them, in no order that means anything."""
+        codes, children = self._codes, self._links.children
+        calls = [place for place, code in enumerate(codes) if code == _LLM]
+        if children.keys().isdisjoint(calls):
             return calls
-        leaves: list[SpanNode[S]] = []
-        above: set[int] = set()
-        for node in reversed(self._order):
-            is_llm = codes[node.index] == _LLM
-            covered = node.index in above
+        leaves: list[int] = []
+        holds = [False] * len(codes)  # whether a span is an LLM span or above one
+        for place in reversed(self._links.order):
+            covered = any(holds[child] for child in children.get(place, ()))
+            is_llm = codes[place] == _LLM
+            holds[place] = covered or is_llm
             if is_llm and not covered:
-                leaves.append(node)
-            if (is_llm or covered) and node.parent is not None:
-                above.add(node.parent.index)
-        leaves.reverse()
+                leaves.append(place)
         return leaves
 
     def totals(self, attributes: Sequence[Mapping[str, Any]]) -> Totals:
@@ -256,60 +183,48 @@ class SpanTree(Generic[S]):
                 finite amounts are passed over.
         """
         tokens_in = tokens_out = 0
-        cost: float | None = None
-        for node in self._leaf_llm_nodes:
-            own = attributes[node.index]
+        prices: list[float] = []
+        for place in self._leaf_llm():
+            own = attributes[place]
             if own:
                 tokens_in += _count(_first(own, _INPUT_TOKENS))
                 tokens_out += _count(_first(own, _OUTPUT_TOKENS))
                 price = _first(own, _COST)
-                if price is not None and isinstance(price, int | float) and not isinstance(price, bool):
-                    cost = (cost or 0.0) + price if math.isfinite(price) else cost
-        return Totals(input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=cost)
+                if isinstance(price, int | float) and not isinstance(price, bool) and math.isfinite(price):
+                    prices.append(price)
+        prices.sort()  # a sum of floats depends on their order, and that must not depend on the order of arrival
+        return Totals(input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=sum(prices, 0.0) if prices else None)
 
     def shape_hash(self) -> str:
         """32 hex digits that differ where types, names or nesting do; ids, times and the order of siblings do not matter."""
-        digests: list[bytes] = [b""] * len(self.nodes)
-        codes = self._codes
-        for node in reversed(self._order):
-            index = node.index
-            children = node.children
-            digests[index] = _shape(codes[index], node.span.name, _join(children, digests) if children else b"")
-        tops = [digests[node.index] for node in self.roots]
-        tops += [_shape(-1, "", _join(placeholder.children, digests)) for placeholder in self.placeholders]
+        links, codes, spans = self._links, self._codes, self.spans
+        children = links.children
+        digests = [b""] * len(spans)
+        for place in reversed(links.order):
+            below = _join(children[place], digests) if place in children else b""
+            digests[place] = _shape(codes[place], spans[place].name, below)
+        tops = [digests[place] for place in links.roots]
+        tops += [_shape(-1, "", _join(group, digests)) for group in links.orphans.values()]
         tops.sort()
         return _shape_of(-2, "", b"".join(tops)).hex()
 
 
-def type_code(span: SpanLike) -> int:
-    """The wire code of a span's type, whichever form it has."""
-    kind = span.span_type
-    return SPAN_TYPE_CODES[kind] if isinstance(kind, SpanType) else kind
+def _in_order(nodes: list[SpanNode[S]], places: list[int]) -> list[SpanNode[S]]:
+    """The nodes at these places, by start, then id."""
+    chosen = [nodes[place] for place in places]
+    if len(chosen) > 1:
+        chosen.sort(key=lambda node: _rank(node.span))
+    return chosen
 
 
-def _place(node: SpanNode[S]) -> tuple[int, bool, Any]:
-    span_id = node.span.span_id
-    return node.span.start_ns, span_id is not None, span_id
+def _rank(span: SpanLike) -> tuple[int, bool, Any]:
+    return span.start_ns, span.span_id is not None, span.span_id
 
 
-def _claim(node: SpanNode[S]) -> tuple[Any, ...]:
-    """Orders spans that share an id, whatever order they came in."""
-    span = node.span
-    parent = span.parent_span_id
-    return (
-        span.start_ns,
-        type_code(span),
-        span.name,
-        -1 if span.duration_ns is None else span.duration_ns,
-        parent is not None,
-        parent,
-    )
-
-
-def _join(children: list[SpanNode[S]], digests: list[bytes]) -> bytes:
-    if len(children) == 1:
-        return digests[children[0].index]
-    return b"".join(sorted([digests[child.index] for child in children]))
+def _join(places: list[int], digests: list[bytes]) -> bytes:
+    if len(places) == 1:
+        return digests[places[0]]
+    return b"".join(sorted([digests[place] for place in places]))
 
 
 def _shape(kind: int, name: str, below: bytes) -> bytes:

@@ -113,10 +113,11 @@ def summarise(trace: Trace) -> TraceSummary:
     """What a decision says about its trace. Tokens and cost count each leaf LLM call once."""
     tree = trace.tree
     totals = tree.totals(trace.attributes)
-    root = tree.roots[0] if tree.roots else min(tree.nodes, key=lambda node: node.span.start_ns)
+    first = tree.foremost
+    assert first is not None  # a trace has at least one span
     return TraceSummary(
-        root_name=root.span.name[:_NAME_CHARACTERS],
-        service=trace.resources[root.index].service_name[:_NAME_CHARACTERS],
+        root_name=trace.heads[first].name[:_NAME_CHARACTERS],
+        service=trace.resources[first].service_name[:_NAME_CHARACTERS],
         start_ns=trace.start_ns,
         duration_ns=trace.duration_ns,
         spans=len(trace.heads),
