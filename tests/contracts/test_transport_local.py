@@ -12,8 +12,13 @@ from tests.contracts.transport_harness import Log
 
 
 def open_local(path: str) -> Transport:
-    """A transport on the log file at `path`."""
-    return LocalTransport(LocalOptions(path=path, session_timeout_ms=2_000))
+    """A transport on the log file at `path`. A disk that stalls for a while neither ends a session nor fails a write."""
+    return LocalTransport(LocalOptions(path=path, session_timeout_ms=30_000, busy_timeout_ms=60_000))
+
+
+def open_hasty(path: str) -> Transport:
+    """As `open_local`, of members that are soon given up."""
+    return LocalTransport(LocalOptions(path=path, session_timeout_ms=2_000, busy_timeout_ms=60_000))
 
 
 @pytest.fixture
@@ -21,6 +26,7 @@ def log(tmp_path: Path) -> Log:
     """A log file of the test's own."""
     return Log(
         opener="tests.contracts.test_transport_local:open_local",
+        hasty_opener="tests.contracts.test_transport_local:open_hasty",
         argument=str(tmp_path / "new folder" / "log.db"),
         prefix="contract",
     )

@@ -149,7 +149,7 @@ class GroupContract:
     async def test_the_partitions_of_a_killed_process_pass_on(self, log: Log) -> None:
         async with log.open() as transport:
             await transport.create_topics([log.spec("plain", 3)])
-            with child(log, "hold", topic="plain", group="group", count=3) as other:
+            with child(log.hasty(), "hold", topic="plain", group="group", count=3) as other:
                 assert await other.line() == "holding"
                 other.process.kill()
                 await other.ended()
@@ -160,13 +160,11 @@ class GroupContract:
     async def test_a_process_that_hung_is_fenced_when_it_goes_on(self, log: Log) -> None:
         async with log.open() as transport:
             await transport.create_topics([log.spec("plain", 2)])
-            with child(log, "stale", topic="plain", group="group", count=2) as other:
-                assert await other.line() == "holding"
-                other.process.send_signal(signal.SIGSTOP)
+            with child(log.hasty(), "stale", topic="plain", group="group", count=2) as other:
+                await other.stopped()
                 consumer = await transport.consumer([log.name("plain")], group=log.name("group"))
                 places = await assigned(consumer, 2)
                 await consumer.commit({place: Committed(offset=7) for place in places})
                 other.process.send_signal(signal.SIGCONT)
-                other.tell()
                 assert await other.line() == "FencedError"
                 assert {await consumer.committed(place) for place in places} == {Committed(offset=7)}

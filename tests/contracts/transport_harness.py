@@ -6,6 +6,7 @@ can open the same log. Waiting is always for a condition, with a deadline.
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,9 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
     """One log of the implementation under test, empty at the start of a test."""
 
     opener: str
-    """`module:function` that takes `argument` and returns a Transport."""
+    """`module:function` that takes `argument` and returns a Transport. No test takes as long as its members' sessions."""
+    hasty_opener: str
+    """As `opener`, of members that are given up a few seconds after they fall silent."""
     argument: str
     prefix: str
     """Goes before topic and group names; other tests may share the broker."""
@@ -36,6 +39,10 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
         """A new transport on this log."""
         module, name = self.opener.split(":")
         return cast("Transport", getattr(importlib.import_module(module), name)(self.argument))
+
+    def hasty(self) -> "Log":
+        """The same, for a member that is to fall silent."""
+        return msgspec.structs.replace(self, opener=self.hasty_opener)
 
     def name(self, short: str) -> str:
         """A topic or group of this test's own."""
@@ -122,6 +129,13 @@ class Child:
         """Let it go on."""
         self._in.write("go\n")
         self._in.flush()
+
+    async def stopped(self) -> None:
+        """Wait until it has stopped itself: all its threads stand still."""
+        what = os.WSTOPPED | os.WEXITED | os.WNOWAIT
+        with anyio.fail_after(DEADLINE):
+            await anyio.to_thread.run_sync(os.waitid, os.P_PID, self.process.pid, what, abandon_on_cancel=True)
+        assert self.process.poll() is None, "it ended instead"
 
     async def ended(self) -> int:
         """Wait for its end and return its exit code."""
