@@ -7,6 +7,7 @@ The shared one belongs to no worker, for workers come and go: each user holds a 
 it however the user ends, and `python -m deploy.kafka --while-shared` stops when it can have that lock for itself.
 """
 
+import asyncio
 import fcntl
 import os
 import subprocess
@@ -17,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+import anyio
 import pytest
 
 from deploy.kafka import KafkaCluster, KafkaMissingError, Security
@@ -166,6 +168,13 @@ def _ask(bootstrap: str) -> None:
             f"expected a broker at {BOOTSTRAP_VARIABLE}={bootstrap}; none answered there: start it, or unset the variable",
             pytrace=False,
         )
+
+
+async def no_client_is_left() -> None:
+    """Wait until no task of aiokafka is left in this event loop; one that does not end fails the test."""
+    with anyio.fail_after(DEADLINE):
+        while left := [task for task in asyncio.all_tasks() if "aiokafka" in repr(task.get_coro())]:
+            await asyncio.wait(left, timeout=0.05)
 
 
 def answers(bootstrap: str) -> bool:

@@ -5,7 +5,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
@@ -15,6 +15,7 @@ from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError
 from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition, TopicSpec
 from prela_stream.transport.local import LocalTransport, database, retention, schema
 from prela_stream.transport.options import LocalOptions
+from tests.contracts.transport_harness import DEADLINE
 from tests.support.threads import own_threads
 
 PLACE = TopicPartition("topic", 0)
@@ -239,12 +240,14 @@ async def test_a_removed_file_is_noticed_and_begun_anew(path: Path, transport: L
 
 
 async def test_a_cancelled_send_leaves_no_transaction_open(path: Path, transport: LocalTransport) -> None:
-    producer = await transport.producer()
-    with locked(path):
-        with anyio.move_on_after(0.02) as scope:
-            await producer.send(PLACE, [Record(value=b"x")])
-        assert scope.cancelled_caught
-    async with LocalTransport(LocalOptions(path=str(path), busy_timeout_ms=5_000)) as other:
+    patient = LocalOptions(path=str(path), busy_timeout_ms=60_000)
+    async with LocalTransport(patient) as one, LocalTransport(patient) as other:
+        producer = await one.producer()
+        await producer.send(PLACE, [Record(value=b"before")])
+        with locked(path):
+            with anyio.move_on_after(0.02) as scope:
+                await producer.send(PLACE, [Record(value=b"x")])
+            assert scope.cancelled_caught
         await (await other.producer()).send(PLACE, [Record(value=b"y")])
     assert b"y" in await contents(path)
 
@@ -336,14 +339,30 @@ async def test_the_write_ahead_log_is_kept_short(path: Path, transport: LocalTra
 
 
 async def test_a_member_that_stays_silent_between_polls_keeps_its_partitions(path: Path) -> None:
+    """Sessions are counted by the clock, which only goes on here when the first member's timer has sent a heartbeat."""
     options = LocalOptions(path=str(path), session_timeout_ms=1_000)
-    async with LocalTransport(options) as transport, LocalTransport(options) as elsewhere:
+    now_ms = 1_700_000_000_000
+
+    def clock() -> int:
+        return now_ms
+
+    async with LocalTransport(options, clock=clock) as transport, LocalTransport(options, clock=clock) as elsewhere:
         await transport.create_topics([SPEC])
         first = await transport.consumer(["topic"], group="group")
-        await first.poll()
+        assert (await first.poll()).assigned
         second = await elsewhere.consumer(["topic"], group="group")
-        assert not (await second.poll(timeout=2.2)).assigned, "the timer of the first one has sent its heartbeats"
+        for _ in range(3):
+            now_ms += 700  # of two heartbeats the former is too old
+            await all_have_beaten(path, now_ms)
+            assert not (await second.poll(timeout=0)).assigned
         await first.commit({PLACE: Committed(offset=1)})
+
+
+async def all_have_beaten(path: Path, at_ms: int) -> None:
+    """Wait until a heartbeat of this time of every member is in the file."""
+    with anyio.fail_after(DEADLINE), closing(sqlite3.connect(path)) as connection:
+        while connection.execute("SELECT min(heartbeat_ms) FROM members").fetchone()[0] < at_ms:
+            await anyio.sleep(0.01)
 
 
 async def test_a_clock_set_back_does_not_keep_a_dead_member_alive(path: Path) -> None:
