@@ -13,7 +13,7 @@ from pathlib import Path
 
 from deploy.kafka.broker import Broker, Java
 from deploy.kafka.jars import locked
-from deploy.kafka.settings import CONTROLLER, HOST, PLAIN, default_settings, free_ports, listener_settings
+from deploy.kafka.settings import CONTROLLER, HOST, PLAIN, claim_ports, default_settings, listener_settings, release
 
 DUMP_SECONDS = 120.0
 
@@ -35,7 +35,8 @@ def with_archive(java: Java) -> Java:
 
 
 def _make(archive: Path, java: Java) -> None:
-    plain, quorum = free_ports(2)
+    claims = claim_ports(2)
+    plain, quorum = claims
     fresh = archive.with_suffix(f".{os.getpid()}")
     # Other JVMs than HotSpot do not know the option and leave no archive; an empty file is then what all JVMs ignore.
     dump = ("-XX:+IgnoreUnrecognizedVMOptions", f"-XX:ArchiveClassesAtExit={fresh}")
@@ -58,5 +59,6 @@ def _make(archive: Path, java: Java) -> None:
             broker.stop(DUMP_SECONDS)
         finally:
             broker.kill()
+            release(claims)
     fresh.touch()
     fresh.rename(archive)

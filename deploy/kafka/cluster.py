@@ -11,7 +11,8 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ from deploy.kafka.errors import BrokerError
 from deploy.kafka.jars import fetch_jars, find_java
 from deploy.kafka.probe import Acl, create_acls, has_acl
 from deploy.kafka.security import Certificates, Security, make_certificates
-from deploy.kafka.settings import CONTROLLER, HOST, PLAIN, default_settings, free_ports, listener_settings
+from deploy.kafka.settings import CONTROLLER, HOST, PLAIN, claim_ports, default_settings, listener_settings, release
 
 QUICK_START = ("-Xshare:auto", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 """For tests: up soon, at the price of the last compiler's throughput."""
@@ -85,7 +86,10 @@ class KafkaCluster:
         self._needs_certificates = asked.tls
         listeners = asked.listeners(self.certificates)
         protocols = {PLAIN: PLAIN, CONTROLLER: PLAIN, **{listener.name: listener.protocol for listener in listeners}}
-        self._ports = _ports(brokers, ports, list(protocols))
+        names = [name for name in protocols if name != PLAIN or not ports]
+        self._claims = claim_ports(brokers * len(names), but=ports)
+        self._release = weakref.finalize(self, release, self._claims)
+        self._ports = _ports(brokers, ports, names, self._claims)
         voters = [f"{node}@{HOST}:{own[CONTROLLER]}" for node, own in enumerate(self._ports, start=1)]
         shared = {
             "controller.quorum.voters": ",".join(voters),
@@ -175,6 +179,7 @@ class KafkaCluster:
             return
         for broker in self.broker:
             broker.kill()
+        self._release()
         shutil.rmtree(self.data_dir, ignore_errors=True)  # closing twice is fine
 
     def __enter__(self) -> Self:
@@ -199,9 +204,8 @@ class KafkaCluster:
         return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "_")
 
 
-def _ports(brokers: int, plain: Sequence[int], names: Sequence[str]) -> list[dict[str, int]]:
-    """The ports of each broker's listeners by name."""
-    others = [name for name in names if name != PLAIN or not plain]
-    drawn = iter(free_ports(brokers * len(others), but=plain))
+def _ports(brokers: int, plain: Sequence[int], names: Sequence[str], drawn: Iterable[int]) -> list[dict[str, int]]:
+    """The ports of each broker's listeners by name: the plain ones if they are given, and for `names` those that were drawn."""
+    rest = iter(drawn)
     named = [{PLAIN: port} for port in plain] or [{} for _ in range(brokers)]
-    return [{**own, **{name: next(drawn) for name in others}} for own in named]
+    return [{**own, **{name: next(rest) for name in names}} for own in named]

@@ -13,18 +13,52 @@ tries to reach it connects to itself."""
 
 
 def free_ports(count: int, but: Sequence[int] = ()) -> list[int]:
-    """So many ports that nobody listens on, out of PORTS.
+    """So many ports that nobody listens on and nobody has claimed, out of PORTS.
 
     Raises:
         OSError: There are not so many.
     """
-    found: list[int] = []
+    found = claim_ports(count, but)
+    release(found)
+    return list(found)
+
+
+def claim_ports(count: int, but: Sequence[int] = ()) -> dict[int, socket.socket]:
+    """As `free_ports`, each with a socket that keeps others from drawing it too, until that is closed or its process ends.
+
+    A port is bound long after it is drawn, and not while its broker is down. So it is claimed by its UDP namesake, which no
+    Kafka uses.
+
+    Raises:
+        OSError: There are not so many.
+    """
+    found: dict[int, socket.socket] = {}
     for port in random.sample(PORTS, len(PORTS)):
-        if len(found) == count:
-            return found
-        if port not in but and _is_free(port):
-            found.append(port)
+        if len(found) < count and port not in but and (claim := _claim(port)) is not None:
+            found[port] = claim
+    if len(found) == count:
+        return found
+    release(found)
     raise OSError(f"expected {count} free ports in {PORTS}; came {len(found)}: name ports that are free")
+
+
+def release(claims: Mapping[int, socket.socket]) -> None:
+    """Let others draw these ports again."""
+    for claim in claims.values():
+        claim.close()
+
+
+def _claim(port: int) -> socket.socket | None:
+    claim = socket.socket(type=socket.SOCK_DGRAM)
+    try:
+        claim.bind((HOST, port))
+    except OSError:
+        claim.close()
+        return None
+    if _is_free(port):
+        return claim
+    claim.close()
+    return None
 
 
 def _is_free(port: int) -> bool:
