@@ -27,6 +27,8 @@ from tests.support.processes import DEADLINE
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOTSTRAP_VARIABLE = "PRELA_TEST_BOOTSTRAP"
+UNHURRIED = {"broker.session.timeout.ms": "30000"}
+"""Of a broker that many tests share: one that stalls for seconds is not taken for dead, and nobody kills it."""
 MISSING = 2
 """The starter's exit code where this machine cannot run Kafka."""
 
@@ -112,7 +114,8 @@ def no_kafka(reason: str) -> NoReturn:
 @contextmanager
 def shared_broker(folder: Path) -> Iterator[str]:
     """The bootstrap servers of this run's broker."""
-    with shared(folder, "kafka", ("deploy.kafka", "--while-shared"), answers) as bootstrap:
+    settings = [argument for name, value in UNHURRIED.items() for argument in ("--set", f"{name}={value}")]
+    with shared(folder, "kafka", ("deploy.kafka", *settings, "--while-shared"), answers) as bootstrap:
         yield bootstrap
 
 

@@ -17,7 +17,7 @@ import pytest
 from deploy.kafka import KafkaCluster, KafkaMissingError, Security, unsigned_token
 from deploy.kafka.__main__ import _watch
 from deploy.kafka.probe import Acl, create_acls, has_acl
-from tests.support.kafka import MISSING, answers, run_folder, shared
+from tests.support.kafka import MISSING, UNHURRIED, answers, run_folder, shared
 
 WORDS = {name: f"{name}-word-4711" for name in ("alice", "bob", "agent", "worker", "sink")}
 """Users and their passwords. Alice may do everything with what begins with a `t`, as every prefix of a test; others nothing."""
@@ -104,7 +104,8 @@ def main(users: Path) -> int:
     """Run it; the exit code."""
     security = Security(tls=True, mechanisms=MECHANISMS, users=WORDS, authorizer=True)
     try:
-        cluster = KafkaCluster(security=security, properties={"listener.name.ssl.ssl.client.auth": "required"})
+        properties = {"listener.name.ssl.ssl.client.auth": "required", **UNHURRIED}
+        cluster = KafkaCluster(security=security, properties=properties)
     except KafkaMissingError as error:
         sys.stderr.write(f"{error}\n")
         return MISSING

@@ -60,7 +60,7 @@ async def make(cluster: KafkaCluster) -> None:
     """Make the topics, and have the broker do everything once: its first time may take longer than the impatient wait."""
     places = (SOURCE, LEFT, RIGHT, WARM)
     async with patient(cluster) as transport:
-        await transport.create_topics([TopicSpec(name=place.topic, partitions=1) for place in places])
+        await had(lambda: transport.create_topics([TopicSpec(name=place.topic, partitions=1) for place in places]))
         await send(await transport.producer(), WARM, b"x")
         await take(await reading(transport, WARM.topic, group="warm"), 1)
         writer = await transport.writer("warm", WARM)
