@@ -208,7 +208,7 @@ class Writer(_Closing, Protocol):
     ) -> CommitOutcome:
         """Write all `records` and commit `offset` with `metadata`, or nothing.
 
-        Where partitions are on machines of their own, a reader may see what went to one of them a moment before the rest.
+        Where a log shows a commit partition by partition (Kafka does), a reader may see one part a moment before the rest.
 
         After anything but COMMITTED this writer is dead and raises FencedError from then on: open a new one. Cancelled, it is
         dead as after UNKNOWN. Why a commit was aborted is logged.
