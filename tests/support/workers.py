@@ -15,11 +15,13 @@ from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policyset import load_policies
 from prela_stream.transport.base import Record, TopicPartition, Transport
 from prela_stream.transport.local import LocalTransport
+from prela_stream.transport.local.transport import wall_ms
 from prela_stream.transport.options import LocalOptions, TopicOptions
 from prela_stream.transport.topics import topic_specs
 from prela_stream.worker.checkpoint import Checkpoint
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.service import Worker
+from tests.support import processes
 
 TOPICS = TopicOptions(partitions=1)
 SPANS = TopicPartition(TOPICS.spans, 0)
@@ -27,7 +29,7 @@ QUICK = AssemblyOptions(settle_ms=20, remote_wait_ms=40, root_wait_ms=60, idle_m
 WHOLE_ONLY = msgspec.structs.replace(QUICK, root_wait_ms=60_000, idle_ms=60_000, idle_without_heartbeats_ms=60_000)
 """As quick with traces that are whole. The others wait for longer than a test does: no disk that stalls decides them."""
 KEEP_ALL = Evaluator(load_policies('[[policy]]\nname = "all"\ntype = "always"\n', source="test"))
-DEADLINE = 30.0
+DEADLINE = processes.DEADLINE
 
 
 @asynccontextmanager
@@ -46,8 +48,9 @@ def make_worker(
     evaluator: Evaluator = KEEP_ALL,
     **options: object,
 ) -> Worker:
-    """A worker that commits every 20 ms and keeps everything."""
-    chosen = msgspec.convert({"commit_interval_ms": 20, "tick_min_ms": 10, **options}, WorkerOptions)
+    """A worker that commits every 20 ms and keeps everything. A disk that stalls makes none of its commits unknown."""
+    patient = {"commit_timeout_s": DEADLINE, "stop_timeout_s": DEADLINE}
+    chosen = msgspec.convert({"commit_interval_ms": 20, "tick_min_ms": 10, **patient, **options}, WorkerOptions)
     return Worker(transport, topics=topics, evaluator=evaluator, options=chosen, assembly=assembly)
 
 
@@ -139,3 +142,21 @@ async def beginning(transport: Transport) -> int:
     async with await transport.consumer([TOPICS.spans]) as consumer:
         await consumer.poll(timeout=0.0)
         return await consumer.beginning_offset(SPANS)
+
+
+async def end(transport: Transport) -> int:
+    """Offset that the next span Record gets."""
+    async with await transport.consumer([TOPICS.spans]) as consumer:
+        await consumer.poll(timeout=0.0)
+        return await consumer.end_offset(SPANS)
+
+
+async def pass_retention(folder: Path, items: Sequence[bytes]) -> int:
+    """Let an hour pass: these come after it, and what `local_log` held of the spans goes. The offset of what is left."""
+    options = LocalOptions(path=str(folder / "log.db"))
+    async with LocalTransport(options, clock=lambda: wall_ms() + 3_600_000) as later:
+        await send_items(later, items)  # retention runs when somebody writes
+        with anyio.fail_after(DEADLINE):
+            while (begin := await beginning(later)) == 0:
+                await anyio.sleep(0.01)
+    return begin

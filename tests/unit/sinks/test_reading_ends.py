@@ -119,7 +119,7 @@ async def settings(tmp_path: Path) -> Settings:
     """Of a log with two kept traces."""
     async with local_log(tmp_path) as transport:
         await send(transport, *(codec.encode_kept(whole(number)) for number in (1, 2)), to=ONE)
-    return load_settings(env={}, overrides={"local": {"path": str(tmp_path / "log.db")}})
+    return load_settings(env={}, overrides={"local": {"path": str(tmp_path / "log.db"), "session_timeout_ms": 60_000}})
 
 
 async def test_a_transport_that_cannot_say_where_it_ends_is_asked_again_and_that_is_logged_once(

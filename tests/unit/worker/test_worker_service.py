@@ -20,13 +20,14 @@ from prela_stream.worker.restore import TruncatedLogError
 from tests.support.workers import (
     DEADLINE,
     SPANS,
-    beginning,
     dead_letters,
     decided,
     decisions,
+    end,
     kept_spans,
     local_log,
     make_worker,
+    pass_retention,
     running,
     send,
     send_items,
@@ -44,15 +45,13 @@ async def test_a_whole_trace_on_a_silent_topic_is_decided_by_ticks(tmp_path: Pat
 
 
 async def test_a_silent_topic_without_open_traces_gets_no_ticks(tmp_path: Path) -> None:
-    async with local_log(tmp_path) as transport:
-        worker = make_worker(transport, tick_max_ms=20)
-        async with running(worker):
-            await send_items(transport, whole_trace(1))
-            await decided(transport, 1)
-            position = worker.status()[SPANS].position
-            with anyio.move_on_after(0.3):  # fifteen times the longest silence that an open trace would be left in
-                await anyio.sleep_forever()
-            assert worker.status()[SPANS].position <= position + 1
+    async with local_log(tmp_path) as transport, running(make_worker(transport, tick_max_ms=20)):
+        await send_items(transport, whole_trace(1))
+        await decided(transport, 1)
+        ticked = await end(transport)  # its task ticks and commits by turns: no tick is on its way
+        with anyio.move_on_after(0.3):  # fifteen times the longest silence that an open trace would be left in
+            await anyio.sleep_forever()
+        assert await end(transport) == ticked
 
 
 async def test_late_spans_follow_their_trace(tmp_path: Path) -> None:
@@ -202,18 +201,15 @@ async def test_a_checkpoint_that_does_not_fit_stops_the_worker(tmp_path: Path, m
 
 
 async def test_records_that_retention_took_are_missed_loudly(tmp_path: Path) -> None:
-    topics = TopicOptions(partitions=1, retention_hours=0.0001)
-    waiting = AssemblyOptions(root_wait_ms=3_600_000, idle_without_heartbeats_ms=3_600_000)
+    topics = TopicOptions(partitions=1, retention_hours=0.5)
+    waiting = AssemblyOptions(root_wait_ms=36_000_000, idle_without_heartbeats_ms=36_000_000)
     async with local_log(tmp_path, topics) as transport:
         async with running(make_worker(transport, topics=topics, assembly=waiting)):
             await send_items(transport, whole_trace(1)[1:])
             with anyio.fail_after(DEADLINE):
                 while (found := await transport.committed("sampler", SPANS)) is None or found.offset != 0:
                     await anyio.sleep(0.01)
-        with anyio.fail_after(DEADLINE):
-            while await beginning(transport) == 0:  # retention runs when somebody writes
-                await send_items(transport, whole_trace(2)[1:])
-                await anyio.sleep(0.1)
+        await pass_retention(tmp_path, whole_trace(2)[1:])
         with pytest.raises(TruncatedLogError) as caught:
             await make_worker(transport, topics=topics, assembly=waiting).run()
         assert "undecided traces need the log from offset 0 on, but it begins at" in str(caught.value)
