@@ -85,6 +85,8 @@ async def test_a_hundred_sigkills_lose_split_and_repeat_nothing(config: Path, tm
                     workers[victim].kill()
                     workers[victim] = start()
                 load.finished = True
+            for worker in workers:  # else a signal may meet a Python that does not listen yet
+                await worker.says("worker is ready")
             await all_is_decided(ThroughTransport(transport), settings)
             codes = [await worker.stop(within=STOP_S) for worker in workers]
         finally:
@@ -101,6 +103,9 @@ async def test_a_hundred_sigkills_lose_split_and_repeat_nothing(config: Path, tm
 
 async def test_a_stop_decides_nothing_and_the_next_worker_goes_on(config: Path, tmp_path: Path) -> None:
     patient = {
+        "PRELA_LOCAL_SESSION_TIMEOUT_MS": "60000",
+        "PRELA_ASSEMBLY_MAX_AGE_MS": "600000",
+        "PRELA_ASSEMBLY_IDLE_MS": "600000",
         "PRELA_ASSEMBLY_IDLE_WITHOUT_HEARTBEATS_MS": "600000",
         "PRELA_ASSEMBLY_ROOT_WAIT_MS": "600000",
         "PRELA_TOPICS_PARTITIONS": "1",
