@@ -25,6 +25,7 @@ from prela_stream.demo.model_server import serving
 from prela_stream.errors import SpanEndedError
 from prela_stream.model.span import Resource
 from prela_stream.testing import assert_tree
+from tests.support.processes import DEADLINE
 
 pytestmark = pytest.mark.filterwarnings("ignore:The model 'claude-sonnet-4-20250514' is deprecated")  # it is the page's
 QUERIES = ["What is a reef?", "How deep is the sea?", "Who built the ark?", "Why is it blue?", "When was that?", "How?"]
@@ -63,10 +64,11 @@ def kept(tmp_path: Path, model_server: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PRELA_STRICT", "1")
     monkeypatch.setenv("ANTHROPIC_BASE_URL", model_server)
     monkeypatch.setenv("ANTHROPIC_API_KEY", "demo")
+    monkeypatch.setenv("PRELA_PIPELINE_HEARTBEAT_MS", "600000")  # items are counted here: no test takes that long
     kept = Kept()
     prela.init(service_name="page", directory=tmp_path, exporter=kept)
     yield kept
-    ledger = prela.shutdown()
+    ledger = prela.shutdown(DEADLINE)
     assert ledger is not None
     assert ledger.queued == ledger.in_flight == ledger.unknown == 0
     assert ledger.dropped.total == 0
@@ -148,7 +150,7 @@ def test_1_initialization_makes_the_global_tracer_and_calls_are_traced(kept: Kep
 async def test_1_the_service_is_named_by_init(kept: Kept, tmp_path: Path) -> None:
     with prela.get_tracer().span("work"):
         pass
-    assert (await prela.aflush()).complete
+    assert (await prela.aflush(DEADLINE)).complete
     resources = await logged_resources(tmp_path)
     assert {resource.service_name for resource in resources} == {"page"}
 
@@ -161,7 +163,7 @@ async def logged_resources(directory: Path) -> list[Resource]:
         assigned = (await consumer.poll()).assigned
         ends = {part: await consumer.end_offset(part) for part in assigned}
         consumer.resume(*assigned)
-        with anyio.fail_after(10):
+        with anyio.fail_after(DEADLINE):
             while any([await consumer.position(part) < end for part, end in ends.items()]):
                 for record in (await consumer.poll(timeout=0.05)).records:
                     assert record.value is not None
@@ -198,7 +200,7 @@ def test_4_thread_safety(kept: Kept, client: Anthropic) -> None:
     def process_query(query: str) -> anthropic.types.Message:
         # Each thread has its own trace context
         with tracer.span("process_query"):
-            together.wait(10)
+            together.wait(DEADLINE)
             return ask(client, query)
 
     with ThreadPoolExecutor(max_workers=3) as executor:
@@ -437,9 +439,9 @@ def test_spans_are_delivered_as_they_end_not_only_with_their_root(kept: Kept) ->
     with tracer.span("root"):
         with tracer.span("child"):
             pass
-        assert prela.flush(10).complete
+        assert prela.flush(DEADLINE).complete
         assert acknowledged() == 2, "the START of the root, and the child"
-    assert prela.flush(10).complete
+    assert prela.flush(DEADLINE).complete
     assert acknowledged() == 3
 
 

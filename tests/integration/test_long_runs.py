@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -19,6 +20,7 @@ from prela_stream.model.decision import Trigger
 from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.sdk.open_spans import CANCELLED_BY
 from prela_stream.sinks.base import StoredTrace
+from tests.support.joined import NEVER
 from tests.support.processes import DEADLINE, Service
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers run on Linux and macOS")
@@ -26,17 +28,20 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers run on 
 SHORT = {
     "PRELA_PIPELINE_HEARTBEAT_MS": "50",
     "PRELA_PIPELINE_LINGER_MS": "5",
+    "PRELA_PIPELINE_SHUTDOWN_TIMEOUT_S": str(DEADLINE),
     "PRELA_ASSEMBLY_SETTLE_MS": "50",
-    "PRELA_ASSEMBLY_ROOT_WAIT_MS": "400",
-    "PRELA_ASSEMBLY_IDLE_MS": "400",
-    "PRELA_ASSEMBLY_LOST_MS": "3000",
+    "PRELA_ASSEMBLY_ROOT_WAIT_MS": NEVER,
+    "PRELA_ASSEMBLY_IDLE_MS": NEVER,
+    "PRELA_ASSEMBLY_LOST_MS": NEVER,
     "PRELA_WORKER_COMMIT_INTERVAL_MS": "50",
     "PRELA_WORKER_TICK_MIN_MS": "20",
     "PRELA_WORKER_TICK_MAX_MS": "100",
     "PRELA_TOPICS_PARTITIONS": "2",
     "PRELA_STRICT": "0",
 }
-"""`lost` has room: on a busy machine a living process may be late with its heartbeats."""
+"""A process that lives may be late with anything, on a busy machine: nobody is given up but where a test is about that."""
+LOST = {"PRELA_ASSEMBLY_LOST_MS": "3000"}
+GIVES_UP = {"PRELA_ASSEMBLY_ROOT_WAIT_MS": "400", "PRELA_ASSEMBLY_IDLE_MS": "400"}
 ERRORS_ONLY = '[[policy]]\nname = "failed"\ntype = "status"\nstatuses = ["ERROR"]\n'
 EVERYTHING = '[[policy]]\nname = "all"\ntype = "always"\n'
 
@@ -44,12 +49,18 @@ EVERYTHING = '[[policy]]\nname = "all"\ntype = "always"\n'
 class House:
     """A folder with a log and a store, and `prela-stream dev` at work on them."""
 
-    def __init__(self, folder: Path, policies: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        policies: str,
+        monkeypatch: pytest.MonkeyPatch,
+        waits: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
         (folder / "policies.toml").write_text(policies, encoding="utf-8")
         monkeypatch.chdir(folder)
         monkeypatch.setenv("PRELA_POLICIES_FILE", str(folder / "policies.toml"))
-        for name, value in SHORT.items():
+        for name, value in {**SHORT, **waits}.items():
             monkeypatch.setenv(name, value)
         self.settings: Settings = load_settings()
         self.service = Service("dev", log=folder / "dev.log")
@@ -102,8 +113,16 @@ class House:
 
 @pytest.fixture
 def errors_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    """Keeps failed traces alone."""
-    house = House(tmp_path, ERRORS_ONLY, monkeypatch)
+    """Keeps failed traces alone; who sends no heartbeats is lost soon."""
+    house = House(tmp_path, ERRORS_ONLY, monkeypatch, LOST)
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def hasty_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """Keeps everything, and soon gives up what misses a span."""
+    house = House(tmp_path, EVERYTHING, monkeypatch, GIVES_UP)
     yield house
     house.close()
 
@@ -140,7 +159,7 @@ async def test_an_agent_that_is_killed_is_noticed_and_its_open_spans_are_shown(e
         with tracer.span("job"), tracer.span("agent", prela.SpanType.AGENT):
             with tracer.span("search", prela.SpanType.TOOL):
                 pass
-            print(prela.flush().acknowledged, flush=True)
+            print(prela.flush(60).acknowledged, flush=True)
             sys.stdin.readline()
         """
     )
@@ -159,8 +178,8 @@ async def test_an_agent_that_is_killed_is_noticed_and_its_open_spans_are_shown(e
     assert "lost" in json.dumps(told)
 
 
-async def test_a_long_agent_is_not_decided_before_its_end(house: House) -> None:
-    agent = house.agent(
+async def test_a_long_agent_is_not_decided_before_its_end(hasty_house: House) -> None:
+    agent = hasty_house.agent(
         """
         with tracer.span("long agent", prela.SpanType.AGENT):
             tracer.span("first step").end()
@@ -173,7 +192,7 @@ async def test_a_long_agent_is_not_decided_before_its_end(house: House) -> None:
     )
     assert line(agent) == "working"
     # A trace that does not send heartbeats is given up meanwhile: its root has ended and a child is missing.
-    gone = house.agent(
+    gone = hasty_house.agent(
         """
         with tracer.span("given up") as span:
             child = tracer.start_span("never ends")
@@ -183,21 +202,21 @@ async def test_a_long_agent_is_not_decided_before_its_end(house: House) -> None:
         """
     )
     assert line(gone) == "gone"
-    given_up = await house.stored("given up")
+    given_up = await hasty_house.stored("given up")
     assert given_up.row.trigger == Trigger.ROOT_WAIT
-    assert await house.look("long agent") is None
+    assert await hasty_house.look("long agent") is None
     say(agent, "go on")
-    trace = await house.stored("long agent")
+    trace = await hasty_house.stored("long agent")
     assert (trace.row.trigger, trace.row.complete) == (Trigger.COMPLETE, True)
     assert {span.name for span in trace.spans} == {"long agent", "first step"}
 
 
-async def test_a_suspended_trace_waits_and_is_complete_after_the_wait(house: House) -> None:
-    agent = house.agent(
+async def test_a_suspended_trace_waits_and_is_complete_after_the_wait(hasty_house: House) -> None:
+    agent = hasty_house.agent(
         """
         span = tracer.start_span("approval")
         span.suspend(until=4_000_000_000_000_000_000, reason="a person has to agree")
-        print(prela.flush().acknowledged, flush=True)
+        print(prela.flush(60).acknowledged, flush=True)
         sys.stdin.readline()
         span.resume()
         span.end()
@@ -206,7 +225,7 @@ async def test_a_suspended_trace_waits_and_is_complete_after_the_wait(house: Hou
         """
     )
     line(agent)
-    other = house.agent(
+    other = hasty_house.agent(
         """
         with tracer.span("given up"):
             child = tracer.start_span("never ends")
@@ -215,10 +234,10 @@ async def test_a_suspended_trace_waits_and_is_complete_after_the_wait(house: Hou
         """
     )
     line(other)
-    assert (await house.stored("given up")).row.trigger == Trigger.ROOT_WAIT
-    assert await house.look("approval") is None
+    assert (await hasty_house.stored("given up")).row.trigger == Trigger.ROOT_WAIT
+    assert await hasty_house.look("approval") is None
     say(agent, "go on")
-    trace = await house.stored("approval")
+    trace = await hasty_house.stored("approval")
     assert (trace.row.trigger, trace.row.complete) == (Trigger.COMPLETE, True)
     (span,) = trace.spans
     assert [event.name for event in span.events] == ["suspend", "resume"]

@@ -11,6 +11,7 @@ import pytest
 from prela_stream.model.decision import Trigger
 from prela_stream.testing import render_tree
 from tests.support.joined import joined
+from tests.support.processes import DEADLINE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="workers run on Linux and macOS")
 
@@ -58,11 +59,11 @@ async def ask(client, topic):
         assert response.text == 2 * topic
 
 async def main():
-    async with propagate(httpx2.AsyncClient()) as client:
+    async with propagate(httpx2.AsyncClient(timeout=60)) as client:
         with prela.new_trace_context(baggage={"user": "Zoë"}), tracer.span("agent", span_type=prela.SpanType.AGENT) as span:
             await asyncio.gather(ask(client, "reefs"), ask(client, "moss"))
             with tracer.span("again, from a thread"):
-                await asyncio.to_thread(propagate(httpx2.Client()).get, f"{sys.argv[1]}/answer/ferns")
+                await asyncio.to_thread(propagate(httpx2.Client(timeout=60)).get, f"{sys.argv[1]}/answer/ferns")
     print(span.trace_id)
 
 asyncio.run(main())
@@ -108,7 +109,7 @@ import prela_stream as prela
 from prela_stream.instrumentation.httpx import propagate
 
 prela.init("questions")
-with prela.get_tracer().span("agent") as span, propagate(httpx2.Client()) as client:
+with prela.get_tracer().span("agent") as span, propagate(httpx2.Client(timeout=60)) as client:
     assert span.span_id in client.get(sys.argv[1]).text
 print(span.trace_id)
 """
@@ -163,7 +164,7 @@ async def test_a_request_behind_a_foreign_gateway_is_a_local_root(tmp_path: Path
         request = urllib.request.Request(f"http://127.0.0.1:{port}/answer/moss", headers=headers)
 
         def call() -> bytes:
-            with urllib.request.urlopen(request, timeout=30) as response:
+            with urllib.request.urlopen(request, timeout=DEADLINE) as response:
                 body: bytes = response.read()
                 return body
 

@@ -30,6 +30,7 @@ class Joined:
         self.env = {
             "PRELA_DIRECTORY": str(folder / "prela"),
             "PRELA_POLICIES_FILE": str(folder / "policies.toml"),
+            "PRELA_PIPELINE_SHUTDOWN_TIMEOUT_S": str(DEADLINE),
             "PRELA_TOPICS_PARTITIONS": "2",
             "PRELA_ASSEMBLY_SETTLE_MS": "50",
             "PRELA_ASSEMBLY_REMOTE_WAIT_MS": remote_wait_ms,
