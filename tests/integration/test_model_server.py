@@ -11,6 +11,7 @@ import anthropic
 import pytest
 
 from prela_stream.demo.model_server import BEHAVIOURS, serving
+from tests.support.processes import DEADLINE
 
 ASK: list[anthropic.types.MessageParam] = [{"role": "user", "content": "What about lithium?"}]
 
@@ -102,4 +103,4 @@ def test_as_a_process_it_says_where_it_listens_and_ends_on_sigterm() -> None:
         with anthropic.Anthropic(base_url=url, api_key="demo") as client:
             assert create(client, "normal") == create(client, "normal", **{"x-demo-seed": "7"})
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(DEADLINE) == 0

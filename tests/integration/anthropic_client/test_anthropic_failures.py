@@ -16,6 +16,7 @@ from prela_stream.model import semconv
 from prela_stream.model.span import SpanData, SpanStatus
 from prela_stream.sdk.tracer import get_tracer
 from tests.integration.anthropic_client.conftest import Instrumented
+from tests.support.processes import DEADLINE
 
 REQUEST: dict[str, Any] = {
     "model": "claude-demo",
@@ -209,7 +210,7 @@ async def test_a_task_that_is_cancelled_in_the_middle(
     with instrumented() as captured:
         async with get_tracer().span("agent") as agent:
             task = asyncio.create_task(read())
-            await asyncio.wait_for(started.wait(), 10)
+            await asyncio.wait_for(started.wait(), DEADLINE)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -222,9 +223,20 @@ async def test_a_task_that_is_cancelled_in_the_middle(
 async def test_a_request_that_is_cancelled_before_its_answer(
     async_client: AsyncAnthropic, instrumented: Instrumented
 ) -> None:
-    request = {**REQUEST, "extra_headers": {"x-demo-latency-ms": "60000"}}
-    with instrumented() as captured, pytest.raises(TimeoutError):
-        await asyncio.wait_for(async_client.messages.create(**request), 0.2)
+    sent = asyncio.Event()
+
+    async def note(_request: object) -> None:
+        sent.set()
+
+    http = anthropic.DefaultAsyncHttpxClient(event_hooks={"request": [note]})
+    request = {**REQUEST, "extra_headers": {"x-demo-latency-ms": "3600000"}}
+    async with async_client.with_options(http_client=http) as client:
+        with instrumented() as captured:
+            task = asyncio.create_task(client.messages.create(**request))
+            await asyncio.wait_for(sent.wait(), DEADLINE)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
     (span,) = captured.spans
     assert span.status is SpanStatus.CANCELLED
     assert span.attributes[semconv.INPUT_MESSAGES]

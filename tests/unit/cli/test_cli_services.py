@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from prela_stream._version import __version__
 from prela_stream.cli.main import app
 from tests.contracts.sink_contract import trace_id, whole
+from tests.support.processes import DEADLINE
 from tests.unit.cli.test_cli_look import run, write
 
 
@@ -101,7 +102,7 @@ def test_services_stop_cleanly_by_signal(tmp_path: Path, command: str, ready: st
                 seen += line
             os.kill(process.pid, number)
             rest = process.stderr.read()
-            assert process.wait(20) == 0, seen + rest
+            assert process.wait(DEADLINE) == 0, seen + rest
             assert "Traceback" not in rest
             assert "stopped" in rest
 
@@ -117,7 +118,7 @@ def test_tail_follows_as_json_lines_until_it_is_stopped(tmp_path: Path) -> None:
         assert json.loads(process.stdout.readline())["trace_id"] == trace_id(9)
         process.send_signal(signal.SIGTERM)
         assert process.stdout.read() == ""
-        assert process.wait(20) == 0
+        assert process.wait(DEADLINE) == 0
 
 
 def test_without_the_extra_one_line_says_what_to_install() -> None:
