@@ -6,13 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "prela_stream"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-
-pytestmark = pytest.mark.timeout(300)
 
 
 def test_the_layer_contracts_hold() -> None:

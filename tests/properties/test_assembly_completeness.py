@@ -2,8 +2,6 @@
 
 import random
 
-import pytest
-
 from prela_stream.assembly.buffer import TraceBuffer, Undecided
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec import decode_batch, decode_head, encode_batch
@@ -32,7 +30,6 @@ def decisions(sends: list[Send], rng: random.Random, gaps: tuple[int, ...]) -> l
     return found
 
 
-@pytest.mark.timeout(110)
 def test_complete_is_never_said_while_a_counted_span_is_missing() -> None:
     said = incomplete = harmed = 0
     for seed in range(20_000):

@@ -19,7 +19,7 @@ GOOD, BAD = HERE / "good_api.py", HERE / "bad_api.py"
 WRONG = {number for number, line in enumerate(BAD.read_text("utf-8").splitlines(), 1) if line.endswith("  # wrong")}
 SETTINGS = {"include": ["*.py"], "typeCheckingMode": "strict", "reportUnusedExpression": False}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def mypy(file: Path) -> str:
