@@ -58,6 +58,8 @@ class MemoryTransport:
         """Whether producers can be opened."""
         self.looks = 0
         self.attempts = 0
+        self.tried: list[tuple[int, float]] = []
+        """Of each attempt the partition, and how many seconds the caller would wait for it."""
         self.opened = 0
         self.closed = 0
 
@@ -137,6 +139,7 @@ class _MemoryProducer:
         transport = self._transport
         assert not self._closed, "send on a closed producer"
         transport.attempts += 1
+        transport.tried.append((to.partition, anyio.current_effective_deadline() - anyio.current_time()))
         await anyio.lowlevel.checkpoint()
         if not 0 <= to.partition < transport.known.get(to.topic, 0):
             msg = f"no {to.topic}/{to.partition}"

@@ -22,13 +22,15 @@ from prela_stream.sdk.tracer import Tracer, get_tracer
 from prela_stream.testing import CapturedSpans, capture_spans
 from prela_stream.transport.options import TopicOptions
 from tests.support.memory_transport import MemoryTransport
+from tests.support.processes import DEADLINE
 
 TOPICS = TopicOptions(partitions=1)
 
 
 def pipeline(transport: MemoryTransport, spans: OpenSpans | None, **options: Any) -> Pipeline:
-    """A pipeline that sends at once."""
-    return Pipeline(transport, TOPICS, PipelineOptions(linger_ms=1, **options), Resource(), spans=spans)
+    """A pipeline that sends at once, and takes its time at the end."""
+    made = PipelineOptions(linger_ms=1, shutdown_timeout_s=DEADLINE, **options)
+    return Pipeline(transport, TOPICS, made, Resource(), spans=spans)
 
 
 def kinds(transport: MemoryTransport) -> list[ItemKind]:
@@ -44,7 +46,7 @@ def beats_of(transport: MemoryTransport, span: Span) -> int:
 
 async def until(condition: Any) -> None:
     """Wait for a condition."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(DEADLINE):
         while not condition():
             await anyio.sleep(0.005)
 
@@ -98,7 +100,7 @@ async def test_many_heartbeats_leave_room_for_others() -> None:
     transport = MemoryTransport({TOPICS.spans: 1})
     spans = cast("OpenSpans", Many())
     async with pipeline(transport, spans, heartbeat_ms=1, slice_us=1) as running:
-        with anyio.fail_after(20):
+        with anyio.fail_after(DEADLINE):
             await other()
         await running.aclose()
     first = steps.index("beat")
