@@ -10,7 +10,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
 from prela_stream.errors import TooLargeError, TransportError, UnknownTopicError
 from prela_stream.transport.base import Record, TopicPartition, TopicSpec
 from prela_stream.transport.kafka.settings import HEADROOM_BYTES, READ, entries, read_spec
-from prela_stream.transport.kafka.wire import Wire, check
+from prela_stream.transport.kafka.wire import NotYetError, Wire, check
 from prela_stream.transport.options import KafkaOptions
 
 _TOPIC: Final = 2
@@ -105,7 +105,7 @@ class Catalog:
             there = await self._wire.metadata([one.name for one in specs])
             missing = [one for one in specs if one.name not in {found[1] for found in there.topics if not found[0]}]
             if missing:
-                await self._create(missing, len(there.brokers), made)
+                await self._create(missing, len(_brokers(there)), made)
 
         await self._wire.repeat("making topics", attempt)
         # All of them stand: a topic that was just made is not at once known to every broker.
@@ -133,7 +133,7 @@ class Catalog:
     async def _standing(self, names: list[str]) -> None:
         """Raise KafkaError unless every broker that can be asked knows them, and who leads their partitions."""
         cluster = await self._wire.metadata(names)
-        for broker in cluster.brokers:
+        for broker in _brokers(cluster):
             try:
                 answer = await self._wire.metadata(names, node=broker[0])
             except (kafka.NodeNotReadyError, kafka.KafkaConnectionError):
@@ -176,6 +176,15 @@ class Catalog:
                 if code == 0:
                     found[name] = {entry[0]: entry[1] for entry in values}
         return found
+
+
+def _brokers(answer: Any) -> Sequence[Any]:
+    """Those that a broker counts as alive; raises NotYetError if there is none: one that stalled is no member for a moment."""
+    if not answer.brokers:
+        msg = "the cluster has no broker that is alive"
+        raise NotYetError(msg)
+    brokers: Sequence[Any] = answer.brokers
+    return brokers
 
 
 def unknown(topic: str, partition: int | None, known: dict[str, TopicSpec]) -> UnknownTopicError:

@@ -14,6 +14,7 @@ from prela_stream.errors import FencedError, OutcomeUnknownError, TooLargeError,
 from prela_stream.transport.base import CommitOutcome, Committed, Consumer, Record, TopicPartition, TopicSpec
 from prela_stream.transport.kafka import KafkaTransport
 from prela_stream.transport.kafka.sending import Sending
+from prela_stream.transport.kafka.wire import Wire
 from prela_stream.transport.options import KafkaOptions
 from tests.contracts.transport_harness import DEADLINE, assigned, everything, reading, send, take, values
 from tests.support.kafka import no_client_is_left
@@ -54,6 +55,25 @@ async def until(transport: KafkaTransport, place: TopicPartition, *, there: bool
     with anyio.fail_after(DEADLINE):
         while (place.topic in await transport.topics()) != there:
             await anyio.sleep(0.05)
+
+
+async def test_topics_are_made_when_a_broker_is_alive_again_and_known_to_all_that_are(
+    transport: KafkaTransport, place: TopicPartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that stalled longer than its session lists none as alive until it is heard of again."""
+    ask = Wire.metadata
+    answers: list[Any] = []
+
+    async def metadata(self: Wire, topics: list[str] | None, *, node: int | None = None) -> Any:
+        answers.append(await ask(self, topics, node=node))
+        if len(answers) in (1, 3):  # before making, and before looking whether all know
+            answers[-1].brokers = []
+        return answers[-1]
+
+    monkeypatch.setattr(Wire, "metadata", metadata)
+    await make(transport, place)
+    assert [len(answer.brokers) for answer in answers[:5]] == [0, 1, 0, 1, 1]
+    await send(await transport.producer(), place, b"x")
 
 
 async def test_a_reader_reaches_the_end_behind_marks_and_aborted_records(
