@@ -1,5 +1,7 @@
 """Every way into a cluster, on a broker that asks who is there: each works from end to end, each mistake is one line and ends."""
 
+import asyncio
+import gc
 import logging
 import os
 import subprocess
@@ -21,6 +23,7 @@ from prela_stream.cli.main import app
 from prela_stream.config import Settings, load_settings
 from prela_stream.errors import TransportError
 from prela_stream.transport.base import CommitOutcome, Record, Stored, TopicPartition, Transport
+from prela_stream.transport.kafka import entry, feed
 from prela_stream.transport.kafka.consumer import KafkaConsumer
 from tests.support.secured_kafka import MECHANISMS, WORDS, Secured
 
@@ -63,8 +66,9 @@ async def test_each_way_in_carries_records_and_commits(
         async with await transport.writer(f"{kafka_prefix}.group", spans) as writer:
             assert await writer.commit([(sampled, Record(value=b"kept"))], 2, "m") is CommitOutcome.COMMITTED
         assert [stored.value for stored in await read(transport, sampled.topic, 1)] == [b"kept"]
-        committed = await transport.committed(f"{kafka_prefix}.group", spans)
-        assert committed is not None
+        with anyio.fail_after(DEADLINE):  # it stands; who only watches may see it a moment later
+            while (committed := await transport.committed(f"{kafka_prefix}.group", spans)) is None:
+                await anyio.sleep(0.05)
         assert (committed.offset, committed.metadata) == (2, "m")
 
 
@@ -90,6 +94,51 @@ async def test_what_is_given_reaches_the_clients(secured_kafka: Secured, kafka_p
         assert theirs._client._client_id == "billing-7"
         assert theirs._fetcher._client_rack == "north-1"
         assert theirs._fetcher._check_crcs is False
+
+
+async def test_a_goodbye_that_no_broker_answers_ends_all_the_same(
+    secured_kafka: Secured, kafka_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "_LEAVE_S", 0.05)
+    settings = settings_for(secured_kafka.env("SASL_SSL"), kafka_prefix)
+    await create_topics(settings)
+    async with open_transport(settings) as transport:
+        async with await transport.producer() as producer:
+            await producer.send(TopicPartition(settings.topics.spans, 0), [Record(value=b"one")])
+        consumer: Any = await transport.consumer([settings.topics.spans])
+        with anyio.fail_after(DEADLINE):
+            while not (poll := await consumer.poll()).records:
+                consumer.resume(*poll.assigned)
+        for connection in consumer._feed._kafka._client._conns.values():
+            connection._closed_fut = asyncio.get_running_loop().create_future()  # is never told that it is closed
+        await consumer.aclose()
+    gc.collect()  # a socket that is still open would be a warning now, and so an error
+
+
+def test_a_look_leaves_no_socket_open_where_the_broker_is_slow_to_close(
+    secured_kafka: Secured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "_CLOSE_S", 0.05)
+    opened = entry.Entry._conn
+    streams: list[Any] = []
+
+    async def that_does_not_close(self: entry.Entry, protocol: str) -> Any:
+        conn = await opened(self, protocol)
+
+        def close(**_: object) -> Any:  # as of TLS: our goodbye is sent, and the broker's has not come
+            streams.append((conn._reader, conn._writer))
+            conn._reader = conn._writer = None
+            return conn._closed_fut
+
+        conn.close = close
+        return conn
+
+    monkeypatch.setattr(entry.Entry, "_conn", that_does_not_close)
+    result = ask(secured_kafka.env("SASL_SSL", sasl_password="wrong-word-4711"), "topics", "check")
+    assert "correct kafka.sasl_username" in result.stderr  # it went all steps of the way
+    assert streams
+    streams.clear()
+    gc.collect()  # a socket that is still open would be a warning now, and so an error
 
 
 def ask(env: dict[str, str], *command: str) -> Result:

@@ -4,6 +4,7 @@ aiokafka reports a failed login, a TLS port that is spoken to in plain and a web
 when connecting has failed, and when the doctor asks, the way is gone once more, with a look at each step.
 """
 
+import asyncio
 import inspect
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -229,9 +230,23 @@ class Entry:
 
 
 async def _closed(conn: Any) -> None:
-    """Close a connection of aiokafka and wait until it is: with TLS that is an exchange, and the event loop may end before."""
-    with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_S):
-        await conn.close()
+    """Close a connection of aiokafka and wait until it is: with TLS that is an exchange, and the event loop may end before.
+
+    A broker that takes its time is not waited for: the socket is closed all the same.
+    """
+    with anyio.CancelScope(shield=True):
+        gone = conn.close()
+        await asyncio.wait([gone], timeout=_CLOSE_S)
+        if not gone.done():
+            cut_off(conn)
+            await gone
+
+
+def cut_off(conn: Any) -> None:
+    """Close the socket of a connection of aiokafka, if it has one, in the event loop's next turn, whatever the broker does."""
+    transport = getattr(conn._protocol, "_transport", None)  # none before it was opened, and once it is closed
+    if transport is not None:
+        transport.abort()
 
 
 def said(error: BaseException) -> str:

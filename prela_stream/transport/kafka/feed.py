@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import aiokafka
 import anyio
+import anyio.lowlevel
 from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
 from prela_stream.transport.base import Stored, TopicPartition
 from prela_stream.transport.kafka.connection import connection, never_creating
-from prela_stream.transport.kafka.entry import connected
+from prela_stream.transport.kafka.entry import connected, cut_off
 from prela_stream.transport.options import KafkaOptions
 
 _LEAVE_S: Final = 3.0
@@ -166,14 +167,21 @@ class Feed(ConsumerRebalanceListener):
     async def aclose(self) -> None:
         """Leave the group, in bounded time, and end."""
         consumer = self._kafka
+        connections = list(consumer._client._conns.values())
         self.give_up()
         with anyio.CancelScope(shield=True):
             stopping = asyncio.ensure_future(consumer.stop())
             try:
-                await asyncio.wait([stopping], timeout=_LEAVE_S)
+                in_time, _ = await asyncio.wait([stopping], timeout=_LEAVE_S)
             finally:
                 await self._end_tasks(stopping)
-                await consumer._client.close()
+                # What was broken off while it waited for connections to close has left them as cancelled futures.
+                await asyncio.gather(consumer._client.close(), return_exceptions=True)
+            if not in_time:
+                for one in connections:
+                    cut_off(one)
+                # the event loop closes the sockets in its next turn, and may be about to end
+                await anyio.lowlevel.checkpoint()
 
     async def _end_tasks(self, stopping: "asyncio.Future[None]") -> None:
         coordinator, fetcher = self._kafka._coordinator, self._kafka._fetcher
