@@ -32,7 +32,9 @@ async def test_what_agents_record_is_decided_on_kafka_and_stored(kafka: str, kaf
     assert result.ledger.balances
     assert result.ledger.acknowledged == result.ledger.recorded > result.spans > runs * 2
     topics = msgspec.structs.replace(settings.topics, prefix=f"{kafka_prefix}-demo")
+    group = f"{topics.prefix}.{settings.worker.group}"
     async with KafkaLog(kafka) as outside:
+        await outside.transactions_are_over([f"{group}-{topics.spans}-{n}" for n in range(topics.partitions)])
         decided = await outside.records(topics.decisions, topics.partitions)
         sampled = await outside.records(topics.sampled, topics.sampled_partitions)
         assert await outside.held_back(topics.decisions, topics.partitions) == 0

@@ -27,8 +27,10 @@ async def test_members_that_come_and_go_lose_split_and_repeat_nothing(
             next_one = anyio.current_time() + EVERY_S
             guest = workers.start()
             await guest.says(READY)
+            await workers.settled()
             await anyio.sleep(EVERY_S / 2)  # a life of some length
             await workers.stop(guest)
+            await workers.settled()  # or the next one may come into the same rebalance that this one has left by
             await anyio.sleep_until(next_one)
         found = await workers.judge()
         signs = await workers.signs()

@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from tests.support.processes import DEADLINE
 
 _DESCRIBE_TRANSACTIONS = 65
 _OVER = frozenset({"Empty", "CompleteCommit", "CompleteAbort", "Dead"})
+_ENDING = frozenset({"PrepareCommit", "PrepareAbort", "PrepareEpochFence"})
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +31,11 @@ class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     def is_over(self) -> bool:
         """Whether nothing is under way."""
         return self.state in _OVER
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its writer has ended it, and the brokers have still to mark its end in every partition."""
+        return self.state in _ENDING
 
 
 class KafkaLog:
@@ -107,6 +114,12 @@ class KafkaLog:
         written = await self._ends("read_uncommitted", places)
         return sum(written) - sum(readable)
 
+    async def group_is_settled(self, group: str, members: int) -> bool:
+        """Whether a group has shared its partitions out among so many members, and nothing has come up since."""
+        (answer,) = await self._admin.describe_consumer_groups([group])
+        ((code, _, state, _, _, found, *_),) = answer.groups
+        return bool(code == 0 and state == "Stable" and len(found) == members)
+
     async def _ends(self, level: str, places: list[Any]) -> list[int]:
         found = await self._readers[level].end_offsets(places)
         return [found[place] for place in places]
@@ -114,6 +127,14 @@ class KafkaLog:
     async def transaction(self, transactional_id: str) -> Transaction:
         """What the coordinator knows of this id."""
         return await anyio.to_thread.run_sync(describe_transaction, self._bootstrap, transactional_id)
+
+    async def transactions_are_over(self, transactional_ids: Sequence[str]) -> None:
+        """No writer has left a transaction open. Of those that were ended the mark may come to the partitions a moment later."""
+        with anyio.fail_after(DEADLINE):
+            for name in transactional_ids:
+                while not (found := await self.transaction(name)).is_over:
+                    assert found.is_ending, f"{name} is left open: {found}"
+                    await anyio.sleep(0.05)
 
 
 def describe_transaction(bootstrap: str, transactional_id: str) -> Transaction:
