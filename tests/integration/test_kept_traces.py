@@ -91,9 +91,9 @@ PLACES = ["local", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.s
 
 
 @pytest.fixture(params=PLACES)
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+async def place(request: pytest.FixtureRequest, tmp_path: Path, patient_leaving: None) -> AsyncIterator[Place]:
     """Where members leave the group by themselves alone: no test takes as long as their session."""
-    async with opened(settings_of(request.param, tmp_path, request, 60_000)) as made:
+    async with opened(settings_of(request.param, tmp_path, request, 120_000)) as made:
         yield made
 
 

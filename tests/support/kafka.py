@@ -51,6 +51,14 @@ def kafka_prefix() -> str:
     return f"t{uuid.uuid4().hex[:12]}"
 
 
+@pytest.fixture
+def patient_leaving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members of groups on Kafka leave, however long it takes. They give that up after seconds, and a busy machine may take
+    longer for the rebalance that they are in: then the others wait for their session to end, which a test does not.
+    """
+    monkeypatch.setattr("prela_stream.transport.kafka.feed._LEAVE_S", DEADLINE)
+
+
 class Clusters:
     """Makes started clusters that end with the test."""
 

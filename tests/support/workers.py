@@ -35,7 +35,7 @@ DEADLINE = processes.DEADLINE
 @asynccontextmanager
 async def local_log(folder: Path, topics: TopicOptions = TOPICS) -> AsyncIterator[LocalTransport]:
     """A log with its topics. Members leave their groups by themselves alone: no test takes as long as their session."""
-    async with LocalTransport(LocalOptions(path=str(folder / "log.db"), session_timeout_ms=60_000)) as transport:
+    async with LocalTransport(LocalOptions(path=str(folder / "log.db"), session_timeout_ms=120_000)) as transport:
         await transport.create_topics(topic_specs(topics))
         yield transport
 
