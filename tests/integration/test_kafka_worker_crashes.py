@@ -24,7 +24,7 @@ async def test_fifty_sigkills_lose_split_and_repeat_nothing(kafka: str, kafka_pr
         while kills < KILLS or sum(count > 0 for count in workers.replays()) < REPLAYS:
             kills += 1
             victim = rng.choice(workers.workers)
-            if rng.random() < 0.2:  # on a busy machine most would die before they have done anything
+            if rng.random() < 0.4:  # on a busy machine most would die before they have done anything
                 await victim.says(READY)
             await anyio.sleep(rng.uniform(0.0, MOST_PAUSE_S))  # the random moment
             workers.kill(victim)
