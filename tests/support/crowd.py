@@ -103,7 +103,8 @@ class Crowd:
         worker.kill()
 
     async def stop(self, worker: Service) -> None:
-        """SIGTERM; it has to end in time and well."""
+        """SIGTERM, once it listens to it; it has to end in time and well."""
+        await worker.says(READY)
         assert await worker.stop(within=STOP_S) == 0, worker.said()
         self.workers.remove(worker)
 
