@@ -239,7 +239,7 @@ async def _closed(conn: Any) -> None:
         await asyncio.wait([gone], timeout=_CLOSE_S)
         if not gone.done():
             cut_off(conn)
-            await gone
+            await asyncio.wait([gone], timeout=_CLOSE_S)
 
 
 def cut_off(conn: Any) -> None:
