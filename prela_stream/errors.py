@@ -6,7 +6,8 @@ first error of each kind, counts every one, and goes on. With `PRELA_STRICT=1` (
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -57,6 +58,24 @@ class TooLargeError(TransportError):
 
 class SinkError(PrelaError):
     """A store did not take a batch, and nothing of it was written. The batch may come again."""
+
+
+@contextmanager
+def ungrouped(kind: type[Exception]) -> Iterator[None]:
+    """Let the first error of `kind` out by itself where a task group ends with such errors alone; anything else stays a group.
+
+    `except*` does not do that everywhere: in CPython 3.11.2 what its clause raises comes out in a group once more.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        found, others = group.split(kind)
+        if found is None or others is not None:
+            raise
+        error: Exception = found
+        while isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
 
 
 def strict() -> bool:

@@ -15,7 +15,7 @@ import msgspec
 from prela_stream import app
 from prela_stream.config import ENV_PREFIX, Settings
 from prela_stream.demo.children import Child, DemoError, child
-from prela_stream.errors import PrelaError
+from prela_stream.errors import PrelaError, ungrouped
 from prela_stream.model.decision import Decision
 from prela_stream.sdk.ledger import LedgerSnapshot
 from prela_stream.sinks.base import TraceReader
@@ -104,7 +104,7 @@ async def run(
         )
         await app.create_topics(settings)
     env = environment_of(settings)
-    try:
+    with ungrouped(DemoError):
         async with (
             child(
                 "model server", "prela_stream.demo.model_server", f"--latency-ms={LATENCY_MS}", env=env, logs=logs
@@ -120,8 +120,6 @@ async def run(
             async with child("agents", "prela_stream.demo.agents", *arguments, env=env, logs=logs) as agents:
                 result = await _observe(settings, agents, runs, on_progress, deadline_s)
             watching.cancel_scope.cancel()
-    except* DemoError as group:
-        raise _first(group) from None
     return msgspec.structs.replace(result, total_s=time.monotonic() - began)
 
 
@@ -245,11 +243,3 @@ def _interest(decision: Decision) -> tuple[bool, int, str]:
     """Something failed in it, it is large, and it fits on a screen."""
     summary = decision.summary
     return summary.errors > 0, summary.spans if summary.spans <= 20 else 0, decision.trace_id_hex
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    """One error of a group of groups."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

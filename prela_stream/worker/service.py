@@ -16,7 +16,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.errors import PrelaError, TransportError, UnknownTopicError
+from prela_stream.errors import PrelaError, TransportError, UnknownTopicError, ungrouped
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.transport.base import Consumer, Poll, TopicPartition, Transport, Writer
 from prela_stream.transport.options import TopicOptions
@@ -87,10 +87,9 @@ class Worker:
         async with await self._transport.producer() as producer, await self._consumer() as consumer:
             ticks = Ticks(producer, self._options.commit_timeout_s)
             try:
-                async with anyio.create_task_group() as tasks:
-                    await self._loop(consumer, ticks, tasks)
-            except* PrelaError as group:
-                raise _first(group) from None
+                with ungrouped(PrelaError):
+                    async with anyio.create_task_group() as tasks:
+                        await self._loop(consumer, ticks, tasks)
             finally:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(self._options.stop_timeout_s, shield=True):
                     await _all_at_once(
@@ -200,8 +199,3 @@ async def _all_at_once(parts: Iterable[Callable[[], Coroutine[Any, Any, None]]])
     async with anyio.create_task_group() as tasks:
         for part in parts:
             tasks.start_soon(part)
-
-
-def _first(group: BaseExceptionGroup[PrelaError]) -> PrelaError:
-    error = group.exceptions[0]
-    return _first(error) if isinstance(error, BaseExceptionGroup) else error

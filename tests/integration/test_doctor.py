@@ -19,9 +19,10 @@ from typing import Any
 
 import anyio
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.structs import TopicPartition as TheirPartition
 from typer.testing import CliRunner
 
 from prela_stream.app import (
@@ -94,7 +95,7 @@ async def topics_of(settings: Settings) -> set[str]:
 def only_wrong(where: Path, env: dict[str, str], check: str, *arguments: str) -> dict[str, str]:
     """The one thing that is wrong."""
     code, findings = ask(where, env, *arguments)
-    assert code == 1
+    assert code == 1, findings
     wrong = [finding for finding in findings if finding["state"] == "wrong"]
     assert [finding["check"] for finding in wrong] == [check], findings
     return wrong[0]
@@ -285,7 +286,7 @@ async def make_topic(bootstrap: str, topic: str, partitions: int, **entries: str
 
 
 async def send_stamped(bootstrap: str, topic: str, timestamp_ms: int) -> None:
-    """Write a Record that says itself of when it is."""
+    """Write a Record that says itself of when it is; it can be found by that when this returns."""
     producer: Any = AIOKafkaProducer(bootstrap_servers=bootstrap)
     await producer.start()
     try:
@@ -294,6 +295,15 @@ async def send_stamped(bootstrap: str, topic: str, timestamp_ms: int) -> None:
                 await anyio.sleep(0.02)
     finally:
         await producer.stop()
+    place = TheirPartition(topic, 1)
+    consumer: Any = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+    await consumer.start()
+    try:
+        with anyio.fail_after(DEADLINE):
+            while (await consumer.offsets_for_times({place: timestamp_ms}))[place] is None:
+                await anyio.sleep(0.02)
+    finally:
+        await consumer.stop()
 
 
 async def alter(bootstrap: str, topic: str, **entries: str) -> None:
