@@ -70,7 +70,9 @@ class Owner:
             return False
         if self.instructions is None:
             self.instructions = frame.f_code.co_code  # made anew at each look
-        place = frame.f_lasti + 2
+        place = frame.f_lasti  # of the `yield`, and from CPython 3.13 on of the RESUME that follows it
+        if self.instructions[place] != _RESUME:
+            place += 2
         resume = self.instructions[place : place + 2]
         return len(resume) == 2 and resume[0] == _RESUME and resume[1] & 3 == _AFTER_AWAIT
 
