@@ -13,13 +13,22 @@ from typing import Any
 
 import msgspec
 
-from prela_stream import codec
+from prela_stream.codec.spans import (
+    decode_batch,
+    decode_heads,
+    decode_span,
+    encode_batch,
+    encode_item,
+    encode_resource,
+    encode_span,
+    projection,
+)
 from prela_stream.model.span import ItemKind, Resource, SpanData, SpanStatus, SpanType
 
 TRACE, SPAN, PARENT = bytes(range(16)), bytes(range(8)), bytes(range(8, 16))
 START = 1_700_000_000_000_000_000
 SMALL: dict[str, Any] = {"gen_ai.request.model": "m-1", "gen_ai.usage.input_tokens": 812, "prela.cost.usd": 0.0031}
-RESOURCE = codec.encode_resource(Resource(service_name="bench", sdk_version="0", host="host", pid=1))
+RESOURCE = encode_resource(Resource(service_name="bench", sdk_version="0", host="host", pid=1))
 PER_RECORD = (1, 10, 100)
 KILOBYTES = (0.2, 1.0, 8.0)
 
@@ -63,7 +72,7 @@ def encode(seconds: float) -> dict[str, Any]:
     as_dict = {"traceId": TRACE.hex(), "spanId": SPAN.hex(), "name": "chat m-1", "start": START, "attributes": SMALL}
 
     def item() -> bytes:
-        return codec.encode_item(
+        return encode_item(
             ItemKind.SPAN,
             TRACE,
             SPAN,
@@ -95,22 +104,20 @@ def encode(seconds: float) -> dict[str, Any]:
 def decode(count: int, kilobytes: float, seconds: float) -> dict[str, Any]:
     """One Record of `count` spans: heads, everything, and heads with two attributes."""
     one = span(kilobytes)
-    raws = [codec.encode_span(one)] * count
-    value = codec.encode_batch(RESOURCE, raws)
+    raws = [encode_span(one)] * count
+    value = encode_batch(RESOURCE, raws)
     as_json = json.dumps([msgspec.to_builtins(one)] * count).encode()
-    project = codec.projection(["gen_ai.usage.input_tokens", "prela.cost.usd"])
+    project = projection(["gen_ai.usage.input_tokens", "prela.cost.usd"])
     return {
         "spans_in_record": count,
         "span_bytes": len(raws[0]),
-        "heads": measure(lambda: codec.decode_batch(value), count, seconds),
+        "heads": measure(lambda: decode_batch(value), count, seconds),
         "heads_and_2_attributes": measure(
-            lambda: [project(head.attributes) for head in codec.decode_heads(codec.decode_batch(value).raws)],
+            lambda: [project(head.attributes) for head in decode_heads(decode_batch(value).raws)],
             count,
             seconds,
         ),
-        "everything": measure(
-            lambda: [codec.decode_span(raw) for raw in codec.decode_batch(value).raws], count, seconds
-        ),
+        "everything": measure(lambda: [decode_span(raw) for raw in decode_batch(value).raws], count, seconds),
         "json": measure(lambda: json.loads(as_json), count, seconds),
         "otlp": otlp(one, count, seconds),
     }

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prela_stream.codec import encode_item
+from prela_stream.codec.spans import encode_item
 from prela_stream.model.span import ItemKind
 
 SPANS_A_TRACE: Final = 10

@@ -32,13 +32,14 @@ from bench.broker import bench_broker, kafka_settings
 from bench.items import BODY, SPANS_A_TRACE, make_span
 from deploy.kafka import KafkaMissingError
 from prela_stream.app import create_topics, open_reader, open_transport
-from prela_stream.codec import decode_decisions, decode_kept
+from prela_stream.codec.decisions import decode_decisions
+from prela_stream.codec.sampled import decode_kept
 from prela_stream.config import Settings
+from prela_stream.delivery.options import PipelineOptions
+from prela_stream.delivery.pipeline import Pipeline
 from prela_stream.demo.show import environment_of
 from prela_stream.errors import PrelaError
 from prela_stream.model.span import Resource
-from prela_stream.sdk.exporter import Pipeline
-from prela_stream.sdk.options import PipelineOptions
 
 INTERVALS_MS: Final = (200, 1_000, 5_000)
 KEEP_ALL: Final = '[[policy]]\nname = "all"\ntype = "always"\n'

@@ -29,9 +29,9 @@ Load = tuple[Callable[[], None], Callable[[], object]]
 
 
 def ours(kind: str) -> Load:
-    from prela_stream.batching import BoundedQueue
-    from prela_stream.sdk.sampler import AlwaysOffSampler
-    from prela_stream.sdk.tracer import get_tracer
+    from prela_stream.delivery.queue import BoundedQueue
+    from prela_stream.tracing.sampler import AlwaysOffSampler
+    from prela_stream.tracing.tracer import get_tracer
 
     queue = BoundedQueue(
         max_items=100_000,

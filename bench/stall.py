@@ -25,11 +25,11 @@ from pathlib import Path
 import anyio
 
 from bench.items import make_span
+from prela_stream.delivery.background import BackgroundPipeline
+from prela_stream.delivery.ledger import Ledger, LedgerSnapshot
+from prela_stream.delivery.options import PipelineOptions
+from prela_stream.delivery.pipeline import Pipeline
 from prela_stream.model.span import Resource
-from prela_stream.sdk.exporter import Pipeline
-from prela_stream.sdk.host import BackgroundPipeline
-from prela_stream.sdk.ledger import Ledger, LedgerSnapshot
-from prela_stream.sdk.options import PipelineOptions
 from prela_stream.transport.base import TopicSpec, Transport
 from prela_stream.transport.local.transport import LocalTransport
 from prela_stream.transport.options import LocalOptions, TopicOptions

@@ -27,7 +27,8 @@ from deploy.kafka import KafkaMissingError
 from prela_stream.app import create_topics, ready_transport
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.cli.services import GC_THRESHOLDS
-from prela_stream.codec import FORMAT_HEADER, SPANS_FORMAT, encode_batch, encode_item, encode_resource
+from prela_stream.codec.spans import SPANS_FORMAT, encode_batch, encode_item, encode_resource
+from prela_stream.codec.versions import FORMAT_HEADER
 from prela_stream.config import Settings, load_settings
 from prela_stream.model.ids import partition_of
 from prela_stream.model.span import COUNTED, ItemKind, Resource

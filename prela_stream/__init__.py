@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from prela_stream._version import __version__
 
 if TYPE_CHECKING:
-    from prela_stream.app.reading import decisions, kept_traces
-    from prela_stream.app.tracing import aflush, flush, init, ledger, pipeline, shutdown
+    from prela_stream.app.consume import decisions, kept_traces
+    from prela_stream.app.init import aflush, flush, init, ledger, pipeline, shutdown
     from prela_stream.errors import (
         CodecError,
         ConfigurationError,
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
         TransportError,
         UnknownTopicError,
     )
-    from prela_stream.instrumentation import auto_instrument
+    from prela_stream.instrumentation.registry import auto_instrument
     from prela_stream.model.decision import Decision
     from prela_stream.model.span import SpanData, SpanEvent, SpanStatus, SpanType
-    from prela_stream.sdk.context import ContextThreadPoolExecutor, TraceContext, attach, new_trace_context, wrap
-    from prela_stream.sdk.decorator import trace
-    from prela_stream.sdk.exporting import BaseExporter, ExportResult
-    from prela_stream.sdk.privacy import Redactable, capture_content
-    from prela_stream.sdk.processes import ContextProcessPoolExecutor
-    from prela_stream.sdk.propagation import extract, inject, inject_asgi, inject_kafka
-    from prela_stream.sdk.sampler import (
+    from prela_stream.privacy.rules import Redactable, capture_content
+    from prela_stream.propagation.processes import ContextProcessPoolExecutor
+    from prela_stream.propagation.w3c import extract, inject, inject_asgi, inject_kafka
+    from prela_stream.sinks.kept import KeptTrace
+    from prela_stream.tracing.context import ContextThreadPoolExecutor, TraceContext, attach, new_trace_context, wrap
+    from prela_stream.tracing.decorator import trace
+    from prela_stream.tracing.exporters import BaseExporter, ExportResult
+    from prela_stream.tracing.sampler import (
         AlwaysOffSampler,
         AlwaysOnSampler,
         BaseSampler,
@@ -42,15 +43,14 @@ if TYPE_CHECKING:
         ProbabilitySampler,
         RateLimitingSampler,
     )
-    from prela_stream.sdk.session import session
-    from prela_stream.sdk.shortcuts import agent, embedding, llm, retrieval, span, tool
-    from prela_stream.sdk.span import Span
-    from prela_stream.sdk.tracer import Tracer, defer, get_current_span, get_tracer, set_global_tracer
-    from prela_stream.sinks.kept import KeptTrace
+    from prela_stream.tracing.session import session
+    from prela_stream.tracing.shortcuts import agent, embedding, llm, retrieval, span, tool
+    from prela_stream.tracing.span import Span
+    from prela_stream.tracing.tracer import Tracer, defer, get_current_span, get_tracer, set_global_tracer
 
 _HOMES = {
-    "app.reading": ("decisions", "kept_traces"),
-    "app.tracing": ("aflush", "flush", "init", "ledger", "pipeline", "shutdown"),
+    "app.consume": ("decisions", "kept_traces"),
+    "app.init": ("aflush", "flush", "init", "ledger", "pipeline", "shutdown"),
     "errors": (
         "CodecError",
         "ConfigurationError",
@@ -61,16 +61,16 @@ _HOMES = {
         "TransportError",
         "UnknownTopicError",
     ),
-    "instrumentation": ("auto_instrument",),
+    "instrumentation.registry": ("auto_instrument",),
     "model.decision": ("Decision",),
     "model.span": ("SpanData", "SpanEvent", "SpanStatus", "SpanType"),
-    "sdk.context": ("ContextThreadPoolExecutor", "TraceContext", "attach", "new_trace_context", "wrap"),
-    "sdk.decorator": ("trace",),
-    "sdk.exporting": ("BaseExporter", "ExportResult"),
-    "sdk.privacy": ("Redactable", "capture_content"),
-    "sdk.processes": ("ContextProcessPoolExecutor",),
-    "sdk.propagation": ("extract", "inject", "inject_asgi", "inject_kafka"),
-    "sdk.sampler": (
+    "tracing.context": ("ContextThreadPoolExecutor", "TraceContext", "attach", "new_trace_context", "wrap"),
+    "tracing.decorator": ("trace",),
+    "tracing.exporters": ("BaseExporter", "ExportResult"),
+    "privacy.rules": ("Redactable", "capture_content"),
+    "propagation.processes": ("ContextProcessPoolExecutor",),
+    "propagation.w3c": ("extract", "inject", "inject_asgi", "inject_kafka"),
+    "tracing.sampler": (
         "AlwaysOffSampler",
         "AlwaysOnSampler",
         "BaseSampler",
@@ -78,10 +78,10 @@ _HOMES = {
         "ProbabilitySampler",
         "RateLimitingSampler",
     ),
-    "sdk.session": ("session",),
-    "sdk.shortcuts": ("agent", "embedding", "llm", "retrieval", "span", "tool"),
-    "sdk.span": ("Span",),
-    "sdk.tracer": ("Tracer", "defer", "get_current_span", "get_tracer", "set_global_tracer"),
+    "tracing.session": ("session",),
+    "tracing.shortcuts": ("agent", "embedding", "llm", "retrieval", "span", "tool"),
+    "tracing.span": ("Span",),
+    "tracing.tracer": ("Tracer", "defer", "get_current_span", "get_tracer", "set_global_tracer"),
     "sinks.kept": ("KeptTrace",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -16,9 +16,10 @@ from typing import Any, Literal, get_args, get_type_hints
 import msgspec
 
 from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.delivery.options import PipelineOptions
 from prela_stream.errors import ConfigurationError
-from prela_stream.sdk.options import PipelineOptions, PrivacyOptions
-from prela_stream.sinks.options import SqliteOptions
+from prela_stream.privacy.options import PrivacyOptions
+from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.transport.options import KafkaOptions, LocalOptions, TopicOptions
 from prela_stream.worker.options import WorkerOptions
 

@@ -15,11 +15,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from prela_stream import codec
+from prela_stream.codec.spans import decode_head, decode_span
 from prela_stream.model.span import ItemKind, SpanData, SpanStatus, SpanType
-from prela_stream.sdk.context import attach
-from prela_stream.sdk.sampler import BaseSampler
-from prela_stream.sdk.tracer import get_tracer
+from prela_stream.tracing.context import attach
+from prela_stream.tracing.sampler import BaseSampler
+from prela_stream.tracing.tracer import get_tracer
 
 
 class CapturedSpans:
@@ -43,7 +43,7 @@ class CapturedSpans:
     @property
     def spans(self) -> list[SpanData]:
         """The spans that have ended, in the order of their ends: children before their parents."""
-        return [codec.decode_span(item) for item in self.items if codec.decode_head(item).kind == ItemKind.SPAN]
+        return [decode_span(item) for item in self.items if decode_head(item).kind == ItemKind.SPAN]
 
     @property
     def roots(self) -> list[SpanData]:

@@ -34,14 +34,14 @@ def open_transport(settings: Settings) -> Transport:
 
 def open_sink(settings: Settings) -> Sink:
     """The store, for writing."""
-    from prela_stream.sinks.sqlite import SqliteSink
+    from prela_stream.sinks.sqlite.sink import SqliteSink
 
     return SqliteSink(settings.store)
 
 
 def open_reader(settings: Settings) -> TraceReader:
     """The store, for reading; also while another process writes it."""
-    from prela_stream.sinks.sqlite_reader import SqliteReader
+    from prela_stream.sinks.sqlite.reader import SqliteReader
 
     return SqliteReader(settings.store)
 

@@ -32,7 +32,7 @@ from prela_stream.transport.findings import (
 
 if TYPE_CHECKING:
     from prela_stream.config import Settings
-    from prela_stream.transport.base import Stored, Transport
+    from prela_stream.transport.base import LogRecord, Transport
 
 _PACKAGE: Final = "prela-stream"
 _LEAST: Final = re.compile(r"^([\w.-]+)\s*>=\s*([\d.]+)$")
@@ -82,8 +82,8 @@ def _transport(settings: Settings, roles: Sequence[Role], now_ms: int) -> AsyncI
         from prela_stream.transport.local.doctor import findings
 
         return findings(settings.local, settings.topics)
-    from prela_stream.transport.kafka.doctor import KafkaDoctor
-    from prela_stream.transport.kafka.rights import ServiceGroups
+    from prela_stream.transport.kafka.doctor.acls import ServiceGroups
+    from prela_stream.transport.kafka.doctor.checks import KafkaDoctor
 
     groups = ServiceGroups(worker=group_of(settings, settings.worker.group), sink=group_of(settings, SINK_GROUP))
     return KafkaDoctor(settings.kafka, settings.topics, groups, roles, now_ms).findings()
@@ -187,7 +187,7 @@ async def _written(settings: Settings, clock: Callable[[], int]) -> AsyncIterato
         yield ok("clock", f"this machine and the log differ by less than {CLOCK_S:g} s")
 
 
-async def _read_back(transport: Transport, place: TopicPartition, offset: int) -> Stored | None:
+async def _read_back(transport: Transport, place: TopicPartition, offset: int) -> LogRecord | None:
     async with await transport.consumer([place.topic]) as consumer:
         with anyio.move_on_after(_READ_BACK_S):
             while place not in consumer.assignment():

@@ -12,12 +12,12 @@ import msgspec
 from prela_stream.assembly.completeness import ENDED, FRESH, TRIGGERS, OpenTrace, Process
 from prela_stream.assembly.deadlines import Deadlines
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import ItemBatch
+from prela_stream.codec.spans import ItemBatch
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import COUNTED, PENDING, REMOTE_PARENT, ItemHead, ItemKind
 
 
-class Undecided(msgspec.Struct, frozen=True, kw_only=True):
+class ReadyTrace(msgspec.Struct, frozen=True, kw_only=True):
     """A trace that is to be decided now. It has left the buffer."""
 
     trace_id: bytes
@@ -108,7 +108,7 @@ class TraceBuffer:
         self._deadlines.restore(clock_ms)
         self._clock_before = clock_ms
 
-    def due(self, now_ms: int) -> Iterator[Undecided]:
+    def due(self, now_ms: int) -> Iterator[ReadyTrace]:
         """Move the clock to `now_ms` (never back), and take out every trace whose deadline that reaches.
 
         Call it with each Record's log-append time before `add`, and consume the result before `add`: the traces have left the
@@ -211,7 +211,7 @@ class TraceBuffer:
             del self._processes[process.resource]
         return Applied(late=late, duplicates=duplicates, control=control, spans=spans)
 
-    def over_limits(self) -> list[Undecided]:
+    def over_limits(self) -> list[ReadyTrace]:
         """Take out the traces that the last Record made larger than `max_spans` or `max_bytes`, in order of their beginning.
 
         Items that came after the limit in the same Record are in: a decision is always cut between Records.
@@ -302,8 +302,8 @@ class TraceBuffer:
                 del self._processes[process.resource]
 
     @staticmethod
-    def _undecided(trace: OpenTrace, trigger: Trigger, due_ms: int) -> Undecided:
-        undecided = Undecided(
+    def _undecided(trace: OpenTrace, trigger: Trigger, due_ms: int) -> ReadyTrace:
+        undecided = ReadyTrace(
             trace_id=trace.trace_id,
             trigger=trigger,
             complete=trace.is_complete(),

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from prela_stream.codec import decode_resource
+from prela_stream.codec.spans import decode_resource
 from prela_stream.errors import CodecError
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import COUNTED, PENDING, REMOTE_PARENT, ItemHead, ItemKind

@@ -18,14 +18,14 @@ from anthropic import AsyncAnthropic
 from anthropic.types import Message, MessageParam, ToolParam, ToolResultBlockParam, ToolUseBlock
 
 import prela_stream
-from prela_stream.codec import decode_head
+from prela_stream.codec.spans import decode_head
+from prela_stream.delivery.ledger import LedgerSnapshot
 from prela_stream.demo.tools import CALCULATOR, LOOKUP_ORDER, SEARCH, WRITE_REPORT, BrokenToolError, call_tool
 from prela_stream.model import semconv
 from prela_stream.model.span import ItemKind, SpanType
-from prela_stream.sdk.ledger import LedgerSnapshot
-from prela_stream.sdk.recorder import Recorder
-from prela_stream.sdk.span import Span
-from prela_stream.sdk.tracer import get_tracer
+from prela_stream.tracing.recorder import Recorder
+from prela_stream.tracing.span import Span
+from prela_stream.tracing.tracer import get_tracer
 
 MAX_TURNS: Final = 12
 OUTCOME: Final = "demo.outcome"

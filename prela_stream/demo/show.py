@@ -14,10 +14,10 @@ import msgspec
 
 from prela_stream import app
 from prela_stream.config import ENV_PREFIX, Settings
+from prela_stream.delivery.ledger import LedgerSnapshot
 from prela_stream.demo.children import Child, DemoError, child
 from prela_stream.errors import PrelaError, ungrouped
 from prela_stream.model.decision import Decision
-from prela_stream.sdk.ledger import LedgerSnapshot
 from prela_stream.sinks.base import TraceReader
 
 POLICIES_FILE: Final = Path(__file__).with_name("policies.toml")

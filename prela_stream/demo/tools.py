@@ -11,7 +11,7 @@ from anthropic.types import ToolParam, ToolResultBlockParam, ToolUseBlock
 
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanType
-from prela_stream.sdk.tracer import get_tracer
+from prela_stream.tracing.tracer import get_tracer
 
 Tool = Callable[[random.Random, dict[str, Any]], Awaitable[str]]
 

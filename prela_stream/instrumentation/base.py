@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from prela_stream.instrumentation.options import InstrumentationOptions
-from prela_stream.sdk.tracer import Tracer
+from prela_stream.tracing.tracer import Tracer
 
 
 class Instrumentor(Protocol):

@@ -14,12 +14,12 @@ from typing import Any, Final
 
 from prela_stream.errors import guard
 from prela_stream.instrumentation.import_hook import forget, when_imported
-from prela_stream.sdk import tracestate
-from prela_stream.sdk.context import TraceContext
-from prela_stream.sdk.current import BRIDGE, Position, current, foreign, watched
-from prela_stream.sdk.propagation import extract
-from prela_stream.sdk.span import Span
-from prela_stream.sdk.tracestate import TraceState
+from prela_stream.propagation import tracestate
+from prela_stream.propagation.tracestate import TraceState
+from prela_stream.propagation.w3c import extract
+from prela_stream.tracing.context import TraceContext
+from prela_stream.tracing.current import BRIDGE, Position, current, foreign, watched
+from prela_stream.tracing.span import Span
 
 _MODULE: Final = "opentelemetry.context"
 _POSITION: Final = "prela_stream.position"

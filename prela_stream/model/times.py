@@ -4,7 +4,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from prela_stream.model.links import SpanLike
+from prela_stream.model.structure import SpanLike
 from prela_stream.model.tree import SpanNode, SpanTree
 
 S = TypeVar("S", bound=SpanLike)

@@ -14,8 +14,8 @@ from typing import Any, Final, Generic, TypeVar
 import msgspec
 
 from prela_stream.model import semconv
-from prela_stream.model.links import SpanLike, link
 from prela_stream.model.span import SPAN_TYPE_CODES, SpanType
+from prela_stream.model.structure import SpanLike, link
 
 _LLM: Final = SPAN_TYPE_CODES[SpanType.LLM]
 _INPUT_TOKENS: Final = semconv.read_keys(semconv.INPUT_TOKENS)

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, Self
 
 import msgspec
 
-from prela_stream.codec import KeptFragment
+from prela_stream.codec.sampled import KeptFragment
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import SpanData
 from prela_stream.transport.base import TopicPartition

@@ -9,13 +9,14 @@ from typing import Final
 
 import msgspec
 
-from prela_stream import codec, telemetry
-from prela_stream.codec import KeptFragment
+from prela_stream import telemetry
+from prela_stream.codec.sampled import KeptFragment
+from prela_stream.codec.spans import decode_resource
 from prela_stream.errors import CodecError
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import SpanData
 from prela_stream.model.tree import SpanTree
-from prela_stream.sinks.rows import at, rank_of, read_span
+from prela_stream.sinks.spans import at, rank_of, read_span
 
 COMMIT_MS: Final = 900_000
 """No commit takes as long as this, by the log's time: what is not whole by then never will be. Kafka aborts a transaction after
@@ -59,7 +60,7 @@ def read_trace(fragments: Sequence[KeptFragment]) -> KeptTrace:
     ranks: dict[bytes, int] = {}
     unreadable = 0
     for fragment in fragments:
-        resources = [codec.decode_resource(raw) for raw in fragment.resources]
+        resources = [decode_resource(raw) for raw in fragment.resources]
         for index, raw in fragment.items:
             try:
                 read = read_span(raw, first.decision.trace_id)

@@ -9,11 +9,12 @@ from typing import Final
 
 import anyio
 
-from prela_stream import codec, telemetry
-from prela_stream.codec import KeptFragment
+from prela_stream import telemetry
+from prela_stream.codec.decisions import decode_decisions
+from prela_stream.codec.sampled import KeptFragment, decode_kept
 from prela_stream.errors import CodecError, FencedError, TransportError, UnknownTopicError
 from prela_stream.model.decision import Decision
-from prela_stream.transport.base import Committed, Consumer, Poll, Stored, TopicPartition
+from prela_stream.transport.base import Committed, Consumer, LogRecord, Poll, TopicPartition
 
 logger = logging.getLogger(__name__)
 
@@ -75,23 +76,23 @@ class RecordReader:
             self.forget(partition)
         return poll
 
-    def fragment(self, record: Stored) -> KeptFragment | None:
+    def fragment(self, record: LogRecord) -> KeptFragment | None:
         """A Record of `sampled`; None for one that cannot be read."""
         try:
-            return codec.decode_kept(_value_of(record))
+            return decode_kept(_value_of(record))
         except CodecError as error:
             self.skip(record, str(error))
             return None
 
-    def decisions(self, record: Stored) -> list[Decision]:
+    def decisions(self, record: LogRecord) -> list[Decision]:
         """A Record of `decisions`; none where it cannot be read."""
         try:
-            return codec.decode_decisions(_value_of(record))
+            return decode_decisions(_value_of(record))
         except CodecError as error:
             self.skip(record, str(error))
             return []
 
-    def skip(self, record: Stored, reason: str) -> None:
+    def skip(self, record: LogRecord, reason: str) -> None:
         """Count a Record that is passed over, and log the first of its topic."""
         telemetry.SINK_BAD_RECORDS.add(1, record.topic)
         if record.topic not in self._complained:
@@ -164,7 +165,7 @@ def _complaint(error: TransportError, last: str) -> str:
     return text
 
 
-def _value_of(record: Stored) -> bytes:
+def _value_of(record: LogRecord) -> bytes:
     if record.value is None:
         raise CodecError("a Record without a value")
     return record.value

@@ -13,7 +13,7 @@ from prela_stream import telemetry
 from prela_stream.errors import FencedError, TransportError
 from prela_stream.sinks.base import Batch, Sink
 from prela_stream.sinks.records import RecordReader
-from prela_stream.transport.base import Consumer, Poll, Stored, TopicPartition, Transport
+from prela_stream.transport.base import Consumer, LogRecord, Poll, TopicPartition, Transport
 from prela_stream.transport.options import TopicOptions
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class SinkService:
             return
         await consumer.seek(partition, stored)
 
-    def _batch(self, reader: RecordReader, partition: TopicPartition, records: list[Stored]) -> Batch:
+    def _batch(self, reader: RecordReader, partition: TopicPartition, records: list[LogRecord]) -> Batch:
         next_offset = records[-1].offset + 1
         if partition.topic == self._topics.sampled:
             read = (reader.fragment(record) for record in records)
@@ -124,8 +124,8 @@ class SinkService:
         return Batch(source=partition, decisions=decisions, next_offset=next_offset)
 
 
-def _by_partition(records: Iterable[Stored]) -> Iterable[tuple[TopicPartition, list[Stored]]]:
-    found: dict[TopicPartition, list[Stored]] = {}
+def _by_partition(records: Iterable[LogRecord]) -> Iterable[tuple[TopicPartition, list[LogRecord]]]:
+    found: dict[TopicPartition, list[LogRecord]] = {}
     for record in records:
         found.setdefault(TopicPartition(record.topic, record.partition), []).append(record)
     return found.items()

@@ -2,7 +2,7 @@
 
 One contract suite (tests/contracts/transport_contract.py) runs over every implementation, so that nothing above this module knows
 which one it is on. Partitions are chosen by the caller, never by the transport. Every Record is stamped by the log, not by who
-sent it: `Stored.timestamp_ms` is log-append time, and it never goes backwards within a partition.
+sent it: `LogRecord.timestamp_ms` is log-append time, and it never goes backwards within a partition.
 """
 
 import enum
@@ -33,7 +33,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-class Stored(msgspec.Struct, frozen=True, kw_only=True):
+class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A Record as the log holds it."""
 
     topic: str
@@ -92,9 +92,9 @@ class Poll(msgspec.Struct, frozen=True, kw_only=True):
     """Newly ours. They stand paused, at the group's committed offset (or the beginning), until `resume`."""
     revoked: tuple[TopicPartition, ...] = ()
     """Not ours any more; no Record of them is in this or a later Poll. A partition may be revoked and assigned in one Poll."""
-    records: tuple[Stored, ...] = ()
+    records: tuple[LogRecord, ...] = ()
     """In offset order within each partition."""
-    shared_out: bool = False
+    rebalanced: bool = False
     """The partitions have just been shared out (anew): what is ours after this Poll is all of our share, and may be nothing.
 
     Until it says so, what was revoked may come straight back.

@@ -4,18 +4,10 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from prela_stream.codec import (
-    DECISIONS_FORMAT,
-    DLQ_FORMAT,
-    FORMAT_HEADER,
-    GROUP_HEADER,
-    SAMPLED_FORMAT,
-    DeadLetter,
-    KeptFragment,
-    encode_dead_letter,
-    encode_decisions,
-    encode_kept,
-)
+from prela_stream.codec.decisions import DECISIONS_FORMAT, encode_decisions
+from prela_stream.codec.dlq import DLQ_FORMAT, DeadLetter, encode_dead_letter
+from prela_stream.codec.sampled import SAMPLED_FORMAT, KeptFragment, encode_kept
+from prela_stream.codec.versions import FORMAT_HEADER, GROUP_HEADER
 from prela_stream.model.decision import Decision
 from prela_stream.model.ids import partition_of
 from prela_stream.transport.base import Record, TopicPartition

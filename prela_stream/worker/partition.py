@@ -1,7 +1,7 @@
 """Everything a worker knows about one partition, and what it makes of the next Record. Pure: no waiting, no clock of its own.
 
 The state is a function of the log: apply the same Records from the same checkpoint and the same decisions come out, whoever
-does it and whenever. `tests/reference.py` says the same in a hundred obvious lines; a property holds the two together.
+does it and whenever. `tests/support/reference.py` says the same in a hundred obvious lines; a property holds the two together.
 """
 
 from collections.abc import Sequence
@@ -9,29 +9,22 @@ from collections.abc import Sequence
 import msgspec
 
 from prela_stream import telemetry
-from prela_stream.assembly.buffer import TraceBuffer, Undecided
+from prela_stream.assembly.buffer import ReadyTrace, TraceBuffer
 from prela_stream.assembly.decided import DecidedTraces
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import (
-    FORMAT_HEADER,
-    SPANS_FORMAT,
-    BadItem,
-    DeadLetter,
-    ItemBatch,
-    decode_batch,
-    encode_batch,
-    encode_item,
-)
+from prela_stream.codec.dlq import DeadLetter
+from prela_stream.codec.spans import SPANS_FORMAT, BadItem, ItemBatch, decode_batch, encode_batch, encode_item
+from prela_stream.codec.versions import FORMAT_HEADER
 from prela_stream.errors import PrelaError
 from prela_stream.model.decision import Decision, decision_id_of
 from prela_stream.model.span import ItemKind
 from prela_stream.sampling.evaluator import Evaluator
-from prela_stream.transport.base import Record, Stored, TopicPartition
+from prela_stream.transport.base import LogRecord, Record, TopicPartition
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.checkpoint import Checkpoint, Counters
+from prela_stream.worker.decoding import TraceDecoder, summarise
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.outputs import Outputs
-from prela_stream.worker.traces import TraceReader, summarise
 
 _EMPTY_RESOURCE = b"\x80"
 _REASON_CHARACTERS = 500
@@ -96,7 +89,7 @@ class PartitionState:
         self._evaluator = evaluator
         self._decided: DecidedTraces[Decision | None] = DecidedTraces(assembly)
         self._buffer = TraceBuffer(assembly, self._decided)
-        self._traces = TraceReader(evaluator.reads)
+        self._traces = TraceDecoder(evaluator.reads)
         self._outputs = Outputs(source, topics, options.group)
         self._counters = Counters()
         self._poison_seen = self._poison_items = 0
@@ -167,7 +160,7 @@ class PartitionState:
             cut_offset=decision.cut_offset,
         )
 
-    def apply(self, record: Stored) -> None:
+    def apply(self, record: LogRecord) -> None:
         """Apply the next Record: decide what is due by its time, then take its items in.
 
         Raises:
@@ -222,7 +215,7 @@ class PartitionState:
         self._committed_position = self.position
         return Frozen(records=self._outputs.take(), offset=offset, metadata=checkpoint.encode())
 
-    def _decide(self, undecided: Undecided, *, cut: int, fresh: bool) -> None:
+    def _decide(self, undecided: ReadyTrace, *, cut: int, fresh: bool) -> None:
         """Decide a trace. One that is decided in a replay had been open at the commit: the settings have changed since."""
         read = self._traces.read(undecided)
         for bad in read.poison if fresh else ():

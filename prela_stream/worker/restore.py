@@ -3,11 +3,12 @@
 import logging
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import GROUP_HEADER, decode_decisions
+from prela_stream.codec.decisions import decode_decisions
+from prela_stream.codec.versions import GROUP_HEADER
 from prela_stream.errors import PrelaError
 from prela_stream.model.decision import Decision
 from prela_stream.sampling.evaluator import Evaluator
-from prela_stream.transport.base import Committed, Consumer, Stored, TopicPartition, Transport
+from prela_stream.transport.base import Committed, Consumer, LogRecord, TopicPartition, Transport
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.checkpoint import Checkpoint, read_checkpoint
 from prela_stream.worker.options import WorkerOptions
@@ -119,7 +120,7 @@ async def _first_needed(log: Consumer, where: TopicPartition, horizon_ms: int, g
     return start
 
 
-def _decisions_of(record: Stored, group: str) -> list[Decision]:
+def _decisions_of(record: LogRecord, group: str) -> list[Decision]:
     """Those of a Record, if this group has made them: another one on the same spans has other policies."""
     writer = dict(record.headers).get(GROUP_HEADER, group.encode())
     return decode_decisions(record.value or b"") if writer == group.encode() else []

@@ -27,8 +27,8 @@ from prela_stream.transport.topics import (
     merge_mistakes,
     topic_names,
 )
+from prela_stream.worker.assignment import RETRY_S, AssignedPartition, Ticks
 from prela_stream.worker.options import WorkerOptions
-from prela_stream.worker.owned import RETRY_S, OwnedPartition, Ticks
 from prela_stream.worker.partition import PartitionState, PartitionStatus
 from prela_stream.worker.restore import restore
 
@@ -63,8 +63,8 @@ class Worker:
         self._options = options
         self._assembly = assembly
         self._evaluator = evaluator
-        self._partitions: dict[TopicPartition, OwnedPartition] = {}
-        self._parked: dict[TopicPartition, OwnedPartition] = {}
+        self._partitions: dict[TopicPartition, AssignedPartition] = {}
+        self._parked: dict[TopicPartition, AssignedPartition] = {}
         """Taken back by the group, which has not said yet who gets them."""
         self._shared_out = False
         self._on_ready: Callable[[], None] | None = None
@@ -147,7 +147,7 @@ class Worker:
                 await anyio.sleep(RETRY_S)
 
     async def _reassign(self, poll: Poll, consumer: Consumer, ticks: Ticks, tasks: TaskGroup) -> None:
-        leaving: list[OwnedPartition] = []
+        leaving: list[AssignedPartition] = []
         for source in poll.revoked:
             if owned := self._partitions.pop(source, None):
                 if owned.park():
@@ -161,7 +161,7 @@ class Worker:
                 self._partitions[source] = self._parked.pop(source)
             else:
                 new.append(source)
-        if poll.shared_out:
+        if poll.rebalanced:
             self._shared_out = True
             leaving += self._parked.values()
             self._parked.clear()
@@ -172,8 +172,8 @@ class Worker:
             self._partitions[source] = owned = self._own(source, consumer, ticks)
             tasks.start_soon(owned.run, name=str(source))
 
-    def _own(self, source: TopicPartition, consumer: Consumer, ticks: Ticks) -> OwnedPartition:
-        return OwnedPartition(
+    def _own(self, source: TopicPartition, consumer: Consumer, ticks: Ticks) -> AssignedPartition:
+        return AssignedPartition(
             source,
             options=self._options,
             consumer=consumer,

@@ -6,8 +6,8 @@ from contextlib import AbstractAsyncContextManager
 
 import msgspec
 
-from prela_stream import codec
-from prela_stream.codec import KeptFragment
+from prela_stream.codec.sampled import KeptFragment, decode_kept, encode_kept
+from prela_stream.codec.spans import decode_span, encode_resource, encode_span
 from prela_stream.model.decision import Decision, TraceSummary, Trigger
 from prela_stream.model.span import COUNTED, Resource, SpanData, SpanEvent, SpanStatus, SpanType
 from prela_stream.sinks.base import Batch, Sink, TraceFilter, TraceReader
@@ -88,10 +88,10 @@ def fragment(about: Decision, spans: Sequence[SpanData], **changes: object) -> K
     """A Record of `sampled`, as a sink gets it."""
     made = KeptFragment(
         decision=about,
-        resources=[msgspec.Raw(codec.encode_resource(Resource(service_name="travel", pid=7)))],
-        items=[(0, msgspec.Raw(codec.encode_span(one))) for one in spans],
+        resources=[msgspec.Raw(encode_resource(Resource(service_name="travel", pid=7)))],
+        items=[(0, msgspec.Raw(encode_span(one))) for one in spans],
     )
-    return codec.decode_kept(codec.encode_kept(msgspec.structs.replace(made, **changes)))
+    return decode_kept(encode_kept(msgspec.structs.replace(made, **changes)))
 
 
 def whole(number: int, spans: int = 2, **changes: object) -> KeptFragment:
@@ -189,7 +189,7 @@ class SinkContract:
             trace_id=bytes.fromhex(trace_id(number)),
             decision_id=one.decision.decision_id[:-2] + shift.to_bytes(2, "big"),
         )
-        spans = [msgspec.structs.replace(codec.decode_span(raw), trace_id=trace_id(number)) for _, raw in one.items]
+        spans = [msgspec.structs.replace(decode_span(raw), trace_id=trace_id(number)) for _, raw in one.items]
         made = fragment(about, spans)
         return msgspec.structs.replace(made, fragment=one.fragment, last=one.last, late=one.late)
 
@@ -264,11 +264,11 @@ class SinkContract:
 
     async def test_one_unreadable_span_never_costs_its_neighbours(self) -> None:
         good = whole(1)
-        alien = (0, msgspec.Raw(codec.encode_span(span(2, 7))))
-        no_resource = (5, msgspec.Raw(codec.encode_span(span(1, 7))))
+        alien = (0, msgspec.Raw(encode_span(span(2, 7))))
+        no_resource = (5, msgspec.Raw(encode_span(span(1, 7))))
         broken = (0, msgspec.Raw(msgspec.msgpack.encode([0, b"short", b"x", None])))
         huge = span(1, 8, revision=(1 << 31) - 1, start_ns=(1 << 62) - 1, duration_ns=(1 << 62) - 1)
-        items = [broken, alien, *good.items, no_resource, (0, msgspec.Raw(codec.encode_span(huge)))]
+        items = [broken, alien, *good.items, no_resource, (0, msgspec.Raw(encode_span(huge)))]
         async with self.sink() as sink, self.reader() as reader:
             await sink.write(batch(msgspec.structs.replace(good, items=items)))
             stored = await reader.get(trace_id(1))

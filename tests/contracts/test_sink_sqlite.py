@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from prela_stream.sinks.base import Sink
-from prela_stream.sinks.options import SqliteOptions
-from prela_stream.sinks.sqlite import SqliteSink
-from prela_stream.sinks.sqlite_reader import SqliteReader
+from prela_stream.sinks.sqlite.options import SqliteOptions
+from prela_stream.sinks.sqlite.reader import SqliteReader
+from prela_stream.sinks.sqlite.sink import SqliteSink
 from tests.contracts.sink_contract import SOURCE, SinkContract, trace_id
 
 ROOT = Path(__file__).parents[2]
@@ -49,8 +49,8 @@ class TestSqliteSink(SinkContract):
 
 WRITER = """
 import asyncio, sys
-from prela_stream.sinks.options import SqliteOptions
-from prela_stream.sinks.sqlite import SqliteSink
+from prela_stream.sinks.sqlite.options import SqliteOptions
+from prela_stream.sinks.sqlite.sink import SqliteSink
 from tests.contracts.sink_contract import SOURCE, batch, decision, whole
 
 async def main():

@@ -116,11 +116,11 @@ class GroupContract:
                 while not all(told) or sorted(shares) != [0, 1]:
                     for number, member in enumerate(members):
                         poll = await member.poll(timeout=0.05)
-                        told[number] = told[number] or poll.shared_out
+                        told[number] = told[number] or poll.rebalanced
                     shares = [len(member.assignment()) for member in members]
             alone = await transport.consumer([log.name("plain")])
-            assert (await alone.poll()).shared_out
-            assert not (await alone.poll(timeout=0.0)).shared_out
+            assert (await alone.poll()).rebalanced
+            assert not (await alone.poll(timeout=0.0)).rebalanced
 
     async def test_an_outsider_can_ask_what_a_group_has_committed(self, log: Log) -> None:
         place = log.at("plain")

@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 import anyio
 import msgspec
 
-from prela_stream.transport.base import Consumer, Producer, Record, Stored, TopicPartition, TopicSpec, Transport
+from prela_stream.transport.base import Consumer, LogRecord, Producer, Record, TopicPartition, TopicSpec, Transport
 
 DEADLINE = 60.0
 """Seconds that a condition may take on a busy machine; a test that passes takes a fraction of it."""
@@ -57,7 +57,7 @@ class Log(msgspec.Struct, frozen=True, kw_only=True):
         return TopicSpec(name=self.name(short), partitions=partitions, **more)
 
 
-def values(records: Sequence[Stored]) -> list[bytes | None]:
+def values(records: Sequence[LogRecord]) -> list[bytes | None]:
     """Their values, in order."""
     return [record.value for record in records]
 
@@ -84,9 +84,9 @@ async def assigned(consumer: Consumer, count: int = 1) -> list[TopicPartition]:
     return sorted(consumer.assignment())
 
 
-async def take(consumer: Consumer, count: int) -> list[Stored]:
+async def take(consumer: Consumer, count: int) -> list[LogRecord]:
     """Poll until `count` Records have come; more is a failure."""
-    found: list[Stored] = []
+    found: list[LogRecord] = []
     with anyio.fail_after(DEADLINE):
         while len(found) < count:
             poll = await consumer.poll()
@@ -96,15 +96,15 @@ async def take(consumer: Consumer, count: int) -> list[Stored]:
     return found
 
 
-async def everything(transport: Transport, *places: TopicPartition) -> list[list[Stored]]:
+async def everything(transport: Transport, *places: TopicPartition) -> list[list[LogRecord]]:
     """All Records of each partition, up to where it ends now."""
-    result: list[list[Stored]] = []
+    result: list[list[LogRecord]] = []
     for place in places:
         async with await transport.consumer([place.topic]) as consumer:
             await assigned(consumer)
             consumer.pause(*consumer.assignment() - {place})
             end = await consumer.end_offset(place)
-            found: list[Stored] = []
+            found: list[LogRecord] = []
             with anyio.fail_after(DEADLINE):
                 while await consumer.position(place) < end:
                     found += (await consumer.poll(timeout=0.05)).records

@@ -18,8 +18,8 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic
 
 import prela_stream as prela
-from prela_stream import codec
 from prela_stream.app.adapters import open_transport
+from prela_stream.codec.spans import decode_batch, decode_resource
 from prela_stream.config import load_settings
 from prela_stream.demo.model_server import serving
 from prela_stream.errors import SpanEndedError
@@ -167,7 +167,7 @@ async def logged_resources(directory: Path) -> list[Resource]:
             while any([await consumer.position(part) < end for part, end in ends.items()]):
                 for record in (await consumer.poll(timeout=0.05)).records:
                     assert record.value is not None
-                    found.append(codec.decode_resource(codec.decode_batch(record.value).resource))
+                    found.append(decode_resource(decode_batch(record.value).resource))
     return found
 
 

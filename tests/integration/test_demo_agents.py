@@ -8,7 +8,7 @@ from anthropic import AsyncAnthropic
 
 from prela_stream.demo.agents import AGENTS, MAX_TURNS, OUTCOME, Run, run_all, run_one
 from prela_stream.demo.model_server import serving
-from prela_stream.instrumentation import auto_instrument, uninstrument
+from prela_stream.instrumentation.registry import auto_instrument, uninstrument
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanData, SpanStatus, SpanType
 from prela_stream.testing import CapturedSpans, capture_spans

@@ -38,8 +38,8 @@ from prela_stream.cli.main import app
 from prela_stream.config import Settings, load_settings
 from prela_stream.errors import PrelaError, TransportError
 from prela_stream.transport.findings import ROLES, Finding
-from prela_stream.transport.kafka.rights import ServiceGroups, needs
-from prela_stream.transport.kafka.versions import check_versions
+from prela_stream.transport.kafka.connect.versions import check_versions
+from prela_stream.transport.kafka.doctor.acls import ServiceGroups, needs
 from tests.support.secured_kafka import CERTIFICATE, WORDS, Secured
 
 PARTITIONS = "2"

@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 import prela_stream
-from prela_stream.sdk.ledger import LedgerSnapshot
+from prela_stream.delivery.ledger import LedgerSnapshot
 from tests.support.crowd import READY, Crowd, crowd
 from tests.support.kafka import Clusters
 from tests.support.processes import DEADLINE

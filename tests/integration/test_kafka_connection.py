@@ -22,8 +22,9 @@ from prela_stream.app import create_topics, open_transport
 from prela_stream.cli.main import app
 from prela_stream.config import Settings, load_settings
 from prela_stream.errors import TransportError
-from prela_stream.transport.base import CommitOutcome, Record, Stored, TopicPartition, Transport
-from prela_stream.transport.kafka import entry, feed
+from prela_stream.transport.base import CommitOutcome, LogRecord, Record, TopicPartition, Transport
+from prela_stream.transport.kafka.client import fetcher as feed
+from prela_stream.transport.kafka.connect import steps as entry
 from prela_stream.transport.kafka.consumer import KafkaConsumer
 from tests.support.secured_kafka import MECHANISMS, WORDS, Secured
 
@@ -40,9 +41,9 @@ def settings_for(env: dict[str, str], prefix: str) -> Settings:
     return load_settings(env={**env, "PRELA_TOPICS_PREFIX": prefix, "PRELA_TOPICS_PARTITIONS": "2"})
 
 
-async def read(transport: Transport, topic: str, count: int) -> list[Stored]:
+async def read(transport: Transport, topic: str, count: int) -> list[LogRecord]:
     """So many Records of a topic."""
-    found: list[Stored] = []
+    found: list[LogRecord] = []
     async with await transport.consumer([topic]) as consumer:
         with anyio.fail_after(DEADLINE):
             while len(found) < count:

@@ -8,7 +8,9 @@ import pytest
 
 from prela_stream import demo
 from prela_stream.app import open_reader
-from prela_stream.codec import decode_decisions, decode_head, decode_kept
+from prela_stream.codec.decisions import decode_decisions
+from prela_stream.codec.sampled import decode_kept
+from prela_stream.codec.spans import decode_head
 from prela_stream.config import load_settings
 from prela_stream.demo.agents import AGENTS
 from tests.support.kafka_log import KafkaLog

@@ -14,14 +14,16 @@ import msgspec
 import pytest
 
 import prela_stream as prela
-from prela_stream import codec, telemetry
+from prela_stream import telemetry
 from prela_stream.app import ready_transport
 from prela_stream.app.adapters import make_topics
-from prela_stream.codec import KeptFragment
+from prela_stream.codec.decisions import encode_decisions
+from prela_stream.codec.sampled import KeptFragment, decode_kept, encode_kept
+from prela_stream.codec.spans import encode_batch, encode_span
 from prela_stream.config import Settings, load_settings
 from prela_stream.model.ids import partition_of
-from prela_stream.sinks import reading
-from prela_stream.sinks.reading import Reading
+from prela_stream.sinks import iterate as reading
+from prela_stream.sinks.iterate import Reading
 from prela_stream.transport.base import Committed, TopicPartition, Transport
 from prela_stream.worker.service import Worker
 from tests.contracts.sink_contract import decision, fragment, span, trace_id, whole
@@ -51,7 +53,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     async def kept(self, *fragments: KeptFragment, partition: int = 0) -> None:
         """Append Records of `sampled`."""
-        await send(self.transport, *map(codec.encode_kept, fragments), to=TopicPartition(self.sampled, partition))
+        await send(self.transport, *map(encode_kept, fragments), to=TopicPartition(self.sampled, partition))
 
     async def committed(self, group: str, partition: int = 0) -> Committed | None:
         """What a group has committed."""
@@ -143,7 +145,7 @@ async def test_what_the_sdk_recorded_and_a_worker_kept_is_handed_out_whole(place
     assert [len(node.span.attributes["result"]) for node in root.children] == [6_000] * 5
     assert {span.resource.service_name for span in trace.spans} == {root.span.resource.service_name} != {""}
     assert (trace.weight, trace.late, trace.unreadable, trace.decision.complete) == (1.0, False, 0, True)
-    pieces = [codec.decode_kept(value) for value in await values(place.transport, place.sampled)]
+    pieces = [decode_kept(value) for value in await values(place.transport, place.sampled)]
     assert len([one for one in pieces if one.decision.trace_id_hex == large]) > 1, "the large trace fits a Record"
     assert await place.rest(place.group) == []
     assert set(await place.rest(f"{place.group}.others")) == {small, large}
@@ -151,11 +153,11 @@ async def test_what_the_sdk_recorded_and_a_worker_kept_is_handed_out_whole(place
 
 async def test_late_spans_are_an_item_of_their_own(place: Place) -> None:
     at = TopicPartition(place.settings.topics.spans, partition_of(bytes.fromhex(trace_id(1)), 2))
-    items = [codec.encode_span(msgspec.structs.replace(one, child_count=0)) for one in (span(1), span(1, 1))]
+    items = [encode_span(msgspec.structs.replace(one, child_count=0)) for one in (span(1), span(1, 1))]
     async with running(place.worker()):
-        await send(place.transport, codec.encode_batch(b"\x80", items[:1]), to=at)
+        await send(place.transport, encode_batch(b"\x80", items[:1]), to=at)
         await decided(place.transport, 1, place.settings.topics)
-        await send(place.transport, codec.encode_batch(b"\x80", items[1:]), to=at)
+        await send(place.transport, encode_batch(b"\x80", items[1:]), to=at)
         async with prela.kept_traces(group=None, settings=place.settings) as traces:
             with anyio.fail_after(DEADLINE):
                 first, second = await anext(traces), await anext(traces)
@@ -193,7 +195,7 @@ async def test_a_commit_stops_before_a_trace_whose_last_fragment_has_not_come(pl
 async def test_a_record_of_decisions_is_done_with_its_last_one(place: Place) -> None:
     about = [decision(number, kept=number % 2 == 0) for number in range(6)]
     at = TopicPartition(place.settings.topics.decisions, 0)
-    await send(place.transport, codec.encode_decisions(about[:4]), codec.encode_decisions(about[4:]), to=at)
+    await send(place.transport, encode_decisions(about[:4]), encode_decisions(about[4:]), to=at)
     async with prela.decisions(group=place.group, settings=place.settings) as found:
         with anyio.fail_after(DEADLINE):
             assert [await anext(found) for _ in range(3)] == about[:3]
@@ -208,8 +210,8 @@ async def test_a_record_of_decisions_is_done_with_its_last_one(place: Place) -> 
 
 async def test_records_that_cannot_be_read_or_are_torn_are_counted_and_passed(place: Place) -> None:
     before = telemetry.SINK_BAD_RECORDS.value(place.sampled)
-    good = codec.encode_kept(whole(1))
-    torn = codec.encode_kept(in_pieces(2, 3)[1])
+    good = encode_kept(whole(1))
+    torn = encode_kept(in_pieces(2, 3)[1])
     await send(place.transport, b"", b"\x07future", torn, good, good[:-20], to=TopicPartition(place.sampled, 0))
     assert await place.rest(place.group) == [trace_id(1)]
     assert telemetry.SINK_BAD_RECORDS.value(place.sampled) == before + 4

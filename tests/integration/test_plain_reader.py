@@ -7,24 +7,27 @@ import anyio
 import msgspec
 
 import prela_stream as prela
-from prela_stream import codec
 from prela_stream.app import ready_transport
+from prela_stream.codec.decisions import decode_decisions
+from prela_stream.codec.dlq import decode_dead_letter
+from prela_stream.codec.sampled import decode_kept
+from prela_stream.codec.spans import decode_batch, decode_span
 from prela_stream.config import Settings, load_settings
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import SpanData
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policyset import load_policies
-from prela_stream.transport.base import Stored, TopicPartition, Transport
-from tests import plain_reader
+from prela_stream.transport.base import LogRecord, TopicPartition, Transport
+from tests.support import plain_reader
 from tests.support.workers import DEADLINE, WHOLE_ONLY, make_worker, running, send
 
 FAILURES = Evaluator(load_policies('[[policy]]\nname = "failed"\ntype = "status"\n', source="test"))
 STRANGE = bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736")
 
 
-async def stored(transport: Transport, topic: str) -> list[Stored]:
+async def stored(transport: Transport, topic: str) -> list[LogRecord]:
     """All Records of a topic, in the order of each partition."""
-    found: list[Stored] = []
+    found: list[LogRecord] = []
     async with await transport.consumer([topic]) as consumer:
         assigned = (await consumer.poll(timeout=0.0)).assigned
         ends = {part: await consumer.end_offset(part) for part in assigned}
@@ -81,10 +84,10 @@ async def run_pipeline(settings: Settings, transport: Transport) -> None:
         at = TopicPartition(topics.spans, plain_reader.partition_of(STRANGE, topics.partitions))
         tool_item, root_item = strangers_trace()
         await send(transport, plain_reader.write_spans({"service.name": "strange"}, [root_item, tool_item, [0]]), to=at)
-        await until(transport, topics.decisions, codec.decode_decisions, 3)
+        await until(transport, topics.decisions, decode_decisions, 3)
         late = [*tool_item[:2], b"\x03" * 8, *tool_item[3:]]
         await send(transport, plain_reader.write_spans({"service.name": "late"}, [late, [77, "unknown"], [6]]), to=at)
-        await until(transport, topics.sampled, lambda value: [1] if codec.decode_kept(value).late else [], 1)
+        await until(transport, topics.sampled, lambda value: [1] if decode_kept(value).late else [], 1)
 
 
 async def until(transport: Transport, topic: str, count: Any, wanted: int) -> None:
@@ -136,23 +139,23 @@ async def test_all_topics_of_a_running_pipeline_are_read_alike(tmp_path: Path) -
         (mine, plain)
         for record in records[topics.decisions]
         for mine, plain in zip(
-            codec.decode_decisions(record.value or b""), plain_reader.read_decisions(record.value or b""), strict=True
+            decode_decisions(record.value or b""), plain_reader.read_decisions(record.value or b""), strict=True
         )
     ]
     assert len(pairs) == 3
     assert all(same_decision(mine, plain) for mine, plain in pairs)
     (dead,) = records[topics.dlq]
     letter = plain_reader.read_dlq(dead.value or b"")
-    assert letter == msgspec.structs.asdict(codec.decode_dead_letter(dead.value or b""))
+    assert letter == msgspec.structs.asdict(decode_dead_letter(dead.value or b""))
     assert (letter["index"], letter["raw"]) == (2, b"\x91\x00")
 
 
-def check_spans(records: list[Stored], partitions: int) -> None:
+def check_spans(records: list[LogRecord], partitions: int) -> None:
     """Each item is read alike, and lies where the plain partitioner says."""
     kinds = set()
     for record in records:
         value = record.value or b""
-        batch = codec.decode_batch(value)
+        batch = decode_batch(value)
         if batch.bad:
             continue  # the plain reader stops at an item without ids; a worker goes on
         plain = plain_reader.read_spans(value)["items"]
@@ -162,11 +165,11 @@ def check_spans(records: list[Stored], partitions: int) -> None:
             if one["trace_id"] is not None:
                 assert plain_reader.partition_of(one["trace_id"], partitions) == record.partition
                 if one["span_id"] is not None:
-                    assert same_span(codec.decode_span(raw), one)
+                    assert same_span(decode_span(raw), one)
     assert {"SPAN", "START", "TICK"} <= kinds
 
 
-def check_kept(records: list[Stored], ours: list[prela.KeptTrace], partitions: int) -> None:
+def check_kept(records: list[LogRecord], ours: list[prela.KeptTrace], partitions: int) -> None:
     """The plain reader puts together what `kept_traces` does."""
     plain: dict[bytes, dict[str, Any]] = {}
     for partition in range(partitions):

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from prela_stream.app import open_transport
-from prela_stream.codec import decode_batch, decode_resource, decode_span
+from prela_stream.codec.spans import decode_batch, decode_resource, decode_span
 from prela_stream.config import Settings, load_settings
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import AFTER_END, REMOTE_PARENT, ItemKind, SpanData
@@ -43,7 +43,7 @@ if __name__ == "__main__":
 EVERYTHING_AT_ONCE = """
 import asyncio, faulthandler, json, os, sys, threading
 import prela_stream as prela
-from prela_stream.sdk.context import ContextThreadPoolExecutor
+from prela_stream.tracing.context import ContextThreadPoolExecutor
 
 faulthandler.dump_traceback_later(240, exit=True)
 prela.init("busy", auto_instrument=False)

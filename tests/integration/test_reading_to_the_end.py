@@ -14,9 +14,9 @@ import msgspec
 import pytest
 
 import prela_stream as prela
-from prela_stream import codec
 from prela_stream.app import ready_transport
 from prela_stream.app.adapters import make_topics
+from prela_stream.codec.sampled import encode_kept
 from prela_stream.config import Settings, load_settings
 from prela_stream.transport.base import TopicPartition, Transport
 from prela_stream.transport.kafka.consumer import KafkaConsumer
@@ -40,7 +40,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     async def kept(self, *numbers: int) -> None:
         """Append whole traces to `sampled`."""
-        values = [codec.encode_kept(whole(number)) for number in numbers]
+        values = [encode_kept(whole(number)) for number in numbers]
         await send(self.transport, *values, to=TopicPartition(self.settings.topics.sampled, 0))
 
     async def to_the_end(self, group: str | None) -> list[str]:

@@ -19,7 +19,7 @@ SERVER = """
 import socket
 import prela_stream as prela
 import uvicorn
-from prela_stream.instrumentation.asgi import TraceMiddleware
+from prela_stream.instrumentation.http.asgi import TraceMiddleware
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import StreamingResponse
@@ -48,7 +48,7 @@ CLIENT = """
 import asyncio, sys
 import httpx2
 import prela_stream as prela
-from prela_stream.instrumentation.httpx import propagate
+from prela_stream.instrumentation.http.httpx import propagate
 
 prela.init("questions")
 tracer = prela.get_tracer()
@@ -106,7 +106,7 @@ CALLS_STRANGER = """
 import sys
 import httpx2
 import prela_stream as prela
-from prela_stream.instrumentation.httpx import propagate
+from prela_stream.instrumentation.http.httpx import propagate
 
 prela.init("questions")
 with prela.get_tracer().span("agent") as span, propagate(httpx2.Client(timeout=60)) as client:

@@ -9,12 +9,11 @@ import anyio
 import pytest
 
 from prela_stream.app import ready_transport
-from prela_stream.codec import decode_head, encode_batch
+from prela_stream.codec.spans import decode_head, encode_batch
 from prela_stream.config import load_settings
 from prela_stream.model.decision import Trigger
 from prela_stream.model.ids import partition_of
 from prela_stream.transport.base import Record, TopicPartition
-from tests.programs import Faults, simulate
 from tests.support.oracle import (
     HALF,
     QUICK_ASSEMBLY,
@@ -28,6 +27,7 @@ from tests.support.oracle import (
     position_is,
 )
 from tests.support.processes import STOP_S, Service
+from tests.support.programs import Faults, simulate
 
 KILLS = 100
 REPLAYS = 20

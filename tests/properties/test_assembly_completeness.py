@@ -2,11 +2,11 @@
 
 import random
 
-from prela_stream.assembly.buffer import TraceBuffer, Undecided
+from prela_stream.assembly.buffer import ReadyTrace, TraceBuffer
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import decode_batch, decode_head, encode_batch
+from prela_stream.codec.spans import decode_batch, decode_head, encode_batch
 from prela_stream.model.decision import Trigger
-from tests.programs import Faults, Program, Send, simulate
+from tests.support.programs import Faults, Program, Send, simulate
 
 OPTIONS = AssemblyOptions(settle_ms=50, remote_wait_ms=100, root_wait_ms=200, idle_ms=400)
 
@@ -17,10 +17,10 @@ def in_log_order(program: Program, rng: random.Random) -> list[Send]:
     return [send for _, send in sorted(enumerate(program.sends), key=lambda pair: pair[0] + rng.random() * disorder)]
 
 
-def decisions(sends: list[Send], rng: random.Random, gaps: tuple[int, ...]) -> list[Undecided]:
+def decisions(sends: list[Send], rng: random.Random, gaps: tuple[int, ...]) -> list[ReadyTrace]:
     """Every decision about one trace, by a buffer that remembers none: what comes after one is judged as a trace of its own."""
     buffer = TraceBuffer(OPTIONS, {})
-    found: list[Undecided] = []
+    found: list[ReadyTrace] = []
     now = 1_000
     for offset, send in enumerate(sends):
         now += rng.choice(gaps)

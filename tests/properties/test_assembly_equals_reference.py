@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import ItemBatch, encode_item, encode_resource
+from prela_stream.codec.spans import ItemBatch, encode_item, encode_resource
 from prela_stream.model.span import ItemKind, Resource
-from tests.assembly_driver import Driver, make_log
-from tests.programs import Faults, simulate
-from tests.reference import LogRecord, decide
+from tests.support.assembly_driver import Driver, make_log
+from tests.support.programs import Faults, simulate
+from tests.support.reference import ReadRecord, decide
 
 OPTIONS: Final = AssemblyOptions(
     settle_ms=5,
@@ -61,8 +61,8 @@ logs = st.lists(st.tuples(gaps, st.sampled_from(RESOURCES), st.lists(items, max_
 
 @given(logs)
 @settings(max_examples=200)
-def test_any_log_gives_the_decisions_of_the_reference(log: list[LogRecord]) -> None:
-    end = LogRecord(10_000, 1_000_000, ItemBatch(resource=b"\x80", heads=[], raws=[], indexes=[], bad=[], unknown=0))
+def test_any_log_gives_the_decisions_of_the_reference(log: list[ReadRecord]) -> None:
+    end = ReadRecord(10_000, 1_000_000, ItemBatch(resource=b"\x80", heads=[], raws=[], indexes=[], bad=[], unknown=0))
     driver = Driver(OPTIONS)
     assert driver.run([*log, end]) == decide([*log, end], OPTIONS)
     assert driver.buffer.open_traces == driver.buffer.open_spans == driver.buffer.open_bytes == 0
@@ -72,8 +72,8 @@ def test_any_log_gives_the_decisions_of_the_reference(log: list[LogRecord]) -> N
 
 @given(logs, st.randoms(use_true_random=False))
 @settings(max_examples=100)
-def test_the_order_of_traces_within_a_record_changes_nothing(log: list[LogRecord], rng: random.Random) -> None:
-    def content(log: list[LogRecord]) -> list[object]:
+def test_the_order_of_traces_within_a_record_changes_nothing(log: list[ReadRecord], rng: random.Random) -> None:
+    def content(log: list[ReadRecord]) -> list[object]:
         outcome = Driver(OPTIONS).run(log)
         decided = [(d.trace_id, d.trigger, d.complete, d.due_ms, d.cut_offset, d.lost, d.raws) for d in outcome.decided]
         return [sorted(decided), sorted(offset for offset, _ in outcome.late)]
@@ -81,7 +81,7 @@ def test_the_order_of_traces_within_a_record_changes_nothing(log: list[LogRecord
     assert content([_mix(record, rng) for record in log]) == content(log)
 
 
-def _mix(record: LogRecord, rng: random.Random) -> LogRecord:
+def _mix(record: ReadRecord, rng: random.Random) -> ReadRecord:
     """The same items, those of each trace in their order, the traces anyhow between one another."""
     batch = record.batch
     queues: dict[bytes | None, list[int]] = {}
@@ -98,7 +98,7 @@ def _mix(record: LogRecord, rng: random.Random) -> LogRecord:
         bad=[],
         unknown=0,
     )
-    return LogRecord(record.offset, record.timestamp_ms, mixed)
+    return ReadRecord(record.offset, record.timestamp_ms, mixed)
 
 
 def test_logs_of_programs_give_the_decisions_of_the_reference() -> None:

@@ -3,14 +3,14 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.assembly_driver import Driver, without_covered
 from tests.properties.test_assembly_equals_reference import OPTIONS, logs
-from tests.reference import LogRecord, decide
+from tests.support.assembly_driver import Driver, without_covered
+from tests.support.reference import ReadRecord, decide
 
 
 @given(logs, st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), min_size=1, max_size=3))
 @settings(max_examples=100)
-def test_restarts_change_no_decision(log: list[LogRecord], restarts: list[tuple[int, int]]) -> None:
+def test_restarts_change_no_decision(log: list[ReadRecord], restarts: list[tuple[int, int]]) -> None:
     driver = Driver(OPTIONS)
     done = 0
     for committed, crashed in restarts:

@@ -7,8 +7,19 @@ import msgspec
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from prela_stream import codec
-from prela_stream.model import framing
+from prela_stream.codec import rescue as framing
+from prela_stream.codec.spans import (
+    ItemBatch,
+    decode_batch,
+    decode_head,
+    decode_resource,
+    decode_span,
+    encode_batch,
+    encode_item,
+    encode_span,
+    projection,
+)
+from prela_stream.model.plain import plain
 from prela_stream.model.span import ItemKind, SpanData, SpanEvent, SpanLink, SpanStatus, SpanType
 
 # Explaining a failure traces every line; over trees of values that takes minutes.
@@ -85,9 +96,9 @@ def same(one: Any, other: Any) -> bool:
 @limited
 @given(SPANS)
 def test_any_span_round_trips(span: SpanData) -> None:
-    found = codec.decode_span(codec.encode_span(span))
+    found = decode_span(encode_span(span))
     assert same(found, span)
-    batch = codec.decode_batch(codec.encode_batch(b"\x80", [codec.encode_span(span)]))
+    batch = decode_batch(encode_batch(b"\x80", [encode_span(span)]))
     assert (batch.bad, batch.unknown, len(batch.heads)) == ([], 0, 1)
     assert batch.heads[0].trace_id == bytes.fromhex(span.trace_id)
 
@@ -95,18 +106,18 @@ def test_any_span_round_trips(span: SpanData) -> None:
 @limited
 @given(ANYTHING)
 def test_plain_makes_any_value_one_that_encodes_and_is_read_again(value: object) -> None:
-    found = codec.plain({"value": value})
-    raw = codec.encode_item(
+    found = plain({"value": value})
+    raw = encode_item(
         ItemKind.SPAN, b"t" * 16, b"s" * 8, *[None, 0, 1, 0, None, None, None, 5, 0, 0, ""], None, None, found
     )
-    assert codec.decode_batch(codec.encode_batch(b"\x80", [raw])).bad == []
-    assert same(codec.decode_span(raw).attributes, found)
+    assert decode_batch(encode_batch(b"\x80", [raw])).bad == []
+    assert same(decode_span(raw).attributes, found)
 
 
 @limited
 @given(VALUES)
 def test_plain_leaves_what_encodes_as_it_is(value: object) -> None:
-    assert same(codec.plain(value), value)
+    assert same(plain(value), value)
 
 
 @limited
@@ -118,10 +129,10 @@ def test_projection_equals_the_full_decode_of_its_keys(
     wanted = ["".join(key) for key in wanted]  # strings of their own, as a policy file has them
     raw = msgspec.Raw(msgspec.msgpack.encode(attributes))
     expected = {key: value for key, value in msgspec.msgpack.decode(raw).items() if key in wanted}
-    assert same(sorted(codec.projection(wanted)(raw).items()), sorted(expected.items()))
+    assert same(sorted(projection(wanted)(raw).items()), sorted(expected.items()))
 
 
-GOOD = st.builds(codec.encode_span, SPANS)
+GOOD = st.builds(encode_span, SPANS)
 FRAMED = VALUES.map(msgspec.msgpack.encode)
 """Whole MessagePack values of any kind."""
 DEEP = st.integers(2, 100_000).map(lambda depth: b"\x91" * depth + b"\xc0")
@@ -140,23 +151,23 @@ LATER = st.tuples(GOOD, st.lists(VALUES, min_size=1, max_size=3)).map(
 @limited
 @given(st.lists(st.tuples(st.just(True), GOOD | LATER) | st.tuples(st.just(False), FRAMED | DEEP | ALMOST), max_size=6))
 def test_bad_items_never_cost_their_neighbours(items: list[tuple[bool, bytes]]) -> None:
-    batch = codec.decode_batch(codec.encode_batch(b"\x80", [raw for _, raw in items]))
+    batch = decode_batch(encode_batch(b"\x80", [raw for _, raw in items]))
     found = dict(zip(batch.indexes, batch.raws, strict=True))
     assert all(found.get(index) == raw for index, (good, raw) in enumerate(items) if good)
     assert {bad.index: bad.raw for bad in batch.bad}.keys().isdisjoint(found)
     assert len(found) + len(batch.bad) + batch.unknown == len(items)
     assert all(bad.raw == items[bad.index][1] for bad in batch.bad)
     for head, raw in zip(batch.heads, batch.raws, strict=True):
-        assert codec.decode_head(raw).span_id == head.span_id
+        assert decode_head(raw).span_id == head.span_id
 
 
-def check_never_raises(value: bytes) -> codec.ItemBatch:
-    batch = codec.decode_batch(value)
+def check_never_raises(value: bytes) -> ItemBatch:
+    batch = decode_batch(value)
     assert len(batch.heads) == len(batch.raws) == len(batch.indexes)
     for raw in batch.raws:
-        head = codec.decode_head(raw)
+        head = decode_head(raw)
         assert (head.end_ns or 0) < 2**63
-    codec.decode_resource(batch.resource)
+    decode_resource(batch.resource)
     return batch
 
 
@@ -170,7 +181,7 @@ def test_any_bytes_are_read_without_an_error(value: bytes) -> None:
 @limited
 @given(st.lists(GOOD, min_size=1, max_size=4), st.data())
 def test_mutated_records_are_read_without_an_error(items: list[bytes], data: st.DataObject) -> None:
-    value = bytearray(codec.encode_batch(b"\x80", items))
+    value = bytearray(encode_batch(b"\x80", items))
     for _ in range(data.draw(st.integers(1, 4))):
         value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
     check_never_raises(bytes(value))
@@ -179,10 +190,10 @@ def test_mutated_records_are_read_without_an_error(items: list[bytes], data: st.
 @limited
 @given(st.lists(GOOD, min_size=1, max_size=4), st.data())
 def test_a_record_cut_anywhere_keeps_every_item_before_the_cut(items: list[bytes], data: st.DataObject) -> None:
-    value = codec.encode_batch(b"\x80", items)
+    value = encode_batch(b"\x80", items)
     size = data.draw(st.integers(0, len(value) - 1))
     batch = check_never_raises(value[:size])
-    ends = [len(codec.encode_batch(b"\x80", items[: count + 1])) for count in range(len(items))]
+    ends = [len(encode_batch(b"\x80", items[: count + 1])) for count in range(len(items))]
     whole = [raw for raw, end in zip(items, ends, strict=True) if end <= size]
     assert list(batch.raws) == whole
     header = len(value) - sum(map(len, items))
@@ -190,7 +201,7 @@ def test_a_record_cut_anywhere_keeps_every_item_before_the_cut(items: list[bytes
 
 
 def test_a_record_cut_in_its_head_is_bad_as_a_whole() -> None:
-    value = codec.encode_batch(b"\x80", [])
+    value = encode_batch(b"\x80", [])
     for size in range(len(value)):
         assert [bad.index for bad in check_never_raises(value[:size]).bad] == [-1], size
 

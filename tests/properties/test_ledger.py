@@ -8,13 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from prela_stream.batching import Overflow
-from prela_stream.codec import decode_batch, encode_batch
+from prela_stream.codec.spans import decode_batch, encode_batch
+from prela_stream.delivery.ledger import Ledger, Ticket
+from prela_stream.delivery.options import PipelineOptions
+from prela_stream.delivery.outbox import Delivery, Outbox
+from prela_stream.delivery.queue import Overflow
 from prela_stream.model.ids import partition_of
 from prela_stream.model.span import ItemKind
-from prela_stream.sdk.ledger import Ledger, Ticket
-from prela_stream.sdk.options import PipelineOptions
-from prela_stream.sdk.outbox import Delivery, Outbox
 from tests.support.items import make_item, span_id
 
 PARTITIONS = 3

@@ -7,13 +7,13 @@ import msgspec
 import pytest
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import decode_head, encode_batch, encode_item
+from prela_stream.codec.spans import decode_head, encode_batch, encode_item
 from prela_stream.model.span import COUNTED, ItemKind
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policyset import load_policies
-from prela_stream.transport.base import Stored
-from tests.partition_driver import SOURCE, Committed, Workers, as_read, random_log, span_ids
-from tests.reference import decide
+from prela_stream.transport.base import LogRecord
+from tests.support.partition_driver import SOURCE, Committed, Workers, as_read, random_log, span_ids
+from tests.support.reference import decide
 
 ASSEMBLY = AssemblyOptions(
     settle_ms=50,
@@ -105,11 +105,11 @@ def test_a_trace_larger_than_a_record_is_kept_in_unbroken_fragments() -> None:
     ]
     root = encode_item(ItemKind.SPAN, b"t" * 16, b"r" * 8, None, 0, 1, 0, 40, 0, None, 0, 0, 1, "root")
     log = [
-        Stored(topic=SOURCE.topic, partition=1, offset=n, timestamp_ms=1_000, value=encode_batch(b"\x80", [item]))
+        LogRecord(topic=SOURCE.topic, partition=1, offset=n, timestamp_ms=1_000, value=encode_batch(b"\x80", [item]))
         for n, item in enumerate([*bodies, root])
     ]
     log.append(
-        Stored(
+        LogRecord(
             topic=SOURCE.topic, partition=1, offset=41, timestamp_ms=9_000, value=encode_batch(b"\x80", [b"\x91\x06"])
         )
     )

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import prela_stream as prela
 from prela_stream.errors import ConfigurationError
-from prela_stream.sdk.tracer import get_tracer
 from prela_stream.testing import capture_spans
-from tests.unit.sdk.test_any_value import ODD
+from prela_stream.tracing.tracer import get_tracer
+from tests.unit.privacy.test_encoding import ODD
 
 CHECKS_ITS_ARGUMENTS: dict[str, tuple[type[Exception], ...]] = {
     "init": (ConfigurationError, TypeError),

@@ -1,6 +1,6 @@
 """Items of the `spans` topic for tests of delivery: only their ids matter."""
 
-from prela_stream.codec import encode_item
+from prela_stream.codec.spans import encode_item
 from prela_stream.model.span import ItemKind
 
 

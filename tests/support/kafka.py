@@ -56,7 +56,7 @@ def patient_leaving(monkeypatch: pytest.MonkeyPatch) -> None:
     """Members of groups on Kafka leave, however long it takes. They give that up after seconds, and a busy machine may take
     longer for the rebalance that they are in: then the others wait for their session to end, which a test does not.
     """
-    monkeypatch.setattr("prela_stream.transport.kafka.feed._LEAVE_S", DEADLINE)
+    monkeypatch.setattr("prela_stream.transport.kafka.client.fetcher._LEAVE_S", DEADLINE)
 
 
 class Clusters:

@@ -12,7 +12,7 @@ import anyio.to_thread
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient
 
-from prela_stream.transport.base import Committed, Stored, TopicPartition
+from prela_stream.transport.base import Committed, LogRecord, TopicPartition
 from tests.support.processes import DEADLINE
 
 _DESCRIBE_TRANSACTIONS = 65
@@ -70,19 +70,19 @@ class KafkaLog:
             await reader.stop()
         await self._admin.close()
 
-    async def records(self, topic: str, partitions: int) -> list[Stored]:
+    async def records(self, topic: str, partitions: int) -> list[LogRecord]:
         """Every Record of a topic that a read_committed reader sees."""
         places = [aiokafka.TopicPartition(topic, number) for number in range(partitions)]
         reader = self._readers["read_committed"]
         reader.assign(places)
         await reader.seek_to_beginning(*places)
         ends = await reader.end_offsets(places)
-        found: list[Stored] = []
+        found: list[LogRecord] = []
         with anyio.fail_after(DEADLINE):
             while any([await reader.position(place) < end for place, end in ends.items()]):
                 for records in (await reader.getmany(timeout_ms=200)).values():
                     found += [
-                        Stored(
+                        LogRecord(
                             topic=record.topic,
                             partition=record.partition,
                             offset=record.offset,

@@ -12,7 +12,7 @@ from typing import Literal, Self
 import anyio
 import msgspec
 
-from prela_stream.codec import decode_batch
+from prela_stream.codec.spans import decode_batch
 from prela_stream.errors import OutcomeUnknownError, TooLargeError, TransportError, UnknownTopicError
 from prela_stream.model.span import ItemHead, ItemKind
 from prela_stream.transport.base import (

@@ -8,17 +8,19 @@ import anyio
 import msgspec
 
 from prela_stream.app.adapters import group_of
-from prela_stream.codec import KeptFragment, decode_batch, decode_decisions, decode_head, decode_kept, encode_batch
+from prela_stream.codec.decisions import decode_decisions
+from prela_stream.codec.sampled import KeptFragment, decode_kept
+from prela_stream.codec.spans import decode_batch, decode_head, encode_batch
 from prela_stream.config import Settings
 from prela_stream.errors import TransportError
 from prela_stream.model.decision import Decision
 from prela_stream.model.ids import partition_of
 from prela_stream.model.span import ItemKind
-from prela_stream.transport.base import Committed, Producer, Record, Stored, TopicPartition, Transport
+from prela_stream.transport.base import Committed, LogRecord, Producer, Record, TopicPartition, Transport
 from prela_stream.worker.checkpoint import Checkpoint, read_checkpoint
-from tests.programs import Faults, Send, simulate
-from tests.reference import LogRecord, decide
 from tests.support.processes import DEADLINE
+from tests.support.programs import Faults, Send, simulate
+from tests.support.reference import ReadRecord, decide
 
 HALF = '[[policy]]\nname = "half"\ntype = "probabilistic"\nprobability = 0.5\n'
 """The policies that `hold_against_reference` knows."""
@@ -38,7 +40,7 @@ _AGAIN_S = 0.1
 class Outside(Protocol):
     """What can be seen of a log without being one of the workers."""
 
-    async def records(self, topic: str, partitions: int) -> list[Stored]:
+    async def records(self, topic: str, partitions: int) -> list[LogRecord]:
         """Every Record of a topic that a read_committed reader sees."""
         ...
 
@@ -57,9 +59,9 @@ class ThroughTransport:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def records(self, topic: str, partitions: int) -> list[Stored]:
+    async def records(self, topic: str, partitions: int) -> list[LogRecord]:
         """See `Outside.records`."""
-        found: list[Stored] = []
+        found: list[LogRecord] = []
         async with await self._transport.consumer([topic]) as consumer:
             assigned = (await consumer.poll()).assigned
             assert len(assigned) == partitions
@@ -131,7 +133,7 @@ class Load:
 class Outcome(msgspec.Struct, kw_only=True):
     """What a read_committed reader finds in the log at the end."""
 
-    spans: dict[int, list[Stored]] = {}
+    spans: dict[int, list[LogRecord]] = {}
     decisions: dict[int, list[Decision]] = {}
     fragments: list[KeptFragment] = []
     checkpoints: dict[int, Checkpoint] = {}
@@ -196,7 +198,7 @@ async def outcome_of(outside: Outside, settings: Settings) -> Outcome:
 def hold_against_reference(found: Outcome, settings: Settings) -> None:
     """I5, I3: the decisions are those of a sequential reader of the same log, each made once."""
     for partition, records in found.spans.items():
-        log = [LogRecord(record.offset, record.timestamp_ms, decode_batch(record.value or b"")) for record in records]
+        log = [ReadRecord(record.offset, record.timestamp_ms, decode_batch(record.value or b"")) for record in records]
         expected = decide(log, settings.assembly)
         made = found.decisions[partition]
         assert [(d.trace_id, d.trigger, d.complete, d.decided_at_ms, d.first_offset, d.cut_offset) for d in made] == [

@@ -8,7 +8,10 @@ import anyio
 import msgspec
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import decode_dead_letter, decode_decisions, decode_kept, encode_batch, encode_item
+from prela_stream.codec.decisions import decode_decisions
+from prela_stream.codec.dlq import decode_dead_letter
+from prela_stream.codec.sampled import decode_kept
+from prela_stream.codec.spans import encode_batch, encode_item
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import COUNTED, ItemKind
 from prela_stream.sampling.evaluator import Evaluator

@@ -11,8 +11,8 @@ import pytest
 
 import prela_stream
 from prela_stream import config
-from prela_stream.app import ancestor as compatibility
-from prela_stream.app.ancestor import AncestorOptions
+from prela_stream.compat import prela as compatibility
+from prela_stream.compat.prela import AncestorOptions
 from prela_stream.errors import ConfigurationError
 
 TEXT = (Path(__file__).parents[2] / "docs" / "from-prela.md").read_text(encoding="utf-8")
@@ -142,7 +142,7 @@ def test_variables_that_init_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PRELA_SAMPLE_RATE", "0.25")
     tracer = prela_stream.init("x", directory=tmp_path)
     try:
-        active = importlib.import_module("prela_stream.app.tracing")._active
+        active = importlib.import_module("prela_stream.app.init")._active
         assert active.setup.instrument is False
         assert active.setup.resource_attributes == {"prela.project.id": "p1"}
         assert isinstance(tracer.sampler, prela_stream.ProbabilitySampler)

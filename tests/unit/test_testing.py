@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from prela_stream.model.span import SpanType
-from prela_stream.sdk.tracer import get_current_span, get_tracer
 from prela_stream.testing import CapturedSpans, assert_tree, capture_spans
+from prela_stream.tracing.tracer import get_current_span, get_tracer
 
 tracer = get_tracer()
 

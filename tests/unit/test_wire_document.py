@@ -11,13 +11,17 @@ import msgpack
 import msgspec
 import pytest
 
-from prela_stream import codec
+from prela_stream.codec.decisions import DECISIONS_FORMAT
+from prela_stream.codec.dlq import DLQ_FORMAT, DeadLetter
+from prela_stream.codec.sampled import SAMPLED_FORMAT, KeptFragment
+from prela_stream.codec.spans import SPANS_FORMAT, decode_batch, decode_span, encode_batch
+from prela_stream.codec.versions import FORMAT_HEADER
 from prela_stream.model import span as model
 from prela_stream.model.decision import Decision, TraceSummary, Trigger
 from prela_stream.model.ids import murmur2
 from prela_stream.model.span import ItemKind, Resource, SpanHead
-from tests import plain_reader
-from tests.wire_examples import PARTITION, PARTITIONS, RECORDS, RESOURCE, SPAN
+from tests.support import plain_reader
+from tests.support.wire_examples import PARTITION, PARTITIONS, RECORDS, RESOURCE, SPAN
 
 TEXT = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
 
@@ -34,10 +38,10 @@ def rows(heading: str) -> list[list[str]]:
     ("heading", "struct"),
     [
         ("Item", SpanHead),
-        ("sampled", codec.KeptFragment),
+        ("sampled", KeptFragment),
         ("decisions", Decision),
         ("Summary", TraceSummary),
-        ("dlq", codec.DeadLetter),
+        ("dlq", DeadLetter),
     ],
 )
 def test_the_tables_of_arrays_are_those_of_the_structs(heading: str, struct: type[msgspec.Struct]) -> None:
@@ -75,15 +79,15 @@ def test_the_ranges_are_those_that_the_decoder_checks() -> None:
             for value, good in ((0, True), (top, True), (-1, False), (top + 1, False)):
                 item[place] = value
                 raw = msgspec.msgpack.encode(item)
-                batch = codec.decode_batch(codec.encode_batch(b"\x80", [raw]))
+                batch = decode_batch(encode_batch(b"\x80", [raw]))
                 assert (len(batch.heads), len(batch.bad)) == ((1, 0) if good else (0, 1)), (name, value)
 
 
 def test_the_formats_are_those_of_the_code() -> None:
     said = {row[0]: row[4] for row in rows("Topics")}
-    formats = (codec.SPANS_FORMAT, codec.SAMPLED_FORMAT, codec.DECISIONS_FORMAT, codec.DLQ_FORMAT)
+    formats = (SPANS_FORMAT, SAMPLED_FORMAT, DECISIONS_FORMAT, DLQ_FORMAT)
     assert list(said.values()) == [form.decode() for form in formats] + ["none"]
-    assert f"header `{codec.FORMAT_HEADER}`" in TEXT
+    assert f"header `{FORMAT_HEADER}`" in TEXT
 
 
 def section(heading: str) -> str:
@@ -135,7 +139,7 @@ def test_an_example_is_taken_apart_without_a_byte_left_over(heading: str) -> Non
         ("A Record of spans", SpanHead.__struct_fields__),
         ("A Record of sampled", (*Decision.__struct_fields__, *TraceSummary.__struct_fields__)),
         ("A Record of decisions", (*Decision.__struct_fields__, *TraceSummary.__struct_fields__)),
-        ("A Record of dlq", codec.DeadLetter.__struct_fields__),
+        ("A Record of dlq", DeadLetter.__struct_fields__),
     ],
 )
 def test_an_example_names_every_field_once(heading: str, names: tuple[str, ...]) -> None:
@@ -154,8 +158,8 @@ def test_the_plain_reader_reads_an_example_as_the_page_says(heading: str) -> Non
 
 
 def test_the_example_span_is_read_as_it_was_made_and_lies_where_the_page_says() -> None:
-    batch = codec.decode_batch(RECORDS["A Record of spans"])
-    assert codec.decode_span(batch.raws[0], RESOURCE) == msgspec.structs.replace(SPAN, resource=RESOURCE)
+    batch = decode_batch(RECORDS["A Record of spans"])
+    assert decode_span(batch.raws[0], RESOURCE) == msgspec.structs.replace(SPAN, resource=RESOURCE)
     assert f"It belongs to partition {PARTITION} of {PARTITIONS} of" in TEXT
 
 

@@ -16,11 +16,11 @@ import msgspec
 from aiokafka.errors import KafkaError
 
 from prela_stream.errors import FencedError, TransportError
-from prela_stream.transport.base import Committed, Poll, Stored, TopicPartition
+from prela_stream.transport.base import Committed, LogRecord, Poll, TopicPartition
 from prela_stream.transport.checks import check_committed
-from prela_stream.transport.kafka.feed import Feed
-from prela_stream.transport.kafka.groups import Groups
-from prela_stream.transport.kafka.offsets import Offsets
+from prela_stream.transport.kafka.admin.groups import Groups
+from prela_stream.transport.kafka.admin.offsets import Offsets
+from prela_stream.transport.kafka.client.fetcher import Feed
 from prela_stream.transport.options import KafkaOptions
 
 logger = logging.getLogger("prela_stream.transport.kafka")
@@ -36,7 +36,7 @@ class _Held(msgspec.Struct):
 
     position: int
     """Offset behind everything in `waiting`."""
-    waiting: deque[Stored]
+    waiting: deque[LogRecord]
     """Fetched, and not yet returned by a poll."""
     paused: bool = True
     lost: bool = False
@@ -141,7 +141,7 @@ class KafkaConsumer:
                 start = found[place].offset if place in found else begin[place]
                 feed.seek(place, start)
                 self._held[place] = _Held(position=start, waiting=deque())
-            return Poll(assigned=tuple(places), revoked=gone, shared_out=True)
+            return Poll(assigned=tuple(places), revoked=gone, rebalanced=True)
         return None
 
     @staticmethod
@@ -153,7 +153,7 @@ class KafkaConsumer:
         order = [place for place in sorted(self._held) if not self._held[place].paused]
         self._turn += 1
         first = self._turn % len(order) if order else 0
-        taken: list[Stored] = []
+        taken: list[LogRecord] = []
         moved = False
         for place in order[first:] + order[:first]:
             held = self._held[place]
@@ -326,7 +326,7 @@ class KafkaConsumer:
         await self.aclose()
 
 
-def _size(record: Stored) -> int:
+def _size(record: LogRecord) -> int:
     return (
         len(record.value or b"")
         + len(record.key or b"")

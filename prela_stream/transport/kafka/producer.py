@@ -10,8 +10,8 @@ from aiokafka.errors import KafkaError
 
 from prela_stream.errors import OutcomeUnknownError, TooLargeError, TransportError
 from prela_stream.transport.base import Record, TopicPartition
-from prela_stream.transport.kafka.catalog import Catalog, unknown
-from prela_stream.transport.kafka.sending import Sending, said
+from prela_stream.transport.kafka.admin.topics import Catalog, unknown
+from prela_stream.transport.kafka.client.sender import Sending, said
 from prela_stream.transport.options import KafkaOptions
 
 _REFUSED: Final = (

@@ -8,12 +8,12 @@ import anyio
 
 from prela_stream.errors import TransportError
 from prela_stream.transport.base import Committed, TopicPartition, TopicSpec
-from prela_stream.transport.kafka.catalog import Catalog
+from prela_stream.transport.kafka.admin.groups import Groups
+from prela_stream.transport.kafka.admin.offsets import Offsets
+from prela_stream.transport.kafka.admin.requests import Wire
+from prela_stream.transport.kafka.admin.topics import Catalog
 from prela_stream.transport.kafka.consumer import KafkaConsumer
-from prela_stream.transport.kafka.groups import Groups
-from prela_stream.transport.kafka.offsets import Offsets
 from prela_stream.transport.kafka.producer import KafkaProducer
-from prela_stream.transport.kafka.wire import Wire
 from prela_stream.transport.kafka.writer import KafkaWriter
 from prela_stream.transport.options import KafkaOptions
 

@@ -18,10 +18,10 @@ from aiokafka.errors import KafkaError
 from prela_stream.errors import FencedError, TransportError
 from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition
 from prela_stream.transport.checks import check_committed
-from prela_stream.transport.kafka.catalog import Catalog
-from prela_stream.transport.kafka.groups import Groups
-from prela_stream.transport.kafka.offsets import Offsets
-from prela_stream.transport.kafka.sending import Sending, failures, said
+from prela_stream.transport.kafka.admin.groups import Groups
+from prela_stream.transport.kafka.admin.offsets import Offsets
+from prela_stream.transport.kafka.admin.topics import Catalog
+from prela_stream.transport.kafka.client.sender import Sending, failures, said
 from prela_stream.transport.options import KafkaOptions
 
 logger = logging.getLogger("prela_stream.transport.kafka")

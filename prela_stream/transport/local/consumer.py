@@ -15,7 +15,7 @@ import anyio
 import msgspec
 
 from prela_stream.errors import TransportError
-from prela_stream.transport.base import Committed, Poll, Stored, TopicPartition
+from prela_stream.transport.base import Committed, LogRecord, Poll, TopicPartition
 from prela_stream.transport.checks import check_committed
 from prela_stream.transport.local import catalog, group, log
 from prela_stream.transport.local.database import Database
@@ -88,7 +88,7 @@ class LocalConsumer:
             found = await self._thread.run(partial(self._looker.look, wanted=wanted))
             poll = self._apply(wanted, found)
             rest = deadline - loop.time()
-            if poll.assigned or poll.revoked or poll.records or poll.shared_out or rest <= 0:
+            if poll.assigned or poll.revoked or poll.records or poll.rebalanced or rest <= 0:
                 return poll
             await anyio.sleep(min(rest, self._interval))
 
@@ -105,7 +105,7 @@ class LocalConsumer:
                 start = lease.committed if lease.committed is not None else found.beginnings[id_]
                 self._held[id_] = _Held(at=self._places[id_], generation=lease.generation, position=start)
                 assigned.append(self._places[id_].name)
-        records: list[Stored] = []
+        records: list[LogRecord] = []
         for id_, part in found.slices.items():
             now = self._held.get(id_)
             # While we looked, it may have been paused or moved elsewhere.
@@ -118,7 +118,7 @@ class LocalConsumer:
             assigned=tuple(sorted(assigned)),
             revoked=tuple(sorted(gone)),
             records=tuple(records),
-            shared_out=found.whole and not told,
+            rebalanced=found.whole and not told,
         )
 
     def _beat(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import msgspec
 
 from prela_stream.errors import TooLargeError, TransportError
-from prela_stream.transport.base import Record, Stored
+from prela_stream.transport.base import LogRecord, Record
 from prela_stream.transport.local.schema import OFFSET_BITS, Place
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -18,7 +18,7 @@ _decode_headers = msgspec.msgpack.Decoder(Headers).decode
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """What was read of a partition."""
 
-    records: list[Stored]
+    records: list[LogRecord]
     size: int
     """Bytes of keys, headers and values."""
     next_offset: int
@@ -84,7 +84,7 @@ def read(
     end = end_offset(connection, at)
     if offset >= end or max_records < 1 or (max_bytes < 1 and not oversize):
         return Slice(records=[], size=0, next_offset=offset)
-    found: list[Stored] = []
+    found: list[LogRecord] = []
     total = 0
     topic, partition = at.name.topic, at.name.partition
     rows = connection.execute(
@@ -95,7 +95,7 @@ def read(
         if total + size > max_bytes and (found or not oversize):
             break
         total += size
-        stored = Stored(
+        stored = LogRecord(
             topic=topic,
             partition=partition,
             offset=id_ & _OFFSET_MASK,

@@ -7,7 +7,7 @@ import anthropic
 import pytest
 
 from prela_stream.demo.model_server import serving
-from prela_stream.instrumentation import auto_instrument, uninstrument
+from prela_stream.instrumentation.registry import auto_instrument, uninstrument
 from prela_stream.testing import CapturedSpans, capture_spans
 
 Instrumented = Callable[..., AbstractContextManager[CapturedSpans]]

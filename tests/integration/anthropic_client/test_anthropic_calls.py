@@ -11,10 +11,10 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic, AsyncStream, Stream
 from anthropic.lib.streaming import AsyncMessageStream, AsyncMessageStreamManager, MessageStream, MessageStreamManager
 
-from prela_stream.instrumentation import anthropic_messages as names
+from prela_stream.instrumentation.anthropic import messages as names
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanData, SpanStatus, SpanType
-from prela_stream.sdk.tracer import get_tracer
+from prela_stream.tracing.tracer import get_tracer
 from tests.integration.anthropic_client.conftest import Instrumented
 
 SYSTEM = "You are careful. " * 30

@@ -11,10 +11,10 @@ import anthropic
 import pytest
 from anthropic import Anthropic, AsyncAnthropic
 
-from prela_stream.instrumentation import anthropic_messages as names
+from prela_stream.instrumentation.anthropic import messages as names
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanData, SpanStatus
-from prela_stream.sdk.tracer import get_tracer
+from prela_stream.tracing.tracer import get_tracer
 from tests.integration.anthropic_client.conftest import Instrumented
 from tests.support.processes import DEADLINE
 

@@ -20,13 +20,14 @@ from anthropic._base_client import AsyncAPIClient, SyncAPIClient
 from prela_stream import telemetry
 from prela_stream.demo.model_script import answer, stream_events
 from prela_stream.errors import ConfigurationError
-from prela_stream.instrumentation import INSTRUMENTORS, anthropic_call, auto_instrument, uninstrument
-from prela_stream.instrumentation.anthropic_call import current_call
+from prela_stream.instrumentation.anthropic import call as anthropic_call
+from prela_stream.instrumentation.anthropic.call import current_call
+from prela_stream.instrumentation.registry import INSTRUMENTORS, auto_instrument, uninstrument
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus
-from prela_stream.sdk.context import new_trace_context
-from prela_stream.sdk.tracer import get_current_span, get_tracer
 from prela_stream.testing import assert_tree
+from prela_stream.tracing.context import new_trace_context
+from prela_stream.tracing.tracer import get_current_span, get_tracer
 from tests.integration.anthropic_client.conftest import Instrumented
 
 REQUEST: dict[str, Any] = {
@@ -99,7 +100,7 @@ def test_an_unknown_name_is_an_error_that_says_which_there_are() -> None:
 def test_it_imports_nothing_and_acts_when_the_program_does(model_server_url: str) -> None:
     program = f"""
 import json, sys
-from prela_stream.instrumentation import auto_instrument
+from prela_stream.instrumentation.registry import auto_instrument
 from prela_stream.testing import capture_spans
 assert auto_instrument() == ["anthropic"]
 before = [name for name in sys.modules if name.partition(".")[0] in ("anthropic", "httpx2", "pydantic")]
@@ -257,15 +258,15 @@ def test_an_error_of_ours_never_reaches_the_application(
     with instrumented() as captured, monkeypatch.context() as patch:
         match broken:
             case "start_span":
-                patch.setattr("prela_stream.instrumentation.anthropic.request_attributes", fail)
+                patch.setattr("prela_stream.instrumentation.anthropic.client.request_attributes", fail)
             case "attempt":
-                patch.setattr("prela_stream.instrumentation.anthropic_messages.content_attributes", fail)
+                patch.setattr("prela_stream.instrumentation.anthropic.messages.content_attributes", fail)
             case "returned":
-                patch.setattr("prela_stream.instrumentation.anthropic_call.observe_body", fail)
+                patch.setattr("prela_stream.instrumentation.anthropic.call.observe_body", fail)
             case "chunk":
-                patch.setattr("prela_stream.instrumentation.sse.EventParser.feed", fail)
+                patch.setattr("prela_stream.instrumentation.http.sse.EventParser.feed", fail)
             case _:
-                patch.setattr("prela_stream.instrumentation.anthropic_messages.response_attributes", fail)
+                patch.setattr("prela_stream.instrumentation.anthropic.messages.response_attributes", fail)
         assert read() == expected
     assert telemetry.SWALLOWED.value("instrumentation.anthropic", "LookupError") > before
     assert [span.status for span in captured.spans] == ([] if broken == "start_span" else [SpanStatus.SUCCESS])

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from prela_stream.assembly.buffer import Applied, TraceBuffer, Undecided
+from prela_stream.assembly.buffer import Applied, ReadyTrace, TraceBuffer
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import decode_batch, decode_head, encode_batch, encode_item, encode_resource
+from prela_stream.codec.spans import decode_batch, decode_head, encode_batch, encode_item, encode_resource
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import COUNTED, REMOTE_PARENT, ItemKind, Resource
 
@@ -43,7 +43,7 @@ class Log:
         self.buffer = TraceBuffer(AssemblyOptions(**options), {})
         self.offset = -1
 
-    def at(self, now_ms: int, *items: bytes, resource: bytes = AGENT) -> list[Undecided]:
+    def at(self, now_ms: int, *items: bytes, resource: bytes = AGENT) -> list[ReadyTrace]:
         """Append a Record and return what is decided before and after it."""
         found = list(self.buffer.due(now_ms))
         self.applied = self.append(now_ms, items, resource)
@@ -54,7 +54,7 @@ class Log:
         return self.buffer.add(decode_batch(encode_batch(resource, items)), self.offset, now_ms)
 
 
-def fates(found: list[Undecided]) -> list[tuple[Trigger, bool, int]]:
+def fates(found: list[ReadyTrace]) -> list[tuple[Trigger, bool, int]]:
     return [(undecided.trigger, undecided.complete, undecided.due_ms) for undecided in found]
 
 

@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 from prela_stream.cli.main import app
 from prela_stream.cli.traces import newest_mark
 from prela_stream.model.span import SpanEvent, SpanStatus, SpanType
-from prela_stream.sinks.options import SqliteOptions
-from prela_stream.sinks.sqlite import SqliteSink
-from prela_stream.sinks.sqlite_reader import SqliteReader
+from prela_stream.sinks.sqlite.options import SqliteOptions
+from prela_stream.sinks.sqlite.reader import SqliteReader
+from prela_stream.sinks.sqlite.sink import SqliteSink
 from tests.contracts.sink_contract import NOW, SECOND, batch, decision, fragment, span, trace_id, whole
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m[red]evil[/red]\u202egpj\x07\r"

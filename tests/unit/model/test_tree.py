@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from prela_stream.codec import decode_head, encode_span
+from prela_stream.codec.spans import decode_head, encode_span
 from prela_stream.model.semconv import COST_USD, INPUT_TOKENS, OUTPUT_TOKENS
 from prela_stream.model.span import REMOTE_PARENT, SpanData, SpanHead, SpanType
 from prela_stream.model.times import PathSegment, critical_path, self_time_ns

@@ -9,15 +9,16 @@ from pathlib import Path
 import anyio
 import pytest
 
-from prela_stream import codec, telemetry
-from prela_stream.codec import KeptFragment
+from prela_stream import telemetry
+from prela_stream.codec.decisions import encode_decisions
+from prela_stream.codec.sampled import KeptFragment, encode_kept
 from prela_stream.errors import ConfigurationError, SinkError
 from prela_stream.model.decision import Decision
 from prela_stream.sinks.base import Batch
-from prela_stream.sinks.options import SqliteOptions
 from prela_stream.sinks.service import SinkService
-from prela_stream.sinks.sqlite import SqliteSink
-from prela_stream.sinks.sqlite_reader import SqliteReader
+from prela_stream.sinks.sqlite.options import SqliteOptions
+from prela_stream.sinks.sqlite.reader import SqliteReader
+from prela_stream.sinks.sqlite.sink import SqliteSink
 from prela_stream.transport.base import Committed, Record, TopicPartition, Transport
 from prela_stream.transport.local import LocalTransport
 from prela_stream.transport.options import LocalOptions, TopicOptions
@@ -47,7 +48,7 @@ async def send(transport: Transport, *values: bytes, to: TopicPartition = SAMPLE
 
 async def send_traces(transport: Transport, numbers: Sequence[int]) -> None:
     for partition in (0, 1):
-        mine = [codec.encode_kept(whole(number)) for number in numbers if number % 2 == partition]
+        mine = [encode_kept(whole(number)) for number in numbers if number % 2 == partition]
         if mine:
             await send(transport, *mine, to=TopicPartition(TOPICS.sampled, partition))
 
@@ -87,7 +88,7 @@ async def test_kept_traces_and_decisions_reach_the_store_and_their_offsets_are_c
 ) -> None:
     await send_traces(transport, range(1, 31))
     dropped: list[Decision] = [decision(number + 100, kept=False) for number in range(3)]
-    await send(transport, codec.encode_decisions(dropped), to=TopicPartition(TOPICS.decisions, 1))
+    await send(transport, encode_decisions(dropped), to=TopicPartition(TOPICS.decisions, 1))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(SinkService(transport, TOPICS, SqliteSink(options)).run)
         assert (await until_stored(options, traces=30, dropped=3))["spans"] == 60
@@ -118,13 +119,13 @@ async def test_an_unreadable_record_is_counted_logged_once_and_skipped(
     transport: Transport, options: SqliteOptions, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = telemetry.SINK_BAD_RECORDS.value(TOPICS.sampled)
-    good = codec.encode_kept(whole(1))
+    good = encode_kept(whole(1))
     await send(transport, b"", b"\x07future", good[:-20], good, b"\x01\xc1")
     with caplog.at_level(logging.ERROR):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(SinkService(transport, TOPICS, SqliteSink(options)).run)
             await until_stored(options, traces=1)
-            await send(transport, codec.encode_kept(whole(2)))
+            await send(transport, encode_kept(whole(2)))
             await until_stored(options, traces=2)
             tasks.cancel_scope.cancel()
     assert telemetry.SINK_BAD_RECORDS.value(TOPICS.sampled) == before + 4
@@ -149,7 +150,7 @@ async def test_two_members_share_the_work_and_one_takes_over(transport: Transpor
             await joined.wait()
         await send_traces(transport, range(11, 21))
         for partition in (0, 1):  # so that every partition brings something, whoever holds it
-            dropped = codec.encode_decisions([decision(100 + partition, kept=False)])
+            dropped = encode_decisions([decision(100 + partition, kept=False)])
             await send(transport, dropped, to=TopicPartition(TOPICS.decisions, partition))
         await until_stored(options, traces=20, dropped=2)
         leaving.cancel()
@@ -196,7 +197,7 @@ class FailingSink:
 
 
 async def test_an_error_of_the_sink_stops_the_service_and_the_batch_comes_again(transport: Transport) -> None:
-    await send(transport, codec.encode_kept(whole(1)), codec.encode_kept(whole(2)), codec.encode_kept(whole(3)))
+    await send(transport, encode_kept(whole(1)), encode_kept(whole(2)), encode_kept(whole(3)))
     seen = []
     for taken in (1, 2):
         sink = FailingSink()
@@ -221,7 +222,7 @@ async def test_a_batch_that_is_being_written_is_finished_and_committed_before_th
             await go_on.wait()
             self.taken.extend(batch.fragments)
 
-    await send(transport, codec.encode_kept(whole(1)))
+    await send(transport, encode_kept(whole(1)))
     sink = SlowSink()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(SinkService(transport, TOPICS, sink, group="other").run)

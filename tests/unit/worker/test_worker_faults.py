@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import encode_batch, encode_item
+from prela_stream.codec.spans import encode_batch, encode_item
 from prela_stream.errors import TransportError
 from prela_stream.model.span import ItemKind
 from prela_stream.model.trace import Trace

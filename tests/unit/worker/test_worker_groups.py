@@ -5,7 +5,7 @@ from pathlib import Path
 import anyio
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import GROUP_HEADER
+from prela_stream.codec.versions import GROUP_HEADER
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policyset import load_policies
 from prela_stream.transport.base import TopicPartition

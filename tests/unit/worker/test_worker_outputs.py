@@ -1,6 +1,6 @@
 """What a commit writes fits into its topics, whatever agents call their spans."""
 
-from prela_stream.codec import decode_decisions
+from prela_stream.codec.decisions import decode_decisions
 from prela_stream.model.decision import Decision, TraceSummary, Trigger
 from prela_stream.transport.base import TopicPartition
 from prela_stream.transport.options import TopicOptions

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec import encode_batch
+from prela_stream.codec.spans import encode_batch
 from prela_stream.errors import PrelaError, UnknownTopicError
 from prela_stream.model.decision import Trigger
 from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition, Writer

@@ -1,0 +1,1 @@
+"""The formats of all topics. docs/wire.md specifies them."""

@@ -1,0 +1,286 @@
+"""The `spans` topic: records of span items and control items.
+
+Spans are decoded in two depths. Assembly reads `ItemHead`s and keeps each item's bytes; at the decision the items are decoded
+again as `SpanHead`s plus just the attributes that the policies declared. One bad item never costs its neighbours.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypedDict
+
+import msgspec
+
+from prela_stream.codec import rescue
+from prela_stream.codec.versions import PREFIX, READ_ERRORS, check_version, read
+from prela_stream.errors import CodecError
+from prela_stream.model.plain import safe_text
+from prela_stream.model.span import (
+    SPAN_STATUS_CODES,
+    SPAN_STATUSES,
+    SPAN_TYPE_CODES,
+    SPAN_TYPES,
+    ItemHead,
+    ItemKind,
+    Resource,
+    SpanData,
+    SpanEvent,
+    SpanHead,
+    SpanLink,
+)
+
+SPANS_FORMAT: Final = b"spans/1"
+
+_KNOWN_KINDS: Final = frozenset(int(kind) for kind in ItemKind)
+_NO_IDS: Final = frozenset({int(ItemKind.TICK), int(ItemKind.LOST)})
+_NO_RESOURCE: Final = b"\x80"
+
+
+class BadItem(msgspec.Struct, frozen=True, kw_only=True):
+    """An item (or with index -1 a whole Record) that could not be read."""
+
+    index: int
+    raw: bytes
+    reason: str
+
+
+class ItemBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """One Record of the `spans` topic, read. `heads[i]` and `raws[i]` are the same item.
+
+    `raws` are copies. `heads` are for now: each holds views on the Record and so keeps all of it in memory.
+    """
+
+    resource: bytes
+    """The resource map as MessagePack bytes, for `decode_resource`."""
+    heads: Sequence[ItemHead]
+    raws: Sequence[bytes]
+    indexes: Sequence[int]
+    """Place of each item in the Record."""
+    bad: list[BadItem]
+    unknown: int
+    """Items of kinds that this version does not know; skipped."""
+
+
+class _Envelope(msgspec.Struct, array_like=True):
+    resource: msgspec.Raw
+    items: list[msgspec.Raw]
+
+
+class _HeadEnvelope(msgspec.Struct, array_like=True):
+    resource: msgspec.Raw
+    items: list[SpanHead]
+    """Whole items, not `ItemHead`s: half as fast, but then whatever is accepted here can be decided and stored."""
+
+
+class _KindOnly(msgspec.Struct, array_like=True, gc=False):
+    kind: int
+
+
+_encoder: Final = msgspec.msgpack.Encoder(enc_hook=safe_text)
+_envelope: Final = msgspec.msgpack.Decoder(_Envelope)
+_head_envelope: Final = msgspec.msgpack.Decoder(_HeadEnvelope)
+_kind_only: Final = msgspec.msgpack.Decoder(_KindOnly)
+_span_head: Final = msgspec.msgpack.Decoder(SpanHead)
+_span_heads: Final = msgspec.msgpack.Decoder(list[SpanHead])
+_resource: Final = msgspec.msgpack.Decoder(Resource)
+_attributes: Final = msgspec.msgpack.Decoder(dict[str, Any])
+_events: Final = msgspec.msgpack.Decoder(list[SpanEvent])
+_links: Final = msgspec.msgpack.Decoder(list[SpanLink])
+
+
+def encode_span(span: SpanData) -> bytes:
+    """One span item. The SDK's hot path encodes the same layout from a live span."""
+    return encode_item(
+        ItemKind.SPAN,
+        bytes.fromhex(span.trace_id),
+        bytes.fromhex(span.span_id),
+        None if span.parent_span_id is None else bytes.fromhex(span.parent_span_id),
+        span.flags,
+        SPAN_STATUS_CODES[span.status],
+        span.revision,
+        span.child_count,
+        span.inject_count,
+        span.inject_ordinal,
+        SPAN_TYPE_CODES[span.span_type],
+        span.start_ns,
+        span.duration_ns,
+        span.name,
+        span.randomness,
+        span.threshold,
+        span.attributes,
+        span.events,
+        span.links,
+        span.status_message,
+    )
+
+
+def encode_item(kind: int, *fields: object) -> bytes:
+    """An item of the `spans` topic: `fields` are those of `SpanHead` after `kind`, in order; trailing ones may be left out."""
+    return _encoder.encode((kind, *fields))
+
+
+def encode_resource(resource: Resource) -> bytes:
+    """The resource map that precedes the items of a Record."""
+    return _encoder.encode(resource)
+
+
+def encode_batch(resource: bytes, items: Sequence[bytes]) -> bytes:
+    """The value of a Record of `spans`: items that `encode_item` made, under one encoded resource."""
+    count = len(items)
+    return b"".join((PREFIX, b"\x92", resource, b"\xdd", count.to_bytes(4, "big"), *items))
+
+
+def decode_batch(value: bytes | memoryview) -> ItemBatch:
+    """Read a Record of `spans`: heads and each item's bytes. Never raises: what cannot be read is in `bad`.
+
+    Every item that comes back can be read with `decode_head`, and its numbers are in the ranges of docs/wire.md. Its
+    attributes, events and links have not been looked at: they may still turn out to be unreadable.
+    """
+    view = memoryview(value)
+    try:
+        check_version(view)
+        envelope = _envelope.decode(view[1:])
+    except CodecError as error:
+        whole = BadItem(index=-1, raw=bytes(value), reason=str(error))
+        return ItemBatch(resource=_NO_RESOURCE, heads=[], raws=[], indexes=(), bad=[whole], unknown=0)
+    except READ_ERRORS as error:
+        return _rescue(view, str(error))
+    resource = bytes(envelope.resource)
+    try:
+        heads = _head_envelope.decode(view[1:]).items
+    except READ_ERRORS:
+        return _decode_one_by_one(resource, envelope.items)
+    for head in heads:
+        if (head.trace_id is None or head.span_id is None or head.kind not in _KNOWN_KINDS) and (
+            head.kind not in _NO_IDS
+        ):
+            return _decode_one_by_one(resource, envelope.items)
+    raws = [bytes(raw) for raw in envelope.items]
+    return ItemBatch(resource=resource, heads=heads, raws=raws, indexes=range(len(raws)), bad=[], unknown=0)
+
+
+def _rescue(view: memoryview, problem: str) -> ItemBatch:
+    """What is sound in a Record that msgspec refuses: cut short, nested too deep, or followed by something."""
+    try:
+        pieces = rescue.split(view, 1)
+    except rescue.FramingError:
+        whole = BadItem(index=-1, raw=bytes(view), reason=problem)
+        return ItemBatch(resource=_NO_RESOURCE, heads=[], raws=[], indexes=(), bad=[whole], unknown=0)
+    batch = _decode_one_by_one(bytes(pieces.first), pieces.items)
+    if pieces.problem is None:
+        return batch
+    rest = BadItem(index=len(pieces.items), raw=bytes(pieces.rest), reason=pieces.problem)
+    return msgspec.structs.replace(batch, bad=[*batch.bad, rest])
+
+
+def _decode_one_by_one(resource: bytes, items: Iterable[msgspec.Raw | memoryview]) -> ItemBatch:
+    heads: list[ItemHead] = []
+    raws: list[bytes] = []
+    indexes: list[int] = []
+    bad: list[BadItem] = []
+    unknown = 0
+    for index, item in enumerate(items):
+        raw = bytes(item)
+        try:
+            if _kind_only.decode(raw).kind not in _KNOWN_KINDS:
+                unknown += 1
+                continue
+            head = _span_head.decode(raw)
+            if problem := _id_problem(head):
+                raise CodecError(problem)
+        except (CodecError, *READ_ERRORS) as error:
+            bad.append(BadItem(index=index, raw=raw, reason=str(error)))
+            continue
+        heads.append(head)
+        raws.append(raw)
+        indexes.append(index)
+    return ItemBatch(resource=resource, heads=heads, raws=raws, indexes=indexes, bad=bad, unknown=unknown)
+
+
+def _id_problem(head: ItemHead) -> str | None:
+    """Which id an item of its kind lacks, or None; their lengths are checked by the decoder."""
+    if head.kind in _NO_IDS or not (head.trace_id is None or head.span_id is None):
+        return None
+    which = "a trace id of 16 bytes at index 1" if head.trace_id is None else "a span id of 8 bytes at index 2"
+    return f"an item of kind {head.kind} needs {which}, got nil"
+
+
+def decode_head(raw: bytes | msgspec.Raw) -> SpanHead:
+    """A whole item with its large parts left as bytes (views on `raw`); raises CodecError."""
+    return read(_span_head, raw, "item")
+
+
+def decode_heads(raws: Sequence[bytes]) -> list[SpanHead]:
+    """As `decode_head` for the items of a whole trace, in one call; raises CodecError if any of them is unreadable."""
+    return read(_span_heads, b"".join((b"\xdd", len(raws).to_bytes(4, "big"), *raws)), "items")
+
+
+def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
+    """The resource of a Record. Never raises: what does not fit a known key's type is found in `attributes` instead.
+
+    A process that describes itself badly should not lose its spans for it.
+    """
+    try:
+        return _resource.decode(raw)
+    except READ_ERRORS as error:
+        problem = str(error)
+    try:
+        found = _attributes.decode(raw)
+    except READ_ERRORS:
+        return Resource(attributes={"prela.unreadable": problem})
+    good: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for key, value in found.items():
+        try:
+            msgspec.convert({key: value}, Resource)
+        except READ_ERRORS:
+            rest[key] = value
+        else:
+            good[key] = value
+    resource = msgspec.convert(good, Resource)
+    return msgspec.structs.replace(resource, attributes={**rest, **resource.attributes})
+
+
+def decode_span(raw: bytes | msgspec.Raw, resource: Resource | None = None) -> SpanData:
+    """A whole span item as people read it; raises CodecError, also for an item that has no span or no readable body."""
+    head = decode_head(raw)
+    if head.trace_id is None or head.span_id is None:
+        msg = f"an item of kind {head.kind} is no span"
+        raise CodecError(msg)
+    return SpanData(
+        trace_id=head.trace_id.hex(),
+        span_id=head.span_id.hex(),
+        parent_span_id=None if head.parent_span_id is None else head.parent_span_id.hex(),
+        name=head.name,
+        span_type=SPAN_TYPES[head.span_type],
+        status=SPAN_STATUSES[head.status],
+        status_message=head.status_message,
+        start_ns=head.start_ns,
+        duration_ns=head.duration_ns,
+        child_count=head.child_count,
+        inject_count=head.inject_count,
+        inject_ordinal=head.inject_ordinal,
+        flags=head.flags,
+        revision=head.revision,
+        randomness=head.randomness,
+        threshold=head.threshold,
+        attributes=read(_attributes, head.attributes, "attributes"),
+        events=read(_events, head.events, "events"),
+        links=read(_links, head.links, "links"),
+        resource=resource or Resource(),
+    )
+
+
+def projection(keys: Iterable[str]) -> Callable[[bytes | msgspec.Raw], dict[str, Any]]:
+    """A decoder for just these attribute keys; msgspec skips all others in C.
+
+    The returned function takes the bytes of an attribute map and returns those of `keys` that it holds. Raises CodecError
+    where the bytes are no map.
+    """
+    wanted = sorted(set(keys))
+    if not wanted:
+        return lambda _: {}
+    # A TypedDict comes out of C as a plain dict of what is there: five times as fast as asking a Struct for each key.
+    # It compares keys by the UTF-8 form that a str caches; one that is not ASCII has none until it was encoded once.
+    _encoder.encode(wanted)
+    some: Any = TypedDict("some", dict.fromkeys(wanted, Any), total=False)  # type: ignore[misc]
+    decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(some)
+    return lambda raw: read(decoder, raw, "attributes")

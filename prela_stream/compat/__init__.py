@@ -1,0 +1,1 @@
+"""The APIs of other SDKs, for code that migrates to this one."""

@@ -1,0 +1,1 @@
+"""Traces over HTTP: server middleware, client headers, response bodies and event streams."""

@@ -1,0 +1,1 @@
+"""Carries a trace context between processes: W3C headers, tracestate, carriers and process pools."""

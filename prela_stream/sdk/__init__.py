@@ -1,1 +1,0 @@
-"""What runs inside an agent's own process: spans, the current span, head sampling and propagation."""

@@ -1,0 +1,1 @@
+"""The SQLite store: a sink and the reader of what it wrote."""

@@ -1,0 +1,178 @@
+"""From kept fragments to the rows of a store: which span wins, and what the line of a trace says. Pure.
+
+Everything here is a function of the set of spans and decisions, not of the order in which they came: fragments, late spans and
+repeats give the same rows in any order.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from prela_stream.codec.sampled import KeptFragment
+from prela_stream.errors import CodecError
+from prela_stream.model.decision import Decision
+from prela_stream.model.span import ERROR
+from prela_stream.sinks.spans import at, rank_of, read_span
+from prela_stream.sinks.sqlite.search import texts_of
+
+_INT64: Final = (1 << 63) - 1
+
+
+class SpanRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A span as a store keeps it."""
+
+    span_id: bytes
+    parent_id: bytes | None
+    rank: int
+    """Of two reports of one span the one with the higher rank stays."""
+    name: str
+    span_type: int
+    status: int
+    start_ns: int
+    end_ns: int
+    """The start, for a span that has not ended."""
+    resource: bytes
+    """The resource map as it came."""
+    item: msgspec.Raw
+    """The item as it came: a view on its Record."""
+
+
+class TraceChange(msgspec.Struct, kw_only=True):
+    """What one batch says about one trace."""
+
+    trace_id: bytes
+    decisions: dict[bytes, Decision] = {}
+    """By decision id; more than one if the trace was forgotten and decided again."""
+    spans: dict[bytes, SpanRow] = {}
+    """By span id: the winner of each."""
+    texts: dict[str, None] = {}
+    """What the trace is found by, without repeats."""
+
+
+class SpanFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over the spans of a trace."""
+
+    spans: int
+    errors: int
+    start_ns: int
+    end_ns: int
+    root_name: str
+    """Name of the first span without a parent, or of the first span."""
+
+
+class Gathered(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch's fragments by trace."""
+
+    changes: list[TraceChange]
+    bad: list[str]
+    """Why items could not be read, one reason an item; their neighbours are in `changes`."""
+
+
+def gather(fragments: Iterable[KeptFragment]) -> Gathered:
+    """Put the fragments of a batch together by trace. Never raises: an item that cannot be read is in `bad`."""
+    changes: dict[bytes, TraceChange] = {}
+    bad: list[str] = []
+    for fragment in fragments:
+        decision = fragment.decision
+        change = changes.get(decision.trace_id)
+        if change is None:
+            change = changes[decision.trace_id] = TraceChange(trace_id=decision.trace_id)
+        change.decisions[decision.decision_id] = decision
+        resources = [bytes(raw) for raw in fragment.resources]
+        for index, raw in fragment.items:
+            try:
+                _add(change, raw, resources, index)
+            except CodecError as error:
+                bad.append(str(error))
+    return Gathered(changes=list(changes.values()), bad=bad)
+
+
+def _add(change: TraceChange, raw: msgspec.Raw, resources: Sequence[bytes], index: int) -> None:
+    read = read_span(raw, change.trace_id)
+    if read is None:
+        return
+    head, span_id, span = read
+    resource = at(resources, index)
+    change.texts.update(dict.fromkeys(texts_of(span)))
+    rank = rank_of(head)
+    known = change.spans.get(span_id)
+    if known is not None and known.rank >= rank:
+        return
+    change.spans[span_id] = SpanRow(
+        span_id=span_id,
+        parent_id=head.parent_span_id,
+        rank=rank,
+        name=head.name,
+        span_type=head.span_type,
+        status=head.status,
+        start_ns=head.start_ns,
+        end_ns=head.start_ns + (head.duration_ns or 0),
+        resource=resource,
+        item=raw,
+    )
+
+
+def facts_of(spans: Iterable[SpanRow]) -> SpanFacts:
+    """The sums over all spans of a trace."""
+    rows = list(spans)
+    first = min(rows, key=lambda row: (row.parent_id is not None, row.start_ns, row.span_id), default=None)
+    return SpanFacts(
+        spans=len(rows),
+        errors=sum(row.status == ERROR for row in rows),
+        start_ns=min((row.start_ns for row in rows), default=0),
+        end_ns=max((row.end_ns for row in rows), default=0),
+        root_name="" if first is None else first.name,
+    )
+
+
+def primary(decisions: Iterable[Decision]) -> list[Decision]:
+    """The decisions about one trace, the one that speaks for it first: kept before dropped, the first before a repeated one."""
+    return sorted(decisions, key=lambda one: (not one.kept, one.repeated, one.decided_at_ms, one.decision_id))
+
+
+def trace_columns(decisions: Sequence[Decision], facts: SpanFacts, label_chars: int) -> dict[str, object]:
+    """The columns of a trace's line. What its spans say counts; what only the worker knew comes from the summaries.
+
+    Args:
+        decisions: At least one, as `primary` orders them. Their summaries are about different spans, so tokens add up.
+        facts: Over all spans that are stored.
+        label_chars: Names are cut to this.
+    """
+    first = decisions[0]
+    summaries = [one.summary for one in decisions]
+    told = [one for one in summaries if one.spans or one.start_ns]
+    starts = [one.start_ns for one in told] + ([facts.start_ns] if facts.spans else [])
+    start = min(starts, default=0)
+    end = max([facts.end_ns, *(one.start_ns + one.duration_ns for one in told)])
+    costs = [one.cost_usd for one in summaries if one.cost_usd is not None and math.isfinite(one.cost_usd)]
+    input_tokens = _int64(sum(one.input_tokens for one in summaries))
+    output_tokens = _int64(sum(one.output_tokens for one in summaries))
+    return {
+        "decision_id": first.decision_id,
+        "root_name": (_first_text(one.root_name for one in summaries) or facts.root_name)[:label_chars],
+        "service": _first_text(one.service for one in summaries)[:label_chars],
+        "start_ns": _int64(start),
+        "duration_ns": _int64(max(end - start, 0)),
+        "spans": facts.spans,
+        "errors": _int64(max(facts.errors, sum(one.errors for one in summaries))),
+        "input_tokens": input_tokens,
+        "output_tokens": output_tokens,
+        "tokens": _int64(input_tokens + output_tokens),
+        "cost_usd": sum(costs) if costs else None,
+        "policy": first.policy[:label_chars],
+        "kept_because": f"{first.policy}: {first.reason}",
+        "weight": first.weight if math.isfinite(first.weight) else 0.0,
+        "trigger": str(first.trigger),
+        "complete": all(one.complete for one in decisions),
+    }
+
+
+def _first_text(texts: Iterable[str]) -> str:
+    return next((text for text in texts if text), "")
+
+
+def _int64(value: int) -> int:
+    """SQLite holds 64 bits with a sign; MessagePack may bring more."""
+    return min(max(value, -_INT64 - 1), _INT64)

@@ -1,0 +1,246 @@
+"""The SQLite store, writing side: kept traces, decisions and offsets in one transaction, so exactly once.
+
+Reading is `SqliteReader`, in this or another process; the layout is in `schema`. All work is done in a thread, for SQLite blocks.
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+
+from prela_stream import telemetry
+from prela_stream.codec.decisions import decode_decisions, encode_decisions
+from prela_stream.errors import SinkError
+from prela_stream.model.decision import Decision
+from prela_stream.model.span import ERROR
+from prela_stream.sinks.base import Batch
+from prela_stream.sinks.sqlite.counters import Counters
+from prela_stream.sinks.sqlite.options import SqliteOptions
+from prela_stream.sinks.sqlite.retention import purge
+from prela_stream.sinks.sqlite.rows import SpanFacts, SpanRow, TraceChange, facts_of, gather, primary, trace_columns
+from prela_stream.sinks.sqlite.schema import LABEL_CHARS, open_for_writing, transaction
+from prela_stream.sinks.sqlite.search import join_texts
+from prela_stream.transport.base import TopicPartition
+
+logger = logging.getLogger(__name__)
+
+_PURGE_EVERY_S: Final = 60.0
+_PURGE_TRACES: Final = 200  # a transaction; a slow purge would hold the next batch back
+_COLUMNS: Final = (
+    "trace_id", "decision_id", "root_name", "service", "start_ns", "duration_ns", "spans", "errors", "input_tokens",
+    "output_tokens", "tokens", "cost_usd", "policy", "kept_because", "weight", "trigger", "complete", "stored", "id",
+)  # fmt: skip
+_PLACES: Final = ", ".join(f":{name}" for name in _COLUMNS)
+_CHANGES: Final = ", ".join(f"{name} = :{name}" for name in _COLUMNS[1:-1])
+_INSERT_TRACE: Final = f"INSERT INTO traces ({', '.join(_COLUMNS)}) VALUES ({_PLACES})"  # noqa: S608 - names of ours
+_UPDATE_TRACE: Final = f"UPDATE traces SET {_CHANGES} WHERE id = :id"  # noqa: S608 - names of ours
+_PUT_SPAN: Final = """
+    INSERT INTO spans (trace, span_id, parent_id, rank, name, span_type, status, start_ns, end_ns, resource, item)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (trace, span_id) DO UPDATE SET
+        parent_id = excluded.parent_id, rank = excluded.rank, name = excluded.name, span_type = excluded.span_type,
+        status = excluded.status, start_ns = excluded.start_ns, end_ns = excluded.end_ns, resource = excluded.resource,
+        item = excluded.item
+    WHERE excluded.rank > spans.rank
+"""
+
+
+class SqliteSink:
+    """Writes kept traces and all decisions into one SQLite file. Exactly once: offsets are stored with the data.
+
+    Args:
+        options: Where, and for how long. The file is made with the first batch.
+    """
+
+    wants_decisions = True
+
+    def __init__(self, options: SqliteOptions) -> None:
+        self._path = Path(options.path)
+        self._retention_s = None if options.retention_days is None else options.retention_days * 86_400
+        self._connection: sqlite3.Connection | None = None
+        self._resources: dict[bytes, int] = {}
+        self._next_purge = 0.0
+        self._lock = anyio.Lock()
+
+    async def write(self, batch: Batch) -> None:
+        """Store the batch and its offset. Raises SinkError if SQLite refuses; then nothing of the batch is stored."""
+        async with self._lock:
+            await anyio.to_thread.run_sync(self._write, batch)
+
+    async def stored_offset(self, source: TopicPartition) -> int | None:
+        """The offset that was stored with the last batch of `source`; None if there was none."""
+        async with self._lock:
+            return await anyio.to_thread.run_sync(self._stored_offset, source)
+
+    async def aclose(self) -> None:
+        """Close the file."""
+        with anyio.CancelScope(shield=True):
+            async with self._lock:
+                await anyio.to_thread.run_sync(self._close)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = open_for_writing(self._path)
+        return self._connection
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _stored_offset(self, source: TopicPartition) -> int | None:
+        row = (
+            self._open()
+            .execute(
+                "SELECT next_offset FROM offsets WHERE topic = ? AND partition = ?", (source.topic, source.partition)
+            )
+            .fetchone()
+        )
+        return None if row is None else int(row[0])
+
+    def _write(self, batch: Batch) -> None:
+        gathered = gather(batch.fragments)
+        if gathered.bad:
+            telemetry.SINK_BAD_ITEMS.add(len(gathered.bad))
+            logger.warning(
+                "%s: skipped %d unreadable spans, first: %s", batch.source, len(gathered.bad), gathered.bad[0]
+            )
+        try:
+            self._store(batch, gathered.changes)
+            self._purge_now_and_then()
+        except sqlite3.Error as error:
+            msg = f"the trace store {self._path} did not take a batch of {batch.source}: {error}"
+            raise SinkError(msg) from error
+
+    def _store(self, batch: Batch, changes: Sequence[TraceChange]) -> None:
+        connection = self._open()
+        offset = (batch.source.topic, batch.source.partition, batch.next_offset)
+        try:
+            with transaction(connection):
+                counters = Counters(connection)
+                _put_decisions(connection, batch.decisions, counters)
+                fresh = [change for change in changes if not self._merge(connection, change, counters)]
+                self._insert(connection, fresh, counters)
+                counters.save(connection)
+                connection.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?)", offset)
+        except BaseException:
+            self._resources.clear()  # ids of a rolled back transaction name nothing
+            raise
+
+    def _insert(self, connection: sqlite3.Connection, changes: Sequence[TraceChange], counters: Counters) -> None:
+        """Traces that the store has not seen: everything about them is in the batch."""
+        lines: list[dict[str, object]] = []
+        spans: list[tuple[object, ...]] = []
+        documents: list[tuple[int, str]] = []
+        for change in changes:
+            decisions = primary(change.decisions.values())
+            _put_decisions(connection, decisions, counters)
+            trace = counters.next("last_trace")
+            line = trace_columns(decisions, facts_of(change.spans.values()), LABEL_CHARS)
+            lines.append({**line, "trace_id": change.trace_id, "id": trace, "stored": counters.next("stored")})
+            spans.extend(self._span_values(connection, trace, change.spans.values()))
+            documents.append((trace, join_texts(change.texts)))
+        connection.executemany(_INSERT_TRACE, lines)
+        connection.executemany(_PUT_SPAN, spans)
+        connection.executemany("INSERT INTO trace_text (rowid, text) VALUES (?, ?)", documents)
+        connection.executemany(
+            "UPDATE decisions SET has_spans = 1 WHERE trace_id = ? AND decision_id = ?",
+            [(change.trace_id, decision_id) for change in changes for decision_id in change.decisions],
+        )
+        counters.add("traces", len(lines))
+        counters.add("spans", len(spans))
+
+    def _merge(self, connection: sqlite3.Connection, change: TraceChange, counters: Counters) -> bool:
+        """Add to a trace that is stored; False if it is not. What the store already has changes nothing."""
+        found = connection.execute("SELECT id, spans FROM traces WHERE trace_id = ?", (change.trace_id,)).fetchone()
+        if found is None:
+            return False
+        trace, spans_before = found
+        _put_decisions(connection, list(change.decisions.values()), counters)
+        decided = connection.executemany(
+            "UPDATE decisions SET has_spans = 1 WHERE trace_id = ? AND decision_id = ? AND has_spans = 0",
+            [(change.trace_id, decision_id) for decision_id in change.decisions],
+        ).rowcount
+        values = self._span_values(connection, trace, change.spans.values())
+        changed = connection.executemany(_PUT_SPAN, values).rowcount if change.spans else 0
+        if decided <= 0 and changed <= 0:
+            return True
+        facts = _stored_facts(connection, trace)
+        bodies = connection.execute("SELECT body FROM decisions WHERE trace_id = ? AND has_spans", (change.trace_id,))
+        decisions = primary(decode_decisions(body)[0] for (body,) in bodies)
+        line = trace_columns(decisions, facts, LABEL_CHARS)
+        connection.execute(_UPDATE_TRACE, {**line, "id": trace, "stored": counters.next("stored")})
+        counters.add("spans", facts.spans - spans_before)
+        _extend_document(connection, trace, change.texts)
+        return True
+
+    def _span_values(
+        self, connection: sqlite3.Connection, trace: int, rows: Iterable[SpanRow]
+    ) -> list[tuple[object, ...]]:
+        return [
+            (
+                trace, row.span_id, row.parent_id, row.rank, row.name, row.span_type, row.status, row.start_ns,
+                row.end_ns, self._resource(connection, row.resource), row.item,
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def _resource(self, connection: sqlite3.Connection, body: bytes) -> int:
+        """The id of a resource that many spans share."""
+        known = self._resources.get(body)
+        if known is not None:
+            return known
+        digest = blake2b(body, digest_size=16).digest()
+        connection.execute("INSERT OR IGNORE INTO resources (digest, body) VALUES (?, ?)", (digest, body))
+        (found,) = connection.execute("SELECT id FROM resources WHERE digest = ?", (digest,)).fetchone()
+        if len(self._resources) >= 10_000:
+            self._resources.clear()
+        self._resources[body] = int(found)
+        return int(found)
+
+    def _purge_now_and_then(self) -> None:
+        if self._retention_s is None or time.monotonic() < self._next_purge:
+            return
+        before_ns = time.time_ns() - int(self._retention_s * 1e9)
+        if purge(self._open(), before_ns, limit=_PURGE_TRACES) < _PURGE_TRACES:
+            self._next_purge = time.monotonic() + _PURGE_EVERY_S
+
+
+def _put_decisions(connection: sqlite3.Connection, decisions: Sequence[Decision], counters: Counters) -> None:
+    for kept in (True, False):
+        rows = [
+            (one.trace_id, one.decision_id, kept, min(one.decided_at_ms, 1 << 62), encode_decisions([one]))
+            for one in decisions
+            if one.kept == kept
+        ]
+        if rows:
+            new = connection.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, 0, ?, ?)", rows).rowcount
+            counters.add("kept" if kept else "dropped", max(new, 0))
+
+
+def _stored_facts(connection: sqlite3.Connection, trace: int) -> SpanFacts:
+    spans, errors, start_ns, end_ns = connection.execute(
+        "SELECT count(*), coalesce(sum(status = ?), 0), coalesce(min(start_ns), 0), coalesce(max(end_ns), 0)"
+        " FROM spans WHERE trace = ?",
+        (ERROR, trace),
+    ).fetchone()
+    first = connection.execute(
+        "SELECT name FROM spans WHERE trace = ? ORDER BY parent_id IS NOT NULL, start_ns, span_id LIMIT 1", (trace,)
+    ).fetchone()
+    root_name = "" if first is None else first[0]
+    return SpanFacts(spans=spans, errors=errors, start_ns=start_ns, end_ns=end_ns, root_name=root_name)
+
+
+def _extend_document(connection: sqlite3.Connection, trace: int, texts: Iterable[str]) -> None:
+    row = connection.execute("SELECT text FROM trace_text WHERE rowid = ?", (trace,)).fetchone()
+    before = "" if row is None else row[0]
+    after = join_texts(texts, before)
+    if after != before:
+        connection.execute("DELETE FROM trace_text WHERE rowid = ?", (trace,))
+        connection.execute("INSERT INTO trace_text (rowid, text) VALUES (?, ?)", (trace, after))

@@ -1,0 +1,45 @@
+"""A counted child that starts later: the parent may end meanwhile, and the trace still waits for the work."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prela_stream.model.span import CANCELLED, COUNTED, SPAN_STATUSES, SpanType
+from prela_stream.tracing.context import TraceContext
+from prela_stream.tracing.current import Position
+from prela_stream.tracing.span import Span
+
+
+class Deferred(Position):
+    """What `defer()` gives: room for one child of the span that was current. Pass it to the thread, task or job that works.
+
+    Use it once, with `with deferred.span("work"):` or as the `parent` of a span; a second span of the same Deferred is an
+    ordinary child. If the work will not happen, call `cancel()`, or the worker waits for it until its patience is over.
+    """
+
+    __slots__ = ("_make", "_room", "above")
+
+    def __init__(self, above: Span | TraceContext | None, make: Callable[..., Span]) -> None:
+        self.above: Span | TraceContext | None = above
+        """The span that counts the child; where there was none, whatever was current."""
+        self._make = make
+        self._room = [above._hand_out_child()] if isinstance(above, Span) else []
+
+    def take(self) -> int | None:
+        """The flag of the reserved child, once; None if it was taken or there was no span to reserve it from."""
+        try:
+            return self._room.pop()  # atomic: of two threads one gets it
+        except IndexError:
+            return None
+
+    def span(
+        self, name: str, span_type: SpanType = SpanType.CUSTOM, attributes: Mapping[str, Any] | None = None
+    ) -> Span:
+        """The deferred work's span, as `Tracer.span` makes it."""
+        return self._make(name, span_type, attributes, parent=self)
+
+    def cancel(self) -> None:
+        """Say that the work will not happen: an empty CANCELLED span takes its place. Nothing if it has begun."""
+        if self._room and self._room[0] == COUNTED:
+            span = self.span("deferred work")
+            span.set_status(SPAN_STATUSES[CANCELLED], "cancelled before it began")
+            span.end()

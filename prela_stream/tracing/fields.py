@@ -1,0 +1,184 @@
+"""What a live span holds, and what anybody may read of it. How it changes is in `span.py`."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+from prela_stream.model import semconv
+from prela_stream.model.plain import refuse_unless_plain
+from prela_stream.model.span import (
+    SPAN_STATUSES,
+    SPAN_TYPES,
+    SpanEvent,
+    SpanLink,
+    SpanStatus,
+    SpanType,
+    to_datetime,
+    to_dict,
+)
+from prela_stream.tracing.coerce import text_of
+from prela_stream.tracing.context import TraceContext
+from prela_stream.tracing.current import Position, Scope
+from prela_stream.tracing.recorder import Outlet, ScopedOutlet
+
+
+class More:
+    """What few spans have."""
+
+    __slots__ = ("events", "links", "message")
+
+    def __init__(self) -> None:
+        self.events: list[SpanEvent] = []
+        self.links: list[SpanLink] = []
+        self.message: str | None = None
+
+    def refuse_unless_plain(self) -> None:
+        """Raise TypeError unless the attributes of events and links may be encoded as they are; see `model.plain`."""
+        for event in self.events:
+            refuse_unless_plain(event.attributes)
+        for link in self.links:
+            refuse_unless_plain(link.attributes)
+
+
+class SpanView(Position):
+    """The fields of a span. The tracer fills them; some are unset until something happens, which costs nothing."""
+
+    __slots__ = (
+        "__weakref__",
+        "_attributes",
+        "_began",
+        "_children",
+        "_duration_ns",
+        "_final",
+        "_flags",
+        "_frozen",
+        "_id",
+        "_more",
+        "_name",
+        "_open",
+        "_outlet",
+        "_parent_id",
+        "_previous",
+        "_quiet",
+        "_scope",
+        "_start_ns",
+        "_status",
+        "_trace",
+        "_type",
+    )
+    _attributes: dict[str, Any]
+    _began: int
+    """Monotonic ns."""
+    _children: bytearray | None
+    """A byte for each child and inject; None: there were none so far."""
+    _duration_ns: int
+    """Set at the end."""
+    _final: dict[str, Any]
+    """The attributes; set at the end."""
+    _flags: int
+    _frozen: memoryview
+    """Set at the end; keeps `_children` from growing in the hands of another thread."""
+    _id: bytes
+    _more: More | None
+    _name: str
+    _open: bool
+    """Unset by the end."""
+    _outlet: Outlet | ScopedOutlet
+    _parent_id: bytes | None
+    _previous: Position | None
+    """What `current.leave` needs; set when the span is entered."""
+    _quiet: bool | None
+    """True: to be announced before the first child; False: announced; None: never."""
+    _scope: Scope
+    """Set where somebody said it."""
+    _start_ns: int
+    _status: int
+    _trace: TraceContext
+    _type: int
+
+    @property
+    def trace_id(self) -> str:
+        """32 lower-case hex digits."""
+        return self._trace.raw_trace_id.hex()
+
+    @property
+    def span_id(self) -> str:
+        """16 lower-case hex digits."""
+        return self._id.hex()
+
+    @property
+    def parent_span_id(self) -> str | None:
+        """16 lower-case hex digits; None for a root."""
+        return None if self._parent_id is None else self._parent_id.hex()
+
+    @property
+    def name(self) -> str:
+        """What the work is called."""
+        return self._name
+
+    @property
+    def span_type(self) -> SpanType:
+        """What kind of work it is."""
+        return SPAN_TYPES[self._type]
+
+    @property
+    def status(self) -> SpanStatus:
+        """PENDING until something is said or the span ends."""
+        return SPAN_STATUSES[self._status]
+
+    @property
+    def status_message(self) -> str | None:
+        """The text that came with the status."""
+        return None if self._more is None else self._more.message
+
+    @property
+    def started_at(self) -> datetime:
+        """The start as an aware datetime in UTC (microseconds)."""
+        return to_datetime(self._start_ns)
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """Start plus monotonic duration, an aware datetime in UTC; None while the span is open."""
+        return to_datetime(self._start_ns + self._duration_ns) if self.is_ended else None
+
+    @property
+    def duration_ms(self) -> float | None:
+        """The monotonic duration in milliseconds; None while the span is open."""
+        return self._duration_ns / 1e6 if self.is_ended else None
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """A read-only view; change them with `set_attribute`."""
+        return MappingProxyType(self._final if self.is_ended else self._attributes)
+
+    def attribute(self, name: str) -> Any:
+        """An attribute under any of its names, see `SpanData.attribute`."""
+        return semconv.look_up(self.attributes, text_of(name), self.duration_ms)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The span as it is now, as a dict; see `SpanData.to_dict`."""
+        return to_dict(self)
+
+    @property
+    def events(self) -> tuple[SpanEvent, ...]:
+        """What happened so far."""
+        return () if self._more is None else tuple(self._more.events)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether `end()` was called or the block was left."""
+        return hasattr(self, "_duration_ns")
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the trace is recorded; False where head sampling left it out."""
+        return True
+
+    @property
+    def context(self) -> TraceContext:
+        """What all spans of the trace share in this process, baggage included."""
+        return self._trace
+
+    def __repr__(self) -> str:
+        return f"<Span {self._name!r} {self.span_type.value} {self.status.value} {self.trace_id}/{self.span_id}>"

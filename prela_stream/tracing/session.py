@@ -1,0 +1,91 @@
+"""Whose work this is: session and user ids that every span of a block carries, in whatever task or thread it runs.
+
+They stand in a context variable of their own, so a block may be opened outside of any trace, inside of a span, or around many
+traces. To another process they go only if asked to: a header with a user's id would reach every host that is called.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final, NamedTuple
+
+from prela_stream.model.semconv import CONVERSATION_ID, USER_ID
+from prela_stream.tracing.coerce import attributes_of, text_of
+
+SESSION_ENTRY: Final = "session.id"
+USER_ENTRY: Final = "user.id"
+_FROM_BAGGAGE: Final = {SESSION_ENTRY: CONVERSATION_ID, USER_ENTRY: USER_ID}
+
+
+class Carried(NamedTuple):
+    """What the spans of a block carry."""
+
+    attributes: Mapping[str, Any]
+    baggage: Mapping[str, str]
+    """What goes to other processes with the trace."""
+
+
+CARRIED: Final[ContextVar[Carried | None]] = ContextVar("prela_stream_carried", default=None)
+get_carried: Final = CARRIED.get
+ids_used: Final[list[bool]] = []
+"""Not empty once this process has had a session or a trace that came with one: until then no span asks."""
+
+
+@contextmanager
+def session(
+    session_id: str | None = None,
+    *,
+    user_id: str | None = None,
+    attributes: Mapping[str, Any] | None = None,
+    propagate: bool = False,
+) -> Iterator[None]:
+    """Give every span that begins in the block a session's and a user's id, and other attributes.
+
+    What a span is given itself wins. Blocks nest: an inner one adds to the outer one and wins over it.
+
+    Args:
+        session_id: The conversation; becomes `gen_ai.conversation.id`.
+        user_id: Becomes `user.id`.
+        attributes: Further ones, of any value.
+        propagate: Send both ids on to other processes as W3C baggage. Their hosts, whoever they are, can read them.
+    """
+    before = get_carried() or Carried({}, {})
+    ids = {
+        key: text_of(value) for key, value in ((SESSION_ENTRY, session_id), (USER_ENTRY, user_id)) if value is not None
+    }
+    carried = Carried(
+        {**before.attributes, **_named(ids), **({} if attributes is None else attributes_of(attributes))},
+        {**before.baggage, **ids} if propagate is True else before.baggage,
+    )
+    previous = get_carried()
+    if not ids_used:
+        ids_used.append(True)
+    CARRIED.set(carried)
+    try:
+        yield
+    finally:
+        if get_carried() is carried:  # in another context than it was entered in, there is nothing to restore
+            CARRIED.set(previous)
+
+
+def notice(baggage: Mapping[str, str]) -> None:
+    """Look at the baggage of a trace whose first span here begins now."""
+    if not ids_used and not _FROM_BAGGAGE.keys().isdisjoint(baggage):
+        ids_used.append(True)
+
+
+def carried_attributes(trace_baggage: Mapping[str, str]) -> dict[str, Any]:
+    """What a span that begins now has from the blocks around it, and from the baggage of its trace."""
+    carried = get_carried()
+    ids = {key: trace_baggage[key] for key in _FROM_BAGGAGE if key in trace_baggage}
+    return _named(ids) if carried is None else {**_named(ids), **carried.attributes}
+
+
+def outgoing_baggage(trace_baggage: Mapping[str, str]) -> Mapping[str, str]:
+    """The baggage to send on: the trace's, with what the blocks around want propagated."""
+    carried = get_carried()
+    return {**trace_baggage, **carried.baggage} if carried is not None and carried.baggage else trace_baggage
+
+
+def _named(ids: Mapping[str, str]) -> dict[str, Any]:
+    return {_FROM_BAGGAGE[key]: value for key, value in ids.items()}

@@ -1,0 +1,414 @@
+"""A live span: open until `end()`, which freezes it and hands its bytes to the recorder. It is its own context manager.
+
+Two things here are made to be exact without a lock. The attributes of an ended span are replaced by a read-only mapping, so
+writing needs no check beforehand. And what a span hands out (a counted child, an injected context) is one byte appended to
+`_children`, which is there from the first one on. The end closes the attributes first, then looks for `_children` and takes a
+memoryview of it, and a bytearray with a view on it refuses to grow. Whoever hands out has `_children` first and then looks
+whether the attributes are closed: if not, the end has yet to look, so each append is either in the count or fails, in any thread.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from types import FrameType, MappingProxyType, TracebackType
+from typing import Any, Final, Self
+
+from prela_stream import telemetry
+from prela_stream.errors import SpanEndedError, guard, guarded, logger, strict
+from prela_stream.model.plain import SCALARS, plain, refuse_unless_plain
+from prela_stream.model.span import (
+    AFTER_END,
+    CANCELLED,
+    COUNTED,
+    ERROR,
+    PENDING,
+    REMOTE_PARENT,
+    SPAN_TYPES,
+    SUCCESS,
+    ItemKind,
+    SpanEvent,
+    SpanLink,
+    SpanStatus,
+    SpanType,
+)
+from prela_stream.privacy.encoding import REFUSED, encode_fast, encode_slow, settle
+from prela_stream.tracing.coerce import (
+    describe_error,
+    event_attributes,
+    is_failure,
+    key_of,
+    nanoseconds,
+    status_code,
+    text_of,
+)
+from prela_stream.tracing.context import TraceContext
+from prela_stream.tracing.current import GENERATOR, ON_BEHALF, Placed, enter, get_raw, leave, set_raw, watched
+from prela_stream.tracing.fields import More, SpanView
+from prela_stream.tracing.setters import TypedSetters
+
+SUSPEND_UNTIL: Final = "prela.suspend.until"
+"""Attribute of a wait: its latest end, ns since the epoch."""
+SUSPEND_REASON: Final = "prela.suspend.reason"
+_CHILD: Final = 0
+_INJECT: Final = 1
+_SPAN: Final = int(ItemKind.SPAN)
+_AGENT: Final = SPAN_TYPES.index(SpanType.AGENT)
+CLOSED: Final[Any] = MappingProxyType({})
+"""The attributes of an ended span."""
+_now: Final = time.time_ns
+_clock: Final = time.perf_counter_ns
+_new: Final = object.__new__
+_getframe: Final = sys._getframe
+_END_GUARD: Final = guard("span.end")
+_slow_lock = threading.RLock()  # a finalizer that runs in the midst of one hand-out may need another
+_EMPTY: Final[tuple[Any, ...]] = ()
+
+
+class Span(SpanView, TypedSetters):
+    """A piece of work that has a beginning and an end. Made by `Tracer.span()` and `Tracer.start_span()`.
+
+    Use it with `with` or `async with`: it is current inside, and ends at the end of the block, as ERROR where an exception
+    leaves it and as CANCELLED where a cancellation does. Or call `end()` yourself. It has begun when you get it. May be
+    used from any thread. No method raises; with `PRELA_STRICT=1` errors are let out.
+    """
+
+    __slots__ = ()
+
+    # --- current and over ---
+
+    def __enter__(self) -> Self:
+        # No token: it could not be used in another context, and a generator may be closed in one.
+        frame = _getframe(1)
+        code = frame.f_code
+        if watched or code.co_flags & GENERATOR or code.co_name in ON_BEHALF:
+            self._enter_slowly(frame)
+        else:
+            self._previous = get_raw()
+            set_raw(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is not None and self._attributes is not CLOSED:
+            self.record_exception(error)
+        previous = self._previous
+        if get_raw() is self and (previous is None or type(previous) is not Placed):
+            set_raw(previous)
+        else:
+            leave(self, previous)
+        try:
+            self._finish_now(_clock() - self._began)
+        except Exception as ours:  # as `guarded`, which costs one more call
+            if not _END_GUARD.__exit__(type(ours), ours, ours.__traceback__):
+                raise
+
+    def _enter_slowly(self, frame: FrameType) -> None:
+        """Where a generator is involved: nothing may keep one alive that nobody can close any more."""
+        self._previous = enter(self, frame, getattr(self, "_scope", None))
+        self._outlet.let_go()
+
+    async def __aenter__(self) -> Self:
+        frame = _getframe(1)
+        if watched or frame.f_code.co_flags & GENERATOR or frame.f_code.co_name in ON_BEHALF:
+            self._enter_slowly(frame)
+        else:
+            self._previous = get_raw()
+            set_raw(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, traceback)
+
+    def end(self, end_time: datetime | int | None = None) -> None:
+        """End the span; everything that it holds is encoded now, and nothing can be changed any more.
+
+        Args:
+            end_time: An aware datetime or ns since the epoch, where the work ended earlier than now; never before the start.
+        """
+        duration = _clock() - self._began
+        if end_time is not None:
+            with guard("span.end"):
+                duration = max(0, nanoseconds(end_time) - self._start_ns)
+        if self._finish(duration) is False:
+            self._refuse("end")
+
+    def _finish_now(self, duration: int) -> bool:
+        """Freeze the span and record it; False if somebody has done so before."""
+        try:
+            del self._open  # atomic: of two threads one gets an AttributeError
+        except AttributeError:
+            return False
+        self._final = attributes = self._attributes
+        self._attributes = CLOSED
+        children = self._children
+        handed_out = injects = 0
+        if children is not None:
+            self._frozen = memoryview(children)
+            injects = children.count(_INJECT)
+            handed_out = len(children) - injects
+        self._duration_ns = duration
+        self._status = status = self._status or SUCCESS
+        more = self._more
+        trace = self._trace
+        flags = self._flags
+        parent_id = self._parent_id
+        outlet = self._outlet
+        if self._quiet is not None and outlet.new_spans.pop(self, None) is None:
+            outlet.forget(self)
+        record = outlet.record
+        if record is None:
+            return True
+        trace_id = trace.raw_trace_id
+        remote = flags & REMOTE_PARENT
+        fields: tuple[Any, ...] = (
+            _SPAN,
+            trace_id,
+            self._id,
+            parent_id,
+            flags,
+            status,
+            0,
+            handed_out,
+            injects,
+            trace.inject_ordinal if remote else None,
+            self._type,
+            self._start_ns,
+            duration,
+            self._name,
+            trace.randomness,
+            trace.threshold,
+            attributes,
+        )
+        try:
+            if more is not None:
+                fields = (*fields, more.events, more.links, more.message)
+                more.refuse_unless_plain()
+            for value in attributes.values():
+                if type(value) not in SCALARS:
+                    refuse_unless_plain(value)
+            item = encode_fast(fields)
+        except REFUSED:
+            item = encode_slow(fields)
+        if len(item) > outlet.look_above:
+            item = settle(item, outlet.privacy, outlet.max_item_bytes)
+        record(trace_id, item, parent_id is None or remote != 0)
+        return True
+
+    _finish = guarded("span.end")(_finish_now)
+
+    # --- what a user says about it ---
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Set an attribute to any value; it is read when the span ends. Values that MessagePack cannot hold become text."""
+        if type(key) is not str:
+            key = key_of(key)
+        try:
+            self._attributes[key] = value
+        except TypeError:  # the read-only mapping of an ended span
+            self._refuse("set_attribute")
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Set several attributes at once."""
+        with guard("span.set_attributes"):
+            for key, value in dict(attributes).items():
+                self.set_attribute(key, value)
+
+    def add_event(
+        self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: datetime | int | None = None
+    ) -> None:
+        """Add something that happened at one moment: now, or at `timestamp` (an aware datetime or ns since the epoch)."""
+        if self._is_open("add_event"):
+            with guard("span.add_event"):
+                time_ns = _now() if timestamp is None else nanoseconds(timestamp)
+                self._extras().events.append(SpanEvent(text_of(name), time_ns, event_attributes(attributes)))
+
+    def add_link(self, target: "Span | TraceContext", attributes: Mapping[str, Any] | None = None) -> None:
+        """Refer to a span that is related, but not the parent: of a batch's messages each, for instance."""
+        if self._is_open("add_link"):
+            with guard("span.add_link"):
+                trace_id, span_id = target_of(target)
+                self._extras().links.append(SpanLink(trace_id, span_id, event_attributes(attributes)))
+
+    def set_status(self, status: SpanStatus | str, message: str | None = None) -> None:
+        """Say how the work went. Without it a span that ends is a SUCCESS, unless an exception leaves its block."""
+        if self._is_open("set_status"):
+            with guard("span.set_status"):
+                self._status = status_code(status)
+                if message is not None or self._more is not None:
+                    self._extras().message = None if message is None else text_of(message)
+
+    def record_exception(self, error: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
+        """Mark the span with an exception: ERROR, or CANCELLED for a cancellation, an interrupt or a generator's close.
+
+        Sets `error.type`, `error.message` and, for an error, `error.stacktrace`; `attributes` are added to them.
+        """
+        if self._is_open("record_exception"):
+            with guard("span.record_exception"):
+                failed = is_failure(error)
+                described = describe_error(error, with_stack=failed)
+                self._attributes.update(described)
+                self._status = ERROR if failed else CANCELLED
+                self._extras().message = described.get("error.message") or described["error.type"]
+                if attributes:
+                    self.set_attributes(attributes)
+
+    def update_name(self, name: str) -> None:
+        """Give the span another name."""
+        if self._is_open("update_name"):
+            with guard("span.update_name"):
+                self._name = text_of(name)
+
+    def suspend(self, until: datetime | int | None = None, reason: str | None = None) -> None:
+        """Say that this span now waits for something outside, a person for instance: its trace is not decided meanwhile.
+
+        Args:
+            until: When it goes on at the latest, if that is known: an aware datetime or ns since the epoch. For readers; the
+                wait ends with `resume()` or the span.
+            reason: What it waits for.
+        """
+        if self._is_open("suspend"):
+            with guard("span.suspend"):
+                said: dict[str, Any] = {}
+                if until is not None:
+                    said[SUSPEND_UNTIL] = nanoseconds(until)
+                if reason is not None:
+                    said[SUSPEND_REASON] = text_of(reason)
+                self.add_event("suspend", said)
+                self._send_control(ItemKind.SUSPEND, said)
+
+    def resume(self) -> None:
+        """Say that the wait of `suspend()` is over."""
+        if self._is_open("resume"):
+            self.add_event("resume")
+            self._control(ItemKind.RESUME)
+
+    # --- the SDK's own ---
+
+    def _hand_out_child(self) -> int:
+        """Count a child; returns the child's flag: COUNTED, or AFTER_END where this span has ended."""
+        children = self._handed_out()
+        if self._attributes is CLOSED:
+            return AFTER_END
+        try:
+            children.append(_CHILD)
+        except BufferError:
+            return AFTER_END
+        if self._quiet:
+            self._announce()
+        return COUNTED
+
+    def _handed_out(self) -> bytearray:
+        children = self._children
+        if children is None:
+            with _slow_lock:  # or of two threads that make it one would lose its child
+                if self._children is None:
+                    self._children = bytearray()
+                children = self._children
+        return children
+
+    def _hand_out_inject(self) -> int | None:
+        """Count a context that leaves the process; returns its ordinal, None where this span has ended."""
+        with _slow_lock:
+            children = self._handed_out()
+            if self._attributes is CLOSED:
+                return None
+            try:
+                children.append(_INJECT)
+            except BufferError:
+                return None
+            ordinal = children.count(_INJECT) - 1
+        if self._quiet:
+            self._announce()
+        return ordinal
+
+    def _announce(self) -> None:
+        """Tell the worker that this span is open and will end; a root or an AGENT span says so before its first child."""
+        self._quiet = False
+        self._control(ItemKind.START)
+
+    def _beat(self) -> None:
+        """Say that this span's process is alive; a span that was not announced so far is announced instead."""
+        if self._quiet:
+            self._announce()
+        else:
+            self._control(ItemKind.HEARTBEAT)
+
+    @guarded("span.control")
+    def _control(self, kind: ItemKind) -> None:
+        self._send_control(kind, None)
+
+    def _send_control(self, kind: ItemKind, attributes: dict[str, Any] | None) -> None:
+        outlet = self._outlet
+        record = outlet.record
+        if record is None:
+            return
+        trace = self._trace
+        time_ns = self._start_ns if kind is ItemKind.START else _now()
+        ordinal = trace.inject_ordinal if self._flags & REMOTE_PARENT else None
+        head = (int(kind), trace.raw_trace_id, self._id, self._parent_id, self._flags, PENDING, 0, None, None, ordinal)
+        said: tuple[Any, ...] = (trace.randomness, trace.threshold)
+        if attributes:
+            said = (*said, attributes, _EMPTY, _EMPTY, None)
+        try:
+            item = encode_fast((*head, self._type, time_ns, None, self._name, *said))
+        except REFUSED:
+            item = encode_fast((*head, self._type, time_ns, None, plain(self._name)[:1000], *plain(said)))
+        if attributes:
+            item = settle(item, outlet.privacy, outlet.max_item_bytes)
+        record(trace.raw_trace_id, item, True)
+
+    def _abandon(self) -> None:
+        """Be as if ended, but record nothing: in a forked child, where the span is the parent process's to end."""
+        if not self.is_ended:
+            del self._open
+            self._final, self._attributes = self._attributes, CLOSED
+            self._duration_ns = _clock() - self._began
+
+    def _extras(self) -> More:
+        with _slow_lock:  # or of two threads that make it one would lose its event
+            if self._more is None:
+                self._more = More()
+            return self._more
+
+    def _is_open(self, method: str) -> bool:
+        if self._attributes is not CLOSED:
+            return True
+        self._refuse(method)
+        return False
+
+    def _refuse(self, method: str) -> None:
+        """A change after the end: raise under PRELA_STRICT, else count it and log the first of each method."""
+        text = (
+            f"{method}() on the span {self._name!r}, which has ended; it has no effect. Change a span before its end."
+        )
+        if strict():
+            raise SpanEndedError(text)
+        if not telemetry.ENDED_SPAN_CHANGES.value(method):
+            logger.warning("prela_stream: %s Further calls of this kind are counted and not logged.", text)
+        telemetry.ENDED_SPAN_CHANGES.add(1, method)
+
+
+def target_of(target: object) -> tuple[bytes, bytes]:
+    """The trace and span id that a link points to; raises TypeError for anything but a span or the context of one."""
+    if isinstance(target, Span):
+        return target._trace.raw_trace_id, target._id
+    if isinstance(target, TraceContext) and target.raw_span_id is not None:
+        return target.raw_trace_id, target.raw_span_id
+    msg = f"a link points to a Span or to the TraceContext of one, got {target!r}"
+    raise TypeError(msg)
+
+
+def _renew_lock() -> None:
+    """After a fork: another thread of the parent process may have held it."""
+    global _slow_lock  # noqa: PLW0603 - one lock a process
+    _slow_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_renew_lock)

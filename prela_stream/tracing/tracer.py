@@ -1,0 +1,373 @@
+"""Makes spans: finds where a new one hangs, decides at a root whether the trace is recorded, and keeps the one tracer."""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from prela_stream.errors import guard
+from prela_stream.model.semconv import SERVICE_NAME
+from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SpanType
+from prela_stream.privacy.rules import Privacy, scopes_used
+from prela_stream.tracing.coerce import attributes_of, text_of, type_code
+from prela_stream.tracing.context import TraceContext
+from prela_stream.tracing.current import (
+    Placed,
+    Position,
+    Scope,
+    before_of,
+    current,
+    forget_frames,
+    get_raw,
+    parent_here,
+    position_of,
+    set_raw,
+    watched,
+)
+from prela_stream.tracing.deferred import Deferred
+from prela_stream.tracing.exporters import BaseExporter, ExporterRecorder
+from prela_stream.tracing.ids import new_span_id, new_trace_id, span_ids, trace_ids
+from prela_stream.tracing.kinds import SpanKinds
+from prela_stream.tracing.recorder import Outlet, Recorder, ScopedOutlet
+from prela_stream.tracing.sampler import KEEP, AlwaysOnSampler, BaseSampler, checked
+from prela_stream.tracing.session import carried_attributes, ids_used, notice
+from prela_stream.tracing.span import CLOSED, Span
+from prela_stream.tracing.unsampled import UnsampledSpan
+
+_AGENT: Final = SPAN_TYPE_CODES[SpanType.AGENT]
+_CUSTOM: Final[SpanType] = SpanType.CUSTOM
+_CUSTOM_CODE: Final = SPAN_TYPE_CODES[SpanType.CUSTOM]
+_new: Final = object.__new__
+_now: Final = time.time_ns
+_clock: Final = time.perf_counter_ns
+_take_span_id: Final = span_ids.take
+_take_trace_id: Final = trace_ids.take
+_UNCHANGED: Final[Any] = object()
+_shared: Final = Outlet()
+
+
+class Tracer(SpanKinds):
+    """Makes spans. `get_tracer()` gives the one that `init()` sets up; make another for a sampler or a name of its own.
+
+    Args:
+        service_name: If given, each span of this tracer carries it as `service.name`; the process's own name is set by
+            `init()` and travels once a batch.
+        exporter: A `Recorder` that takes the items, or an object whose `export(spans)` takes whole traces (`BaseExporter`);
+            None: they go where those of the global tracer go.
+        sampler: The head sampler, asked at roots; None: every trace is recorded.
+        capture_for_replay: Accepted for code written for the ancestor SDK; has no effect.
+    """
+
+    __slots__ = ("_outlet", "_sampler", "_service")
+
+    def __init__(
+        self,
+        service_name: str | None = None,
+        exporter: Recorder | BaseExporter | None = None,
+        sampler: BaseSampler | None = None,
+        capture_for_replay: bool = False,  # noqa: ARG002 - the ancestor's signature
+    ) -> None:
+        self._service: dict[str, Any] | None = None if service_name is None else {SERVICE_NAME: text_of(service_name)}
+        self._sampler: BaseSampler | None = None
+        self._outlet = _shared
+        self.configure(sampler=sampler)
+        if exporter is not None:
+            self._outlet = Outlet()
+            self.configure(recorder=exporter)  # type: ignore[arg-type]  # configure() tells the two apart
+
+    @property
+    def service_name(self) -> str | None:
+        """The name of its own that this tracer's spans carry; None if they have the process's."""
+        return None if self._service is None else self._service[SERVICE_NAME]
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Where items go now; None: nowhere."""
+        return self._outlet.recorder
+
+    @property
+    def sampler(self) -> BaseSampler:
+        """The head sampler."""
+        return self._sampler or AlwaysOnSampler()
+
+    def configure(
+        self,
+        *,
+        recorder: Recorder | None = _UNCHANGED,
+        sampler: BaseSampler | None = _UNCHANGED,
+        max_item_bytes: int | None = None,
+        privacy: Privacy | None = None,
+    ) -> None:
+        """Swap what is given. Spans that are open now end into the new recorder.
+
+        Args:
+            recorder: None: spans go nowhere.
+            sampler: None: every trace is recorded.
+            max_item_bytes: A span whose item is larger is cut to this size; the default is 750,000.
+            privacy: What is taken out of every span; the default is nothing.
+        """
+        with guard("tracer.configure"):
+            if privacy is not None:  # before the recorder: no item may reach a new one under the old rules
+                self._outlet.privacy = _checked_privacy(privacy)
+            if recorder is not _UNCHANGED:
+                self._outlet.recorder = _checked(recorder)
+            if sampler is not _UNCHANGED:
+                self._sampler = None if isinstance(sampler, AlwaysOnSampler) else sampler
+            if max_item_bytes is not None:
+                self._outlet.max_item_bytes = max(4096, int(max_item_bytes))
+
+    def span(  # noqa: C901, PLR0912, PLR0915 - the hot path: what would be functions of their own is written out
+        self,
+        name: str,
+        span_type: SpanType = SpanType.CUSTOM,
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        parent: Position | None = None,
+        scope: Scope = None,
+    ) -> Span:
+        """A new span for `with` or `async with`: current in the block, ended with it.
+
+        Args:
+            name: What the work is called.
+            span_type: What kind of work it is.
+            attributes: Initial ones; the mapping is copied.
+            parent: A Span, the TraceContext of another process, or what `defer()` gave; None: what is current.
+            scope: In a generator, a span is current for what the generator runs and never for its consumer. "caller": for
+                whoever resumes the generator instead, as a fixture that yields needs it.
+
+        Returns:
+            The span, begun now; a root if nothing is current.
+        """
+        above: Any = parent
+        if parent is None:
+            above = get_raw()
+            if watched or (above is not None and type(above) is Placed):
+                above = parent_here(above)
+        quiet: bool | None = None
+        sampled: bool | None = True
+        if type(above) is Span:
+            trace: TraceContext = above._trace
+            parent_id: bytes | None = above._id
+            children = above._children
+            if children is None:
+                flags = above._hand_out_child()
+            elif above._attributes is CLOSED:  # from here on as there, without the call
+                flags = AFTER_END
+            else:
+                try:
+                    children.append(0)
+                    flags = COUNTED
+                except BufferError:
+                    flags = AFTER_END
+        elif above is None:
+            trace = _new(TraceContext)
+            try:
+                trace.raw_trace_id = _take_trace_id()
+            except IndexError:
+                trace.raw_trace_id = new_trace_id()
+            trace.randomness = trace.threshold = None  # as the class says, but an instance's own are read faster
+            parent_id, flags, quiet = None, 0, True
+            if self._sampler is not None:
+                self._decide(trace)
+                sampled = trace.sampled
+        elif parent is None and isinstance(above, UnsampledSpan):
+            return above.child()
+        else:
+            trace, parent_id, flags = self._hang(above)
+            sampled = trace.sampled
+            if parent_id is None or flags & REMOTE_PARENT:
+                quiet = True
+        if span_type is _CUSTOM:
+            code = _CUSTOM_CODE
+        else:
+            code = SPAN_TYPE_CODES[span_type] if type(span_type) is SpanType else type_code(span_type)
+        # Filled from outside: an __init__ with this many fields costs a third of the whole span.
+        span: Span = Span() if sampled else UnsampledSpan()
+        outlet: Outlet | ScopedOutlet = self._outlet.in_scope() if scopes_used else self._outlet
+        span._outlet = outlet
+        span._trace = trace
+        span._parent_id = parent_id
+        span._flags = flags
+        try:
+            span_id = _take_span_id()
+        except IndexError:
+            span_id = new_span_id()
+            outlet.let_go()
+        span._id = span_id
+        span._type = code
+        span._name = name if type(name) is str else text_of(name)
+        span._status = PENDING
+        span._more = None
+        span._children = None
+        span._open = True
+        span._attributes = {} if attributes is None else _copied(attributes)
+        if self._service is not None:
+            span._attributes.update(self._service)
+        if ids_used:
+            span._attributes = {**carried_attributes(trace._baggage), **span._attributes}
+        if (quiet or code == _AGENT) and sampled:
+            span._quiet = True
+            outlet.new_spans[span] = True
+        else:
+            span._quiet = quiet
+        if scope is not None:
+            span._scope = scope
+        span._start_ns = _now()
+        span._began = _clock()
+        return span
+
+    def start_span(
+        self,
+        name: str,
+        span_type: SpanType = SpanType.CUSTOM,
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        parent: Position | None = None,
+    ) -> Span:
+        """A new span that does not become current; end it with `end()`, in any thread or task. Arguments as of `span()`."""
+        return self.span(name, span_type, attributes, parent=parent)
+
+    def defer(self) -> Deferred:
+        """Reserve a counted child of the current span for work that starts later, also after this span has ended."""
+        above = current()
+        return Deferred(above if isinstance(above, Span | TraceContext) else None, self.span)
+
+    def get_current_span(self) -> Span | None:
+        """The current span, whichever tracer made it; None where there is none."""
+        return get_current_span()
+
+    def heartbeat(self) -> int:
+        """Tell the worker that this process and its open roots and AGENT spans are alive; returns how many were named.
+
+        For the pipeline, every `Resource.heartbeat_ms`. A span that was not announced so far gets its START item.
+        """
+        return sum(1 for _ in self.heartbeats())
+
+    def heartbeats(self) -> Iterator[Span]:
+        """As `heartbeat()`, one span a step, for a caller that must not be busy for long."""
+        self._outlet.let_go()
+        for reference in self._outlet.open_spans.valuerefs():
+            span = reference()  # None: forgotten without an end, and its heartbeats stop
+            if span is not None and not span.is_ended:
+                span._beat()
+                yield span
+
+    def shutdown(self) -> None:
+        """Deliver what was recorded: end this tracer's exporter, or flush the pipeline of `init()`; that one ends at exit."""
+        with guard("tracer.shutdown"):
+            recorder: Any = self._outlet.recorder
+            deliver = getattr(recorder, "shutdown", None) or getattr(recorder, "flush", None)
+            if callable(deliver):
+                deliver()
+
+    def set_global(self) -> None:
+        """Give the global tracer this one's name, recorder and sampler; `get_tracer()` stays the same object."""
+        set_global_tracer(self)
+
+    def _hang(self, above: Any) -> tuple[TraceContext, bytes | None, int]:
+        """Trace, parent span id and flags of a span that does not simply hang below a Span."""
+        if isinstance(above, Deferred):
+            flag, below = above.take(), above.above
+            if isinstance(below, Span):
+                return below._trace, below._id, below._hand_out_child() if flag is None else flag
+            above = below
+        if isinstance(above, Span):
+            return above._trace, above._id, above._hand_out_child()
+        if isinstance(above, TraceContext):
+            notice(above.baggage)
+            if above.sampled is None:
+                self._decide(above)
+            return above, above.raw_span_id, 0 if above.raw_span_id is None else REMOTE_PARENT
+        with guard("tracer.span"):
+            if above is not None:
+                msg = f"the parent of a span is a Span, a TraceContext, a Deferred or None, got {above!r}; it begins a trace"
+                raise TypeError(msg)
+        trace = TraceContext()
+        if self._sampler is not None:
+            self._decide(trace)
+        return trace, None, 0
+
+    def _decide(self, trace: TraceContext) -> None:
+        decision = KEEP
+        if self._sampler is not None:
+            with guard("sampler.decide"):
+                decision = checked(self._sampler.decide(trace.raw_trace_id))
+        trace.sampled = decision.sampled
+        trace.threshold = decision.threshold if decision.sampled else None
+
+
+def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    if type(attributes) is dict:
+        try:
+            return dict(**attributes)  # refuses keys that are not text, in C
+        except TypeError:
+            pass
+    return attributes_of(attributes)
+
+
+def _checked(recorder: Any) -> Recorder | None:
+    if recorder is None or callable(getattr(recorder, "record", None)):
+        return recorder  # type: ignore[no-any-return]  # it has what the protocol asks for
+    if callable(getattr(recorder, "export", None)):
+        return ExporterRecorder(recorder)
+    msg = f"a recorder has a method record(trace_id, item, *, reserved), got {recorder!r}; spans go where they went before"
+    raise TypeError(msg)
+
+
+def _checked_privacy(privacy: Any) -> Privacy:
+    if isinstance(privacy, Privacy):
+        return privacy
+    msg = f"privacy is a Privacy, got {privacy!r}; the rules stay as they were"
+    raise TypeError(msg)
+
+
+_global: Final = Tracer()
+
+
+def get_tracer() -> Tracer:
+    """The global tracer: one object for the life of the process. Before `init()` its spans work, but go nowhere."""
+    return _global
+
+
+def set_global_tracer(tracer: Tracer) -> None:
+    """Give the global tracer the name, recorder and sampler of this one."""
+    with guard("set_global_tracer"):
+        _global._service, _global._sampler = tracer._service, tracer._sampler
+        _global._outlet.privacy = tracer._outlet.privacy
+        _global._outlet.recorder = tracer._outlet.recorder
+        _global._outlet.max_item_bytes = tracer._outlet.max_item_bytes
+
+
+def get_current_span() -> Span | None:
+    """The span that is current in this task or thread; None where there is none."""
+    position = current()
+    return position if isinstance(position, Span) else None
+
+
+def defer() -> Deferred:
+    """Reserve a counted child of the current span for work that starts later, also after this span has ended."""
+    return _global.defer()
+
+
+def _continue_in_child() -> None:
+    """After a fork: the open spans are the parent's to end, and what the child does are local roots below the current one."""
+    _shared.new_spans.clear()
+    _shared.open_spans.clear()
+    here, raw = current(), get_raw()
+    inherited = [here, *(placed.position for entry in watched.values() if (placed := entry()) is not None)]
+    while raw is not None:
+        inherited.append(position_of(raw))
+        raw = before_of(raw)
+    if isinstance(here, Span):
+        context = TraceContext(sampled=here.sampled)
+        context.__dict__.update(here._trace.__dict__)
+        context.raw_span_id, context.inject_ordinal = here._id, None  # the parent process does not count this
+        set_raw(context)
+    forget_frames()
+    for span in inherited:
+        if isinstance(span, Span):
+            span._abandon()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_continue_in_child)

@@ -1,0 +1,1 @@
+"""Requests about a cluster: topics, configurations, offsets and consumer groups."""

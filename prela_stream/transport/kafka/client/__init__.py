@@ -1,0 +1,1 @@
+"""The clients of aiokafka, reduced to what this transport needs of them."""

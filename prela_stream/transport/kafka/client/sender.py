@@ -1,0 +1,148 @@
+"""A producer of aiokafka that can be thrown away at any moment, in bounded time and without a trace.
+
+Its own `stop()` waits until everything is delivered, and what sends in the background repeats without end. Ours never leaves
+anything to be delivered: what a caller gave up on is thrown away with the whole producer, since the sequence numbers of an
+idempotent producer have a hole after any failure that the broker answers with an error for ever.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import anyio
+from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition as TheirPartition
+from aiokafka.errors import KafkaError, ProducerClosed
+from aiokafka.producer.transaction_manager import TransactionState
+
+from prela_stream.transport.base import Record, TopicPartition
+from prela_stream.transport.kafka.connect.arguments import connection, never_creating
+from prela_stream.transport.kafka.connect.steps import connected
+from prela_stream.transport.options import KafkaOptions
+
+_UNBOUNDED: Final = 2**31 - 1
+_BACKGROUND: Final = (
+    *("_send_produce_req", "_do_add_partitions_to_txn", "_do_add_offsets_to_txn", "_do_txn_offset_commit"),
+    "_do_txn_commit",
+)
+"""The methods of aiokafka's Sender that it runs as tasks of their own."""
+
+
+class Sending:
+    """A started producer of aiokafka, idempotent or transactional."""
+
+    def __init__(self, options: KafkaOptions, transactional_id: str | None) -> None:
+        more: dict[str, Any] = {
+            "acks": "all",
+            "enable_idempotence": True,
+            "compression_type": None if options.compression == "none" else options.compression,
+            "max_batch_size": _UNBOUNDED,  # a batch is cut here, never there
+        }
+        if transactional_id is not None:
+            more |= {
+                "transactional_id": transactional_id,
+                "transaction_timeout_ms": options.transaction_timeout_ms,
+            }
+        self.kafka: Any = AIOKafkaProducer(**connection(options, **more) | options.producer_extra)
+        never_creating(self.kafka.client)
+        self._options = options
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.sends_begun = 0
+        """How many requests with Records were begun."""
+        self.ends_begun = 0
+        """How often the end of a transaction was asked for; more than once: an answer was lost."""
+        for name in _BACKGROUND:
+            self._watch(name)
+
+    def _watch(self, name: str) -> None:
+        sender = self.kafka._sender
+        original: Callable[..., Coroutine[Any, Any, Any]] = getattr(sender, name)
+
+        async def watched(*arguments: Any) -> Any:
+            task = asyncio.current_task()
+            assert task is not None
+            self._tasks.add(task)
+            self.sends_begun += name == "_send_produce_req"
+            self.ends_begun += name == "_do_txn_commit"
+            try:
+                return await original(*arguments)
+            finally:
+                self._tasks.discard(task)
+
+        setattr(sender, name, watched)
+
+    async def start(self, what: str) -> None:
+        """Connect. Raises TransportError; then there is nothing left to close."""
+        try:
+            await connected(self._options, what, self.kafka.start)
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def append(self, to: TopicPartition, records: Sequence[Record]) -> "asyncio.Future[Any]":
+        """Hand one batch over; the future is done once it is delivered. Raises KafkaError."""
+        batch = self.kafka.create_batch()
+        for record in records:
+            batch.append(timestamp=None, key=record.key, value=record.value, headers=list(record.headers))
+        batch.close()
+        future: asyncio.Future[Any] = await self.kafka.send_batch(batch, to.topic, partition=to.partition)
+        future.add_done_callback(_seen)
+        for waiting in self.kafka._message_accumulator._batches.get(TheirPartition(to.topic, to.partition), ()):
+            for own in (waiting.future, waiting._drain_waiter):  # what is returned is a shield of the first
+                own.add_done_callback(_seen)
+        return future
+
+    async def abort(self) -> None:
+        """End a transaction that was begun and not asked to end, as far as that goes: one left open ends by its timeout."""
+        manager = self.kafka._txn_manager
+        if manager.state in (TransactionState.IN_TRANSACTION, TransactionState.ABORTABLE_ERROR):
+            try:
+                await self.kafka.abort_transaction()
+            except (KafkaError, AssertionError):  # aiokafka asserts what state a transaction is in
+                return
+
+    async def aclose(self) -> None:
+        """Throw it away with whatever it has not delivered."""
+        producer, sender = self.kafka, self.kafka._sender
+        producer._closed = True
+        with anyio.CancelScope(shield=True):
+            routine = [sender.sender_task] if sender.sender_task is not None else []
+            for task in (tasks := [*routine, *self._tasks]):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            accumulator = producer._message_accumulator
+            for batch in [batch for batches in accumulator._batches.values() for batch in batches]:
+                accumulator._pending_batches.add(batch)  # where its callback looks, also if it was to be repeated
+                batch._drain_waiter.add_done_callback(_seen)
+            accumulator.fail_all(ProducerClosed())
+            self._forget_failures()
+            await producer.client.close()
+
+    def _forget_failures(self) -> None:
+        """What failed in the background was either seen by who waited for it, or is of no interest any more."""
+        manager = self.kafka._txn_manager
+        for future in (manager._transaction_waiter, manager._pid_waiter):
+            if future is not None and future.done():
+                _seen(future)
+
+
+def _seen(future: "asyncio.Future[Any]") -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+def failures(error: BaseException) -> list[BaseException]:
+    """An error and what it came from: aiokafka wraps what ended its background task."""
+    found: list[BaseException] = []
+    at: BaseException | None = error
+    while at is not None and at not in found:
+        found.append(at)
+        at = at.__cause__
+    return found
+
+
+def said(error: BaseException) -> str:
+    """The first cause, in words."""
+    first = failures(error)[-1]
+    text = str(first)
+    return text if isinstance(first, KafkaError) and text else f"{type(first).__name__} {text}".strip()

@@ -1,0 +1,1 @@
+"""What `prela-stream doctor` checks on a Kafka cluster."""
