@@ -29,6 +29,7 @@ from prela_stream.delivery.outbox import Outbox
 from prela_stream.delivery.pipeline import Pipeline
 from prela_stream.errors import guard
 from prela_stream.model.span import Resource
+from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.tracing.open_spans import OpenSpans
 from prela_stream.transport.base import Transport
 from prela_stream.transport.options import TopicOptions
@@ -288,5 +289,4 @@ def _at_main_end() -> None:
             host._at_main_end()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+at_fork(Step.BACKGROUND, before=_before_fork, in_parent=_after_fork_in_parent, in_child=_after_fork_in_child)

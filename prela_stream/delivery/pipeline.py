@@ -8,7 +8,6 @@ well be the first to have it back. That is reasoning; bench/stall.py measures th
 import asyncio
 import enum
 import logging
-import os
 import time
 import weakref
 from collections.abc import Awaitable, Callable
@@ -25,6 +24,7 @@ from prela_stream.delivery.options import PipelineOptions
 from prela_stream.delivery.outbox import RECORD_HEADROOM, Delivery, Outbox
 from prela_stream.errors import OutcomeUnknownError, TooLargeError, TransportError, UnknownTopicError, guard
 from prela_stream.model.span import Resource
+from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.tracing.open_spans import OpenSpans
 from prela_stream.transport.base import Producer, Record, TopicPartition, TopicSpec, Transport
 from prela_stream.transport.options import TopicOptions
@@ -382,5 +382,4 @@ def _after_fork_in_child() -> None:
             pipeline._ledger.close()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork(Step.PIPELINE, in_child=_after_fork_in_child)

@@ -11,6 +11,7 @@ from typing import Final
 
 from prela_stream.errors import guard
 from prela_stream.model.ids import SPAN_ID_BYTES, TRACE_ID_BYTES
+from prela_stream.tracing.forking import Step, at_fork
 
 _BLOCK: Final = 256
 _TEXT: Final = guard("the text of an id")
@@ -29,8 +30,7 @@ class IdSource:
         self._zero = bytes(size)
         self._pool: list[bytes] = []
         self.take: Callable[[], bytes] = self._pool.pop
-        if hasattr(os, "register_at_fork"):  # Windows has no fork
-            os.register_at_fork(after_in_child=self._pool.clear)
+        at_fork(Step.IDS, in_child=self._pool.clear)
 
     def draw(self) -> bytes:
         """One id."""

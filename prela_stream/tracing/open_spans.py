@@ -5,13 +5,13 @@ a list of them would cost every span.
 """
 
 import gc
-import os
 import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 from prela_stream.errors import guard
 from prela_stream.model.span import CANCELLED
+from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.tracing.span import Span
 from prela_stream.tracing.tracer import Tracer
 from prela_stream.tracing.unsampled import UnsampledSpan
@@ -90,5 +90,4 @@ def _continue_in_child() -> None:
     _began_here = _clock()
 
 
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_continue_in_child)
+at_fork(Step.OPEN_SPANS, in_child=_continue_in_child)

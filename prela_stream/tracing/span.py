@@ -7,7 +7,6 @@ memoryview of it, and a bytearray with a view on it refuses to grow. Whoever han
 whether the attributes are closed: if not, the end has yet to look, so each append is either in the count or fails, in any thread.
 """
 
-import os
 import sys
 import threading
 import time
@@ -47,6 +46,7 @@ from prela_stream.tracing.coerce import (
 from prela_stream.tracing.context import TraceContext
 from prela_stream.tracing.current import GENERATOR, ON_BEHALF, Placed, enter, get_raw, leave, set_raw, watched
 from prela_stream.tracing.fields import More, SpanView
+from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.tracing.setters import TypedSetters
 
 SUSPEND_UNTIL: Final = "prela.suspend.until"
@@ -410,5 +410,4 @@ def _renew_lock() -> None:
     _slow_lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_renew_lock)
+at_fork(Step.LOCKS, in_child=_renew_lock)

@@ -1,6 +1,5 @@
 """Makes spans: finds where a new one hangs, decides at a root whether the trace is recorded, and keeps the one tracer."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -26,6 +25,7 @@ from prela_stream.tracing.current import (
 )
 from prela_stream.tracing.deferred import Deferred
 from prela_stream.tracing.exporters import BaseExporter, ExporterRecorder
+from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.tracing.ids import new_span_id, new_trace_id, span_ids, trace_ids
 from prela_stream.tracing.kinds import SpanKinds
 from prela_stream.tracing.recorder import Outlet, Recorder, ScopedOutlet
@@ -369,5 +369,4 @@ def _continue_in_child() -> None:
             span._abandon()
 
 
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_continue_in_child)
+at_fork(Step.CURRENT_SPAN, in_child=_continue_in_child)
