@@ -177,7 +177,7 @@ def flush(timeout: float = 5.0) -> FlushResult:
     return _nothing() if active is None else active.host.flush(timeout)
 
 
-async def aflush(timeout: float = 5.0) -> FlushResult:  # noqa: ASYNC109 - the result says what is left when it is over
+async def aflush(timeout: float = 5.0) -> FlushResult:
     """As `flush`, without blocking the event loop."""
     active = _active
     return _nothing() if active is None else await active.host.aflush(timeout)

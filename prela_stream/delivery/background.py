@@ -155,7 +155,7 @@ class BackgroundPipeline:
         inside = self._run.thread is threading.current_thread()
         return self._ledger.flush(0.0 if inside else timeout)
 
-    async def aflush(self, timeout: float = 5.0) -> FlushResult:  # noqa: ASYNC109 - the result says what is left when it is over
+    async def aflush(self, timeout: float = 5.0) -> FlushResult:
         """Wait up to `timeout` seconds until everything recorded before is settled. Any event loop."""
         return await self._ledger.aflush(timeout)
 

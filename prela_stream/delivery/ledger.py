@@ -253,7 +253,7 @@ class Ledger:
             done.wait(timeout)
         return self._close_ticket(ticket)
 
-    async def aflush(self, timeout: float) -> FlushResult:  # noqa: ASYNC109 - the result says what is left when it is over
+    async def aflush(self, timeout: float) -> FlushResult:
         """Wait, on any event loop, until everything recorded before is settled."""
         ticket = self._open_ticket()
         loop = asyncio.get_running_loop()

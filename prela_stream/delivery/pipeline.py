@@ -131,7 +131,7 @@ class Pipeline:
             # What ran in the group has ended: an error of the block passes as it is, not in a group.
             await self._tasks.__aexit__(None, None, None)
 
-    async def aclose(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - what is left when it is over is counted
+    async def aclose(self, timeout: float | None = None) -> None:
         """End the open spans, record no more, deliver what can be delivered in `timeout` seconds (default: the option).
 
         The rest is counted. Safe to call twice and under cancellation.
@@ -144,13 +144,13 @@ class Pipeline:
         await self._end_sender(self._options.shutdown_timeout_s if timeout is None else timeout)
         self._ledger.close()
 
-    async def park(self, timeout: float) -> Outbox:  # noqa: ASYNC109 - a send that takes longer is cut off and repeated later
+    async def park(self, timeout: float) -> Outbox:
         """Stop sending, so that another pipeline can go on with the same ledger and the outbox that is returned."""
         self._parking = True
         await self._end_sender(timeout)
         return self._outbox
 
-    async def _end_sender(self, timeout: float) -> None:  # noqa: ASYNC109 - it is cancelled when the time is over
+    async def _end_sender(self, timeout: float) -> None:
         self._wake()
         if self._tasks is not None:
             with anyio.CancelScope(shield=True):
@@ -169,7 +169,7 @@ class Pipeline:
         """Count an item that was to be recorded but could not be encoded. Any thread."""
         self._ledger.refuse(trace_id, "encode_error")
 
-    async def aflush(self, timeout: float = 5.0) -> FlushResult:  # noqa: ASYNC109 - the result says what is left when it is over
+    async def aflush(self, timeout: float = 5.0) -> FlushResult:
         """Wait up to `timeout` seconds until everything recorded before this call is settled. Any event loop."""
         return await self._ledger.aflush(timeout)
 

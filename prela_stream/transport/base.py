@@ -133,7 +133,7 @@ class Producer(_Closing, Protocol):
 class Consumer(_Closing, Protocol):
     """Reads committed Records. One task polls; the other methods may be called at any time, also while it waits."""
 
-    async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:  # noqa: ASYNC109
+    async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:
         """Wait up to `timeout` seconds for an assignment change or Records of partitions that are not paused.
 
         At least one Record is returned however large it is. Polling is also what keeps this member in its group: one that has

@@ -78,7 +78,7 @@ class KafkaConsumer:
             await feed.join(self._topics)
         return feed
 
-    async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:  # noqa: ASYNC109 - of the contract
+    async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:
         """See `Consumer.poll`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout

@@ -71,7 +71,7 @@ class LocalConsumer:
         self._shared_out = False
         """Whether it was told that what is held is our whole share."""
 
-    async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:  # noqa: ASYNC109 - of the contract
+    async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:
         """See `Consumer.poll`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
