@@ -344,4 +344,4 @@ def _named(settings: Settings) -> dict[str, Any]:
 
 
 def _nothing() -> FlushResult:
-    return FlushResult(acknowledged=0, spooled=0, dropped=0, unknown=0, pending=0)
+    return FlushResult(acknowledged=0, dropped=0, unknown=0, pending=0)

@@ -1,6 +1,6 @@
 """The ledger of delivery: every recorded item is in exactly one class, at every instant and read from any thread.
 
-`recorded + adopted = acknowledged + dropped + unknown + queued + spooled + in_flight` (design: Delivery). Every move between
+`recorded = acknowledged + dropped + unknown + queued + in_flight` (design: Delivery). Every move between
 classes happens under the queue's lock, and each side is counted on its own, so that the equation is a check and not a definition.
 
 Items that the pipeline makes itself, the LOST items, are no part of the equation: nobody recorded them. They are counted apart,
@@ -19,7 +19,7 @@ from prela_stream.delivery.options import PipelineOptions
 from prela_stream.delivery.queue import Batch, BoundedQueue, Entry, LostTraces
 from prela_stream.errors import guard
 
-DropReason = Literal["queue_full", "too_old", "shutdown", "spool_full", "spool_corrupt", "disk_error", "encode_error"]
+DropReason = Literal["queue_full", "too_old", "shutdown", "encode_error"]
 Fate = DropReason | Literal["acknowledged", "unknown"]
 
 _NOTIFY_GUARD = guard("pipeline.flush")
@@ -34,9 +34,6 @@ class Dropped(msgspec.Struct, frozen=True, kw_only=True):
     """Could not be delivered within `delivery_timeout_s`."""
     shutdown: int = 0
     """Left over when the pipeline closed, or recorded after that."""
-    spool_full: int = 0
-    spool_corrupt: int = 0
-    disk_error: int = 0
     encode_error: int = 0
     """Could not be encoded, or are larger than a Record may be."""
 
@@ -50,15 +47,12 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The ledger at one instant, in items."""
 
     recorded: int
-    adopted: int
-    """Taken over from the spool of a process that died."""
     acknowledged: int
     """Durable, by the transport's own word."""
     dropped: Dropped
     unknown: int
     """Sent, but nobody said whether they were stored, until the deadline."""
     queued: int
-    spooled: int
     in_flight: int
     lost_traces: int
     """Traces that lost items and of which the workers have not been told yet. Not part of the equation."""
@@ -69,14 +63,14 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     def balances(self) -> bool:
         """Whether every item is in exactly one class."""
         settled = self.acknowledged + self.dropped.total + self.unknown
-        return self.recorded + self.adopted == settled + self.queued + self.spooled + self.in_flight
+        return self.recorded == settled + self.queued + self.in_flight
 
     def __str__(self) -> str:
         dropped = ", ".join(f"{reason} {n}" for reason, n in msgspec.structs.asdict(self.dropped).items() if n)
         return (
-            f"recorded {self.recorded} + adopted {self.adopted} = acknowledged {self.acknowledged} + dropped "
+            f"recorded {self.recorded} = acknowledged {self.acknowledged} + dropped "
             f"{self.dropped.total}{f' ({dropped})' if dropped else ''} + unknown {self.unknown} + queued {self.queued} "
-            f"+ spooled {self.spooled} + in flight {self.in_flight}{'' if self.balances else ' DOES NOT BALANCE'}"
+            f"+ in flight {self.in_flight}{'' if self.balances else ' DOES NOT BALANCE'}"
         )
 
 
@@ -84,15 +78,14 @@ class FlushResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the items that were under way when the flush was asked for; later ones are not in these numbers."""
 
     acknowledged: int
-    spooled: int
     dropped: int
     unknown: int
     pending: int
-    """Neither settled nor spooled when the time was over."""
+    """No result yet when the time was over."""
 
     @property
     def complete(self) -> bool:
-        """Whether every one of them was acknowledged or lies safely in the spool."""
+        """Whether every one of them was acknowledged."""
         return not (self.dropped or self.unknown or self.pending)
 
 
@@ -165,12 +158,10 @@ class Ledger:
         with self.queue.lock:
             return LedgerSnapshot(
                 recorded=self.queue.accepted + self.queue.refused + self._refused,
-                adopted=0,
                 acknowledged=self._acknowledged,
                 dropped=Dropped(**self._dropped),
                 unknown=self._unknown,
                 queued=len(self.queue) + self._batched,
-                spooled=0,
                 in_flight=self._in_flight,
                 lost_traces=len(self.lost) + self.lost.everywhere,
                 lost_items_sent=self._lost_items_sent,
@@ -286,7 +277,6 @@ class Ledger:
                 self._tickets.remove(ticket)
             return FlushResult(
                 acknowledged=ticket.acknowledged,
-                spooled=0,
                 dropped=ticket.dropped,
                 unknown=ticket.unknown,
                 pending=ticket.pending,
