@@ -1,6 +1,6 @@
 """From a live span's fields to the bytes of an item: whatever the attributes hold, something true arrives.
 
-First come the bytes; `settle` then decodes what is worth a second look, and takes out what must not be sent or does not fit.
+First come the bytes; `sanitized` then decodes what is worth a second look, and takes out what must not be sent or does not fit.
 """
 
 from typing import Any, Final
@@ -49,17 +49,17 @@ def encode_slow(fields: tuple[Any, ...]) -> bytes:
     )
 
 
-def settle(item: bytes, privacy: Privacy, limit: int) -> bytes:
+def sanitized(item: bytes, privacy: Privacy, limit: int) -> bytes:
     """An item as it may be sent: without media and what `privacy` takes out, and no larger than `limit` bytes.
 
     If that fails, what may be content is left out, and the span is sent all the same.
     """
-    with guard("span.settle"):
-        return _settled(item, privacy, limit)
+    with guard("span.sanitize"):
+        return _sanitized(item, privacy, limit)
     return encode_item(*without_content(Fields(*_decode(item)), "the span could not be looked through"))
 
 
-def _settled(item: bytes, privacy: Privacy, limit: int) -> bytes:
+def _sanitized(item: bytes, privacy: Privacy, limit: int) -> bytes:
     media = may_hold_media(item)
     if not (media or privacy.is_active or len(item) > limit):
         return item
@@ -72,8 +72,8 @@ def _settled(item: bytes, privacy: Privacy, limit: int) -> bytes:
         )
     if privacy.is_active:
         fields = privacy.apply(fields)
-    settled = encode_item(*fields)
-    return settled if len(settled) <= limit else cut(fields, limit)
+    encoded = encode_item(*fields)
+    return encoded if len(encoded) <= limit else cut(fields, limit)
 
 
 def _copy(value: Any) -> Any:

@@ -40,7 +40,7 @@ class Outlet:
         self.open_spans: Final[weakref.WeakValueDictionary[bytes, Any]] = weakref.WeakValueDictionary()
         """Those that began before, by span id; weak, so that a forgotten span is not kept alive."""
         self.look_above = SMALL
-        """Items of more bytes go through `encoding.settle` before they are recorded."""
+        """Items of more bytes go through `encoding.sanitized` before they are recorded."""
         self._max_item_bytes = DEFAULT_LIMIT
         self._privacy = Privacy()
 

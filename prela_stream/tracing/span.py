@@ -33,7 +33,7 @@ from prela_stream.model.span import (
     SpanStatus,
     SpanType,
 )
-from prela_stream.privacy.encoding import REFUSED, encode_fast, encode_slow, settle
+from prela_stream.privacy.encoding import REFUSED, encode_fast, encode_slow, sanitized
 from prela_stream.tracing.coerce import (
     describe_error,
     event_attributes,
@@ -196,7 +196,7 @@ class Span(SpanView, TypedSetters):
         except REFUSED:
             item = encode_slow(fields)
         if len(item) > outlet.look_above:
-            item = settle(item, outlet.privacy, outlet.max_item_bytes)
+            item = sanitized(item, outlet.privacy, outlet.max_item_bytes)
         record(trace_id, item, parent_id is None or remote != 0)
         return True
 
@@ -360,7 +360,7 @@ class Span(SpanView, TypedSetters):
         except REFUSED:
             item = encode_fast((*head, self._type, time_ns, None, plain(self._name)[:1000], *plain(said)))
         if attributes:
-            item = settle(item, outlet.privacy, outlet.max_item_bytes)
+            item = sanitized(item, outlet.privacy, outlet.max_item_bytes)
         record(trace.raw_trace_id, item, True)
 
     def _abandon(self) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from prela_stream import telemetry
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
-from prela_stream.privacy.encoding import settle
+from prela_stream.privacy.encoding import sanitized
 from prela_stream.privacy.rules import WITHHELD, Privacy, Redactable, capture_content
 from prela_stream.testing import CapturedSpans, capture_spans
 from prela_stream.tracing.context import wrap
@@ -246,7 +246,7 @@ def test_if_looking_through_fails_nothing_leaks(monkeypatch: pytest.MonkeyPatch)
 
     with captured_under(Privacy()) as captured:
         record_call()
-    item = settle(captured.items[-1], Broken(capture_content=False), 750_000)
+    item = sanitized(captured.items[-1], Broken(capture_content=False), 750_000)
     assert b"4711" not in item
     assert b"chat" in item
 
