@@ -20,10 +20,10 @@ from prela_stream.codec.spans import (
     encode_batch,
     encode_item,
     encode_resource,
-    encode_span,
     projection,
 )
 from prela_stream.model.span import ItemKind, Resource, SpanData, SpanStatus, SpanType
+from tests.support.items import encode_span
 
 TRACE, SPAN, PARENT = bytes(range(16)), bytes(range(8)), bytes(range(8, 16))
 START = 1_700_000_000_000_000_000

@@ -74,9 +74,7 @@ class TraceBuffer:
         self._touched: list[OpenTrace] = []
         self._over: list[OpenTrace] = []
         self._clock_before = 0
-        self._spans = self._bytes = self._beating = 0
-        self.empty_traces = 0
-        """Traces of which nothing but items without a span came (a LOST, a heartbeat), forgotten at their deadline."""
+        self._spans = self._bytes = 0
 
     @property
     def clock_ms(self) -> int:
@@ -97,11 +95,6 @@ class TraceBuffer:
     def open_bytes(self) -> int:
         """Bytes of the items held for undecided traces."""
         return self._bytes
-
-    @property
-    def open_with_heartbeats(self) -> bool:
-        """Whether the end of some open span is awaited for as long as its process sends heartbeats."""
-        return self._beating > 0
 
     def restore_clock(self, clock_ms: int) -> None:
         """Set the clock of a new buffer to where it stood just before the Record that comes next."""
@@ -258,10 +251,9 @@ class TraceBuffer:
 
     def _report(self, trace: OpenTrace, head: ItemHead, raw: bytes, process: Process) -> int:
         """`OpenTrace.report`, with the sums kept."""
-        size, beating = trace.bytes, trace.beating
+        size = trace.bytes
         report = trace.report(head, raw, process)
         self._bytes += trace.bytes - size
-        self._beating += (trace.beating > 0) - (beating > 0)
         return report
 
     def _control(self, head: ItemHead, raw: bytes, process: Process, offset: int, index: int) -> None:
@@ -293,9 +285,6 @@ class TraceBuffer:
         del self._traces[trace.trace_id]
         self._spans -= len(trace.spans) - trace.starts
         self._bytes -= trace.bytes
-        self._beating -= trace.beating > 0
-        if not trace.spans:
-            self.empty_traces += 1
         for process in trace.processes():
             process.traces -= 1
             if not process.traces:

@@ -14,9 +14,7 @@ from prela_stream.codec.versions import PREFIX, READ_ERRORS, check_version, read
 from prela_stream.errors import CodecError
 from prela_stream.model.plain import safe_text
 from prela_stream.model.span import (
-    SPAN_STATUS_CODES,
     SPAN_STATUSES,
-    SPAN_TYPE_CODES,
     SPAN_TYPES,
     ItemHead,
     ItemKind,
@@ -84,32 +82,6 @@ _resource: Final = msgspec.msgpack.Decoder(Resource)
 _attributes: Final = msgspec.msgpack.Decoder(dict[str, Any])
 _events: Final = msgspec.msgpack.Decoder(list[SpanEvent])
 _links: Final = msgspec.msgpack.Decoder(list[SpanLink])
-
-
-def encode_span(span: SpanData) -> bytes:
-    """One span item. The SDK's hot path encodes the same layout from a live span."""
-    return encode_item(
-        ItemKind.SPAN,
-        bytes.fromhex(span.trace_id),
-        bytes.fromhex(span.span_id),
-        None if span.parent_span_id is None else bytes.fromhex(span.parent_span_id),
-        span.flags,
-        SPAN_STATUS_CODES[span.status],
-        span.revision,
-        span.child_count,
-        span.inject_count,
-        span.inject_ordinal,
-        SPAN_TYPE_CODES[span.span_type],
-        span.start_ns,
-        span.duration_ns,
-        span.name,
-        span.randomness,
-        span.threshold,
-        span.attributes,
-        span.events,
-        span.links,
-        span.status_message,
-    )
 
 
 def encode_item(kind: int, *fields: object) -> bytes:

@@ -33,8 +33,6 @@ class Trigger(enum.StrEnum):
     MAX_AGE = "max_age"
     MAX_SPANS = "max_spans"
     MAX_BYTES = "max_bytes"
-    MEMORY = "memory"
-    """The worker was short of memory. The one trigger that is not a function of the log."""
 
 
 class TraceSummary(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

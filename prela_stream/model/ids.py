@@ -1,11 +1,9 @@
 """Ids and randomness as W3C Trace Context and OpenTelemetry define them, and the partition of a trace.
 
-Ids are raw bytes inside (16 for a trace, 8 for a span) and lower-case hex at every public surface.
+Inside the package ids are raw bytes (16 for a trace, 8 for a span). Public APIs show them as lower-case hex.
 """
 
 from functools import lru_cache
-
-from prela_stream.errors import ConfigurationError
 
 TRACE_ID_BYTES = 16
 SPAN_ID_BYTES = 8
@@ -14,27 +12,6 @@ RANDOMNESS_RANGE = 1 << RANDOMNESS_BITS
 
 _MASK32 = 0xFFFFFFFF
 _MURMUR_M = 0x5BD1E995
-
-
-def trace_id_from_hex(text: str) -> bytes:
-    """The 16 bytes of a trace id written as 32 hex digits; raises ConfigurationError for anything else."""
-    return _from_hex(text, TRACE_ID_BYTES, "trace id")
-
-
-def span_id_from_hex(text: str) -> bytes:
-    """The 8 bytes of a span id written as 16 hex digits; raises ConfigurationError for anything else."""
-    return _from_hex(text, SPAN_ID_BYTES, "span id")
-
-
-def _from_hex(text: str, size: int, what: str) -> bytes:
-    try:
-        raw = bytes.fromhex(text)
-    except (TypeError, ValueError):
-        raw = b""
-    if len(raw) != size or len(text) != 2 * size:
-        msg = f"a {what} is {2 * size} hex digits, got {text!r}"
-        raise ConfigurationError(msg)
-    return raw
 
 
 def trace_randomness(trace_id: bytes) -> int:

@@ -58,8 +58,18 @@ class SpanType(enum.StrEnum):
         )  # the ancestor wrote small letters
 
 
+OPERATION_NAMES: Final[Mapping[SpanType, str]] = {
+    SpanType.AGENT: "invoke_agent",
+    SpanType.LLM: "chat",
+    SpanType.TOOL: "execute_tool",
+    SpanType.RETRIEVAL: "retrieval",
+    SpanType.EMBEDDING: "embeddings",
+}
+"""The `gen_ai.operation.name` that is written for a span type. CUSTOM has none."""
+
+
 class SpanStatus(enum.StrEnum):
-    """How a span stands or ended."""
+    """The state of a span, or how it ended."""
 
     PENDING = "PENDING"
     SUCCESS = "SUCCESS"

@@ -1,7 +1,7 @@
-"""Who hangs below whom among the spans of one trace, as places in a list: what every decision needs of a tree, and no more.
+"""The parent-child structure of one trace, as indexes into the list of its spans.
 
-`SpanTree` makes nodes of it for those who walk a tree. A worker sums up every trace that it decides, most of which it drops:
-it asks only for what works on places.
+A worker summarises every trace that it decides and drops most of them, so a summary uses indexes only. `SpanTree` builds nodes
+from the structure for callers that walk the tree.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from prela_stream.model.span import REMOTE_PARENT, SPAN_TYPE_CODES, SpanStatus, 
 
 
 class SpanLike(Protocol):
-    """What a tree needs to know of a span. Within a tree ids are all bytes or all hex, types all codes or all enums."""
+    """The fields of a span that a tree reads. In one tree all ids have one type (bytes or hex), and so have all span types."""
 
     @property
     def span_id(self) -> bytes | str | None: ...
@@ -35,70 +35,70 @@ class SpanLike(Protocol):
     def inject_ordinal(self) -> int | None: ...
 
 
-class Links(msgspec.Struct, frozen=True, kw_only=True):
-    """The spans of a trace by their places in the list that they were given in. Siblings are in the order of that list."""
+class Structure(msgspec.Struct, frozen=True, kw_only=True):
+    """The spans of a trace as indexes into the given list. Siblings are in the order of that list."""
 
     roots: list[int]
-    """Spans without a parent, local roots whose parent is not there, and members of cycles."""
+    """Spans without a parent, local roots whose parent is missing, and members of cycles."""
     orphans: dict[bytes | str, list[int]]
-    """Spans that name a parent which is not there, by that parent."""
+    """Spans whose parent is missing, by the id of that parent."""
     children: dict[int, list[int]]
-    """By their parent; only spans that have any."""
+    """Children by the index of their parent; only parents that have children."""
     cut: set[int]
     """Members of cycles, which were cut from their parents."""
     order: list[int]
     """Every span once, parents before their children."""
 
 
-def link(spans: Sequence[SpanLike]) -> Links:
-    """Find every span's parent. Of several with one id the earliest start gets the children."""
+def structure_of(spans: Sequence[SpanLike]) -> Structure:
+    """Find the parent of every span. If several spans share an id, the one with the earliest start gets the children."""
     count = len(spans)
     ids = [span.span_id for span in spans]
-    places: dict[bytes | str | None, int] = dict(zip(ids, range(count), strict=True))
-    if len(places) < count:
-        _settle_claims(spans, places)
+    index_of: dict[bytes | str | None, int] = dict(zip(ids, range(count), strict=True))
+    if len(index_of) < count:
+        _resolve_shared_ids(spans, index_of)
     roots: list[int] = []
     orphans: dict[bytes | str, list[int]] = {}
     children: dict[int, list[int]] = {}
     cut: set[int] = set()
-    for place, span in enumerate(spans):
+    for index, span in enumerate(spans):
         parent_id = span.parent_span_id
         if parent_id is None:
-            roots.append(place)
-        elif (parent := places.get(parent_id)) is None:
+            roots.append(index)
+        elif (parent := index_of.get(parent_id)) is None:
             if span.flags & REMOTE_PARENT and span.inject_ordinal is None:
-                roots.append(place)
+                roots.append(index)
             else:
-                orphans.setdefault(parent_id, []).append(place)
-        elif parent_id == ids[place]:
-            cut.add(place)
-            roots.append(place)
+                orphans.setdefault(parent_id, []).append(index)
+        elif parent_id == ids[index]:
+            cut.add(index)
+            roots.append(index)
         elif parent in children:
-            children[parent].append(place)
+            children[parent].append(index)
         else:
-            children[parent] = [place]
+            children[parent] = [index]
     order = _downwards(roots, orphans, children)
     if len(order) < count:
-        _cut_cycles(spans, places, roots=roots, children=children, cut=cut, reached=set(order))
+        _cut_cycles(spans, index_of, roots=roots, children=children, cut=cut, reached=set(order))
         order = _downwards(roots, orphans, children)
-    return Links(roots=roots, orphans=orphans, children=children, cut=cut, order=order)
+    return Structure(roots=roots, orphans=orphans, children=children, cut=cut, order=order)
 
 
 def type_code(span: SpanLike) -> int:
-    """The wire code of a span's type, whichever form it has."""
+    """The wire code of a span's type; the type may be a code or an enum member."""
     kind = span.span_type
     return SPAN_TYPE_CODES[kind] if isinstance(kind, SpanType) else kind
 
 
-def _settle_claims(spans: Sequence[SpanLike], places: dict[bytes | str | None, int]) -> None:
-    for place, span in enumerate(spans):
-        first = places[span.span_id]
-        if first != place and _claim(span) < _claim(spans[first]):
-            places[span.span_id] = place
+def _resolve_shared_ids(spans: Sequence[SpanLike], index_of: dict[bytes | str | None, int]) -> None:
+    for index, span in enumerate(spans):
+        first = index_of[span.span_id]
+        if first != index and _precedence(span) < _precedence(spans[first]):
+            index_of[span.span_id] = index
 
 
-def _claim(span: SpanLike) -> tuple[Any, ...]:
-    """Orders spans that share an id, whatever order they came in."""
+def _precedence(span: SpanLike) -> tuple[Any, ...]:
+    """Orders spans that share an id, independent of their order of arrival."""
     parent = span.parent_span_id
     return (
         span.start_ns,
@@ -114,33 +114,33 @@ def _downwards(roots: list[int], orphans: dict[bytes | str, list[int]], children
     order = [*roots]
     for group in orphans.values():
         order += group
-    for place in order:  # which grows meanwhile
-        if place in children:
-            order += children[place]
+    for index in order:  # the list grows during the loop
+        if index in children:
+            order += children[index]
     return order
 
 
 def _cut_cycles(
     spans: Sequence[SpanLike],
-    places: dict[bytes | str | None, int],
+    index_of: dict[bytes | str | None, int],
     *,
     roots: list[int],
     children: dict[int, list[int]],
     cut: set[int],
     reached: set[int],
 ) -> None:
-    """Make a root of each member of a cycle. Who was not `reached` from above is in one, or below one."""
+    """Make each member of a cycle a root. A span that is not in `reached` is in a cycle or below one."""
     losing: set[int] = set()
     for start in range(len(spans)):
         path: dict[int, None] = {}
-        place = start
-        while place not in reached:
-            reached.add(place)
-            path[place] = None
-            place = places[spans[place].parent_span_id]
-        if place in path:
+        index = start
+        while index not in reached:
+            reached.add(index)
+            path[index] = None
+            index = index_of[spans[index].parent_span_id]
+        if index in path:
             members = [*path]
-            members = members[members.index(place) :]
+            members = members[members.index(index) :]
             cut.update(members)
             roots.extend(members)
             losing.update(members)  # the parent of each is one of them

@@ -1,32 +1,34 @@
-"""Where the time of a trace went: what each span did itself, and what the end of the trace waited for."""
+"""Where the time of a trace went: the self time of each span, and the critical path."""
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
 from prela_stream.model.structure import SpanLike
-from prela_stream.model.tree import SpanNode, SpanTree
+
+if TYPE_CHECKING:  # `SpanTree` uses this module
+    from prela_stream.model.tree import SpanNode, SpanTree
 
 S = TypeVar("S", bound=SpanLike)
 
 
 class PathSegment(msgspec.Struct, Generic[S], frozen=True):
-    """A stretch of time that a span, and no child of it, was what the trace waited for; ns since the epoch."""
+    """An interval of the critical path in which the trace waited for this span itself; times are ns since the epoch."""
 
-    node: SpanNode[S]
+    node: "SpanNode[S]"
     start_ns: int
     end_ns: int
 
 
-def self_time_ns(node: SpanNode[S]) -> int | None:
-    """How long the span ran while none of its children did, ns; None while it is open. Open children count as nothing."""
+def self_time_ns(node: "SpanNode[S]") -> int | None:
+    """Time in which the span ran and none of its children did, ns; None while it is open. Open children have no duration."""
     span = node.span
     if span.duration_ns is None:
         return None
     start, end = span.start_ns, span.start_ns + span.duration_ns
     busy = 0
     covered = start
-    for child in node.children:  # by start, so one pass makes the union
+    for child in node.children:  # ordered by start, so one pass computes the union
         child_start = max(child.span.start_ns, covered)
         child_end = min(_end_of(child), end)
         if child_end > child_start:
@@ -35,11 +37,12 @@ def self_time_ns(node: SpanNode[S]) -> int | None:
     return max(0, span.duration_ns - busy)
 
 
-def critical_path(tree: SpanTree[S], top: SpanNode[S] | None = None) -> list[PathSegment[S]]:
-    """What the end of `top` (default: the first root) waited for, from its start to its end without gaps.
+def critical_path(tree: "SpanTree[S]", top: "SpanNode[S] | None" = None) -> list[PathSegment[S]]:
+    """The critical path of `top` (default: the first root): what its end waited for, from its start to its end without gaps.
 
-    Going back from the end, time belongs to the child that ended last before, and there to its child in turn; what no
-    child accounts for is the span's own. An open span ends with the last end below it that is known.
+    The path is built backwards from the end. Each moment belongs to the child that ended last before it, and recursively to
+    that child's children. Time that belongs to no child belongs to the span itself. An open span ends with the latest known
+    end below it.
     """
     if top is None:
         top = next(tree.tops(), None)
@@ -68,7 +71,7 @@ def critical_path(tree: SpanTree[S], top: SpanNode[S] | None = None) -> list[Pat
         node, floor, at, waiting = stack.pop()
 
 
-def _ends_of(tree: SpanTree[S]) -> list[int]:
+def _ends_of(tree: "SpanTree[S]") -> list[int]:
     ends = [_end_of(node) for node in tree.nodes]
     for node in reversed(list(tree.walk())):
         if node.parent is not None and node.parent.span.duration_ns is None:
@@ -76,12 +79,12 @@ def _ends_of(tree: SpanTree[S]) -> list[int]:
     return ends
 
 
-def _end_of(node: SpanNode[S]) -> int:
+def _end_of(node: "SpanNode[S]") -> int:
     return node.span.start_ns + (node.span.duration_ns or 0)
 
 
-def _last_before(waiting: list[SpanNode[S]], ends: list[int], floor: int, at: int) -> SpanNode[S] | None:
-    """Take the child that ended last within (floor, at] off `waiting`, which is in order of ends; later ones are passed."""
+def _last_before(waiting: list["SpanNode[S]"], ends: list[int], floor: int, at: int) -> "SpanNode[S] | None":
+    """Remove the child with the last end in (floor, at] from `waiting`, which is ordered by end, and return it."""
     while waiting:
         child = waiting.pop()
         end = ends[child.index]

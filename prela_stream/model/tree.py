@@ -1,8 +1,8 @@
-"""The spans of one trace as a tree, whatever state they are in: late, doubled, without their parents, or in a circle.
+"""The spans of one trace as a tree, also if spans are late, duplicated, without their parents, or in a cycle.
 
-A `SpanTree` never refuses: every span it is given stands in it exactly once. It works on `SpanHead` (the worker) and on
-`SpanData` (people) alike, and on trees of any depth: nothing here recurses. Its nodes are made when they are first asked for:
-what a decision says of its trace needs none.
+A `SpanTree` accepts any spans and contains each of them exactly once. It works on `SpanHead` (in the worker) and on `SpanData`
+(in the API), and on trees of any depth because no function recurses. Nodes are built on first use, because the summary of a
+decision needs none.
 """
 
 import math
@@ -15,7 +15,8 @@ import msgspec
 
 from prela_stream.model import semconv
 from prela_stream.model.span import SPAN_TYPE_CODES, SpanType
-from prela_stream.model.structure import SpanLike, link
+from prela_stream.model.structure import SpanLike, structure_of
+from prela_stream.model.times import PathSegment, critical_path
 
 _LLM: Final = SPAN_TYPE_CODES[SpanType.LLM]
 _INPUT_TOKENS: Final = semconv.read_keys(semconv.INPUT_TOKENS)
@@ -26,28 +27,28 @@ S = TypeVar("S", bound=SpanLike)
 
 
 class SpanNode(msgspec.Struct, Generic[S], eq=False):
-    """A span's place in its tree."""
+    """A span in its tree."""
 
     span: S
     index: int
-    """Place among the spans that the tree was made of."""
+    """Index in the list of spans that the tree was built from."""
     parent: "SpanNode[S] | None" = None
     """None for roots, orphans, and where a cycle was cut."""
     depth: int = 0
-    """0 for a root; 1 for an orphan, whose placeholder stands beside the roots."""
+    """0 for a root; 1 for an orphan, because its placeholder has depth 0."""
     orphan: bool = False
-    """The span names a parent that is not there."""
+    """The parent of this span is missing."""
     cycle: bool = False
-    """The span is its own parent or ancestor; it was cut off there and stands as a root."""
+    """The span was its own parent or ancestor. It was cut from its parent and is a root."""
     children: list["SpanNode[S]"] = []
     """By start, then id."""
 
 
 class Placeholder(msgspec.Struct, Generic[S], eq=False):
-    """Stands for a parent that is not there: its orphans are siblings all the same."""
+    """Represents a missing parent, so that its orphans are siblings."""
 
     span_id: bytes | str
-    """The id that the orphans name."""
+    """The missing parent's id."""
     children: list[SpanNode[S]] = []
     """By start, then id."""
 
@@ -58,22 +59,22 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float | None = None
-    """The sum of what is known; None: nothing is."""
+    """The sum of the known costs; None if no cost is known."""
 
 
 class SpanTree(Generic[S]):
     """The tree, or the trees, of the spans of one trace.
 
     Args:
-        spans: In any order. Of several with one id the earliest start gets the children; the others stand as leaves.
+        spans: In any order. If several spans share an id, the one with the earliest start gets the children.
 
-    A span whose parent is in another process and not counted (a local root) is a root where its parent is not there. Every
-    member of a cycle is cut from its parent and stands as a root.
+    A local root (its remote parent does not count its injects) is a root if its parent is missing. Every member of a cycle is
+    cut from its parent and is a root.
     """
 
     def __init__(self, spans: Sequence[S]) -> None:
         self.spans = spans
-        self._links = link(spans)
+        self._structure = structure_of(spans)
         kinds = [span.span_type for span in spans]
         self._codes = [SPAN_TYPE_CODES[kind] if isinstance(kind, SpanType) else kind for kind in kinds]
 
@@ -83,19 +84,19 @@ class SpanTree(Generic[S]):
 
     @cached_property
     def nodes(self) -> list[SpanNode[S]]:
-        """One a span, in the order of the spans."""
-        links = self._links
-        nodes = [SpanNode(span, place) for place, span in enumerate(self.spans)]
-        for place, below in links.children.items():
-            nodes[place].children = _in_order(nodes, below)
-        for group in links.orphans.values():
-            for place in group:
-                nodes[place].orphan = True
-                nodes[place].depth = 1
-        for place in links.cut:
-            nodes[place].cycle = True
-        for place in links.order:
-            parent = nodes[place]
+        """One node per span, in the order of the spans."""
+        structure = self._structure
+        nodes = [SpanNode(span, index) for index, span in enumerate(self.spans)]
+        for index, below in structure.children.items():
+            nodes[index].children = _in_order(nodes, below)
+        for group in structure.orphans.values():
+            for index in group:
+                nodes[index].orphan = True
+                nodes[index].depth = 1
+        for index in structure.cut:
+            nodes[index].cycle = True
+        for index in structure.order:
+            parent = nodes[index]
             for child in parent.children:
                 child.parent = parent
                 child.depth = parent.depth + 1
@@ -103,25 +104,27 @@ class SpanTree(Generic[S]):
 
     @cached_property
     def roots(self) -> list[SpanNode[S]]:
-        """Spans without a parent, local roots and members of cycles; by start, then id."""
-        return _in_order(self.nodes, self._links.roots)
+        """Spans without a parent, local roots and members of cycles; ordered by start, then id."""
+        return _in_order(self.nodes, self._structure.roots)
 
     @cached_property
     def placeholders(self) -> list[Placeholder[S]]:
-        """One for each parent that is named and not there, ordered by its first orphan."""
+        """One per missing parent, ordered by its first orphan."""
         nodes = self.nodes
-        absent = [Placeholder(parent_id, _in_order(nodes, group)) for parent_id, group in self._links.orphans.items()]
+        absent = [
+            Placeholder(parent_id, _in_order(nodes, group)) for parent_id, group in self._structure.orphans.items()
+        ]
         return sorted(absent, key=lambda placeholder: _rank(placeholder.children[0].span))
 
     @property
     def foremost(self) -> int | None:
-        """Index of the span to call the trace after: the first root, or where there is none the first to start."""
-        spans, roots = self.spans, self._links.roots
+        """Index of the span that names the trace: the first root, or the first span to start if there is no root."""
+        spans, roots = self.spans, self._structure.roots
         if len(roots) == 1:
             return roots[0]
         if roots:
-            return min(roots, key=lambda place: _rank(spans[place]))
-        return min(range(len(spans)), key=lambda place: spans[place].start_ns, default=None)
+            return min(roots, key=lambda index: _rank(spans[index]))
+        return min(range(len(spans)), key=lambda index: spans[index].start_ns, default=None)
 
     @cached_property
     def max_depth(self) -> int:
@@ -131,10 +134,14 @@ class SpanTree(Generic[S]):
     @cached_property
     def max_fan_out(self) -> int:
         """The most children that one span has."""
-        return max(map(len, self._links.children.values()), default=0)
+        return max(map(len, self._structure.children.values()), default=0)
+
+    def critical_path(self, top: SpanNode[S] | None = None) -> list[PathSegment[S]]:
+        """What the end of `top` (default: the first root) waited for; see `times.critical_path`."""
+        return critical_path(self, top)
 
     def tops(self) -> Iterator[SpanNode[S]]:
-        """The spans at the top: roots, then the orphans of each placeholder."""
+        """The topmost spans: roots, then the orphans of each placeholder."""
         yield from self.roots
         for placeholder in self.placeholders:
             yield from placeholder.children
@@ -150,29 +157,29 @@ class SpanTree(Generic[S]):
 
     @property
     def orphans(self) -> list[SpanNode[S]]:
-        """Spans whose parent is not there, placeholder by placeholder."""
+        """Spans whose parent is missing, placeholder by placeholder."""
         return [node for placeholder in self.placeholders for node in placeholder.children]
 
     @cached_property
     def leaf_llm(self) -> list[S]:
-        """LLM spans without an LLM span below them, in order of `walk()`: what sums over model calls have to count."""
+        """LLM spans without an LLM span below them, in order of `walk()`. Sums over model calls count these only."""
         leaves = set(self._leaf_llm())
         return [node.span for node in self.walk() if node.index in leaves]
 
     def _leaf_llm(self) -> list[int]:
-        """Places of the LLM spans without an LLM span below them, in no order that means anything."""
-        codes, children = self._codes, self._links.children
-        calls = [place for place, code in enumerate(codes) if code == _LLM]
+        """Indexes of the LLM spans without an LLM span below them, in no particular order."""
+        codes, children = self._codes, self._structure.children
+        calls = [index for index, code in enumerate(codes) if code == _LLM]
         if children.keys().isdisjoint(calls):
             return calls
         leaves: list[int] = []
         holds = [False] * len(codes)  # whether a span is an LLM span or above one
-        for place in reversed(self._links.order):
-            covered = any(holds[child] for child in children.get(place, ()))
-            is_llm = codes[place] == _LLM
-            holds[place] = covered or is_llm
+        for index in reversed(self._structure.order):
+            covered = any(holds[child] for child in children.get(index, ()))
+            is_llm = codes[index] == _LLM
+            holds[index] = covered or is_llm
             if is_llm and not covered:
-                leaves.append(place)
+                leaves.append(index)
         return leaves
 
     def totals(self, attributes: Sequence[Mapping[str, Any]]) -> Totals:
@@ -184,34 +191,34 @@ class SpanTree(Generic[S]):
         """
         tokens_in = tokens_out = 0
         prices: list[float] = []
-        for place in self._leaf_llm():
-            own = attributes[place]
+        for index in self._leaf_llm():
+            own = attributes[index]
             if own:
                 tokens_in += _count(_first(own, _INPUT_TOKENS))
                 tokens_out += _count(_first(own, _OUTPUT_TOKENS))
                 price = _first(own, _COST)
                 if isinstance(price, int | float) and not isinstance(price, bool) and math.isfinite(price):
                     prices.append(price)
-        prices.sort()  # a sum of floats depends on their order, and that must not depend on the order of arrival
+        prices.sort()  # a sum of floats depends on their order, which must not be the order of arrival
         return Totals(input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=sum(prices, 0.0) if prices else None)
 
     def shape_hash(self) -> str:
-        """32 hex digits that differ where types, names or nesting do; ids, times and the order of siblings do not matter."""
-        links, codes, spans = self._links, self._codes, self.spans
-        children = links.children
+        """32 hex digits that depend on types, names and nesting, and not on ids, times or the order of siblings."""
+        structure, codes, spans = self._structure, self._codes, self.spans
+        children = structure.children
         digests = [b""] * len(spans)
-        for place in reversed(links.order):
-            below = _join(children[place], digests) if place in children else b""
-            digests[place] = _shape(codes[place], spans[place].name, below)
-        tops = [digests[place] for place in links.roots]
-        tops += [_shape(-1, "", _join(group, digests)) for group in links.orphans.values()]
+        for index in reversed(structure.order):
+            below = _join(children[index], digests) if index in children else b""
+            digests[index] = _shape(codes[index], spans[index].name, below)
+        tops = [digests[index] for index in structure.roots]
+        tops += [_shape(-1, "", _join(group, digests)) for group in structure.orphans.values()]
         tops.sort()
         return _shape_of(-2, "", b"".join(tops)).hex()
 
 
-def _in_order(nodes: list[SpanNode[S]], places: list[int]) -> list[SpanNode[S]]:
-    """The nodes at these places, by start, then id."""
-    chosen = [nodes[place] for place in places]
+def _in_order(nodes: list[SpanNode[S]], indexes: list[int]) -> list[SpanNode[S]]:
+    """The nodes at these indexes, ordered by start, then id."""
+    chosen = [nodes[index] for index in indexes]
     if len(chosen) > 1:
         chosen.sort(key=lambda node: _rank(node.span))
     return chosen
@@ -221,14 +228,14 @@ def _rank(span: SpanLike) -> tuple[int, bool, Any]:
     return span.start_ns, span.span_id is not None, span.span_id
 
 
-def _join(places: list[int], digests: list[bytes]) -> bytes:
-    if len(places) == 1:
-        return digests[places[0]]
-    return b"".join(sorted([digests[place] for place in places]))
+def _join(indexes: list[int], digests: list[bytes]) -> bytes:
+    if len(indexes) == 1:
+        return digests[indexes[0]]
+    return b"".join(sorted([digests[index] for index in indexes]))
 
 
 def _shape(kind: int, name: str, below: bytes) -> bytes:
-    # the agents of one service make the same shapes over and over; only small keys are worth their memory
+    # the agents of a service repeat their shapes; only small keys are worth their memory
     return _known_shape(kind, name, below) if len(below) <= 512 and len(name) <= 128 else _shape_of(kind, name, below)
 
 
@@ -238,7 +245,7 @@ def _shape_of(kind: int, name: str, below: bytes) -> bytes:
 
 
 def _first(own: Mapping[str, Any], spellings: tuple[str, ...]) -> Any:
-    """As `semconv.read`, with the spellings looked up once and for all: this runs for every model call of every trace."""
+    """As `semconv.read`, with the spellings resolved in advance, because this runs for every model call of every trace."""
     for spelling in spellings:
         if (value := own.get(spelling)) is not None:
             return value

@@ -9,7 +9,7 @@ Source: W3C Trace Context level 2, section 3.3; OpenTelemetry "TraceState: Proba
 import re
 from typing import Final, NamedTuple
 
-from prela_stream.model.decision import format_threshold
+from prela_stream.model.decision import format_threshold, parse_threshold
 from prela_stream.model.ids import RANDOMNESS_BITS
 
 MEMBER: Final = "prela"
@@ -66,7 +66,7 @@ def _read_ot(value: str) -> tuple[str, int | None, int | None]:
     for part in value.split(";"):
         key, _, text = part.partition(":")
         if key == "th":
-            threshold = int(text.ljust(_DIGITS, "0"), 16) if _HEX.match(text) else None
+            threshold = parse_threshold(text)
         elif key == "rv":
             randomness = int(text, 16) if _HEX.match(text) and len(text) == _DIGITS else None
         elif part:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from prela_stream.model import semconv
-from prela_stream.model.operations import OPERATIONS
-from prela_stream.model.span import SpanType
+from prela_stream.model.span import OPERATION_NAMES, SpanType
 from prela_stream.tracing.coerce import attributes_of
 from prela_stream.tracing.current import Position
 from prela_stream.tracing.setters import given
@@ -122,5 +121,5 @@ class SpanKinds:
 
 
 def _attributes(span_type: SpanType, known: dict[str, Any], more: Mapping[str, Any] | None) -> dict[str, Any]:
-    found = {semconv.OPERATION_NAME: OPERATIONS[span_type], **given(known)}
+    found = {semconv.OPERATION_NAME: OPERATION_NAMES[span_type], **given(known)}
     return found if more is None else {**found, **attributes_of(more)}

@@ -7,11 +7,12 @@ from contextlib import AbstractAsyncContextManager
 import msgspec
 
 from prela_stream.codec.sampled import KeptFragment, decode_kept, encode_kept
-from prela_stream.codec.spans import decode_span, encode_resource, encode_span
+from prela_stream.codec.spans import decode_span, encode_resource
 from prela_stream.model.decision import Decision, TraceSummary, Trigger
 from prela_stream.model.span import COUNTED, Resource, SpanData, SpanEvent, SpanStatus, SpanType
 from prela_stream.sinks.base import Batch, Sink, TraceFilter, TraceReader
 from prela_stream.transport.base import TopicPartition
+from tests.support.items import encode_span
 
 SOURCE = TopicPartition("prela.sampled", 0)
 SECOND = 1_000_000_000

@@ -19,7 +19,7 @@ from prela_stream.app import ready_transport
 from prela_stream.app.adapters import make_topics
 from prela_stream.codec.decisions import encode_decisions
 from prela_stream.codec.sampled import KeptFragment, decode_kept, encode_kept
-from prela_stream.codec.spans import encode_batch, encode_span
+from prela_stream.codec.spans import encode_batch
 from prela_stream.config import Settings, load_settings
 from prela_stream.model.ids import partition_of
 from prela_stream.sinks import iterate as reading
@@ -27,6 +27,7 @@ from prela_stream.sinks.iterate import Reading
 from prela_stream.transport.base import Committed, TopicPartition, Transport
 from prela_stream.worker.service import Worker
 from tests.contracts.sink_contract import decision, fragment, span, trace_id, whole
+from tests.support.items import encode_span
 from tests.support.threads import own_threads
 from tests.support.workers import DEADLINE, WHOLE_ONLY, decided, make_worker, running, send, values
 

@@ -66,7 +66,6 @@ def test_any_log_gives_the_decisions_of_the_reference(log: list[ReadRecord]) -> 
     driver = Driver(OPTIONS)
     assert driver.run([*log, end]) == decide([*log, end], OPTIONS)
     assert driver.buffer.open_traces == driver.buffer.open_spans == driver.buffer.open_bytes == 0
-    assert not driver.buffer.open_with_heartbeats
     assert driver.buffer.next_deadline_ms() is None
 
 

@@ -16,11 +16,11 @@ from prela_stream.codec.spans import (
     decode_span,
     encode_batch,
     encode_item,
-    encode_span,
     projection,
 )
 from prela_stream.model.plain import plain
 from prela_stream.model.span import ItemKind, SpanData, SpanEvent, SpanLink, SpanStatus, SpanType
+from tests.support.items import encode_span
 
 # Explaining a failure traces every line; over trees of values that takes minutes.
 settings.register_profile("codec", max_examples=60, deadline=None, phases=set(Phase) - {Phase.explain})

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prela_stream.model.span import SpanHead
-from prela_stream.model.times import critical_path, self_time_ns
+from prela_stream.model.times import self_time_ns
 from prela_stream.model.tree import SpanTree
 
 span_ids = st.integers(0, 9).map(lambda number: bytes([number]) * 8)
@@ -62,7 +62,7 @@ def test_times_add_up(given: list[SpanHead]) -> None:
             for child in node.children:
                 ticks -= set(range(child.span.start_ns, child.span.start_ns + (child.span.duration_ns or 0)))
             assert own == len(ticks)
-        path = critical_path(tree, node)
+        path = tree.critical_path(node)
         assert all(segment.start_ns < segment.end_ns for segment in path)
         assert all(one.end_ns == two.start_ns for one, two in pairwise(path))
         if path:

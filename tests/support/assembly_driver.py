@@ -66,8 +66,6 @@ class Driver:
         assert self.buffer.open_bytes == sum(len(raw) for trace in traces for raw in trace.spans.values())
         low = self.buffer.low_watermark()
         assert low == min(((trace.first_offset, trace.clock_before) for trace in traces), default=None)
-        beating = any(standing & 1 for trace in traces for standing in trace.open.values())
-        assert self.buffer.open_with_heartbeats == beating
         assert not _NOTHING
         resources = {process.resource for trace in traces for process in trace.processes()}
         assert resources == set(self.buffer._processes)

@@ -1,7 +1,33 @@
-"""Items of the `spans` topic for tests of delivery: only their ids matter."""
+"""Items of the `spans` topic: of a whole `SpanData`, or of numbers where only the ids matter."""
 
 from prela_stream.codec.spans import encode_item
-from prela_stream.model.span import ItemKind
+from prela_stream.model.span import SPAN_STATUS_CODES, SPAN_TYPE_CODES, ItemKind, SpanData
+
+
+def encode_span(span: SpanData) -> bytes:
+    """The item of a finished span: the inverse of `decode_span`."""
+    return encode_item(
+        ItemKind.SPAN,
+        bytes.fromhex(span.trace_id),
+        bytes.fromhex(span.span_id),
+        None if span.parent_span_id is None else bytes.fromhex(span.parent_span_id),
+        span.flags,
+        SPAN_STATUS_CODES[span.status],
+        span.revision,
+        span.child_count,
+        span.inject_count,
+        span.inject_ordinal,
+        SPAN_TYPE_CODES[span.span_type],
+        span.start_ns,
+        span.duration_ns,
+        span.name,
+        span.randomness,
+        span.threshold,
+        span.attributes,
+        span.events,
+        span.links,
+        span.status_message,
+    )
 
 
 def make_item(number: int, *, trace: int | None = None, padding: int = 0) -> tuple[bytes, bytes]:

@@ -5,7 +5,7 @@ import msgspec
 from prela_stream.codec.decisions import encode_decisions
 from prela_stream.codec.dlq import DeadLetter, encode_dead_letter
 from prela_stream.codec.sampled import KeptFragment, encode_kept
-from prela_stream.codec.spans import encode_batch, encode_item, encode_resource, encode_span
+from prela_stream.codec.spans import encode_batch, encode_item, encode_resource
 from prela_stream.model.decision import Decision, TraceSummary, Trigger, decision_id_of, threshold_of, weight_of
 from prela_stream.model.ids import partition_of
 from prela_stream.model.span import (
@@ -18,6 +18,7 @@ from prela_stream.model.span import (
     SpanType,
 )
 from prela_stream.model.tree import SpanTree
+from tests.support.items import encode_span
 
 START_NS = 1_700_000_000_000_000_000
 RESOURCE = Resource(service_name="shop")

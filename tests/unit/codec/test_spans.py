@@ -21,13 +21,13 @@ from prela_stream.codec.spans import (
     encode_batch,
     encode_item,
     encode_resource,
-    encode_span,
     projection,
 )
 from prela_stream.errors import CodecError
 from prela_stream.model.decision import Decision, TraceSummary, Trigger
 from prela_stream.model.plain import plain
 from prela_stream.model.span import ItemKind, Resource, SpanData, SpanEvent, SpanLink, SpanStatus, SpanType
+from tests.support.items import encode_span
 
 TRACE, SPAN, PARENT = b"t" * 16, b"s" * 8, b"p" * 8
 GOOD = encode_item(ItemKind.SPAN, TRACE, SPAN, PARENT)
@@ -385,7 +385,7 @@ def decision(**changes: Any) -> Decision:
 
 @pytest.mark.parametrize("threshold", [0, 3 << 54, 1 << 56])
 def test_decisions_round_trip(threshold: int) -> None:
-    made = [decision(threshold=threshold), decision(trigger=Trigger.MEMORY, weight_biased=True, repeated=True)]
+    made = [decision(threshold=threshold), decision(trigger=Trigger.MAX_BYTES, weight_biased=True, repeated=True)]
     assert decode_decisions(encode_decisions(made)) == made
     assert decode_decisions(encode_decisions([])) == []
 

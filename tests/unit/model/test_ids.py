@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prela_stream.errors import ConfigurationError
-from prela_stream.model.ids import murmur2, partition_of, span_id_from_hex, trace_id_from_hex, trace_randomness
+from prela_stream.model.ids import murmur2, partition_of, trace_randomness
 
 
 @pytest.mark.parametrize(
@@ -33,21 +32,3 @@ def test_a_trace_has_one_partition(trace_id: bytes, partitions: int) -> None:
 def test_randomness_is_the_last_56_bits() -> None:
     assert trace_randomness(bytes(range(16))) == 0x090A0B0C0D0E0F
     assert trace_randomness(b"\xff" * 16) == 2**56 - 1
-
-
-@given(st.binary(min_size=16, max_size=16), st.binary(min_size=8, max_size=8))
-def test_ids_come_back_from_their_hex_form(trace_id: bytes, span_id: bytes) -> None:
-    assert trace_id_from_hex(trace_id.hex()) == trace_id
-    assert span_id_from_hex(span_id.hex()) == span_id
-
-
-@pytest.mark.parametrize("text", ["", "ab", "g" * 32, "0" * 31, "0" * 33, " " * 32, "00 " * 10 + "00"])
-def test_what_is_no_trace_id_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        trace_id_from_hex(text)
-    assert str(caught.value) == f"a trace id is 32 hex digits, got {text!r}"
-
-
-def test_what_is_no_span_id_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="a span id is 16 hex digits, got '0'"):
-        span_id_from_hex("0")

@@ -1,12 +1,8 @@
 """Attribute names: aliases lead somewhere, and our own spelling goes first."""
 
-from typing import Any
-
 import pytest
 
 from prela_stream.model import semconv
-from prela_stream.model.operations import OPERATIONS, span_type_of
-from prela_stream.model.span import SpanType
 
 OURS = {
     value
@@ -119,29 +115,3 @@ def test_our_own_name_wins_over_an_alias_and_none_is_no_value() -> None:
     assert semconv.to_genai(both) == {"gen_ai.request.model": "ours"}
     assert semconv.to_genai({"gen_ai.request.model": None, "llm.model": "m"}) == {"gen_ai.request.model": "m"}
     assert semconv.to_genai({"llm.model": None}) == {"gen_ai.request.model": None}
-
-
-@pytest.mark.parametrize("span_type", list(SpanType))
-def test_types_and_operations_are_one_mapping(span_type: SpanType) -> None:
-    if span_type is SpanType.CUSTOM:
-        assert span_type not in OPERATIONS
-    else:
-        assert span_type_of({semconv.OPERATION_NAME: OPERATIONS[span_type]}) is span_type
-
-
-@pytest.mark.parametrize(
-    ("attributes", "expected"),
-    [
-        ({"gen_ai.operation.name": "text_completion"}, SpanType.LLM),
-        ({"gen_ai.operation.name": "create_agent"}, SpanType.AGENT),
-        ({"gen_ai.operation.name": "invoke_workflow"}, SpanType.CUSTOM),
-        ({"gen_ai.operation.name": "unheard of", "openinference.span.kind": "TOOL"}, SpanType.TOOL),
-        ({"gen_ai.operation.name": ["odd"]}, None),
-        ({"mcp.method.name": "tools/call"}, SpanType.TOOL),
-        ({"openinference.span.kind": "RERANKER"}, SpanType.RETRIEVAL),
-        ({"openinference.span.kind": "GUARDRAIL"}, SpanType.CUSTOM),
-        ({}, None),
-    ],
-)
-def test_what_other_tracers_say_of_their_work(attributes: dict[str, Any], expected: SpanType | None) -> None:
-    assert span_type_of(attributes) is expected

@@ -24,6 +24,11 @@ def test_the_codes_of_the_wire_never_move() -> None:
     assert model.SPAN_TYPES[SpanHead(0).span_type] is SpanType.CUSTOM
 
 
+def test_every_span_type_but_custom_has_an_operation_name() -> None:
+    assert set(model.OPERATION_NAMES) == set(SpanType) - {SpanType.CUSTOM}
+    assert len(set(model.OPERATION_NAMES.values())) == len(model.OPERATION_NAMES)
+
+
 def test_times_of_a_finished_and_of_an_open_span() -> None:
     done = SpanData(trace_id="0" * 32, span_id="0" * 16, name="a", start_ns=1_500_000_001_999, duration_ns=2_500_000)
     assert done.started_at == datetime(1970, 1, 1, 0, 25, 0, 1, tzinfo=UTC)

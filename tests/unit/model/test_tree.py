@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from prela_stream.codec.spans import decode_head, encode_span
+from prela_stream.codec.spans import decode_head
 from prela_stream.model.semconv import COST_USD, INPUT_TOKENS, OUTPUT_TOKENS
 from prela_stream.model.span import REMOTE_PARENT, SpanData, SpanHead, SpanType
-from prela_stream.model.times import PathSegment, critical_path, self_time_ns
+from prela_stream.model.times import PathSegment, self_time_ns
 from prela_stream.model.tree import SpanTree, Totals
+from tests.support.items import encode_span
 
 LLM, TOOL, CUSTOM = 1, 2, 5
 
@@ -102,7 +103,7 @@ def test_the_critical_path_goes_back_from_the_end_through_the_last_to_end() -> N
         head(5, 1, 80, 15),
         head(6, 1, 85, 500),  # ends after its parent: nothing waited for it
     ]
-    assert stretches(critical_path(SpanTree(spans))) == [
+    assert stretches(SpanTree(spans).critical_path()) == [
         (1, 0, 10),
         (3, 10, 20),
         (4, 20, 50),
@@ -115,8 +116,8 @@ def test_the_critical_path_goes_back_from_the_end_through_the_last_to_end() -> N
 
 def test_the_critical_path_of_an_open_root_ends_where_the_last_known_end_is() -> None:
     tree = SpanTree([head(1, None, 0, None), head(2, 1, 10, 30)])
-    assert stretches(critical_path(tree)) == [(1, 0, 10), (2, 10, 40)]
-    assert critical_path(SpanTree([])) == []
+    assert stretches(tree.critical_path()) == [(1, 0, 10), (2, 10, 40)]
+    assert SpanTree([]).critical_path() == []
 
 
 def test_leaf_llm_calls_are_counted_once() -> None:
@@ -185,7 +186,7 @@ def test_a_chain_of_any_depth_is_no_problem(names: int) -> None:
     tree = SpanTree(chain[::-1])
     assert tree.max_depth == count - 1
     assert len(tree.shape_hash()) == 32
-    assert len(critical_path(tree)) == count
+    assert len(tree.critical_path()) == count
     assert tree.leaf_llm == []
     circle = SpanTree([SpanHead(0, bytes(16), ids[0], ids[-1], name="0"), *chain[1:]])
     assert len(circle.roots) == count
