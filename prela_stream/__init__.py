@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prela_stream.privacy.rules import Redactable, capture_content
     from prela_stream.propagation.processes import ContextProcessPoolExecutor
     from prela_stream.propagation.w3c import extract, inject, inject_asgi, inject_kafka
-    from prela_stream.sinks.kept import KeptTrace
+    from prela_stream.sinks.kept_trace import KeptTrace
     from prela_stream.tracing.context import ContextThreadPoolExecutor, TraceContext, attach, new_trace_context, wrap
     from prela_stream.tracing.decorator import trace
     from prela_stream.tracing.exporters import BaseExporter, ExportResult
@@ -82,7 +82,7 @@ _HOMES = {
     "tracing.shortcuts": ("agent", "embedding", "llm", "retrieval", "span", "tool"),
     "tracing.span": ("Span",),
     "tracing.tracer": ("Tracer", "defer", "get_current_span", "get_tracer", "set_global_tracer"),
-    "sinks.kept": ("KeptTrace",),
+    "sinks.kept_trace": ("KeptTrace",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

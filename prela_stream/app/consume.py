@@ -11,11 +11,11 @@ from prela_stream.app.adapters import ready_transport
 from prela_stream.config import Settings, load_settings
 from prela_stream.errors import ConfigurationError
 from prela_stream.model.plain import safe_text
-from prela_stream.sinks.iterate import DecisionPart, KeptPart, Reading
+from prela_stream.sinks.iterators import DecisionItems, KeptTraceItems, TopicIterator
 
 if TYPE_CHECKING:
     from prela_stream.model.decision import Decision
-    from prela_stream.sinks.kept import KeptTrace
+    from prela_stream.sinks.kept_trace import KeptTrace
 
 _GROUP_CHARACTERS: Final = 249
 _STORES: Final = "sinks."
@@ -29,7 +29,7 @@ def kept_traces(
     directory: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
     settings: Settings | None = None,
-) -> Reading[KeptTrace]:
+) -> TopicIterator[KeptTrace]:
     """The traces that are kept, each with its spans and its decision, as they are decided: an async iterator with a commit.
 
         async with prela_stream.kept_traces(group="billing") as traces:
@@ -54,7 +54,7 @@ def kept_traces(
     """
     chosen = _settings(group, follow, directory, config, settings)
     opening = partial(ready_transport, chosen)
-    return Reading(opening, chosen.topics.sampled, KeptPart, group=group, follow=follow)
+    return TopicIterator(opening, chosen.topics.sampled, KeptTraceItems, group=group, follow=follow)
 
 
 def decisions(
@@ -64,7 +64,7 @@ def decisions(
     directory: str | os.PathLike[str] | None = None,
     config: str | os.PathLike[str] | None = None,
     settings: Settings | None = None,
-) -> Reading[Decision]:
+) -> TopicIterator[Decision]:
     """Every decision, about kept and dropped traces alike: who, why, with which probability, and the trace in sum.
 
     As `kept_traces()` in everything else. For figures over all traffic: a dropped trace leaves nothing but this.
@@ -82,7 +82,7 @@ def decisions(
     """
     chosen = _settings(group, follow, directory, config, settings)
     opening = partial(ready_transport, chosen)
-    return Reading(opening, chosen.topics.decisions, DecisionPart, group=group, follow=follow)
+    return TopicIterator(opening, chosen.topics.decisions, DecisionItems, group=group, follow=follow)
 
 
 def _settings(group: Any, follow: Any, directory: Any, config: Any, settings: Any) -> Settings:

@@ -14,7 +14,7 @@ from prela_stream.transport.base import TopicPartition
 SortKey = Literal["newest", "oldest", "slowest", "costliest", "most_tokens", "most_spans"]
 
 
-class Batch(msgspec.Struct, frozen=True, kw_only=True):
+class SinkBatch(msgspec.Struct, frozen=True, kw_only=True):
     """What a sink is given at a time: Records of one partition, read and in order."""
 
     source: TopicPartition
@@ -32,7 +32,7 @@ class Sink(Protocol):
     wants_decisions: bool
     """Whether it is given the `decisions` topic too."""
 
-    async def write(self, batch: Batch) -> None:
+    async def write(self, batch: SinkBatch) -> None:
         """Store the batch. Returning means durable: only then is its offset committed.
 
         A batch may come again after a crash: writing it twice must have the effect of writing it once. The sink's docstring

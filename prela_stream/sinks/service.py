@@ -11,8 +11,8 @@ import anyio
 
 from prela_stream import telemetry
 from prela_stream.errors import FencedError, TransportError
-from prela_stream.sinks.base import Batch, Sink
-from prela_stream.sinks.records import RecordReader
+from prela_stream.sinks.base import Sink, SinkBatch
+from prela_stream.sinks.topic_consumer import TopicConsumer
 from prela_stream.transport.base import Consumer, LogRecord, Poll, TopicPartition, Transport
 from prela_stream.transport.options import TopicOptions
 
@@ -64,7 +64,7 @@ class SinkService:
             wanted.append(self._topics.decisions)
         try:
             async with await self._transport.consumer(wanted, group=self._group) as consumer:
-                reader = RecordReader(consumer, self._group)
+                reader = TopicConsumer(consumer, self._group)
                 while True:
                     poll = await reader.poll(max_records=self._max_records, max_bytes=self._max_bytes)
                     with anyio.CancelScope(shield=True):  # no half batch: a sink bounds its own time
@@ -76,7 +76,7 @@ class SinkService:
             with anyio.CancelScope(shield=True):
                 await self._sink.aclose()
 
-    async def _handle(self, reader: RecordReader, poll: Poll) -> None:
+    async def _handle(self, reader: TopicConsumer, poll: Poll) -> None:
         for partition in poll.assigned:
             try:
                 await self._position(reader.consumer, partition)
@@ -114,14 +114,14 @@ class SinkService:
             return
         await consumer.seek(partition, stored)
 
-    def _batch(self, reader: RecordReader, partition: TopicPartition, records: list[LogRecord]) -> Batch:
+    def _batch(self, reader: TopicConsumer, partition: TopicPartition, records: list[LogRecord]) -> SinkBatch:
         next_offset = records[-1].offset + 1
         if partition.topic == self._topics.sampled:
             read = (reader.fragment(record) for record in records)
             fragments = [fragment for fragment in read if fragment is not None]
-            return Batch(source=partition, fragments=fragments, next_offset=next_offset)
+            return SinkBatch(source=partition, fragments=fragments, next_offset=next_offset)
         decisions = [decision for record in records for decision in reader.decisions(record)]
-        return Batch(source=partition, decisions=decisions, next_offset=next_offset)
+        return SinkBatch(source=partition, decisions=decisions, next_offset=next_offset)
 
 
 def _by_partition(records: Iterable[LogRecord]) -> Iterable[tuple[TopicPartition, list[LogRecord]]]:

@@ -10,7 +10,7 @@ from prela_stream.codec.sampled import KeptFragment, decode_kept, encode_kept
 from prela_stream.codec.spans import decode_span, encode_resource
 from prela_stream.model.decision import Decision, TraceSummary, Trigger
 from prela_stream.model.span import COUNTED, Resource, SpanData, SpanEvent, SpanStatus, SpanType
-from prela_stream.sinks.base import Batch, Sink, TraceFilter, TraceReader
+from prela_stream.sinks.base import Sink, SinkBatch, TraceFilter, TraceReader
 from prela_stream.transport.base import TopicPartition
 from tests.support.items import encode_span
 
@@ -100,9 +100,9 @@ def whole(number: int, spans: int = 2, **changes: object) -> KeptFragment:
     return fragment(decision(number, **changes), [span(number, index) for index in range(spans)])
 
 
-def batch(*fragments: KeptFragment, next_offset: int = 1, decisions: Sequence[Decision] = ()) -> Batch:
+def batch(*fragments: KeptFragment, next_offset: int = 1, decisions: Sequence[Decision] = ()) -> SinkBatch:
     """A batch of `SOURCE`."""
-    return Batch(source=SOURCE, fragments=fragments, decisions=decisions, next_offset=next_offset)
+    return SinkBatch(source=SOURCE, fragments=fragments, decisions=decisions, next_offset=next_offset)
 
 
 async def everything(reader: TraceReader) -> list[object]:
@@ -170,7 +170,9 @@ class SinkContract:
             random.Random(seed).shuffle(shuffled)
             for number, one in enumerate(shuffled):
                 async with self.sink() as sink:
-                    await sink.write(Batch(source=SOURCE, fragments=[self._under(one, 256 * seed)], next_offset=number))
+                    await sink.write(
+                        SinkBatch(source=SOURCE, fragments=[self._under(one, 256 * seed)], next_offset=number)
+                    )
         async with self.reader() as reader:
             for seed in range(6):
                 stored = await reader.get(trace_id(1 + 256 * seed))

@@ -22,8 +22,8 @@ from prela_stream.codec.sampled import KeptFragment, decode_kept, encode_kept
 from prela_stream.codec.spans import encode_batch
 from prela_stream.config import Settings, load_settings
 from prela_stream.model.ids import partition_of
-from prela_stream.sinks import iterate as reading
-from prela_stream.sinks.iterate import Reading
+from prela_stream.sinks import iterators
+from prela_stream.sinks.iterators import TopicIterator
 from prela_stream.transport.base import Committed, TopicPartition, Transport
 from prela_stream.worker.service import Worker
 from tests.contracts.sink_contract import decision, fragment, span, trace_id, whole
@@ -233,7 +233,7 @@ async def test_an_item_that_cannot_be_read_costs_its_trace_no_other(place: Place
 async def test_members_share_and_nothing_is_handed_out_twice_where_each_item_is_committed(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "_LOOK_S", 0.0)  # look before each item: partitions move while many are waiting
+    monkeypatch.setattr(iterators, "_CHECK_S", 0.0)  # look before each item: partitions move while many are waiting
     sent = [trace_id(number) for number in range(300)]
     for partition in (0, 1):
         await place.kept(*(whole(number) for number in range(300) if number % 2 == partition), partition=partition)
@@ -241,7 +241,7 @@ async def test_members_share_and_nothing_is_handed_out_twice_where_each_item_is_
     committed = 0
     both = anyio.Event()
 
-    async def member(name: str, traces: Reading[prela.KeptTrace]) -> None:
+    async def member(name: str, traces: TopicIterator[prela.KeptTrace]) -> None:
         nonlocal committed
         while True:
             handed.append((name, (await anext(traces)).trace_id))

@@ -16,10 +16,10 @@ from prela_stream.errors import CodecError, ConfigurationError, SinkError
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import Resource, SpanData
 from prela_stream.sinks.base import SortKey, StoredTrace, TraceFilter, TraceRow
-from prela_stream.sinks.sqlite.listing import ROW_COLUMNS, list_traces, row_of
+from prela_stream.sinks.sqlite.list_query import ROW_COLUMNS, list_traces, row_of
 from prela_stream.sinks.sqlite.options import SqliteOptions
-from prela_stream.sinks.sqlite.rows import primary
 from prela_stream.sinks.sqlite.schema import open_for_reading, transaction
+from prela_stream.sinks.sqlite.trace_rows import primary
 
 T = TypeVar("T")
 

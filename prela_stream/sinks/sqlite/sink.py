@@ -19,13 +19,21 @@ from prela_stream.codec.decisions import decode_decisions, encode_decisions
 from prela_stream.errors import SinkError
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import ERROR
-from prela_stream.sinks.base import Batch
+from prela_stream.sinks.base import SinkBatch
 from prela_stream.sinks.sqlite.counters import Counters
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.retention import purge
-from prela_stream.sinks.sqlite.rows import SpanFacts, SpanRow, TraceChange, facts_of, gather, primary, trace_columns
 from prela_stream.sinks.sqlite.schema import LABEL_CHARS, open_for_writing, transaction
 from prela_stream.sinks.sqlite.search import join_texts
+from prela_stream.sinks.sqlite.trace_rows import (
+    SpanFacts,
+    SpanRow,
+    TraceChange,
+    facts_of,
+    gather,
+    primary,
+    trace_columns,
+)
 from prela_stream.transport.base import TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -68,7 +76,7 @@ class SqliteSink:
         self._next_purge = 0.0
         self._lock = anyio.Lock()
 
-    async def write(self, batch: Batch) -> None:
+    async def write(self, batch: SinkBatch) -> None:
         """Store the batch and its offset. Raises SinkError if SQLite refuses; then nothing of the batch is stored."""
         async with self._lock:
             await anyio.to_thread.run_sync(self._write, batch)
@@ -104,7 +112,7 @@ class SqliteSink:
         )
         return None if row is None else int(row[0])
 
-    def _write(self, batch: Batch) -> None:
+    def _write(self, batch: SinkBatch) -> None:
         gathered = gather(batch.fragments)
         if gathered.bad:
             telemetry.SINK_BAD_ITEMS.add(len(gathered.bad))
@@ -118,7 +126,7 @@ class SqliteSink:
             msg = f"the trace store {self._path} did not take a batch of {batch.source}: {error}"
             raise SinkError(msg) from error
 
-    def _store(self, batch: Batch, changes: Sequence[TraceChange]) -> None:
+    def _store(self, batch: SinkBatch, changes: Sequence[TraceChange]) -> None:
         connection = self._open()
         offset = (batch.source.topic, batch.source.partition, batch.next_offset)
         try:

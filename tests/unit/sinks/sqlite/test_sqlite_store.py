@@ -12,7 +12,7 @@ import pytest
 from prela_stream.errors import ConfigurationError, SinkError
 from prela_stream.model.span import SpanStatus
 from prela_stream.sinks.base import SortKey, TraceFilter, TraceRow
-from prela_stream.sinks.sqlite import listing
+from prela_stream.sinks.sqlite import list_query
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.search import match_query
@@ -72,7 +72,7 @@ SORTS: dict[SortKey, object] = {
 async def test_every_filter_and_sort_finds_what_a_plain_search_finds(
     options: SqliteOptions, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(listing, "FEW", few)  # 0: every page is a walk; 10,000: none is
+    monkeypatch.setattr(list_query, "FEW", few)  # 0: every page is a walk; 10,000: none is
     await fill(options)
     parts: list[dict[str, object]] = [
         {}, {"service": "service 1"}, {"name": "agent 2"}, {"errors": True}, {"errors": False},
@@ -97,7 +97,7 @@ async def test_every_filter_and_sort_finds_what_a_plain_search_finds(
 async def test_words_are_found_wherever_they_stand_and_together_with_other_filters(
     options: SqliteOptions, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(listing, "FEW", few)
+    monkeypatch.setattr(list_query, "FEW", few)
     sink = SqliteSink(options)
     told = span(2, 1, status_message="Rate-Limited by käse_server", name="search_flights")
     await sink.write(batch(whole(1), fragment(decision(2), [span(2, 0), told]), whole(3)))

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from prela_stream.errors import TransportError
-from prela_stream.sinks.records import RecordReader
+from prela_stream.sinks.topic_consumer import TopicConsumer
 from prela_stream.transport.base import TopicPartition, Transport
 from prela_stream.transport.options import TopicOptions
 from tests.support.workers import DEADLINE, local_log
@@ -22,12 +22,12 @@ async def transport(tmp_path: Path) -> AsyncIterator[Transport]:
         yield opened
 
 
-async def hold(*readers: tuple[RecordReader, int]) -> None:
+async def hold(*readers: tuple[TopicConsumer, int]) -> None:
     """Poll all of them until each has its number of partitions."""
     with anyio.fail_after(DEADLINE):
         while any(len(reader.consumer.assignment()) != count for reader, count in readers):
             for reader, _ in readers:
-                await reader.look()
+                await reader.check_assignment()
 
 
 async def offsets(transport: Transport) -> list[int | None]:
@@ -38,12 +38,12 @@ async def offsets(transport: Transport) -> list[int | None]:
 
 async def test_what_was_done_before_a_partition_was_away_is_not_committed_after_it(transport: Transport) -> None:
     async with await transport.consumer([TOPICS.sampled], group="g") as consumer:
-        first = RecordReader(consumer, "g")
+        first = TopicConsumer(consumer, "g")
         await hold((first, 2))
         for part in PARTS:
             first.done(part, 1)
         async with await transport.consumer([TOPICS.sampled], group="g") as other:
-            second = RecordReader(other, "g")
+            second = TopicConsumer(other, "g")
             await hold((first, 1), (second, 1))
             (moved,) = other.assignment()
             second.done(moved, 5)
@@ -57,10 +57,10 @@ async def test_what_was_done_before_a_partition_was_away_is_not_committed_after_
 
 async def test_one_partition_that_has_gone_costs_the_others_no_commit(transport: Transport) -> None:
     async with await transport.consumer([TOPICS.sampled], group="g") as consumer:
-        first = RecordReader(consumer, "g")
+        first = TopicConsumer(consumer, "g")
         await hold((first, 2))
         async with await transport.consumer([TOPICS.sampled], group="g") as other:
-            await hold((first, 1), (RecordReader(other, "g"), 1))
+            await hold((first, 1), (TopicConsumer(other, "g"), 1))
             for part in PARTS:
                 first.done(part, 3)
             assert await first.commit() == other.assignment()
@@ -72,7 +72,7 @@ async def test_one_partition_that_has_gone_costs_the_others_no_commit(transport:
 
 async def test_a_commit_that_failed_is_made_up_for_by_the_next_one(transport: Transport) -> None:
     async with await transport.consumer([TOPICS.sampled], group="g") as consumer:
-        reader = RecordReader(consumer, "g")
+        reader = TopicConsumer(consumer, "g")
         await hold((reader, 2))
         reader.done(PARTS[0], -1)
         with pytest.raises(TransportError):

@@ -14,7 +14,7 @@ from prela_stream.codec.sampled import KeptFragment
 from prela_stream.errors import CodecError
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import ERROR
-from prela_stream.sinks.spans import at, rank_of, read_span
+from prela_stream.sinks.span_items import at, rank_of, read_span
 from prela_stream.sinks.sqlite.search import texts_of
 
 _INT64: Final = (1 << 63) - 1

@@ -14,7 +14,7 @@ from prela_stream.codec.decisions import encode_decisions
 from prela_stream.codec.sampled import KeptFragment, encode_kept
 from prela_stream.errors import ConfigurationError, SinkError
 from prela_stream.model.decision import Decision
-from prela_stream.sinks.base import Batch
+from prela_stream.sinks.base import SinkBatch
 from prela_stream.sinks.service import SinkService
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
@@ -77,7 +77,7 @@ class WatchedSink(SqliteSink):
         super().__init__(options)
         self.given: list[str] = []
 
-    async def write(self, batch: Batch) -> None:
+    async def write(self, batch: SinkBatch) -> None:
         self.given += [fragment.decision.trace_id_hex for fragment in batch.fragments]
         self.given += [about.trace_id_hex for about in batch.decisions]
         await super().write(batch)
@@ -129,7 +129,7 @@ async def test_an_unreadable_record_is_counted_logged_once_and_skipped(
             await until_stored(options, traces=2)
             tasks.cancel_scope.cancel()
     assert telemetry.SINK_BAD_RECORDS.value(TOPICS.sampled) == before + 4
-    (line,) = [record.getMessage() for record in caplog.records if record.name == "prela_stream.sinks.records"]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "prela_stream.sinks.topic_consumer"]
     assert f"{TOPICS.sampled} partition 0 offset" in line
 
 
@@ -184,7 +184,7 @@ class FailingSink:
         self.taken: list[KeptFragment] = []
         self.closed = False
 
-    async def write(self, batch: Batch) -> None:
+    async def write(self, batch: SinkBatch) -> None:
         if self.taken:
             raise SinkError("the disk is full")
         self.taken.extend(batch.fragments)
@@ -217,7 +217,7 @@ async def test_a_batch_that_is_being_written_is_finished_and_committed_before_th
     begun, go_on = anyio.Event(), anyio.Event()
 
     class SlowSink(FailingSink):
-        async def write(self, batch: Batch) -> None:
+        async def write(self, batch: SinkBatch) -> None:
             begun.set()
             await go_on.wait()
             self.taken.extend(batch.fragments)

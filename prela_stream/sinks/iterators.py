@@ -1,6 +1,6 @@
 """Kept traces and decisions as async iterators with a commit, for programs that are no store: at least once, in a group or alone.
 
-`Reading` knows Records, partitions and offsets; what an item is, is said by a `Part`, one for each partition.
+`TopicIterator` knows Records, partitions and offsets; what an item is, is said by a `PartitionItems`, one for each partition.
 """
 
 from collections import deque
@@ -15,15 +15,16 @@ import msgspec
 
 from prela_stream.errors import ConfigurationError, FencedError
 from prela_stream.model.decision import Decision
-from prela_stream.sinks.kept import KeptTrace, Pieces, read_trace
-from prela_stream.sinks.records import RecordReader
+from prela_stream.sinks.fragments import FragmentJoiner
+from prela_stream.sinks.kept_trace import KeptTrace, read_trace
+from prela_stream.sinks.topic_consumer import TopicConsumer
 from prela_stream.transport.base import LogRecord, Poll, TopicPartition, Transport
 
 T = TypeVar("T")
 
 _MAX_RECORDS: Final = 500
 _MAX_BYTES: Final = 4 << 20
-_LOOK_S: Final = 1.0
+_CHECK_S: Final = 1.0
 """While items of an earlier poll are handed out, this often somebody looks whether their partitions are still ours."""
 
 
@@ -37,30 +38,30 @@ class Step(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     """Everything of the partition below it is done once the item is."""
 
 
-class Part(Protocol[T]):
+class PartitionItems(Protocol[T]):
     """Makes items of the Records of one partition."""
 
-    def steps(self, record: LogRecord, reader: RecordReader) -> Sequence[Step[T]]:
+    def steps(self, record: LogRecord, reader: TopicConsumer) -> Sequence[Step[T]]:
         """At least one step for the next Record."""
         ...
 
 
-class KeptPart:
+class KeptTraceItems:
     """Kept traces of one partition of `sampled`. A trace that is not whole keeps offsets from being committed."""
 
     def __init__(self) -> None:
-        self._pieces = Pieces()
+        self._joiner = FragmentJoiner()
 
-    def steps(self, record: LogRecord, reader: RecordReader) -> list[Step[KeptTrace]]:
-        """See `Part.steps`."""
+    def steps(self, record: LogRecord, reader: TopicConsumer) -> list[Step[KeptTrace]]:
+        """See `PartitionItems.steps`."""
         fragment = reader.fragment(record)
         found = []
         if fragment is not None:
-            broken = self._pieces.broken
-            found = self._pieces.add(fragment, offset=record.offset, timestamp_ms=record.timestamp_ms)
-            for _ in range(self._pieces.broken - broken):
+            given_up = self._joiner.given_up
+            found = self._joiner.add(fragment, offset=record.offset, timestamp_ms=record.timestamp_ms)
+            for _ in range(self._joiner.given_up - given_up):
                 reader.skip(record, "a kept trace of which a fragment is missing")
-        needed = self._pieces.first_offset()
+        needed = self._joiner.first_offset()
         return [
             Step(
                 partition=TopicPartition(record.topic, record.partition),
@@ -70,11 +71,11 @@ class KeptPart:
         ]
 
 
-class DecisionPart:
+class DecisionItems:
     """Decisions of one partition of `decisions`. One Record holds many: it is done with the last of them."""
 
-    def steps(self, record: LogRecord, reader: RecordReader) -> list[Step[Decision]]:
-        """See `Part.steps`."""
+    def steps(self, record: LogRecord, reader: TopicConsumer) -> list[Step[Decision]]:
+        """See `PartitionItems.steps`."""
         partition = TopicPartition(record.topic, record.partition)
         before = [
             Step(partition=partition, item=partial(_same, decision), next_offset=record.offset)
@@ -90,17 +91,17 @@ def _same(decision: Decision) -> Decision:
 
 
 class _Open:
-    """What an entered `Reading` holds."""
+    """What an entered `TopicIterator` holds."""
 
-    def __init__(self, stack: AsyncExitStack, reader: RecordReader) -> None:
+    def __init__(self, stack: AsyncExitStack, reader: TopicConsumer) -> None:
         self.stack = stack
         self.reader = reader
         self.polled = anyio.current_time()
-        self.held_back = False
+        self.paused = False
         """Everything of ours is paused while items are handed out for long."""
 
 
-class Reading(Generic[T]):
+class TopicIterator(Generic[T]):
     """Items of one topic, one after the other, and the commit of those that are done.
 
         async with prela_stream.kept_traces(group="billing") as traces:
@@ -120,7 +121,7 @@ class Reading(Generic[T]):
         self,
         transport: Callable[[], AbstractAsyncContextManager[Transport]],
         topic: str,
-        part: Callable[[], Part[T]],
+        part: Callable[[], PartitionItems[T]],
         *,
         group: str | None,
         follow: bool,
@@ -132,10 +133,10 @@ class Reading(Generic[T]):
         self._follow = follow
         self._opened: _Open | None = None
         self._used = False
-        self._parts: dict[TopicPartition, Part[T]] = {}
+        self._parts: dict[TopicPartition, PartitionItems[T]] = {}
         self._steps: deque[Step[T]] = deque()
         self._ends: dict[TopicPartition, int] = {}
-        self._shared_out = False
+        self._assignment_complete = False
         """Whether what is ours is all of our share, as far as we were told; it may be nothing."""
 
     async def __aenter__(self) -> Self:
@@ -147,7 +148,7 @@ class Reading(Generic[T]):
             transport = await stack.enter_async_context(self._transport())
             consumer = await transport.consumer([self._topic], group=self._group)
             await stack.enter_async_context(consumer)
-            self._opened = _Open(stack.pop_all(), RecordReader(consumer, self._group))
+            self._opened = _Open(stack.pop_all(), TopicConsumer(consumer, self._group))
         return self
 
     async def __aexit__(
@@ -174,8 +175,8 @@ class Reading(Generic[T]):
     async def __anext__(self) -> T:
         opened = self._entered()
         while True:
-            if self._steps and anyio.current_time() - opened.polled >= _LOOK_S:
-                await self._look(opened)
+            if self._steps and anyio.current_time() - opened.polled >= _CHECK_S:
+                await self._check_assignment(opened)
             while self._steps:
                 step = self._steps.popleft()
                 opened.reader.done(step.partition, step.next_offset)
@@ -202,7 +203,9 @@ class Reading(Generic[T]):
             raise ConfigurationError(msg)
         for partition in await opened.reader.commit():
             self._forget(partition)
-            self._shared_out = False  # who has what is told anew; this one may come back, with what was not committed
+            self._assignment_complete = (
+                False  # who has what is told anew; this one may come back, with what was not committed
+            )
 
     def _entered(self) -> _Open:
         if self._opened is None:
@@ -212,26 +215,26 @@ class Reading(Generic[T]):
 
     async def _fill(self, opened: _Open) -> None:
         consumer = opened.reader.consumer
-        if opened.held_back:
+        if opened.paused:
             consumer.resume(*consumer.assignment())
-            opened.held_back = False
+            opened.paused = False
         poll = await opened.reader.poll(max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES)
         consumer.resume(*poll.assigned)
         self._apply(opened, poll)
 
-    async def _look(self, opened: _Open) -> None:
+    async def _check_assignment(self, opened: _Open) -> None:
         """Learn of partitions that have gone before more of them is handed out, and stay a member of the group."""
         consumer = opened.reader.consumer
         consumer.pause(*consumer.assignment())
-        opened.held_back = True
-        self._apply(opened, await opened.reader.look())
+        opened.paused = True
+        self._apply(opened, await opened.reader.check_assignment())
 
     def _apply(self, opened: _Open, poll: Poll) -> None:
         opened.polled = anyio.current_time()
         for partition in poll.revoked:
             self._forget(partition)
         if poll.assigned or poll.revoked or poll.rebalanced:
-            self._shared_out = poll.rebalanced
+            self._assignment_complete = poll.rebalanced
         for record in poll.records:
             partition = TopicPartition(record.topic, record.partition)
             part = self._parts.get(partition)
@@ -244,7 +247,7 @@ class Reading(Generic[T]):
         self._ends.pop(partition, None)
         self._steps = deque(step for step in self._steps if step.partition != partition)
 
-    async def _at_the_end(self, reader: RecordReader) -> bool:
+    async def _at_the_end(self, reader: TopicConsumer) -> bool:
         """Whether all of our share, which may be nothing, has been read up to where it ended when reading it began."""
         consumer = reader.consumer
         try:
@@ -258,4 +261,4 @@ class Reading(Generic[T]):
                     return False
         except FencedError:
             return False  # the next poll says that it has gone
-        return self._shared_out
+        return self._assignment_complete

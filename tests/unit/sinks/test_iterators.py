@@ -11,7 +11,7 @@ import prela_stream as prela
 from prela_stream.codec.sampled import encode_kept
 from prela_stream.config import Settings, load_settings
 from prela_stream.errors import TransportError, UnknownTopicError
-from prela_stream.sinks.iterate import KeptPart, Reading
+from prela_stream.sinks.iterators import KeptTraceItems, TopicIterator
 from prela_stream.transport.base import LogRecord, Poll, TopicPartition
 from prela_stream.transport.local.consumer import LocalConsumer
 from prela_stream.transport.options import TopicOptions
@@ -76,7 +76,7 @@ class Scripted:
 async def read_all(polls: list[Poll], ends: dict[TopicPartition, int]) -> list[str]:
     """Trace ids up to the end of a reading that finds this; all of it has to be polled for."""
     script: Any = Scripted(polls, ends)
-    async with Reading(lambda: script, TOPIC, KeptPart, group="g", follow=False) as traces:
+    async with TopicIterator(lambda: script, TOPIC, KeptTraceItems, group="g", follow=False) as traces:
         found = [trace.trace_id async for trace in traces]
     assert script.polls == [], "it ended too early"
     return found
@@ -86,7 +86,7 @@ async def test_a_share_of_nothing_is_an_end() -> None:
     assert await read_all([Poll(), Poll(rebalanced=True)], {}) == []
 
 
-async def test_what_was_revoked_and_not_shared_out_again_may_come_back() -> None:
+async def test_what_was_revoked_and_not_assignment_complete_again_may_come_back() -> None:
     polls = [
         Poll(assigned=(ONE,), rebalanced=True),
         Poll(records=(record(ONE, 0, 1),)),

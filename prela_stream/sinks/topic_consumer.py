@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 _PAUSE_S: Final = 1.0
 
 
-class RecordReader:
+class TopicConsumer:
     """A consumer of kept traces or decisions, with what has been done and not yet committed. Used by one task.
 
     Args:
@@ -50,7 +50,7 @@ class RecordReader:
                 complained = _complaint(error, complained)
                 await anyio.sleep(_PAUSE_S)
 
-    async def look(self) -> Poll:
+    async def check_assignment(self) -> Poll:
         """Whether the assignment has changed, without waiting. The caller has paused all that is ours."""
         try:
             return self._noted(await self.consumer.poll(timeout=0.0))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.codec.sampled import KeptFragment
-from prela_stream.sinks.kept import COMMIT_MS, Pieces
+from prela_stream.sinks.fragments import COMMIT_MS, FragmentJoiner
 from tests.contracts.sink_contract import decision, fragment, span
 
 
@@ -20,7 +20,7 @@ def test_each_trace_comes_out_once_and_whole_and_offsets_wait_for_the_first_that
 ) -> None:
     traces = [pieces_of(number, count) for number, count in enumerate(counts)]
     waiting = [list(trace) for trace in traces]
-    joined = Pieces()
+    joined = FragmentJoiner()
     begun: dict[int, int] = {}
     out: list[list[KeptFragment]] = []
     offset = 0
@@ -37,12 +37,12 @@ def test_each_trace_comes_out_once_and_whole_and_offsets_wait_for_the_first_that
             assert whole == []
         assert joined.first_offset() == min(begun.values(), default=None)
     assert len(out) == len(traces)
-    assert joined.broken == 0
+    assert joined.given_up == 0
 
 
 def test_a_second_copy_of_a_trace_changes_nothing_while_the_first_comes_in() -> None:
     a, b, c = pieces_of(1, 3)
-    joined = Pieces()
+    joined = FragmentJoiner()
     copies = [joined.add(one, offset=at, timestamp_ms=at) for at, one in enumerate([a, a, b, a, b, c])]
     assert copies == [[], [], [], [], [], [a, b, c]]
     assert joined.first_offset() is None
@@ -50,28 +50,28 @@ def test_a_second_copy_of_a_trace_changes_nothing_while_the_first_comes_in() -> 
 
 def test_a_trace_without_its_beginning_or_with_a_gap_is_given_up() -> None:
     a, b, c = pieces_of(1, 3)
-    joined = Pieces()
+    joined = FragmentJoiner()
     assert [joined.add(one, offset=at, timestamp_ms=at) for at, one in enumerate([b, c])] == [[], []]
-    assert (joined.broken, joined.first_offset()) == (2, None)
+    assert (joined.given_up, joined.first_offset()) == (2, None)
     assert [joined.add(one, offset=at, timestamp_ms=at) for at, one in enumerate([a, c])] == [[], []]
-    assert (joined.broken, joined.first_offset()) == (3, None)
+    assert (joined.given_up, joined.first_offset()) == (3, None)
 
 
 def test_a_trace_that_no_commit_can_still_end_holds_no_offset_back() -> None:
     torn, _ = pieces_of(1, 2)
     young, rest = pieces_of(2, 2)
-    joined = Pieces()
+    joined = FragmentJoiner()
     joined.add(torn, offset=0, timestamp_ms=1_000)
     joined.add(young, offset=1, timestamp_ms=1_000 + COMMIT_MS - 1)
-    assert (joined.broken, joined.first_offset()) == (0, 0)
+    assert (joined.given_up, joined.first_offset()) == (0, 0)
     assert joined.add(rest, offset=2, timestamp_ms=1_000 + COMMIT_MS) == [young, rest]
-    assert (joined.broken, joined.first_offset()) == (1, None)
+    assert (joined.given_up, joined.first_offset()) == (1, None)
 
 
 def test_late_spans_pass_whatever_else_is_waiting() -> None:
     first, _ = pieces_of(1, 2)
     late = fragment(decision(1), [span(1, 7)], fragment=99, late=True)
-    joined = Pieces()
+    joined = FragmentJoiner()
     joined.add(first, offset=0, timestamp_ms=0)
     assert joined.add(late, offset=1, timestamp_ms=1) == [late]
     assert joined.first_offset() == 0
