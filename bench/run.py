@@ -44,7 +44,7 @@ def table(found: dict[str, Any]) -> str:
         (
             "`with tracer.span()` + 3 attributes, encoded and queued (caller's side)",
             f"{span['ours_us']} µs",
-            f"opentelemetry-sdk {span['otel_us']} ({span['otel_over_ours']} times ours), {peers}",
+            f"opentelemetry-sdk {span['otel_us']} ({span['otel_over_ours']} times as much), {peers}",
             "≤ 3 µs, ≤ 1/6 of opentelemetry-sdk",
         ),
         (
@@ -54,7 +54,7 @@ def table(found: dict[str, Any]) -> str:
             "",
         ),
         (
-            "decode heads, 100 spans of 1 KB a Record",
+            "decode heads, 100 spans of 1 KB per record",
             f"{codec['heads']} µs a span",
             f"everything {codec['everything']}, json {codec['json']}",
             "",
@@ -62,8 +62,8 @@ def table(found: dict[str, Any]) -> str:
     ]
     rows += [
         (
-            f"worker, 1 KB spans, 10 a trace, 5 % kept, {row['spans_a_record']} a Record, {row['transport']}",
-            f"{row['spans_per_cpu_s']:,} spans/s a core",
+            f"worker, 1 KB spans, 10 per trace, 5 % kept, {row['spans_a_record']} per record, {row['transport']}",
+            f"{row['spans_per_cpu_s']:,} spans/s per core",
             f"{row['cpu_us_a_span']} µs CPU a span",
             "≥ 250,000" if row["spans_a_record"] == 100 else "",
         )
