@@ -18,11 +18,12 @@ from prela_stream.propagation import tracestate
 from prela_stream.propagation.tracestate import TraceState
 from prela_stream.propagation.w3c import extract
 from prela_stream.tracing.context import TraceContext
-from prela_stream.tracing.current import BRIDGE, Position, current, foreign, watched
+from prela_stream.tracing.current import current, join_other_tracer
+from prela_stream.tracing.parent import Parent
 from prela_stream.tracing.span import Span
 
 _MODULE: Final = "opentelemetry.context"
-_POSITION: Final = "prela_stream.position"
+_PARENT: Final = "prela_stream.parent"
 _RANDOM: Final = 2
 _guard: Final = guard("instrumentation.otel")
 
@@ -39,14 +40,14 @@ class _JoinedContext:
 
     def attach(self, context: Mapping[str, Any]) -> Any:
         """As `inner.attach`; the position of this moment goes with it."""
-        return self.inner.attach(_context_of({**context, _POSITION: current()}))
+        return self.inner.attach(_context_of({**context, _PARENT: current()}))
 
     def get_current(self) -> Any:
         """As `inner.get_current`, with our span in it if that is nearer."""
         context = self.inner.get_current()
         with _guard:
             position = current()
-            if position is not None and position is not context.get(_POSITION):
+            if position is not None and position is not context.get(_PARENT):
                 span = _shown(position)
                 return context if span is None else _trace_api().set_span_in_context(span, context)
         return context
@@ -64,8 +65,7 @@ def join_opentelemetry() -> None:
 def leave_opentelemetry() -> None:
     """Undo `join_opentelemetry`."""
     forget(_MODULE)
-    watched.pop(BRIDGE, None)
-    foreign.clear()
+    join_other_tracer(None)
     module = sys.modules.get(_MODULE)
     joined = getattr(module, "_RUNTIME_CONTEXT", None)
     if isinstance(joined, _JoinedContext):
@@ -77,19 +77,18 @@ def _join() -> None:
     inner = module._RUNTIME_CONTEXT  # an AttributeError is told by the import hook's guard
     if not isinstance(inner, _JoinedContext):
         module._RUNTIME_CONTEXT = _JoinedContext(inner)  # type: ignore[attr-defined]  # it has just been read
-    foreign[:] = [_nearer]
-    watched[BRIDGE] = lambda: None
+    join_other_tracer(_nearer)
 
 
-def _nearer(position: Position | None) -> Position | None:
+def _nearer(position: Parent | None) -> Parent | None:
     """The parent of a new span of ours: our own position, or what OpenTelemetry has current if that is nearer."""
     with _guard:
         context = sys.modules[_MODULE]._RUNTIME_CONTEXT.inner.get_current()
-        if position is not None and position is not context.get(_POSITION):
+        if position is not None and position is not context.get(_PARENT):
             return position
         span = _trace_api().get_current_span(context)
         shown = getattr(span, "position", None)
-        if isinstance(shown, Position):
+        if isinstance(shown, Parent):
             return shown  # our own, carried here by OpenTelemetry
         theirs = span.get_span_context()
         if theirs.is_valid:
@@ -97,7 +96,7 @@ def _nearer(position: Position | None) -> Position | None:
     return position
 
 
-def _remote(theirs: Any, position: Position | None) -> TraceContext | None:
+def _remote(theirs: Any, position: Parent | None) -> TraceContext | None:
     """The context of a span of theirs, as if it had come in headers."""
     parent = f"00-{theirs.trace_id:032x}-{theirs.span_id:016x}-{int(theirs.trace_flags):02x}"
     context = extract({"traceparent": parent, "tracestate": theirs.trace_state.to_header()})
@@ -107,7 +106,7 @@ def _remote(theirs: Any, position: Position | None) -> TraceContext | None:
     return context
 
 
-def _shown(position: Position) -> Any:
+def _shown(position: Parent) -> Any:
     """A span of OpenTelemetry that stands for ours and records nothing; None for a trace that has no span yet."""
     trace = position._trace if isinstance(position, Span) else position
     span_id = position._id if isinstance(position, Span) else getattr(position, "raw_span_id", None)

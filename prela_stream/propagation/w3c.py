@@ -23,7 +23,8 @@ from prela_stream.propagation.carriers import (
 )
 from prela_stream.propagation.tracestate import TraceState
 from prela_stream.tracing.context import TraceContext
-from prela_stream.tracing.current import Position, current
+from prela_stream.tracing.current import current
+from prela_stream.tracing.parent import Parent
 from prela_stream.tracing.session import outgoing_baggage
 from prela_stream.tracing.span import Span
 
@@ -36,43 +37,43 @@ _MAX_ENTRIES: Final = 64
 _SAFE_IN_BAGGAGE: Final = "!#$&'()*+-./:<=>?@[]^_`{|}~"
 
 
-def inject(carrier: MutableMapping[str, str], position: Position | None = None) -> MutableMapping[str, str]:
+def inject(carrier: MutableMapping[str, str], parent: Parent | None = None) -> MutableMapping[str, str]:
     """Write the headers that continue a trace elsewhere into a mapping, and count that this was done.
 
     Args:
         carrier: Any mutable mapping of header names to text; what it held under these names is replaced.
-        position: The span (or trace context) that will be the parent there; None: what is current.
+        parent: The span (or trace context) that will be the parent there; None: what is current.
 
     Returns:
         The carrier. Unchanged where there is no trace to continue.
     """
     with guard("inject"):
-        write_mapping(carrier, headers(position))
+        write_mapping(carrier, headers(parent))
     return carrier
 
 
-def inject_asgi(target: list[tuple[bytes, bytes]], position: Position | None = None) -> list[tuple[bytes, bytes]]:
+def inject_asgi(target: list[tuple[bytes, bytes]], parent: Parent | None = None) -> list[tuple[bytes, bytes]]:
     """As `inject`, for a list of headers as ASGI has it: pairs of bytes. Returns the list, changed in place."""
     with guard("inject_asgi"):
-        write_asgi(target, headers(position))
+        write_asgi(target, headers(parent))
     return target
 
 
-def inject_kafka(target: list[tuple[str, bytes]], position: Position | None = None) -> list[tuple[str, bytes]]:
+def inject_kafka(target: list[tuple[str, bytes]], parent: Parent | None = None) -> list[tuple[str, bytes]]:
     """As `inject`, for the headers of a Kafka message: pairs of text and bytes. Returns the list, changed in place."""
     with guard("inject_kafka"):
-        write_kafka(target, headers(position))
+        write_kafka(target, headers(parent))
     return target
 
 
-def headers(position: Position | None = None) -> dict[str, str]:
+def headers(parent: Parent | None = None) -> dict[str, str]:
     """The headers that `inject` writes. Each call is one context handed out, which the worker waits for."""
     span_id: bytes | None
-    position = current() if position is None else position
-    if isinstance(position, Span):
-        trace, span_id, ordinal = position._trace, position._id, position._hand_out_inject()
-    elif isinstance(position, TraceContext):
-        trace, span_id, ordinal = position, position.raw_span_id, position.inject_ordinal
+    parent = current() if parent is None else parent
+    if isinstance(parent, Span):
+        trace, span_id, ordinal = parent._trace, parent._id, parent._count_inject()
+    elif isinstance(parent, TraceContext):
+        trace, span_id, ordinal = parent, parent.raw_span_id, parent.inject_ordinal
     else:
         return {}
     written: dict[str, str] = {}

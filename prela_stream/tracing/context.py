@@ -16,8 +16,9 @@ from typing import Any, Final, ParamSpec, TypeVar, cast
 
 from prela_stream.errors import guard
 from prela_stream.model.ids import SPAN_ID_BYTES, TRACE_ID_BYTES
-from prela_stream.tracing.current import Position, Scope, current, enter, leave, set_raw
+from prela_stream.tracing.current import current, enter, leave
 from prela_stream.tracing.ids import id_of, new_trace_id
+from prela_stream.tracing.parent import Parent, Scope, set_raw
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +26,7 @@ R = TypeVar("R")
 _NO_BAGGAGE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-class TraceContext(Position):
+class TraceContext(Parent):
     """What all spans of one trace share in this process, and where the trace comes from.
 
     Args:
@@ -102,7 +103,7 @@ class TraceContext(Position):
 
 
 @contextmanager
-def attach(position: Position | None, *, scope: Scope = None) -> Iterator[None]:
+def attach(position: Parent | None, *, scope: Scope = None) -> Iterator[None]:
     """Make a span or a trace context current for the block; None: the next span starts a new trace.
 
     A span is not ended by this. Use it where work continues that began elsewhere: a callback, a consumer, another thread.
@@ -112,7 +113,7 @@ def attach(position: Position | None, *, scope: Scope = None) -> Iterator[None]:
         scope: As of `Tracer.span`.
     """
     given: object = position
-    if not (given is None or isinstance(given, Position)):
+    if not (given is None or isinstance(given, Parent)):
         position = current()
         with guard("attach"):
             msg = f"attach() takes a Span, a TraceContext or None, got {given!r}; nothing was attached"

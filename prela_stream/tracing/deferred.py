@@ -5,11 +5,11 @@ from typing import Any
 
 from prela_stream.model.span import CANCELLED, COUNTED, SPAN_STATUSES, SpanType
 from prela_stream.tracing.context import TraceContext
-from prela_stream.tracing.current import Position
+from prela_stream.tracing.parent import Parent
 from prela_stream.tracing.span import Span
 
 
-class Deferred(Position):
+class Deferred(Parent):
     """What `defer()` gives: room for one child of the span that was current. Pass it to the thread, task or job that works.
 
     Use it once, with `with deferred.span("work"):` or as the `parent` of a span; a second span of the same Deferred is an
@@ -22,7 +22,7 @@ class Deferred(Position):
         self.above: Span | TraceContext | None = above
         """The span that counts the child; where there was none, whatever was current."""
         self._make = make
-        self._room = [above._hand_out_child()] if isinstance(above, Span) else []
+        self._room = [above._count_child()] if isinstance(above, Span) else []
 
     def take(self) -> int | None:
         """The flag of the reserved child, once; None if it was taken or there was no span to reserve it from."""

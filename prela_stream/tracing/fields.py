@@ -19,11 +19,11 @@ from prela_stream.model.span import (
 )
 from prela_stream.tracing.coerce import text_of
 from prela_stream.tracing.context import TraceContext
-from prela_stream.tracing.current import Position, Scope
-from prela_stream.tracing.recorder import Outlet, ScopedOutlet
+from prela_stream.tracing.parent import Parent, Scope
+from prela_stream.tracing.recorder import ScopedSpanOutput, SpanOutput
 
 
-class More:
+class SpanExtras:
     """What few spans have."""
 
     __slots__ = ("events", "links", "message")
@@ -41,11 +41,12 @@ class More:
             refuse_unless_plain(link.attributes)
 
 
-class SpanView(Position):
+class SpanView(Parent):
     """The fields of a span. The tracer fills them; some are unset until something happens, which costs nothing."""
 
     __slots__ = (
         "__weakref__",
+        "_announce_pending",
         "_attributes",
         "_began",
         "_children",
@@ -57,10 +58,9 @@ class SpanView(Position):
         "_more",
         "_name",
         "_open",
-        "_outlet",
+        "_output",
         "_parent_id",
         "_previous",
-        "_quiet",
         "_scope",
         "_start_ns",
         "_status",
@@ -80,15 +80,15 @@ class SpanView(Position):
     _frozen: memoryview
     """Set at the end; keeps `_children` from growing in the hands of another thread."""
     _id: bytes
-    _more: More | None
+    _more: SpanExtras | None
     _name: str
     _open: bool
     """Unset by the end."""
-    _outlet: Outlet | ScopedOutlet
+    _output: SpanOutput | ScopedSpanOutput
     _parent_id: bytes | None
-    _previous: Position | None
+    _previous: Parent | None
     """What `current.leave` needs; set when the span is entered."""
-    _quiet: bool | None
+    _announce_pending: bool | None
     """True: to be announced before the first child; False: announced; None: never."""
     _scope: Scope
     """Set where somebody said it."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from prela_stream.model import semconv
 from prela_stream.model.span import OPERATION_NAMES, SpanType
 from prela_stream.tracing.coerce import attributes_of
-from prela_stream.tracing.current import Position
+from prela_stream.tracing.parent import Parent
 from prela_stream.tracing.setters import given
 from prela_stream.tracing.span import Span
 
@@ -23,7 +23,7 @@ class _Spans(Protocol):
         span_type: SpanType = SpanType.CUSTOM,
         attributes: Mapping[str, Any] | None = None,
         *,
-        parent: Position | None = None,
+        parent: Parent | None = None,
     ) -> Span: ...
 
 
@@ -39,7 +39,7 @@ class SpanKinds:
         agent_id: str | None = None,
         description: str | None = None,
         attributes: Mapping[str, Any] | None = None,
-        parent: Position | None = None,
+        parent: Parent | None = None,
     ) -> Span:
         """A run of an agent: the span of the whole loop of model calls and tools. It sends heartbeats while it is open."""
         known = {
@@ -58,7 +58,7 @@ class SpanKinds:
         temperature: float | None = None,
         max_tokens: int | None = None,
         attributes: Mapping[str, Any] | None = None,
-        parent: Position | None = None,
+        parent: Parent | None = None,
     ) -> Span:
         """A call of a model that no instrumentation traces; say the rest with `span.set_llm(…)` when the answer is there."""
         known = {
@@ -77,7 +77,7 @@ class SpanKinds:
         call_id: str | None = None,
         description: str | None = None,
         attributes: Mapping[str, Any] | None = None,
-        parent: Position | None = None,
+        parent: Parent | None = None,
     ) -> Span:
         """A call of a tool; say its result with `span.set_tool(result=…)`. `arguments` may be any value, best a dict."""
         known = {
@@ -95,7 +95,7 @@ class SpanKinds:
         query: str | None = None,
         data_source: str | None = None,
         attributes: Mapping[str, Any] | None = None,
-        parent: Position | None = None,
+        parent: Parent | None = None,
     ) -> Span:
         """A search in a store or an index; say what was found with `span.set_retrieval(documents=…)`."""
         known = {semconv.DATA_SOURCE_ID: data_source, semconv.RETRIEVAL_QUERY: query}
@@ -109,7 +109,7 @@ class SpanKinds:
         provider: str | None = None,
         dimensions: int | None = None,
         attributes: Mapping[str, Any] | None = None,
-        parent: Position | None = None,
+        parent: Parent | None = None,
     ) -> Span:
         """A call of an embedding model."""
         known = {

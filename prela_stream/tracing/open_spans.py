@@ -49,7 +49,7 @@ class OpenSpans:
         if recorder is None:
             return 0
         with guard("open_spans.cancel"):
-            found = [span for span in _all_spans() if span._began > _began_here and span._outlet.recorder is recorder]
+            found = [span for span in _all_spans() if span._began > _began_here and span._output.recorder is recorder]
         found.sort(key=lambda span: -span._began)  # children before their parents
         for span in found:
             with guard("open_spans.cancel"):

@@ -26,20 +26,20 @@ class Recorder(Protocol):
         """
 
 
-class Outlet:
+class SpanOutput:
     """What the spans of a tracer share: the recorder of this moment, size limit, privacy, the spans to send heartbeats for."""
 
-    __slots__ = ("_max_item_bytes", "_privacy", "_recorder", "look_above", "new_spans", "open_spans", "record")
+    __slots__ = ("_max_item_bytes", "_privacy", "_recorder", "check_above", "new_spans", "open_spans", "record")
 
     def __init__(self) -> None:
         self._recorder: Recorder | None = None
         self.record: Callable[[bytes, bytes, bool], None] | None = None
         """The recorder's method, looked up once: spans call it; None: they work, but go nowhere."""
         self.new_spans: Final[dict[Any, bool]] = {}
-        """Roots and AGENT spans that have begun since the last `let_go` and have not ended."""
+        """Roots and AGENT spans that have begun since the last `hold_weakly` and have not ended."""
         self.open_spans: Final[weakref.WeakValueDictionary[bytes, Any]] = weakref.WeakValueDictionary()
         """Those that began before, by span id; weak, so that a forgotten span is not kept alive."""
-        self.look_above = SMALL
+        self.check_above = SMALL
         """Items of more bytes go through `encoding.sanitized` before they are recorded."""
         self._max_item_bytes = DEFAULT_LIMIT
         self._privacy = Privacy()
@@ -71,9 +71,9 @@ class Outlet:
     @privacy.setter
     def privacy(self, privacy: Privacy) -> None:
         self._privacy = privacy
-        self.look_above = -1 if privacy.is_active else SMALL
+        self.check_above = -1 if privacy.is_active else SMALL
 
-    def let_go(self) -> None:
+    def hold_weakly(self) -> None:
         """Hold the new spans weakly from now on. Done now and then: a weak reference costs a root more than all its fields."""
         while self.new_spans:
             try:
@@ -87,19 +87,19 @@ class Outlet:
         if self.new_spans.pop(span, None) is None:
             self.open_spans.pop(span._id, None)
 
-    def in_scope(self) -> "Outlet | ScopedOutlet":
-        """The outlet for a span that begins now: another one inside of `capture_content()`."""
+    def in_scope(self) -> "SpanOutput | ScopedSpanOutput":
+        """The output for a span that begins now: another one inside of `capture_content()`."""
         scope = content_scope.get()
-        return self if scope is None else ScopedOutlet(self, capture_content=scope)
+        return self if scope is None else ScopedSpanOutput(self, capture_content=scope)
 
 
-class ScopedOutlet:
-    """An outlet for a span whose content is recorded, or not, whatever its process was set to."""
+class ScopedSpanOutput:
+    """An output for a span whose content is recorded, or not, whatever its process was set to."""
 
     __slots__ = ("_base", "_capture_content")
-    look_above: Final = -1
+    check_above: Final = -1
 
-    def __init__(self, base: Outlet, *, capture_content: bool) -> None:
+    def __init__(self, base: SpanOutput, *, capture_content: bool) -> None:
         self._base = base
         self._capture_content = capture_content
 
@@ -118,9 +118,9 @@ class ScopedOutlet:
         """As the one below."""
         return self._base.new_spans
 
-    def let_go(self) -> None:
+    def hold_weakly(self) -> None:
         """As the one below."""
-        self._base.let_go()
+        self._base.hold_weakly()
 
     def forget(self, span: Any) -> None:
         """As the one below."""

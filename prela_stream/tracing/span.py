@@ -44,9 +44,11 @@ from prela_stream.tracing.coerce import (
     text_of,
 )
 from prela_stream.tracing.context import TraceContext
-from prela_stream.tracing.current import GENERATOR, ON_BEHALF, Placed, enter, get_raw, leave, set_raw, watched
-from prela_stream.tracing.fields import More, SpanView
+from prela_stream.tracing.current import enter, leave
+from prela_stream.tracing.fields import SpanExtras, SpanView
 from prela_stream.tracing.forking import Step, at_fork
+from prela_stream.tracing.generators import GENERATOR, ON_BEHALF, FrameEntry, watched
+from prela_stream.tracing.parent import get_raw, set_raw
 from prela_stream.tracing.setters import TypedSetters
 
 SUSPEND_UNTIL: Final = "prela.suspend.until"
@@ -96,7 +98,7 @@ class Span(SpanView, TypedSetters):
         if error is not None and self._attributes is not CLOSED:
             self.record_exception(error)
         previous = self._previous
-        if get_raw() is self and (previous is None or type(previous) is not Placed):
+        if get_raw() is self and (previous is None or type(previous) is not FrameEntry):
             set_raw(previous)
         else:
             leave(self, previous)
@@ -109,7 +111,7 @@ class Span(SpanView, TypedSetters):
     def _enter_slowly(self, frame: FrameType) -> None:
         """Where a generator is involved: nothing may keep one alive that nobody can close any more."""
         self._previous = enter(self, frame, getattr(self, "_scope", None))
-        self._outlet.let_go()
+        self._output.hold_weakly()
 
     async def __aenter__(self) -> Self:
         frame = _getframe(1)
@@ -136,7 +138,7 @@ class Span(SpanView, TypedSetters):
             with guard("span.end"):
                 duration = max(0, nanoseconds(end_time) - self._start_ns)
         if self._finish(duration) is False:
-            self._refuse("end")
+            self._report_ended("end")
 
     def _finish_now(self, duration: int) -> bool:
         """Freeze the span and record it; False if somebody has done so before."""
@@ -147,21 +149,21 @@ class Span(SpanView, TypedSetters):
         self._final = attributes = self._attributes
         self._attributes = CLOSED
         children = self._children
-        handed_out = injects = 0
+        children_started = injects = 0
         if children is not None:
             self._frozen = memoryview(children)
             injects = children.count(_INJECT)
-            handed_out = len(children) - injects
+            children_started = len(children) - injects
         self._duration_ns = duration
         self._status = status = self._status or SUCCESS
         more = self._more
         trace = self._trace
         flags = self._flags
         parent_id = self._parent_id
-        outlet = self._outlet
-        if self._quiet is not None and outlet.new_spans.pop(self, None) is None:
-            outlet.forget(self)
-        record = outlet.record
+        output = self._output
+        if self._announce_pending is not None and output.new_spans.pop(self, None) is None:
+            output.forget(self)
+        record = output.record
         if record is None:
             return True
         trace_id = trace.raw_trace_id
@@ -174,7 +176,7 @@ class Span(SpanView, TypedSetters):
             flags,
             status,
             0,
-            handed_out,
+            children_started,
             injects,
             trace.inject_ordinal if remote else None,
             self._type,
@@ -195,8 +197,8 @@ class Span(SpanView, TypedSetters):
             item = encode_fast(fields)
         except REFUSED:
             item = encode_slow(fields)
-        if len(item) > outlet.look_above:
-            item = sanitized(item, outlet.privacy, outlet.max_item_bytes)
+        if len(item) > output.check_above:
+            item = sanitized(item, output.privacy, output.max_item_bytes)
         record(trace_id, item, parent_id is None or remote != 0)
         return True
 
@@ -211,7 +213,7 @@ class Span(SpanView, TypedSetters):
         try:
             self._attributes[key] = value
         except TypeError:  # the read-only mapping of an ended span
-            self._refuse("set_attribute")
+            self._report_ended("set_attribute")
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Set several attributes at once."""
@@ -290,20 +292,20 @@ class Span(SpanView, TypedSetters):
 
     # --- the SDK's own ---
 
-    def _hand_out_child(self) -> int:
+    def _count_child(self) -> int:
         """Count a child; returns the child's flag: COUNTED, or AFTER_END where this span has ended."""
-        children = self._handed_out()
+        children = self._child_bytes()
         if self._attributes is CLOSED:
             return AFTER_END
         try:
             children.append(_CHILD)
         except BufferError:
             return AFTER_END
-        if self._quiet:
+        if self._announce_pending:
             self._announce()
         return COUNTED
 
-    def _handed_out(self) -> bytearray:
+    def _child_bytes(self) -> bytearray:
         children = self._children
         if children is None:
             with _slow_lock:  # or of two threads that make it one would lose its child
@@ -312,10 +314,10 @@ class Span(SpanView, TypedSetters):
                 children = self._children
         return children
 
-    def _hand_out_inject(self) -> int | None:
+    def _count_inject(self) -> int | None:
         """Count a context that leaves the process; returns its ordinal, None where this span has ended."""
         with _slow_lock:
-            children = self._handed_out()
+            children = self._child_bytes()
             if self._attributes is CLOSED:
                 return None
             try:
@@ -323,18 +325,18 @@ class Span(SpanView, TypedSetters):
             except BufferError:
                 return None
             ordinal = children.count(_INJECT) - 1
-        if self._quiet:
+        if self._announce_pending:
             self._announce()
         return ordinal
 
     def _announce(self) -> None:
         """Tell the worker that this span is open and will end; a root or an AGENT span says so before its first child."""
-        self._quiet = False
+        self._announce_pending = False
         self._control(ItemKind.START)
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         """Say that this span's process is alive; a span that was not announced so far is announced instead."""
-        if self._quiet:
+        if self._announce_pending:
             self._announce()
         else:
             self._control(ItemKind.HEARTBEAT)
@@ -344,8 +346,8 @@ class Span(SpanView, TypedSetters):
         self._send_control(kind, None)
 
     def _send_control(self, kind: ItemKind, attributes: dict[str, Any] | None) -> None:
-        outlet = self._outlet
-        record = outlet.record
+        output = self._output
+        record = output.record
         if record is None:
             return
         trace = self._trace
@@ -360,7 +362,7 @@ class Span(SpanView, TypedSetters):
         except REFUSED:
             item = encode_fast((*head, self._type, time_ns, None, plain(self._name)[:1000], *plain(said)))
         if attributes:
-            item = sanitized(item, outlet.privacy, outlet.max_item_bytes)
+            item = sanitized(item, output.privacy, output.max_item_bytes)
         record(trace.raw_trace_id, item, True)
 
     def _abandon(self) -> None:
@@ -370,19 +372,19 @@ class Span(SpanView, TypedSetters):
             self._final, self._attributes = self._attributes, CLOSED
             self._duration_ns = _clock() - self._began
 
-    def _extras(self) -> More:
+    def _extras(self) -> SpanExtras:
         with _slow_lock:  # or of two threads that make it one would lose its event
             if self._more is None:
-                self._more = More()
+                self._more = SpanExtras()
             return self._more
 
     def _is_open(self, method: str) -> bool:
         if self._attributes is not CLOSED:
             return True
-        self._refuse(method)
+        self._report_ended(method)
         return False
 
-    def _refuse(self, method: str) -> None:
+    def _report_ended(self, method: str) -> None:
         """A change after the end: raise under PRELA_STRICT, else count it and log the first of each method."""
         text = (
             f"{method}() on the span {self._name!r}, which has ended; it has no effect. Change a span before its end."

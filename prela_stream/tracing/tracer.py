@@ -10,25 +10,15 @@ from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, 
 from prela_stream.privacy.rules import Privacy, scopes_used
 from prela_stream.tracing.coerce import attributes_of, text_of, type_code
 from prela_stream.tracing.context import TraceContext
-from prela_stream.tracing.current import (
-    Placed,
-    Position,
-    Scope,
-    before_of,
-    current,
-    forget_frames,
-    get_raw,
-    parent_here,
-    position_of,
-    set_raw,
-    watched,
-)
+from prela_stream.tracing.current import current, forget_generators, parent_of_new_span
 from prela_stream.tracing.deferred import Deferred
 from prela_stream.tracing.exporters import BaseExporter, ExporterRecorder
 from prela_stream.tracing.forking import Step, at_fork
+from prela_stream.tracing.generators import FrameEntry, previous_of, unwrap, watched
 from prela_stream.tracing.ids import new_span_id, new_trace_id, span_ids, trace_ids
 from prela_stream.tracing.kinds import SpanKinds
-from prela_stream.tracing.recorder import Outlet, Recorder, ScopedOutlet
+from prela_stream.tracing.parent import Parent, Scope, get_raw, set_raw
+from prela_stream.tracing.recorder import Recorder, ScopedSpanOutput, SpanOutput
 from prela_stream.tracing.sampler import KEEP, AlwaysOnSampler, BaseSampler, checked
 from prela_stream.tracing.session import carried_attributes, ids_used, notice
 from prela_stream.tracing.span import CLOSED, Span
@@ -43,7 +33,7 @@ _clock: Final = time.perf_counter_ns
 _take_span_id: Final = span_ids.take
 _take_trace_id: Final = trace_ids.take
 _UNCHANGED: Final[Any] = object()
-_shared: Final = Outlet()
+_shared: Final = SpanOutput()
 
 
 class Tracer(SpanKinds):
@@ -58,7 +48,7 @@ class Tracer(SpanKinds):
         capture_for_replay: Accepted for code written for the ancestor SDK; has no effect.
     """
 
-    __slots__ = ("_outlet", "_sampler", "_service")
+    __slots__ = ("_output", "_sampler", "_service")
 
     def __init__(
         self,
@@ -69,10 +59,10 @@ class Tracer(SpanKinds):
     ) -> None:
         self._service: dict[str, Any] | None = None if service_name is None else {SERVICE_NAME: text_of(service_name)}
         self._sampler: BaseSampler | None = None
-        self._outlet = _shared
+        self._output = _shared
         self.configure(sampler=sampler)
         if exporter is not None:
-            self._outlet = Outlet()
+            self._output = SpanOutput()
             self.configure(recorder=exporter)  # type: ignore[arg-type]  # configure() tells the two apart
 
     @property
@@ -83,7 +73,7 @@ class Tracer(SpanKinds):
     @property
     def recorder(self) -> Recorder | None:
         """Where items go now; None: nowhere."""
-        return self._outlet.recorder
+        return self._output.recorder
 
     @property
     def sampler(self) -> BaseSampler:
@@ -108,13 +98,13 @@ class Tracer(SpanKinds):
         """
         with guard("tracer.configure"):
             if privacy is not None:  # before the recorder: no item may reach a new one under the old rules
-                self._outlet.privacy = _checked_privacy(privacy)
+                self._output.privacy = _checked_privacy(privacy)
             if recorder is not _UNCHANGED:
-                self._outlet.recorder = _checked(recorder)
+                self._output.recorder = _checked(recorder)
             if sampler is not _UNCHANGED:
                 self._sampler = None if isinstance(sampler, AlwaysOnSampler) else sampler
             if max_item_bytes is not None:
-                self._outlet.max_item_bytes = max(4096, int(max_item_bytes))
+                self._output.max_item_bytes = max(4096, int(max_item_bytes))
 
     def span(  # noqa: C901, PLR0912, PLR0915 - the hot path: what would be functions of their own is written out
         self,
@@ -122,7 +112,7 @@ class Tracer(SpanKinds):
         span_type: SpanType = SpanType.CUSTOM,
         attributes: Mapping[str, Any] | None = None,
         *,
-        parent: Position | None = None,
+        parent: Parent | None = None,
         scope: Scope = None,
     ) -> Span:
         """A new span for `with` or `async with`: current in the block, ended with it.
@@ -141,16 +131,16 @@ class Tracer(SpanKinds):
         above: Any = parent
         if parent is None:
             above = get_raw()
-            if watched or (above is not None and type(above) is Placed):
-                above = parent_here(above)
-        quiet: bool | None = None
+            if watched or (above is not None and type(above) is FrameEntry):
+                above = parent_of_new_span(above)
+        announce: bool | None = None
         sampled: bool | None = True
         if type(above) is Span:
             trace: TraceContext = above._trace
             parent_id: bytes | None = above._id
             children = above._children
             if children is None:
-                flags = above._hand_out_child()
+                flags = above._count_child()
             elif above._attributes is CLOSED:  # from here on as there, without the call
                 flags = AFTER_END
             else:
@@ -166,25 +156,25 @@ class Tracer(SpanKinds):
             except IndexError:
                 trace.raw_trace_id = new_trace_id()
             trace.randomness = trace.threshold = None  # as the class says, but an instance's own are read faster
-            parent_id, flags, quiet = None, 0, True
+            parent_id, flags, announce = None, 0, True
             if self._sampler is not None:
                 self._decide(trace)
                 sampled = trace.sampled
         elif parent is None and isinstance(above, UnsampledSpan):
             return above.child()
         else:
-            trace, parent_id, flags = self._hang(above)
+            trace, parent_id, flags = self._below(above)
             sampled = trace.sampled
             if parent_id is None or flags & REMOTE_PARENT:
-                quiet = True
+                announce = True
         if span_type is _CUSTOM:
             code = _CUSTOM_CODE
         else:
             code = SPAN_TYPE_CODES[span_type] if type(span_type) is SpanType else type_code(span_type)
         # Filled from outside: an __init__ with this many fields costs a third of the whole span.
         span: Span = Span() if sampled else UnsampledSpan()
-        outlet: Outlet | ScopedOutlet = self._outlet.in_scope() if scopes_used else self._outlet
-        span._outlet = outlet
+        output: SpanOutput | ScopedSpanOutput = self._output.in_scope() if scopes_used else self._output
+        span._output = output
         span._trace = trace
         span._parent_id = parent_id
         span._flags = flags
@@ -192,7 +182,7 @@ class Tracer(SpanKinds):
             span_id = _take_span_id()
         except IndexError:
             span_id = new_span_id()
-            outlet.let_go()
+            output.hold_weakly()
         span._id = span_id
         span._type = code
         span._name = name if type(name) is str else text_of(name)
@@ -205,11 +195,11 @@ class Tracer(SpanKinds):
             span._attributes.update(self._service)
         if ids_used:
             span._attributes = {**carried_attributes(trace._baggage), **span._attributes}
-        if (quiet or code == _AGENT) and sampled:
-            span._quiet = True
-            outlet.new_spans[span] = True
+        if (announce or code == _AGENT) and sampled:
+            span._announce_pending = True
+            output.new_spans[span] = True
         else:
-            span._quiet = quiet
+            span._announce_pending = announce
         if scope is not None:
             span._scope = scope
         span._start_ns = _now()
@@ -222,7 +212,7 @@ class Tracer(SpanKinds):
         span_type: SpanType = SpanType.CUSTOM,
         attributes: Mapping[str, Any] | None = None,
         *,
-        parent: Position | None = None,
+        parent: Parent | None = None,
     ) -> Span:
         """A new span that does not become current; end it with `end()`, in any thread or task. Arguments as of `span()`."""
         return self.span(name, span_type, attributes, parent=parent)
@@ -245,17 +235,17 @@ class Tracer(SpanKinds):
 
     def heartbeats(self) -> Iterator[Span]:
         """As `heartbeat()`, one span a step, for a caller that must not be busy for long."""
-        self._outlet.let_go()
-        for reference in self._outlet.open_spans.valuerefs():
+        self._output.hold_weakly()
+        for reference in self._output.open_spans.valuerefs():
             span = reference()  # None: forgotten without an end, and its heartbeats stop
             if span is not None and not span.is_ended:
-                span._beat()
+                span._send_heartbeat()
                 yield span
 
     def shutdown(self) -> None:
         """Deliver what was recorded: end this tracer's exporter, or flush the pipeline of `init()`; that one ends at exit."""
         with guard("tracer.shutdown"):
-            recorder: Any = self._outlet.recorder
+            recorder: Any = self._output.recorder
             deliver = getattr(recorder, "shutdown", None) or getattr(recorder, "flush", None)
             if callable(deliver):
                 deliver()
@@ -264,15 +254,15 @@ class Tracer(SpanKinds):
         """Give the global tracer this one's name, recorder and sampler; `get_tracer()` stays the same object."""
         set_global_tracer(self)
 
-    def _hang(self, above: Any) -> tuple[TraceContext, bytes | None, int]:
+    def _below(self, above: Any) -> tuple[TraceContext, bytes | None, int]:
         """Trace, parent span id and flags of a span that does not simply hang below a Span."""
         if isinstance(above, Deferred):
             flag, below = above.take(), above.above
             if isinstance(below, Span):
-                return below._trace, below._id, below._hand_out_child() if flag is None else flag
+                return below._trace, below._id, below._count_child() if flag is None else flag
             above = below
         if isinstance(above, Span):
-            return above._trace, above._id, above._hand_out_child()
+            return above._trace, above._id, above._count_child()
         if isinstance(above, TraceContext):
             notice(above.baggage)
             if above.sampled is None:
@@ -333,9 +323,9 @@ def set_global_tracer(tracer: Tracer) -> None:
     """Give the global tracer the name, recorder and sampler of this one."""
     with guard("set_global_tracer"):
         _global._service, _global._sampler = tracer._service, tracer._sampler
-        _global._outlet.privacy = tracer._outlet.privacy
-        _global._outlet.recorder = tracer._outlet.recorder
-        _global._outlet.max_item_bytes = tracer._outlet.max_item_bytes
+        _global._output.privacy = tracer._output.privacy
+        _global._output.recorder = tracer._output.recorder
+        _global._output.max_item_bytes = tracer._output.max_item_bytes
 
 
 def get_current_span() -> Span | None:
@@ -354,16 +344,16 @@ def _continue_in_child() -> None:
     _shared.new_spans.clear()
     _shared.open_spans.clear()
     here, raw = current(), get_raw()
-    inherited = [here, *(placed.position for entry in watched.values() if (placed := entry()) is not None)]
+    inherited = [here, *(entry.parent for reference in watched.values() if (entry := reference()) is not None)]
     while raw is not None:
-        inherited.append(position_of(raw))
-        raw = before_of(raw)
+        inherited.append(unwrap(raw))
+        raw = previous_of(raw)
     if isinstance(here, Span):
         context = TraceContext(sampled=here.sampled)
         context.__dict__.update(here._trace.__dict__)
         context.raw_span_id, context.inject_ordinal = here._id, None  # the parent process does not count this
         set_raw(context)
-    forget_frames()
+    forget_generators()
     for span in inherited:
         if isinstance(span, Span):
             span._abandon()

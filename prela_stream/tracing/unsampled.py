@@ -71,10 +71,10 @@ class UnsampledSpan(Span):
     def _abandon(self) -> None:
         pass
 
-    def _hand_out_child(self) -> int:
+    def _count_child(self) -> int:
         return 0
 
-    def _hand_out_inject(self) -> int | None:
+    def _count_inject(self) -> int | None:
         return None
 
 
@@ -86,9 +86,9 @@ class _InnerSpan(UnsampledSpan):
     @classmethod
     def of(cls, outer: UnsampledSpan) -> Self:
         inner = object.__new__(cls)
-        for name in ("_attributes", "_began", "_flags", "_id", "_more", "_name", "_outlet", "_parent_id"):
+        for name in ("_attributes", "_began", "_flags", "_id", "_more", "_name", "_output", "_parent_id"):
             setattr(inner, name, getattr(outer, name))
-        inner._quiet, inner._start_ns, inner._status = None, outer._start_ns, outer._status
+        inner._announce_pending, inner._start_ns, inner._status = None, outer._start_ns, outer._status
         inner._trace, inner._type, inner._inner = outer._trace, outer._type, inner
         return inner
 

@@ -14,7 +14,7 @@ import anyio.to_thread
 import pytest
 
 from prela_stream.testing import CapturedSpans, assert_tree, capture_spans
-from prela_stream.tracing import current
+from prela_stream.tracing import generators, parent
 from prela_stream.tracing.context import ContextThreadPoolExecutor, attach, new_trace_context, wrap
 from prela_stream.tracing.decorator import trace
 from prela_stream.tracing.span import Span
@@ -28,8 +28,8 @@ def captured() -> Iterator[CapturedSpans]:
     with capture_spans() as spans:
         yield spans
     gc.collect()
-    assert not current.watched, "a generator's frame is still watched"
-    assert current.get_raw() is None
+    assert not generators.watched, "a generator's frame is still watched"
+    assert parent.get_raw() is None
 
 
 def name_here() -> str | None:
@@ -116,9 +116,9 @@ async def test_a_broken_async_loop_whose_generator_the_loop_closes_elsewhere(cap
             async for _ in chunks():
                 break
             leaf("after the break")
-        raw, depth = current.get_raw(), 0
+        raw, depth = parent.get_raw(), 0
         while raw is not None:
-            raw, depth = current.before_of(raw), depth + 1
+            raw, depth = generators.previous_of(raw), depth + 1
         assert depth < 20  # what was closed in another context is not held for ever
     with anyio.fail_after(10):
         while len(captured.named("chunks")) < 50:
@@ -664,18 +664,18 @@ def test_a_generator_that_nobody_can_close_is_forgotten(captured: CapturedSpans)
         await anext(generator)
         return generator
 
-    generators = []
+    dropped = []
 
     def run() -> None:
         loop = asyncio.new_event_loop()
-        generators.append(loop.run_until_complete(first_item()))
+        dropped.append(loop.run_until_complete(first_item()))
         loop.close()  # without shutdown_asyncgens: what is in its `finally` never runs
 
     contextvars.copy_context().run(run)
-    assert current.watched
-    generators.clear()
+    assert generators.watched
+    dropped.clear()
     gc.collect()
-    assert not current.watched
+    assert not generators.watched
 
 
 def test_what_a_generator_held_is_let_go_with_it_although_contexts_remember_it(captured: CapturedSpans) -> None:
@@ -823,4 +823,4 @@ def test_a_loop_makes_its_tasks_as_before_when_a_generator_is_dropped(captured: 
     contextvars.copy_context().run(run)
     gc.collect()
     assert factories == [None]
-    assert not current.watched
+    assert not generators.watched
