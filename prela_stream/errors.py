@@ -105,7 +105,7 @@ class guard:  # noqa: N801 - used like the context managers of contextlib
         if not telemetry.SWALLOWED.value(self.where, name):
             logger.warning(
                 "prela_stream: %s failed and was skipped; the application is not affected. Further errors of this kind "
-                "are counted in prela_sdk_swallowed_errors_total and not logged.",
+                "are counted in prela_swallowed_errors_total and not logged.",
                 self.where,
                 exc_info=error,
             )

@@ -1,108 +1,184 @@
-"""Every metric of the project, declared once: name, unit, meaning, labels.
+"""Every metric of the project, declared once: name, unit, meaning and labels.
 
-This module is the bottom of the house: it imports nothing of ours. It holds numbers and knows nothing about how they leave
-the process; services render `snapshot()` as they need. Hot paths keep integers of their own and add them here in bulk.
+`app/health.py` exposes them over HTTP, and `prela_stream.metrics()` returns them to the program. docs/metrics.md is generated
+from this file. The beginning of a name is the process in which the metric counts.
 """
 
-import threading
-from collections.abc import Iterator
+from typing import Final
 
-import msgspec
+from prela_stream.measures import Counter, Gauge, Histogram, Metrics, Source, declared, register, restart, snapshot
 
+__all__ = ["Counter", "Gauge", "Histogram", "Metrics", "Source", "declared", "register", "restart", "snapshot"]
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One reading of one metric: its name, its labels and its value in the metric's unit."""
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+NUMBERS: Final = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0)
+SIZES: Final = (256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0, 4194304.0, 16777216.0)
 
-    name: str
-    labels: dict[str, str]
-    value: float
-
-
-class Counter:
-    """A number that only grows, split by label values.
-
-    Args:
-        name: Prometheus name without the `prela_` prefix and the `_total` suffix.
-        unit: What one means: `spans`, `records`, `bytes`, ….
-        meaning: One sentence for the person who reads the dashboard.
-        labels: Label names, in the order in which `add` takes their values.
-    """
-
-    __slots__ = ("_lock", "_values", "labels", "meaning", "name", "unit")
-
-    def __init__(self, name: str, unit: str, meaning: str, labels: tuple[str, ...] = ()) -> None:
-        self.name = name
-        self.unit = unit
-        self.meaning = meaning
-        self.labels = labels
-        self._values: dict[tuple[str, ...], int] = {}
-        self._lock = threading.Lock()
-        _REGISTRY.append(self)
-
-    def add(self, amount: int = 1, *values: str) -> None:
-        """Add `amount` under these label values; raises TypeError if their number is not that of the labels."""
-        if len(values) != len(self.labels):
-            msg = f"metric {self.name} takes the labels {self.labels}, got the values {values}"
-            raise TypeError(msg)
-        with self._lock:
-            self._values[values] = self._values.get(values, 0) + amount
-
-    def value(self, *values: str) -> int:
-        """The count under these label values, 0 if there is none."""
-        return self._values.get(values, 0)
-
-    def samples(self) -> Iterator[Sample]:
-        """Each label combination that was counted so far."""
-        with self._lock:
-            items = list(self._values.items())
-        for values, count in items:
-            labels = dict(zip(self.labels, values, strict=True))
-            yield Sample(name=f"prela_{self.name}_total", labels=labels, value=count)
-
-
-_REGISTRY: list[Counter] = []
-
-
-def metrics() -> list[Counter]:
-    """Every declared metric, in the order of declaration."""
-    return list(_REGISTRY)
-
-
-def snapshot() -> list[Sample]:
-    """Every sample of every metric at this moment."""
-    return [sample for counter in _REGISTRY for sample in counter.samples()]
-
+# In every process -------------------------------------------------------------------------------------------------------------
 
 SWALLOWED = Counter(
-    "sdk_swallowed_errors",
+    "prela_swallowed_errors_total",
     "errors",
-    "Errors of the SDK that were kept away from the application; each kind is logged once.",
+    "Errors of prela_stream that were not passed on to the program around it. The first of each kind is logged.",
     ("where", "error"),
 )
-ENDED_SPAN_CHANGES = Counter(
-    "sdk_ended_span_changes", "calls", "Changes to a span after its end; they have no effect.", ("method",)
+
+# In the process of an agent ---------------------------------------------------------------------------------------------------
+
+AGENT_QUEUE_ITEMS = Gauge(
+    "prela_agent_queue_items", "items", "Items that wait in the queue or have been sent without a result."
 )
-UNSAMPLED_SPANS = Counter("sdk_unsampled_spans", "spans", "Spans of traces that head sampling left out.")
+AGENT_QUEUE_BYTES = Gauge("prela_agent_queue_bytes", "bytes", "Bytes of the items in `prela_agent_queue_items`.")
+AGENT_ITEMS = Counter("prela_agent_items_total", "items", "Items that were recorded: spans and control items.")
+AGENT_ACKNOWLEDGED = Counter(
+    "prela_agent_acknowledged_items_total", "items", "Items that the transport has acknowledged."
+)
+AGENT_UNKNOWN = Counter(
+    "prela_agent_unknown_items_total", "items", "Items that were sent, without an answer until the deadline."
+)
+AGENT_DROPS = Counter("prela_agent_dropped_items_total", "items", "Items that were dropped, by reason.", ("reason",))
+AGENT_BATCH_ITEMS = Histogram("prela_agent_batch_items", "items", "Items in one record that was sent.", bounds=NUMBERS)
+AGENT_BATCH_BYTES = Histogram("prela_agent_batch_bytes", "bytes", "Bytes of one record that was sent.", bounds=SIZES)
+AGENT_SENDS = Counter("prela_agent_sends_total", "attempts", "Attempts to send a record, by result.", ("outcome",))
+AGENT_ACK_LATENCY = Histogram(
+    "prela_agent_acknowledgement_latency_seconds",
+    "seconds",
+    "From taking the first item of a batch from the queue until its acknowledgement, with all repetitions.",
+    bounds=SECONDS,
+)
+ENDED_SPAN_CHANGES = Counter(
+    "prela_agent_ended_span_changes_total",
+    "calls",
+    "Changes to a span after its end. They have no effect.",
+    ("method",),
+)
+UNSAMPLED_SPANS = Counter("prela_agent_unsampled_spans_total", "spans", "Spans of traces that head sampling excluded.")
 WITHHELD_VALUES = Counter(
-    "sdk_withheld_values",
+    "prela_agent_withheld_values_total",
     "values",
-    "Attributes that were not sent: content whose capture is off, names that are withheld, spans whose redaction failed.",
+    "Attributes that were not sent: content whose capture is off, withheld names, and spans whose redaction failed.",
     ("reason",),
 )
-WORKER_ITEMS = Counter("worker_items", "items", "Items of the spans topic that workers consumed.")
-WORKER_DECISIONS = Counter(
-    "worker_decisions",
-    "traces",
-    "Traces decided, by verdict and by why they were decided then.",
-    ("verdict", "trigger"),
+
+# In a worker ------------------------------------------------------------------------------------------------------------------
+
+WORKER_LAG = Gauge(
+    "prela_worker_lag_records", "records", "Records of a partition that are not yet applied.", ("partition",)
 )
-WORKER_COMMITS = Counter("worker_commits", "commits", "Commits of partitions by outcome.", ("outcome",))
-WORKER_POISON = Counter("worker_poison", "items", "Items that could not be read and went to the dlq topic.")
-SINK_BATCHES = Counter("sink_batches", "batches", "Batches that a sink has made durable.", ("topic",))
-SINK_RECORDS = Counter("sink_records", "records", "Records that a sink has made durable.", ("topic",))
+WORKER_OPEN_TRACES = Gauge("prela_worker_open_traces", "traces", "Undecided traces of a partition.", ("partition",))
+WORKER_OPEN_BYTES = Gauge(
+    "prela_worker_open_bytes", "bytes", "Bytes held for the undecided traces of a partition.", ("partition",)
+)
+WORKER_OLDEST_AGE = Gauge(
+    "prela_worker_oldest_undecided_age_seconds",
+    "seconds",
+    "Stream time since the first record of the oldest undecided trace of a partition, 0 if none is open.",
+    ("partition",),
+)
+WORKER_WATERMARK_AGE = Gauge(
+    "prela_worker_watermark_age_seconds",
+    "seconds",
+    "Stream time between the committed low watermark of a partition and its clock: what a takeover replays.",
+    ("partition",),
+)
+WORKER_APPLIED_AGE = Gauge(
+    "prela_worker_applied_age_seconds",
+    "seconds",
+    "Wall time since the log-append time of the last record that was applied, 0 if every record is applied.",
+    ("partition",),
+)
+WORKER_PARTITIONS = Gauge("prela_worker_partitions", "partitions", "Assigned partitions by state.", ("state",))
+WORKER_ITEMS = Counter("prela_worker_items_total", "items", "Items of the `spans` topic that were consumed.")
+WORKER_DECISIONS = Counter(
+    "prela_worker_decisions_total",
+    "traces",
+    "Decided traces, by verdict, trigger and policy.",
+    ("verdict", "trigger", "policy"),
+)
+WORKER_DECISION_LATENCY = Histogram(
+    "prela_worker_decision_latency_seconds",
+    "seconds",
+    "From the stream time at which a trace was due until its decision was committed, by wall time. It includes the lag.",
+    bounds=SECONDS,
+)
+WORKER_LATE_SPANS = Counter(
+    "prela_worker_late_spans_total",
+    "spans",
+    "Spans that arrived after the decision on their trace, by its verdict.",
+    ("verdict",),
+)
+WORKER_POISON = Counter(
+    "prela_worker_poison_items_total", "items", "Items that could not be read and went to the `dlq` topic."
+)
+WORKER_COMMITS = Counter("prela_worker_commits_total", "commits", "Commits of partitions, by outcome.", ("outcome",))
+WORKER_COMMIT_SECONDS = Histogram(
+    "prela_worker_commit_duration_seconds",
+    "seconds",
+    "How long a commit took, by outcome.",
+    ("outcome",),
+    bounds=SECONDS,
+)
+WORKER_RESTORES = Counter(
+    "prela_worker_restores_total",
+    "restores",
+    "Takeovers of a partition, by where they start: `beginning` (no commit yet), `committed` (nothing to replay) or `replay`.",
+    ("start",),
+)
+WORKER_RESTORE_SECONDS = Histogram(
+    "prela_worker_restore_duration_seconds",
+    "seconds",
+    "From opening the writer of a partition until its decisions were read back, without the replay.",
+    bounds=SECONDS,
+)
+WORKER_REPLAYED = Histogram(
+    "prela_worker_replay_offsets", "offsets", "Offsets that a takeover has to apply again.", bounds=(0.0, *NUMBERS)
+)
+WORKER_REBALANCES = Counter(
+    "prela_worker_rebalances_total", "rebalances", "Assignments that the worker received from its group."
+)
+WORKER_RETURNED = Counter(
+    "prela_worker_returned_partitions_total",
+    "partitions",
+    "Partitions that a rebalance revoked and assigned to this worker again, without a restore.",
+)
+WORKER_FENCES = Counter(
+    "prela_worker_fences_total",
+    "fences",
+    "Writers of this worker that were fenced, because another worker opened the partition.",
+)
+WORKER_FAILURES = Counter(
+    "prela_worker_partition_failures_total", "failures", "Failures after which a partition is restored from the log."
+)
+
+# In a sink, or in a program that reads kept traces ----------------------------------------------------------------------------
+
+_SINK = ("group", "topic")
+"""The consumer group, which is one for each sink, and the topic."""
+
+SINK_LAG = Gauge("prela_sink_lag_records", "records", "Records that the sink has not yet read.", _SINK)
+SINK_RECORDS = Counter("prela_sink_records_total", "records", "Records that the sink has made durable.", _SINK)
+SINK_BATCH_RECORDS = Histogram(
+    "prela_sink_batch_records", "records", "Records in one batch that the sink has made durable.", _SINK, bounds=NUMBERS
+)
+SINK_WRITE_SECONDS = Histogram(
+    "prela_sink_write_duration_seconds",
+    "seconds",
+    "How long the sink took to make a batch durable.",
+    _SINK,
+    bounds=SECONDS,
+)
+SINK_RETRIES = Counter(
+    "prela_sink_retries_total",
+    "attempts",
+    "Failed attempts to write a batch or to commit its offsets, which the sink repeats.",
+    ("group",),
+)
 SINK_BAD_RECORDS = Counter(
-    "sink_bad_records", "records", "Records that a sink could not read and skipped; the first is logged.", ("topic",)
+    "prela_sink_bad_records_total",
+    "records",
+    "Records that could not be read and were skipped. The first is logged.",
+    ("topic",),
 )
 SINK_BAD_ITEMS = Counter(
-    "sink_bad_items", "spans", "Spans within readable Records that a sink could not read and skipped."
+    "prela_sink_bad_items_total", "spans", "Spans within readable records that could not be read and were skipped."
 )

@@ -2,7 +2,6 @@
 
 from prela_stream.app.adapters import (
     check_topics,
-    chosen_sinks,
     create_topics,
     ensure_topics,
     load_policy_set,
@@ -12,7 +11,7 @@ from prela_stream.app.adapters import (
     ready_transport,
 )
 from prela_stream.app.doctor import diagnose
-from prela_stream.app.services import run_dev, run_sinks, run_worker
+from prela_stream.app.services import run_dev, run_sink, run_worker
 
 __all__ = [
     "check_topics",
@@ -22,10 +21,9 @@ __all__ = [
     "load_policy_set",
     "open_reader",
     "open_sink",
-    "chosen_sinks",
     "open_transport",
     "ready_transport",
     "run_dev",
-    "run_sinks",
+    "run_sink",
     "run_worker",
 ]

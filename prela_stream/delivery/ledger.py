@@ -9,15 +9,17 @@ and one that does not get through goes back among the traces still to be told ab
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import anyio
 import msgspec
 
+from prela_stream import telemetry
 from prela_stream.delivery.options import PipelineOptions
 from prela_stream.delivery.queue import Batch, BoundedQueue, Entry, LostTraces
 from prela_stream.errors import guard
+from prela_stream.measures import Collected
 
 DropReason = Literal["queue_full", "too_old", "shutdown", "encode_error"]
 Fate = DropReason | Literal["acknowledged", "unknown"]
@@ -129,6 +131,7 @@ class Ledger:
             on_drop=self._on_drop,
         )
         self._reset_counts()
+        telemetry.register(self)
 
     def _reset_counts(self) -> None:
         self.lost = LostTraces(self._options.max_lost_traces)
@@ -140,6 +143,7 @@ class Ledger:
         self._unknown = 0
         self._dropped: dict[DropReason, int] = {}
         self._lost_items_sent = 0
+        self._published: dict[tuple[telemetry.Counter, tuple[str, ...]], int] = {}
         self._tickets: list[Ticket] = []
         self._closed = False
 
@@ -166,6 +170,26 @@ class Ledger:
                 lost_traces=len(self.lost) + self.lost.everywhere,
                 lost_items_sent=self._lost_items_sent,
             )
+
+    def collect(self) -> Iterator[Collected]:
+        """How full the queue is. Adds to the counters what they do not contain yet."""
+        with self.queue.lock:
+            self._publish()
+            items, size = self.queue.unsettled, self.queue.unsettled_bytes
+        yield telemetry.AGENT_QUEUE_ITEMS, items, ()
+        yield telemetry.AGENT_QUEUE_BYTES, size, ()
+
+    def _publish(self) -> None:
+        counts: dict[tuple[telemetry.Counter, tuple[str, ...]], int] = {
+            (telemetry.AGENT_ITEMS, ()): self.queue.accepted + self.queue.refused + self._refused,
+            (telemetry.AGENT_ACKNOWLEDGED, ()): self._acknowledged,
+            (telemetry.AGENT_UNKNOWN, ()): self._unknown,
+            **{(telemetry.AGENT_DROPS, (reason,)): count for reason, count in self._dropped.items()},
+        }
+        for (counter, labels), count in counts.items():
+            if new := count - self._published.get((counter, labels), 0):
+                counter.add(new, *labels)
+        self._published = counts
 
     def refuse(self, trace_id: bytes | None, reason: DropReason = "encode_error") -> None:
         """Count an item that was to be recorded and never could be queued."""
@@ -233,6 +257,7 @@ class Ledger:
                 ticket.settle(ticket.pending, "shutdown")
             done, self._tickets = done + self._tickets, []
             self._closed = True
+            self._publish()
         _announce(done)
 
     def flush(self, timeout: float) -> FlushResult:

@@ -17,6 +17,7 @@ from typing import Final, Self
 import anyio
 import anyio.abc
 
+from prela_stream import telemetry
 from prela_stream.codec.spans import SPANS_FORMAT, encode_batch, encode_resource
 from prela_stream.codec.versions import FORMAT_HEADER
 from prela_stream.delivery.ledger import FlushResult, Ledger, LedgerSnapshot
@@ -258,7 +259,11 @@ class Pipeline:
             if self._parking:
                 self._outbox.fail(delivery, time.monotonic(), uncertain=True)
             raise
+        telemetry.AGENT_SENDS.add(1, attempt.name.lower())
         if attempt is _Attempt.ACKNOWLEDGED:
+            telemetry.AGENT_BATCH_ITEMS.observe(len(batch.entries))
+            telemetry.AGENT_BATCH_BYTES.observe(len(value))
+            telemetry.AGENT_ACK_LATENCY.observe(time.monotonic() - batch.created)
             self._outbox.acknowledge(delivery)
             self._tell_recovery()
         elif attempt is _Attempt.TOO_LARGE:

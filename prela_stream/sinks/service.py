@@ -5,6 +5,7 @@ and the sink by their seams alone.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 
 import anyio
@@ -12,6 +13,7 @@ import anyio
 from prela_stream import telemetry
 from prela_stream.errors import FencedError, TransportError
 from prela_stream.sinks.base import Sink, SinkBatch
+from prela_stream.sinks.observer import SinkObserver
 from prela_stream.sinks.topic_consumer import TopicConsumer
 from prela_stream.transport.base import Consumer, LogRecord, Poll, TopicPartition, Transport
 from prela_stream.transport.options import TopicOptions
@@ -47,6 +49,8 @@ class SinkService:
         self._group = group
         self._max_records = max_records
         self._max_bytes = max_bytes
+        self.observer = SinkObserver(group)
+        """Its metrics and whether it is ready."""
 
     async def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
         """Store until cancelled. A batch that is being written is finished and committed first.
@@ -65,14 +69,17 @@ class SinkService:
         try:
             async with await self._transport.consumer(wanted, group=self._group) as consumer:
                 reader = TopicConsumer(consumer, self._group)
+                self.observer.consumer = consumer
                 while True:
                     poll = await reader.poll(max_records=self._max_records, max_bytes=self._max_bytes)
                     with anyio.CancelScope(shield=True):  # no half batch: a sink bounds its own time
                         await self._handle(reader, poll)
+                    self.observer.polled(poll)
                     if poll.assigned and on_ready is not None:
                         on_ready()
                         on_ready = None
         finally:
+            self.observer.consumer = None
             with anyio.CancelScope(shield=True):
                 await self._sink.aclose()
 
@@ -84,13 +91,17 @@ class SinkService:
                 continue  # it has gone to another member meanwhile; the next poll says so
             reader.consumer.resume(partition)
         for partition, records in _by_partition(poll.records):
+            began = time.monotonic()
             await self._sink.write(self._batch(reader, partition, records))
-            telemetry.SINK_BATCHES.add(1, partition.topic)
-            telemetry.SINK_RECORDS.add(len(records), partition.topic)
+            labels = (self._group, partition.topic)
+            telemetry.SINK_WRITE_SECONDS.observe(time.monotonic() - began, *labels)
+            telemetry.SINK_BATCH_RECORDS.observe(len(records), *labels)
+            telemetry.SINK_RECORDS.add(len(records), *labels)
             reader.done(partition, records[-1].offset + 1)
         try:
             await reader.commit()
         except TransportError as error:  # it costs nothing but that batches may come again
+            telemetry.SINK_RETRIES.add(1, self._group)
             logger.warning("could not commit offsets of %s, will try again: %s", self._group, error)
 
     async def _position(self, consumer: Consumer, partition: TopicPartition) -> None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from prela_stream import telemetry
 from prela_stream.errors import guard
 
 
@@ -73,6 +74,8 @@ def _in_parent() -> None:
 def _in_child() -> None:
     _run(handlers.in_child for handlers in _in_order())
 
+
+at_fork(Step.LOCKS, in_child=telemetry.restart)
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

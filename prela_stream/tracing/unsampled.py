@@ -19,7 +19,7 @@ class UnsampledSpan(Span):
 
     def child(self) -> "UnsampledSpan":
         """The one span that stands for all spans inside this one."""
-        telemetry.UNSAMPLED_SPANS.add()
+        telemetry.UNSAMPLED_SPANS.inc()
         try:
             return self._inner
         except AttributeError:
@@ -29,7 +29,7 @@ class UnsampledSpan(Span):
     def _finish_now(self, duration: int) -> bool:
         if not self.is_ended:
             self._duration_ns = duration
-            telemetry.UNSAMPLED_SPANS.add()
+            telemetry.UNSAMPLED_SPANS.inc()
         return True
 
     _finish = _finish_now

@@ -6,6 +6,7 @@ back needs no question: had anybody else opened a writer meanwhile, ours would b
 """
 
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from time import monotonic
 
@@ -142,10 +143,13 @@ class AssignedPartition:
             while not self._parked or self._writer is not None:
                 try:
                     if self._writer is None:
+                        began = monotonic()
                         self._writer = await self._open_writer(self._source)
                         self._restored = await self._restore(self._source, self._writer)
+                        telemetry.WORKER_RESTORE_SECONDS.observe(monotonic() - began)
                     await self._turn()
                 except FencedError:
+                    telemetry.WORKER_FENCES.add()
                     logger.info("%s was taken over by another worker", self._source)
                     await self._fail()
                 except TransportError as error:
@@ -158,6 +162,7 @@ class AssignedPartition:
             logger.warning("%s: %s; %s", self._source, error, consequence)
 
     async def _fail(self) -> None:
+        telemetry.WORKER_FAILURES.add()
         await self._discard()
         if not self._parked:
             await anyio.sleep(RETRY_S)  # if the group still says that it is ours, take it back
@@ -180,14 +185,19 @@ class AssignedPartition:
         assert self._writer is not None
         async with self._committing:
             frozen = state.freeze()
-            self._last_commit = monotonic()
-            outcome = CommitOutcome.UNKNOWN
-            with anyio.move_on_after(self._options.commit_timeout_s, shield=True):  # half a commit helps nobody
-                outcome = await self._writer.commit(frozen.records, frozen.offset, frozen.metadata)
-            telemetry.WORKER_COMMITS.add(1, outcome.value)
+            began = self._last_commit = monotonic()
+            outcome, ended = CommitOutcome.UNKNOWN, "fenced"
+            try:
+                with anyio.move_on_after(self._options.commit_timeout_s, shield=True):  # half a commit helps nobody
+                    outcome = await self._writer.commit(frozen.records, frozen.offset, frozen.metadata)
+                ended = outcome.value
+            finally:
+                telemetry.WORKER_COMMITS.add(1, ended)
+                telemetry.WORKER_COMMIT_SECONDS.observe(monotonic() - began, ended)
         if outcome is not CommitOutcome.COMMITTED:
             msg = f"the commit of {self._source} up to offset {frozen.offset} was {outcome.value}"
             raise TransportError(msg)
+        frozen.tally.publish(time.time() * 1000)
         self._complained = ""
 
     async def _tick(self, state: PartitionState) -> None:
@@ -225,5 +235,6 @@ class AssignedPartition:
             if state is not None and self._writer is not None and state.has_news and not state.replaying:
                 await self._commit(state)
         except PrelaError as error:
+            telemetry.WORKER_FENCES.add(isinstance(error, FencedError))
             logger.warning("%s: the last commit failed (%s); the next worker does it again", self._source, error)
         await self._discard()

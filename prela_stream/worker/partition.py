@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from prela_stream import telemetry
 from prela_stream.assembly.buffer import ReadyTrace, TraceBuffer
 from prela_stream.assembly.decided import DecidedTraces
 from prela_stream.assembly.options import AssemblyOptions
@@ -25,6 +24,7 @@ from prela_stream.worker.checkpoint import Checkpoint, Counters
 from prela_stream.worker.decoding import TraceDecoder, summarise
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.outputs import Outputs
+from prela_stream.worker.tally import Tally
 
 _EMPTY_RESOURCE = b"\x80"
 _REASON_CHARACTERS = 500
@@ -41,6 +41,8 @@ class Frozen(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     """The low watermark L."""
     metadata: str
+    tally: Tally
+    """What to add to the metrics when the commit has landed."""
 
 
 class PartitionStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +54,14 @@ class PartitionStatus(msgspec.Struct, frozen=True, kw_only=True):
     open_bytes: int
     pending_bytes: int
     replaying: bool
+    clock_ms: int
+    """Stream time."""
+    applied_ms: int
+    """Log-append time of the last record that was applied, 0 before the first."""
+    oldest_ms: int | None
+    """Stream time at which the oldest undecided trace began; None if none is open."""
+    watermark_ms: int
+    """Stream time just before the low watermark of the last commit, 0 before the first."""
     counters: Counters
 
 
@@ -92,11 +102,13 @@ class PartitionState:
         self._traces = TraceDecoder(evaluator.reads)
         self._outputs = Outputs(source, topics, options.group)
         self._counters = Counters()
+        self._tally = Tally()
         self._poison_seen = self._poison_items = 0
         self._committed_position = start
         self._replay_until = start
         self._decided_in_replay: set[bytes] = set()
         self._whole = True
+        self._applied_ms = self._watermark_ms = 0
         self.position = start
         """Offset of the next Record to apply."""
 
@@ -133,6 +145,10 @@ class PartitionState:
             open_bytes=self._buffer.open_bytes,
             pending_bytes=self.pending_bytes,
             replaying=self.replaying,
+            clock_ms=self._buffer.clock_ms,
+            applied_ms=self._applied_ms,
+            oldest_ms=None if (low := self._buffer.low_watermark()) is None else low[1],
+            watermark_ms=self._watermark_ms,
             counters=self.counters,
         )
 
@@ -145,6 +161,7 @@ class PartitionState:
         """Go on from a commit: replay from its low watermark `offset`, with the clock as it stood just before."""
         self._buffer.restore_clock(checkpoint.clock_before_ms)
         self._counters = checkpoint.counters
+        self._watermark_ms = checkpoint.clock_before_ms
         self._replay_until = self._committed_position = checkpoint.position
         self.position = offset
         if not self.replaying:
@@ -187,6 +204,7 @@ class PartitionState:
         for undecided in self._buffer.over_limits():
             self._decide(undecided, cut=record.offset + 1, fresh=fresh)
         self.position = record.offset + 1
+        self._applied_ms = now
         if replayed and not self.replaying:
             self._end_replay()
         self._whole = True
@@ -212,8 +230,9 @@ class PartitionState:
             partitions=self._topics.partitions,
             counters=self.counters,
         )
-        self._committed_position = self.position
-        return Frozen(records=self._outputs.take(), offset=offset, metadata=checkpoint.encode())
+        self._committed_position, self._watermark_ms = self.position, clock_before
+        tally, self._tally = self._tally, Tally()
+        return Frozen(records=self._outputs.take(), offset=offset, metadata=checkpoint.encode(), tally=tally)
 
     def _decide(self, undecided: ReadyTrace, *, cut: int, fresh: bool) -> None:
         """Decide a trace. One that is decided in a replay had been open at the commit: the settings have changed since."""
@@ -255,7 +274,7 @@ class PartitionState:
         else:
             self._counters.dropped += readable
         self._decided.remember(undecided.trace_id, decision if decision.kept else None, undecided.due_ms)
-        telemetry.WORKER_DECISIONS.add(1, "kept" if decision.kept else "dropped", undecided.trigger.value)
+        self._tally.decided(decision)
 
     def _late(self, batch: ItemBatch, late: Sequence[int], offset: int, *, fresh: bool) -> None:
         """Send late spans after their trace. In a replay, those of a committed decision were sent already."""
@@ -269,8 +288,10 @@ class PartitionState:
             decision = self._decided[trace_id]
             if decision is None:
                 self._counters.late_dropped += len(raws)
+                self._tally.late(len(raws), kept=False)
             else:
                 self._counters.late_kept += len(raws)
+                self._tally.late(len(raws), kept=True)
                 self._outputs.keep_late(decision, raws, batch.resource, offset)
 
     def _without_covered(self, batch: ItemBatch, offset: int) -> ItemBatch:
@@ -295,7 +316,7 @@ class PartitionState:
         self._counters.consumed += items
         self._counters.control += batch.unknown
         self._counters.dlq += len(batch.bad)
-        telemetry.WORKER_ITEMS.add(items)
+        self._tally.items(items)
         for bad in batch.bad:
             self._outputs.bury(self._letter(bad, offset))
         self._poison_items += items
@@ -306,7 +327,7 @@ class PartitionState:
         self._outputs.bury(self._letter(bad, offset))
 
     def _letter(self, bad: BadItem, offset: int) -> DeadLetter:
-        telemetry.WORKER_POISON.add(1)
+        self._tally.poison()
         return DeadLetter(
             topic=self._source.topic,
             partition=self._source.partition,

@@ -2,6 +2,7 @@
 
 import logging
 
+from prela_stream import telemetry
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.codec.versions import GROUP_HEADER
@@ -48,6 +49,7 @@ async def restore(
         source, topics=topics, assembly=assembly, evaluator=evaluator, options=options, start=beginning
     )
     if committed is None:
+        telemetry.WORKER_RESTORES.add(1, "beginning")
         return state
     where = str(source)
     checkpoint = read_checkpoint(committed.metadata, partitions=topics.partitions, where=where)
@@ -68,11 +70,14 @@ async def restore(
         )
     state.resume_at(max(committed.offset, beginning), checkpoint)
     decisions = await _read_decisions_back(transport, state, source, topics, checkpoint, assembly, options.group)
+    replayed = max(0, checkpoint.position - state.position)
+    telemetry.WORKER_RESTORES.add(1, "replay" if replayed else "committed")
+    telemetry.WORKER_REPLAYED.observe(replayed)
     logger.info(
         "%s: taken over at offset %d; replaying %d offsets with %d decisions read back",
         where,
         checkpoint.position,
-        max(0, checkpoint.position - state.position),
+        replayed,
         decisions,
     )
     return state

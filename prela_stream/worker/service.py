@@ -15,6 +15,7 @@ import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
 
+from prela_stream import telemetry
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.errors import PrelaError, TransportError, UnknownTopicError, ungrouped
 from prela_stream.sampling.evaluator import Evaluator
@@ -28,6 +29,7 @@ from prela_stream.transport.topics import (
     topic_names,
 )
 from prela_stream.worker.assignment import RETRY_S, AssignedPartition, Ticks
+from prela_stream.worker.observer import WorkerObserver
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.partition import PartitionState, PartitionStatus
 from prela_stream.worker.restore import restore
@@ -67,6 +69,8 @@ class Worker:
         self._parked: dict[TopicPartition, AssignedPartition] = {}
         """Taken back by the group, which has not said yet who gets them."""
         self._shared_out = False
+        self.observer = WorkerObserver(self._partitions)
+        """Its metrics and whether it is ready."""
         self._on_ready: Callable[[], None] | None = None
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
@@ -86,11 +90,13 @@ class Worker:
         await self._require_topics()
         async with await self._transport.producer() as producer, await self._consumer() as consumer:
             ticks = Ticks(producer, self._options.commit_timeout_s)
+            self.observer.consumer = consumer
             try:
                 with ungrouped(PrelaError):
                     async with anyio.create_task_group() as tasks:
                         await self._loop(consumer, ticks, tasks)
             finally:
+                self.observer.consumer = None
                 with anyio.CancelScope(shield=True), anyio.move_on_after(self._options.stop_timeout_s, shield=True):
                     await _all_at_once(
                         partition.stop for partition in [*self._partitions.values(), *self._parked.values()]
@@ -163,9 +169,11 @@ class Worker:
                 new.append(source)
         if poll.rebalanced:
             self._shared_out = True
+            self.observer.rebalanced()
             leaving += self._parked.values()
             self._parked.clear()
         if kept := len(poll.assigned) - len(new):
+            telemetry.WORKER_RETURNED.add(kept)
             logger.info("%d partitions came back and go on where they were", kept)
         await _all_at_once(owned.give_up for owned in leaving)
         for source in new:

@@ -1,0 +1,101 @@
+"""What can be read of a running worker: its gauges, and whether it is ready. Reading costs nothing until somebody reads."""
+
+import time
+from collections.abc import Iterator, Mapping
+
+import anyio
+
+from prela_stream import telemetry
+from prela_stream.errors import TransportError
+from prela_stream.measures import Collected
+from prela_stream.transport.base import Consumer, TopicPartition
+from prela_stream.worker.assignment import AssignedPartition
+from prela_stream.worker.partition import PartitionStatus
+
+_REFRESH_S = 2.0
+"""Most seconds that asking for the ends of the partitions may take. A partition that did not answer keeps its last known end."""
+
+
+class WorkerObserver:
+    """The metrics and the readiness of one worker.
+
+    Args:
+        partitions: The worker's assigned partitions; it goes on changing them.
+    """
+
+    def __init__(self, partitions: Mapping[TopicPartition, AssignedPartition]) -> None:
+        self._partitions = partitions
+        self._ends: dict[TopicPartition, int] = {}
+        self._assigned = False
+        self.consumer: Consumer | None = None
+        """What the partitions are read with; None unless the worker runs."""
+        telemetry.register(self)
+
+    def rebalanced(self) -> None:
+        """The group has completed an assignment."""
+        self._assigned = True
+        telemetry.WORKER_REBALANCES.add()
+
+    async def refresh(self) -> None:
+        """Ask for the end of every restored partition. An error of the transport leaves the last known ends."""
+        with anyio.move_on_after(_REFRESH_S):
+            async with anyio.create_task_group() as tasks:
+                for source in self._statuses():
+                    tasks.start_soon(self._find_end, source)
+
+    async def _find_end(self, source: TopicPartition) -> None:
+        if self.consumer is not None:
+            try:
+                self._ends[source] = await self.consumer.end_offset(source)
+            except TransportError:
+                return
+
+    def problems(self, max_lag_s: float) -> list[str]:
+        """Why the worker is not ready: it has no assignment yet, restores partitions, or is more than `max_lag_s` behind."""
+        if self.consumer is None or not self._assigned:
+            return ["the worker has not received its partitions from the consumer group"]
+        statuses = self._statuses()
+        found = [f"{source} is being restored" for source in self._partitions if source not in statuses]
+        for source, status in statuses.items():
+            age = self._applied_age_s(source, status)
+            if status.replaying:
+                found.append(f"{source} is being replayed")
+            elif age > max_lag_s:
+                found.append(f"{source} is {age:.0f} s behind, {self._lag(source, status)} records are not applied")
+        return found
+
+    def collect(self) -> Iterator[Collected]:
+        """The gauges of the partitions."""
+        statuses = self._statuses()
+        replaying = sum(status.replaying for status in statuses.values())
+        states = {
+            "restoring": len(self._partitions) - len(statuses),
+            "replaying": replaying,
+            "running": len(statuses) - replaying,
+        }
+        for state, count in states.items():
+            yield telemetry.WORKER_PARTITIONS, count, (state,)
+        for source, status in statuses.items():
+            labels = (str(source.partition),)
+            yield telemetry.WORKER_LAG, self._lag(source, status), labels
+            yield telemetry.WORKER_APPLIED_AGE, self._applied_age_s(source, status), labels
+            yield telemetry.WORKER_OPEN_TRACES, status.open_traces, labels
+            yield telemetry.WORKER_OPEN_BYTES, status.open_bytes, labels
+            yield telemetry.WORKER_OLDEST_AGE, _age_s(status, status.oldest_ms), labels
+            yield telemetry.WORKER_WATERMARK_AGE, _age_s(status, status.watermark_ms), labels
+
+    def _statuses(self) -> dict[TopicPartition, PartitionStatus]:
+        return {source: one.state.status() for source, one in list(self._partitions.items()) if one.state is not None}
+
+    def _lag(self, source: TopicPartition, status: PartitionStatus) -> int:
+        return max(0, self._ends.get(source, status.position) - status.position)
+
+    def _applied_age_s(self, source: TopicPartition, status: PartitionStatus) -> float:
+        if not self._lag(source, status) or not status.applied_ms:
+            return 0.0
+        return max(0.0, time.time() - status.applied_ms / 1000)
+
+
+def _age_s(status: PartitionStatus, since_ms: int | None) -> float:
+    """Stream time from `since_ms` to the partition's clock."""
+    return max(0, status.clock_ms - since_ms) / 1000 if since_ms else 0.0

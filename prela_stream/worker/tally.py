@@ -1,0 +1,48 @@
+"""What a partition has done since its last commit, in plain integers. It is added to the metrics when that commit has landed."""
+
+from prela_stream import telemetry
+from prela_stream.model.decision import Decision
+
+
+class Tally:
+    """Counts of one partition between two commits. What a failed commit loses is counted when it is done again."""
+
+    __slots__ = ("_decisions", "_due_ms", "_items", "_late_dropped", "_late_kept", "_poison")
+
+    def __init__(self) -> None:
+        self._decisions: dict[tuple[str, str, str], int] = {}
+        self._due_ms: list[int] = []
+        self._items = self._poison = self._late_kept = self._late_dropped = 0
+
+    def items(self, count: int) -> None:
+        """Items of the `spans` topic were consumed."""
+        self._items += count
+
+    def poison(self) -> None:
+        """An item could not be read."""
+        self._poison += 1
+
+    def late(self, spans: int, *, kept: bool) -> None:
+        """Spans arrived after the decision on their trace."""
+        if kept:
+            self._late_kept += spans
+        else:
+            self._late_dropped += spans
+
+    def decided(self, decision: Decision) -> None:
+        """A trace was decided."""
+        key = ("kept" if decision.kept else "dropped", decision.trigger.value, decision.policy)
+        self._decisions[key] = self._decisions.get(key, 0) + 1
+        self._due_ms.append(decision.decided_at_ms)
+
+    def publish(self, now_ms: float) -> None:
+        """Add these counts to the metrics, once. `now_ms` is the wall time at which the commit landed."""
+        for labels, count in self._decisions.items():
+            telemetry.WORKER_DECISIONS.add(count, *labels)
+        telemetry.WORKER_DECISION_LATENCY.observe_all(max(0.0, now_ms - due) / 1000 for due in self._due_ms)
+        for counter, count in ((telemetry.WORKER_ITEMS, self._items), (telemetry.WORKER_POISON, self._poison)):
+            if count:
+                counter.add(count)
+        for count, verdict in ((self._late_kept, "kept"), (self._late_dropped, "dropped")):
+            if count:
+                telemetry.WORKER_LATE_SPANS.add(count, verdict)
