@@ -19,7 +19,7 @@ from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.delivery.options import PipelineOptions
 from prela_stream.errors import ConfigurationError
 from prela_stream.privacy.options import PrivacyOptions
-from prela_stream.sinks.sqlite.options import SqliteOptions
+from prela_stream.sinks.settings import SinkSettings, default_sinks, read_sinks
 from prela_stream.transport.options import KafkaOptions, LocalOptions, TopicOptions
 from prela_stream.worker.options import WorkerOptions
 
@@ -56,11 +56,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     topics: TopicOptions = TopicOptions()
     local: LocalOptions = LocalOptions()
     kafka: KafkaOptions = KafkaOptions()
-    store: SqliteOptions = SqliteOptions()
     pipeline: PipelineOptions = PipelineOptions()
     privacy: PrivacyOptions = PrivacyOptions()
     assembly: AssemblyOptions = AssemblyOptions()
     worker: WorkerOptions = WorkerOptions()
+    sink: tuple[SinkSettings, ...] = default_sinks(DEFAULT_DIRECTORY)
+    """The `[[sink]]` tables, or the JSON array of tables in `PRELA_SINK`. `traces …` reads the first one that is a store."""
 
 
 def load_settings(
@@ -85,8 +86,10 @@ def load_settings(
     raw.update(overrides or {})
     directory = raw.get("directory", DEFAULT_DIRECTORY)
     if isinstance(directory, str):  # what else it may be is refused below
-        for section, file in (("local", "log.db"), ("store", "traces.db")):
-            raw.setdefault(section, {}).setdefault("path", str(Path(directory) / file))
+        raw.setdefault("local", {}).setdefault("path", str(Path(directory) / "log.db"))
+    sinks = read_sinks(raw.pop("sink", [{}]), str(directory))
+    if sinks.mistakes:
+        raise ConfigurationError("settings: " + "; ".join(f"{path}: {problem}" for path, problem in sinks.mistakes))
     kafka = raw.get("kafka")
     if isinstance(kafka, dict) and kafka.get("bootstrap"):
         raw.setdefault("transport", "kafka")
@@ -98,7 +101,7 @@ def load_settings(
     if not 0.0 <= settings.sample_rate <= 1.0:
         msg = f"settings: sample_rate is a share in [0, 1], got {settings.sample_rate}"
         raise ConfigurationError(msg)
-    return settings
+    return msgspec.structs.replace(settings, sink=sinks.sinks)
 
 
 def _read_file(path: str | Path | None) -> dict[str, Any]:
@@ -133,7 +136,11 @@ def _unknown_keys(raw: Mapping[str, Any], kind: type[msgspec.Struct], prefix: st
     known = kind.__struct_fields__
     sections = _sections()
     for key, value in raw.items():
-        if key not in known:
+        if key == "store" and not prefix:
+            problems.append(
+                'unknown key store: the store is a sink, write [[sink]] with type = "sqlite" and its options'
+            )
+        elif key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
             problems.append(f"unknown key {prefix}{key}: {hint}")
@@ -152,6 +159,9 @@ def _apply_env(raw: dict[str, Any], env: Mapping[str, str]) -> None:
         if not name.startswith(ENV_PREFIX) or name in _NOT_SETTINGS:
             continue
         key = name.removeprefix(ENV_PREFIX).lower()
+        if key == "sink":
+            raw[key] = _sink_tables(env[name], name)
+            continue
         section, _, field = key.partition("_")
         if key in Settings.__struct_fields__ and key not in sections:
             raw[key] = _convert(env[name], get_type_hints(Settings)[key], name)
@@ -170,6 +180,16 @@ def _env_names() -> list[str]:
     sections = _sections()
     top = [key for key in Settings.__struct_fields__ if key not in sections]
     return top + [f"{section}_{field}" for section, kind in sections.items() for field in kind.__struct_fields__]
+
+
+def _sink_tables(text: str, name: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        msg = (
+            f'{name}: expected a JSON array of tables, as in [{{"type": "sqlite", "path": "traces.db"}}], got {text!r}'
+        )
+        raise ConfigurationError(msg) from None
 
 
 def _convert(text: str, kind: Any, name: str) -> Any:

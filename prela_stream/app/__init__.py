@@ -2,6 +2,7 @@
 
 from prela_stream.app.adapters import (
     check_topics,
+    chosen_sinks,
     create_topics,
     ensure_topics,
     load_policy_set,
@@ -11,7 +12,7 @@ from prela_stream.app.adapters import (
     ready_transport,
 )
 from prela_stream.app.doctor import diagnose
-from prela_stream.app.services import run_dev, run_sink, run_worker
+from prela_stream.app.services import run_dev, run_sinks, run_worker
 
 __all__ = [
     "check_topics",
@@ -21,9 +22,10 @@ __all__ = [
     "load_policy_set",
     "open_reader",
     "open_sink",
+    "chosen_sinks",
     "open_transport",
     "ready_transport",
     "run_dev",
-    "run_sink",
+    "run_sinks",
     "run_worker",
 ]

@@ -5,7 +5,7 @@ Adapters are imported where they are chosen, so that a process loads only what i
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from prela_stream.errors import ConfigurationError
+from prela_stream.sinks.registry import SINK_TYPES, load
 
 if TYPE_CHECKING:
     from prela_stream.config import Settings
     from prela_stream.sampling.policyset import PolicySet
     from prela_stream.sinks.base import Sink, TraceReader
+    from prela_stream.sinks.settings import SinkSettings
     from prela_stream.transport.base import Transport
 
 
@@ -32,18 +34,45 @@ def open_transport(settings: Settings) -> Transport:
     return LocalTransport(settings.local)
 
 
-def open_sink(settings: Settings) -> Sink:
-    """The store, for writing."""
-    from prela_stream.sinks.sqlite.sink import SqliteSink
+def open_sink(sink: SinkSettings) -> Sink:
+    """A sink, for writing. Opens nothing yet."""
+    kind = SINK_TYPES[sink.type]
+    opened: Sink = load(kind.sink)(sink.options)
+    return opened
 
-    return SqliteSink(settings.store)
+
+def store_of(settings: Settings) -> SinkSettings:
+    """The first sink that can be read; raises ConfigurationError if there is none."""
+    for sink in settings.sink:
+        if SINK_TYPES[sink.type].reader is not None:
+            return sink
+    stores = " or ".join(repr(name) for name, kind in SINK_TYPES.items() if kind.reader is not None)
+    found = ", ".join(f"{sink.name} ({sink.type})" for sink in settings.sink) or "none"
+    msg = f"no sink of the settings can be read: expected a [[sink]] with type {stores}, found {found}"
+    raise ConfigurationError(msg)
 
 
 def open_reader(settings: Settings) -> TraceReader:
-    """The store, for reading; also while another process writes it."""
-    from prela_stream.sinks.sqlite.reader import SqliteReader
+    """A reader of the store that the settings name; also while another process writes it. Opens nothing yet."""
+    store = store_of(settings)
+    reader = SINK_TYPES[store.type].reader
+    assert reader is not None
+    opened: TraceReader = load(reader)(store.options)
+    return opened
 
-    return SqliteReader(settings.store)
+
+def chosen_sinks(settings: Settings, only: Sequence[str] = ()) -> tuple[SinkSettings, ...]:
+    """The sinks of these names, or all of them; raises ConfigurationError for a name that no sink has, or if there is none."""
+    names = [sink.name for sink in settings.sink]
+    if unknown := [name for name in only if name not in names]:
+        msg = (
+            f"--only: no sink is named {', '.join(map(repr, unknown))}; the settings name {', '.join(names) or 'none'}"
+        )
+        raise ConfigurationError(msg)
+    if not settings.sink:
+        msg = 'the settings name no sink: add a [[sink]] table, or remove "sink = []" for the default one'
+        raise ConfigurationError(msg)
+    return tuple(sink for sink in settings.sink if not only or sink.name in only)
 
 
 def load_policy_set(settings: Settings) -> PolicySet:

@@ -12,14 +12,13 @@ from prela_stream.config import Settings, load_settings
 from prela_stream.errors import ConfigurationError
 from prela_stream.model.plain import safe_text
 from prela_stream.sinks.iterators import DecisionItems, KeptTraceItems, TopicIterator
+from prela_stream.sinks.settings import GROUPS
 
 if TYPE_CHECKING:
     from prela_stream.model.decision import Decision
     from prela_stream.sinks.kept_trace import KeptTrace
 
 _GROUP_CHARACTERS: Final = 249
-_STORES: Final = "sinks."
-"""Groups of the stores begin so, behind the prefix of the topics."""
 
 
 def kept_traces(
@@ -114,6 +113,6 @@ def _check_group(group: Any, settings: Settings) -> None:
         msg = f"a group is a name of 1 to {_GROUP_CHARACTERS} printable characters, got {safe_text(group)}"
         raise ConfigurationError(msg)
     own = group.removeprefix(f"{settings.topics.prefix}.")
-    if own == settings.worker.group or own.startswith(_STORES):
+    if own == settings.worker.group or own.startswith(GROUPS):
         msg = f"the group {group!r} is that of a worker or a store, and would take traces away from it: choose another name"
         raise ConfigurationError(msg)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from prela_stream.app.adapters import group_of, load_policy_set, open_reader, open_transport
-from prela_stream.app.services import SINK_GROUP
+from prela_stream.app.adapters import group_of, load_policy_set, open_transport
 from prela_stream.errors import ConfigurationError, PrelaError
+from prela_stream.sinks.registry import SINK_TYPES, load
 from prela_stream.transport.base import TopicPartition
 from prela_stream.transport.findings import (
     CLOCK_S,
@@ -32,6 +32,7 @@ from prela_stream.transport.findings import (
 
 if TYPE_CHECKING:
     from prela_stream.config import Settings
+    from prela_stream.sinks.settings import SinkSettings
     from prela_stream.transport.base import LogRecord, Transport
 
 _PACKAGE: Final = "prela-stream"
@@ -56,7 +57,8 @@ async def diagnose(
     """
     yield _installed()
     yield _policies(settings)
-    yield await _store(settings)
+    for sink in settings.sink:
+        yield await _sink(sink)
     lost = ""
     unmeasured = False
     async for finding in _transport(settings, roles, clock()):
@@ -85,7 +87,8 @@ def _transport(settings: Settings, roles: Sequence[Role], now_ms: int) -> AsyncI
     from prela_stream.transport.kafka.doctor.acls import ServiceGroups
     from prela_stream.transport.kafka.doctor.checks import KafkaDoctor
 
-    groups = ServiceGroups(worker=group_of(settings, settings.worker.group), sink=group_of(settings, SINK_GROUP))
+    sinks = tuple(group_of(settings, sink.group) for sink in settings.sink)
+    groups = ServiceGroups(worker=group_of(settings, settings.worker.group), sinks=sinks)
     return KafkaDoctor(settings.kafka, settings.topics, groups, roles, now_ms).findings()
 
 
@@ -120,17 +123,21 @@ def _policies(settings: Settings) -> Finding:
     return ok("policies", f"{len(found.policies)} of {found.source}, version {found.version}")
 
 
-async def _store(settings: Settings) -> Finding:
+async def _sink(sink: SinkSettings) -> Finding:
     from prela_stream.transport.local.doctor import place_for
 
-    path = Path(settings.store.path)
-    found = place_for(path, "store", "store.path")
+    check = f"sink {sink.name}"
+    kind = SINK_TYPES[sink.type]
+    if kind.reader is None or kind.path is None:
+        return ok(check, f"type {sink.type}; it opens its destination when it runs")
+    path = Path(sink.options.path)
+    found = place_for(path, check, f"path of the sink {sink.name}")
     if found.state == "ok" and await anyio.Path(path).exists():
         try:
-            async with open_reader(settings) as reader:
-                await reader.totals()
+            async with load(kind.reader)(sink.options) as opened:
+                await opened.totals()
         except PrelaError as error:
-            return mistake("store", str(error))
+            return mistake(check, str(error))
     return found
 
 

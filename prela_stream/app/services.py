@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
 
-from prela_stream.app.adapters import group_of, load_policy_set, open_sink, ready_transport
+from prela_stream.app.adapters import chosen_sinks, group_of, load_policy_set, open_sink, ready_transport
 
 if TYPE_CHECKING:
     from prela_stream.config import Settings
-
-SINK_GROUP: Final = "sinks.sqlite"
+    from prela_stream.sinks.settings import SinkSettings
 
 
 async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
@@ -38,22 +38,40 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None 
         await worker.run(on_ready)
 
 
-async def run_sink(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
-    """Store kept traces until cancelled.
+async def run_sinks(
+    settings: Settings, *, only: Sequence[str] = (), on_ready: Callable[[], None] | None = None
+) -> None:
+    """Store kept traces until cancelled. Each sink has its own consumer group, so none waits for another.
 
     Args:
         settings: Everything.
-        on_ready: Called once, when the first partitions are ours and positioned.
+        only: Names of the sinks to run; empty: all of them.
+        on_ready: Called once, when every sink has its first partitions and the offset of each.
     """
+    sinks = chosen_sinks(settings, only)
+    waiting = {sink.name for sink in sinks}
+
+    def ready(name: str) -> None:
+        waiting.discard(name)
+        if not waiting and on_ready is not None:
+            on_ready()
+
+    async with anyio.create_task_group() as tasks:
+        for sink in sinks:
+            tasks.start_soon(partial(_run_sink, settings, sink, partial(ready, sink.name)))
+
+
+async def _run_sink(settings: Settings, sink: SinkSettings, on_ready: Callable[[], None]) -> None:
     from prela_stream.sinks.service import SinkService
 
     async with ready_transport(settings) as transport:
-        sink = SinkService(transport, settings.topics, open_sink(settings), group=group_of(settings, SINK_GROUP))
-        await sink.run(on_ready=on_ready)
+        service = SinkService(transport, settings.topics, open_sink(sink), group=group_of(settings, sink.group))
+        await service.run(on_ready=on_ready)
 
 
 async def run_dev(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
-    """Worker and store in one process, until cancelled."""
+    """Worker and all sinks in one process, until cancelled."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(run_sink, settings)
+        if settings.sink:
+            tasks.start_soon(run_sinks, settings)
         await run_worker(settings, on_ready=on_ready)

@@ -1,6 +1,7 @@
 """`prela-stream worker`, `sink` and `dev`: services that run until they are told to stop."""
 
 import gc
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -37,13 +38,21 @@ def worker_command(
 
 
 def sink_command(
-    ctx: typer.Context, config: ConfigOption = None, directory: DirOption = None, transport: TransportOption = None
+    ctx: typer.Context,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="NAME", help="Run the sink of this name; repeat it for several. Default: all."),
+    ] = None,
+    config: ConfigOption = None,
+    directory: DirOption = None,
+    transport: TransportOption = None,
 ) -> None:
-    """Store kept traces and all decisions. SIGTERM or Ctrl-C stops it cleanly."""
+    """Write kept traces to the sinks of the settings ([[sink]]). SIGTERM or Ctrl-C stops it cleanly."""
     settings = settings_of(ctx, config, directory, transport)
     log_to_stderr()
-    ready = f"storing kept traces in {settings.store.path}"
-    run_until_stopped(lambda: root.run_sink(settings, on_ready=lambda: _say(ready)))
+    sinks = root.chosen_sinks(settings, only or ())
+    ready = "ready: " + "; ".join(f"sink {sink.name} writes to {sink.destination}" for sink in sinks)
+    run_until_stopped(lambda: root.run_sinks(settings, only=only or (), on_ready=lambda: _say(ready)))
     _say("sink has stopped")
 
 

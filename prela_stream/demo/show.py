@@ -125,11 +125,11 @@ async def run(
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The settings as the variables that give them to another process."""
-    found: dict[str, str] = {}
-    for name, value in msgspec.to_builtins(settings).items():
+    found = {"sink": msgspec.json.encode([sink.table() for sink in settings.sink]).decode()}
+    for name, value in msgspec.to_builtins(msgspec.structs.replace(settings, sink=())).items():
         if isinstance(value, Mapping):
             found |= {f"{name}_{key}": _text(one) for key, one in value.items() if one is not None}
-        elif value is not None:
+        elif value is not None and name != "sink":
             found[name] = _text(value)
     return {f"{ENV_PREFIX}{name.upper()}": text for name, text in found.items()}
 

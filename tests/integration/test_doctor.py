@@ -31,7 +31,7 @@ from prela_stream.app import (
     diagnose,
     open_reader,
     open_transport,
-    run_sink,
+    run_sinks,
     run_worker,
 )
 from prela_stream.cli.main import app
@@ -451,7 +451,7 @@ def test_policies_and_store(tmp_path: Path) -> None:
     wrong = only_wrong(tmp_path, {"PRELA_POLICIES_FILE": str(tmp_path / "policies.toml")}, "policies")
     assert "latenc" in wrong["text"]
     (tmp_path / "traces.db").write_bytes(b"no database" * 200)
-    assert "is no SQLite file" in only_wrong(tmp_path, {}, "store")["text"]
+    assert "is no SQLite file" in only_wrong(tmp_path, {}, "sink sqlite")["text"]
 
 
 def test_a_local_log(tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_a_local_log(tmp_path: Path) -> None:
 
 def test_broken_local_logs(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    wrong = only_wrong(tmp_path / "file", {"PRELA_STORE_PATH": str(tmp_path / "traces.db")}, "log file")
+    wrong = only_wrong(tmp_path / "file", {"PRELA_SINK": f'[{{"path": "{tmp_path}/traces.db"}}]'}, "log file")
     assert wrong["came"] == f"a file where a folder has to be: {tmp_path / 'file'}"
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "log.db").mkdir()
@@ -519,7 +519,7 @@ def test_the_rights_that_are_asked_for_are_enough_and_needed(
     settings = {role: load_settings(env=env[role]) for role in ROLES}
     for role in ROLES:
         wanted = needs(
-            role, settings[role].topics, ServiceGroups(worker=f"{prefix}.sampler", sink=f"{prefix}.sinks.sqlite")
+            role, settings[role].topics, ServiceGroups(worker=f"{prefix}.sampler", sinks=(f"{prefix}.sinks.sqlite",))
         )
         for topic, rights in wanted.topics.items():
             secured_kafka.allow(
@@ -530,21 +530,20 @@ def test_the_rights_that_are_asked_for_are_enough_and_needed(
                 TransportError, match=f"may not read as group '{prefix}.sampler': allow it Read on the group"
             ):
                 asyncio.run(run_worker(settings[role]))
-            assert wanted.group is not None
-            secured_kafka.allow(role, "group", wanted.group, "read")
+            secured_kafka.allow(role, "group", *wanted.groups, "read")
             with pytest.raises(
                 PrelaError, match=r"was refused \(TransactionalIdAuth.*; allow it, `prela-stream doctor`"
             ):
                 asyncio.run(run_worker(settings[role]))
             secured_kafka.allow(role, "transactional_id", f"{wanted.transactional_id}*", "write")
-        elif wanted.group is not None:
-            secured_kafka.allow(role, "group", wanted.group, "read")
+        for group in wanted.groups:
+            secured_kafka.allow(role, "group", group, "read")
         assert ask(tmp_path, env[role], "--as", role)[0] == 0
 
     async def pipeline() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run_worker, settings["worker"])
-            tasks.start_soon(run_sink, settings["sink"])
+            tasks.start_soon(run_sinks, settings["sink"])
             await anyio.run_process([sys.executable, "-c", AGENT], env={**os.environ, **env["agent"]}, stderr=None)
             with anyio.fail_after(DEADLINE):
                 while not await stored(settings["sink"]):

@@ -18,7 +18,8 @@ def write(path: Path, text: str) -> Path:
 
 def test_defaults_put_both_files_into_one_directory() -> None:
     settings = load_settings(env={})
-    assert (settings.local.path, settings.store.path) == (str(Path(".prela/log.db")), str(Path(".prela/traces.db")))
+    (sink,) = settings.sink
+    assert (settings.local.path, sink.options.path) == (str(Path(".prela/log.db")), str(Path(".prela/traces.db")))
 
 
 def test_file_environment_and_overrides_in_that_order(tmp_path: Path) -> None:
@@ -35,7 +36,7 @@ def test_file_environment_and_overrides_in_that_order(tmp_path: Path) -> None:
 def test_directory_moves_log_and_store(tmp_path: Path) -> None:
     settings = load_settings(env={"PRELA_DIRECTORY": str(tmp_path)})
     assert settings.local.path == str(tmp_path / "log.db")
-    assert settings.store.path == str(tmp_path / "traces.db")
+    assert [sink.options.path for sink in settings.sink] == [str(tmp_path / "traces.db")]
 
 
 @pytest.mark.parametrize(

@@ -164,12 +164,12 @@ def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
     if not tables:
         return False
     if application_id != APPLICATION_ID:
-        msg = f"{path} is an SQLite file, but no trace store of prela-stream; name another path in [store] path"
+        msg = f"{path} is an SQLite file, but no trace store of prela-stream; name another path in the sink's `path`"
         raise ConfigurationError(msg)
     if version != VERSION:
         msg = (
             f"the trace store {path} has layout version {version}, this release reads version {VERSION}: "
-            "install the release that wrote it, or name another path in [store] path"
+            "install the release that wrote it, or name another path in the sink's `path`"
         )
         raise ConfigurationError(msg)
     return True
@@ -183,7 +183,7 @@ def _our_file(path: Path) -> Iterator[None]:
         if isinstance(error, sqlite3.OperationalError):
             msg = f"cannot open the trace store {path}: {error}; check the file's owner and permissions"
         else:
-            msg = f"{path} is no SQLite file ({error}); name another path in [store] path"
+            msg = f"{path} is no SQLite file ({error}); name another path in the sink's `path`"
         raise ConfigurationError(msg) from error
 
 

@@ -29,8 +29,8 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 
     topics: Mapping[str, tuple[str, ...]]
     """Rights on each topic. Describe comes with Read and with Write."""
-    group: str | None = None
-    """The group that it reads as: Read."""
+    groups: tuple[str, ...] = ()
+    """The consumer groups that it reads as: Read."""
     transactional_id: str | None = None
     """What its transactional ids begin with: Write."""
 
@@ -39,7 +39,7 @@ class ServiceGroups(msgspec.Struct, frozen=True, kw_only=True):
     """The groups of the services."""
 
     worker: str
-    sink: str
+    sinks: tuple[str, ...]
 
 
 def needs(role: Role, topics: TopicOptions, groups: ServiceGroups) -> Needs:
@@ -47,7 +47,7 @@ def needs(role: Role, topics: TopicOptions, groups: ServiceGroups) -> Needs:
     if role == "agent":
         return Needs(topics={topics.spans: (WRITE,)})
     if role == "sink":
-        return Needs(topics={topics.sampled: (READ,), topics.decisions: (READ,)}, group=groups.sink)
+        return Needs(topics={topics.sampled: (READ,), topics.decisions: (READ,)}, groups=groups.sinks)
     looked_at = (READ, WRITE, DESCRIBE_CONFIGS)
     written = (WRITE, DESCRIBE_CONFIGS)
     return Needs(
@@ -58,7 +58,7 @@ def needs(role: Role, topics: TopicOptions, groups: ServiceGroups) -> Needs:
             topics.sampled: written,
             topics.dlq: written,
         },
-        group=groups.worker,
+        groups=(groups.worker,),
         transactional_id=f"{groups.worker}-{topics.spans}-",
     )
 

@@ -234,19 +234,24 @@ class KafkaDoctor:
         )
         return ok(name, f"it has them{more}")
 
+    async def _group_rights(self, group: str) -> frozenset[str] | None:
+        """The operations on a group that this client is allowed; None if the brokers do not report them."""
+
+        async def describe() -> frozenset[str] | None:
+            node = await self._wire.coordinator(group)
+            if not self._knows(GroupRights):
+                return None
+            return group_rights(await self._wire.ask(GroupRights([group]), node=node))
+
+        try:
+            found: frozenset[str] | None = await self._wire.repeat(f"asking about group {group}", describe)
+        except kafka.GroupAuthorizationFailedError:
+            return frozenset()
+        return found
+
     async def _ask_groups(self, wanted: Needs, lacking: list[str], unsaid: list[str]) -> None:
-        if (group := wanted.group) is not None:
-
-            async def describe() -> frozenset[str] | None:
-                node = await self._wire.coordinator(group)
-                if not self._knows(GroupRights):
-                    return None
-                return group_rights(await self._wire.ask(GroupRights([group]), node=node))
-
-            try:
-                has = await self._wire.repeat(f"asking about group {group}", describe)
-            except kafka.GroupAuthorizationFailedError:
-                has = frozenset[str]()
+        for group in wanted.groups:
+            has = await self._group_rights(group)
             if has is None:
                 unsaid.append(f"group {group}")
             elif READ not in has:

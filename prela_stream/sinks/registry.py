@@ -1,0 +1,45 @@
+"""The types of sinks: what `type = "…"` in a `[[sink]]` table may be.
+
+The registry holds import paths and not classes, so that a process imports only the sinks that its settings name, and so that
+only `app` imports a sink. A new sink is one module, one line here and one row in tests/contracts/test_sinks.py.
+"""
+
+from importlib import import_module
+from typing import Any, Final
+
+import msgspec
+
+
+class SinkType(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the parts of a sink are, each as `module:name`."""
+
+    sink: str
+    """The class; its constructor takes the options. See `sinks.base.Sink`."""
+    options: str
+    """The Struct of its options: frozen, unknown fields forbidden, a default for each. See `sinks.settings`."""
+    reader: str | None = None
+    """The TraceReader of a sink that is a store; its constructor takes the options. None: what was written cannot be read."""
+    path: str | None = None
+    """The default of the option `path`, within the directory of the settings; None for a sink without this option."""
+
+
+SINK_TYPES: Final[dict[str, SinkType]] = {
+    "sqlite": SinkType(
+        sink="prela_stream.sinks.sqlite.sink:SqliteSink",
+        options="prela_stream.sinks.sqlite.options:SqliteOptions",
+        reader="prela_stream.sinks.sqlite.reader:SqliteReader",
+        path="traces.db",
+    ),
+}
+
+
+def load(path: str) -> Any:
+    """Import what `module:name` names."""
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)
+
+
+def options_type(kind: str) -> type[msgspec.Struct]:
+    """The options Struct of a type of sinks; raises KeyError for an unknown type."""
+    found: type[msgspec.Struct] = load(SINK_TYPES[kind].options)
+    return found
