@@ -1,26 +1,36 @@
-"""Settings: the components' own options put together, read from a TOML file and from `PRELA_*` variables.
+"""Settings: the options of all components, read from a TOML file, from `PRELA_*` variables and from arguments.
 
-A file says `[assembly] settle_ms = 500`, the environment `PRELA_ASSEMBLY_SETTLE_MS=500`; the environment wins. Unknown keys of a
-file are errors that name the nearest right one; unknown variables are a warning, since other programs may use the prefix. Whoever
-names Kafka's brokers (`PRELA_KAFKA_BOOTSTRAP`) and no transport means Kafka.
+A setting is `[assembly] settle_ms = 500` in the file and `PRELA_ASSEMBLY_SETTLE_MS=500` in the environment. Arguments win over
+variables, variables over the file. An unknown key of the file is an error; an unknown variable is a warning, because other
+programs may use the prefix. If `kafka.bootstrap` is set and `transport` is not, the transport is Kafka.
 """
 
-import difflib
 import logging
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.delivery.options import PipelineOptions
-from prela_stream.errors import ConfigurationError
 from prela_stream.privacy.options import PrivacyOptions
 from prela_stream.sinks.settings import SinkSettings, default_sinks, read_sinks
+from prela_stream.text import show, visible
 from prela_stream.transport.options import KafkaOptions, LocalOptions, TopicOptions
+from prela_stream.validation import (
+    Mistakes,
+    absolute,
+    bounded,
+    fields_of,
+    join,
+    nearest,
+    parse_toml,
+    parts,
+    raise_if_any,
+    read_text,
+)
 from prela_stream.worker.options import WorkerOptions
 
 logger = logging.getLogger("prela_stream")
@@ -28,12 +38,21 @@ logger = logging.getLogger("prela_stream")
 ENV_PREFIX = "PRELA_"
 DEFAULT_DIRECTORY = ".prela"
 DEFAULT_FILE = "prela.toml"
-_NOT_SETTINGS = frozenset(
+OTHER_VARIABLES = {
+    "PRELA_CONFIG": "The settings file. An argument or `--config` wins over it.",
+    "PRELA_STRICT": "`1` raises errors inside the SDK into the application instead of counting them. For tests.",
+    "PRELA_DEBUG": "`1` shows the log of this package on standard error, in detail.",
+    "PRELA_AUTO_INSTRUMENT": "`0` turns off the tracing of libraries, whatever `init()` is given.",
+    "PRELA_PROJECT_ID": "Becomes the resource attribute `prela.project.id`, as `init(project_id=…)`.",
+}
+"""Variables that are read elsewhere than here, with what they do."""
+_WITHOUT_WARNING = frozenset(
     {
-        *("PRELA_STRICT", "PRELA_CONFIG", "PRELA_TEST_BOOTSTRAP"),
-        # read by `init()` itself; of the ancestor SDK, and told there if they have no effect
-        *("PRELA_AUTO_INSTRUMENT", "PRELA_DEBUG", "PRELA_PROJECT_ID", "PRELA_EXPORTER", "PRELA_TRACE_DIR"),
-        *("PRELA_HTTP_ENDPOINT", "PRELA_API_KEY", "PRELA_CAPTURE_REPLAY", "PRELA_N8N_WEBHOOK_PORT"),
+        *OTHER_VARIABLES,
+        "PRELA_TEST_BOOTSTRAP",
+        # of the ancestor SDK: `init()` reports that they have no effect
+        *("PRELA_EXPORTER", "PRELA_TRACE_DIR", "PRELA_HTTP_ENDPOINT", "PRELA_API_KEY", "PRELA_CAPTURE_REPLAY"),
+        "PRELA_N8N_WEBHOOK_PORT",
     }
 )
 
@@ -42,15 +61,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Everything that can be set. Each section belongs to the component that reads it."""
 
     service_name: str = ""
-    """What this process calls itself in its spans; empty: the name of the program."""
+    """Name of this program in its spans; empty: its file name."""
     directory: str = DEFAULT_DIRECTORY
-    """Folder of the local transport and the store."""
+    """Folder of the local transport and of the store."""
     transport: Literal["local", "kafka"] = "local"
-    """What carries the Records; where `kafka.bootstrap` is set and this is not, it is "kafka"."""
+    """What carries the records; "kafka" if `kafka.bootstrap` is set and this is not."""
     policies_file: str | None = None
     """TOML file of the sampling policies; None: the default policies."""
-    sample_rate: float = 1.0
-    """Head sampling: the share of traces that is recorded at all, in [0, 1]."""
+    sample_rate: Annotated[float, bounded(0, 1)] = 1.0
+    """Head sampling: the share of traces that is recorded."""
     capture_content: bool = True
     """Whether prompts, answers and tool arguments are recorded."""
     topics: TopicOptions = TopicOptions()
@@ -64,6 +83,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The `[[sink]]` tables, or the JSON array of tables in `PRELA_SINK`. `traces …` reads the first one that is a store."""
 
 
+SECTIONS: Mapping[str, type[msgspec.Struct]] = {
+    name: field.type
+    for name, field in fields_of(Settings).items()
+    if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)
+}
+"""The options of each section by its name."""
+_TOP = {name: field for name, field in fields_of(Settings).items() if name not in SECTIONS and name != "sink"}
+_SINK_VARIABLE = f"{ENV_PREFIX}SINK"
+
+
 def load_settings(
     path: str | Path | None = None,
     env: Mapping[str, str] | None = None,
@@ -73,172 +102,159 @@ def load_settings(
     """Read the settings.
 
     Args:
-        path: A TOML file; None: what `PRELA_CONFIG` names, else `prela.toml` in the working directory if there is one.
-        env: The environment; None: this process's.
-        overrides: Top-level keys that win over both, as `init()` and the command line give them.
+        path: A TOML file; None: the one that `PRELA_CONFIG` names, else `prela.toml` in the working directory if it exists.
+        env: The environment; None: that of this process.
+        overrides: Top-level keys that win over file and environment, as `init()` and the command line give them.
 
     Raises:
-        ConfigurationError: with the place of every mistake.
+        ConfigurationError: With every mistake: its source, its path, what was expected and what was found.
     """
     env = os.environ if env is None else env
-    raw = _read_file(path or env.get("PRELA_CONFIG") or None)
-    _apply_env(raw, env)
-    raw.update(overrides or {})
-    directory = raw.get("directory", DEFAULT_DIRECTORY)
-    if isinstance(directory, str):  # what else it may be is refused below
-        raw.setdefault("local", {}).setdefault("path", str(Path(directory) / "log.db"))
-    sinks = read_sinks(raw.pop("sink", [{}]), str(directory))
-    if sinks.mistakes:
-        raise ConfigurationError("settings: " + "; ".join(f"{path}: {problem}" for path, problem in sinks.mistakes))
-    kafka = raw.get("kafka")
-    if isinstance(kafka, dict) and kafka.get("bootstrap"):
-        raw.setdefault("transport", "kafka")
+    named = path or env.get("PRELA_CONFIG") or None
+    file = Path(named or DEFAULT_FILE)
+    reader = _SettingsReader(absolute(file))
+    if named is not None or _exists(file):
+        text = read_text(file, "settings file", "Name a TOML file that exists and can be read")
+        reader.read_file(parse_toml(text, reader.file.source))
+    reader.read_variables(env)
+    reader.read_arguments(overrides or {})
+    return reader.settings()
+
+
+def _exists(file: Path) -> bool:
+    """Whether the default file exists. One that cannot be examined exists: reading it reports why."""
     try:
-        settings = msgspec.convert(raw, Settings)
-    except msgspec.ValidationError as error:
-        msg = f"settings: {_readable(str(error))}"
-        raise ConfigurationError(msg) from error
-    if not 0.0 <= settings.sample_rate <= 1.0:
-        msg = f"settings: sample_rate is a share in [0, 1], got {settings.sample_rate}"
-        raise ConfigurationError(msg)
-    return msgspec.structs.replace(settings, sink=sinks.sinks)
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
-def _read_file(path: str | Path | None) -> dict[str, Any]:
-    file = Path(path or DEFAULT_FILE)
-    if path is None and not file.exists():
-        return {}
-    try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"cannot read the settings file {file}: {error.strerror}. Name a TOML file that exists"
-        raise ConfigurationError(msg) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        msg = f"{file} is not TOML: {error}"
-        raise ConfigurationError(msg) from error
-    problems = _unknown_keys(raw, Settings, "")
-    if problems:
-        raise ConfigurationError(f"{file}: " + "; ".join(problems))
-    for section, kind in _sections().items():
-        for field, type_ in get_type_hints(kind).items():
-            if type_ == tuple[str, ...] and isinstance(raw.get(section, {}).get(field), str):
-                raw[section][field] = _parts(raw[section][field])
-    return raw
+def checked_settings(settings: Settings) -> Settings:
+    """Settings that were made in code, if every value is in its range; raises ConfigurationError with all that are not."""
+    reader = _SettingsReader("settings=…")
+    table = {name: getattr(settings, name) for name in _TOP}
+    for section, kind in SECTIONS.items():
+        table[section] = {name: getattr(getattr(settings, section), name) for name in fields_of(kind)}
+    table["sink"] = [sink.table() for sink in settings.sink]
+    reader.read_file(table)
+    reader.settings()
+    return settings
 
 
-def _sections() -> dict[str, type[msgspec.Struct]]:
-    hints = get_type_hints(Settings)
-    return {key: kind for key, kind in hints.items() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)}
+class _SettingsReader:
+    """The value of each setting by its path, with the source that it came from, and the mistakes of each source."""
 
+    def __init__(self, file: str) -> None:
+        self.file = Mistakes(file)
+        self._variables = Mistakes("the environment")
+        self._arguments = Mistakes("the call")
+        self._values: dict[str, dict[str, Any]] = {"": {}, **{section: {} for section in SECTIONS}}
+        self._sink: Any = [{}]
+        """The `[[sink]]` tables, not read yet: their paths are in the directory, which may come from another source."""
+        self._sources: dict[str, tuple[Mistakes, str]] = {}
+        """By the path of a setting: where its value came from, and its name there."""
 
-def _unknown_keys(raw: Mapping[str, Any], kind: type[msgspec.Struct], prefix: str) -> list[str]:
-    problems: list[str] = []
-    known = kind.__struct_fields__
-    sections = _sections()
-    for key, value in raw.items():
-        if key == "store" and not prefix:
-            problems.append(
-                'unknown key store: the store is a sink, write [[sink]] with type = "sqlite" and its options'
+    def read_file(self, table: Mapping[str, Any]) -> None:
+        """Take the tables of a settings file."""
+        if "store" in table:
+            self.file.report(
+                "store", 'unknown key; the store is a sink, write [[sink]] with type = "sqlite" and its options'
             )
-        elif key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
-            problems.append(f"unknown key {prefix}{key}: {hint}")
-        elif not prefix and key in sections:
-            if isinstance(value, dict):
-                problems += _unknown_keys(value, sections[key], f"{key}.")
-            else:
-                problems.append(f"{key} is a section: expected [{key}] with its settings below, got {key} = {value!r}")
-    return problems
+        self.file.unknown_keys(table, fields_of(Settings), "", but=("store",))
+        for name, value in table.items():
+            if name == "sink":
+                self._sink, self._sources["sink"] = value, (self.file, "")
+            elif name in _TOP:
+                self._take(self.file, "", name, value)
+            elif name in SECTIONS and not isinstance(value, Mapping):
+                self.file.report(name, f"expected a section, [{name}] with its settings below, got {_kind(value)}")
+            elif name in SECTIONS:
+                self.file.unknown_keys(value, fields_of(SECTIONS[name]), name)
+                for key, inner in value.items():
+                    if key in fields_of(SECTIONS[name]):
+                        self._take(self.file, name, key, inner)
 
+    def _take(self, source: Mistakes, section: str, name: str, value: Any) -> None:
+        field = fields_of(SECTIONS[section])[name] if section else _TOP[name]
+        path = join(section, name)
+        if isinstance(value, str) and field.type == tuple[str, ...]:
+            value = parts(value)
+        before = len(source.found)
+        converted = source.value(field, value, path)
+        if len(source.found) == before:
+            self._keep(section, name, converted, (source, path))
 
-def _apply_env(raw: dict[str, Any], env: Mapping[str, str]) -> None:
-    """Put `PRELA_*` variables into `raw`, each converted to the type of its field."""
-    sections = _sections()
-    for name in sorted(env):
-        if not name.startswith(ENV_PREFIX) or name in _NOT_SETTINGS:
-            continue
-        key = name.removeprefix(ENV_PREFIX).lower()
-        if key == "sink":
-            raw[key] = _sink_tables(env[name], name)
-            continue
-        section, _, field = key.partition("_")
-        if key in Settings.__struct_fields__ and key not in sections:
-            raw[key] = _convert(env[name], get_type_hints(Settings)[key], name)
-        elif section in sections and field in sections[section].__struct_fields__:
-            target = raw.setdefault(section, {})
-            target[field] = _convert(env[name], get_type_hints(sections[section])[field], name)
-        else:
-            known = [f"{ENV_PREFIX}{known.upper()}" for known in _env_names()]
-            near = difflib.get_close_matches(name, known, n=1)
-            logger.warning(
-                "prela_stream: the variable %s is not known%s", name, f"; did you mean {near[0]}?" if near else ""
-            )
+    def read_variables(self, env: Mapping[str, str]) -> None:
+        """Take the `PRELA_*` variables; warn of those that name no setting."""
+        known = variables()
+        for name in sorted(env):
+            if not name.startswith(ENV_PREFIX) or name in _WITHOUT_WARNING:
+                continue
+            if name == _SINK_VARIABLE:
+                self._read_sink_variable(env[name])
+                continue
+            if name not in known:
+                shown, hint = visible(name, lines=False), nearest(name, known)
+                logger.warning("prela_stream: the variable %s names no setting and has no effect%s", shown, hint)
+                continue
+            section, key = known[name]
+            field = fields_of(SECTIONS[section])[key] if section else _TOP[key]
+            before = len(self._variables.found)
+            converted = self._variables.text(field, env[name], name)
+            if len(self._variables.found) == before:
+                self._keep(section, key, converted, (self._variables, name))
 
-
-def _env_names() -> list[str]:
-    sections = _sections()
-    top = [key for key in Settings.__struct_fields__ if key not in sections]
-    return top + [f"{section}_{field}" for section, kind in sections.items() for field in kind.__struct_fields__]
-
-
-def _sink_tables(text: str, name: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        msg = (
-            f'{name}: expected a JSON array of tables, as in [{{"type": "sqlite", "path": "traces.db"}}], got {text!r}'
-        )
-        raise ConfigurationError(msg) from None
-
-
-def _convert(text: str, kind: Any, name: str) -> Any:
-    if kind is bool:
-        truth = {
-            "1": True,
-            "true": True,
-            "yes": True,
-            "on": True,
-            "0": False,
-            "false": False,
-            "no": False,
-            "off": False,
-        }
-        if text.lower() in truth:
-            return truth[text.lower()]
-        msg = f"{name} is on or off: expected true or false, got {text!r}"
-        raise ConfigurationError(msg)
-    if kind == tuple[str, ...]:
-        return _parts(text)
-    if kind == dict[str, Any]:
+    def _read_sink_variable(self, text: str) -> None:
         try:
-            return msgspec.json.decode(text, type=kind)
-        except msgspec.DecodeError:
-            msg = f'{name}: expected a JSON object, as {{"name": 1}}, got something else'
-            raise ConfigurationError(msg) from None  # it may hold a secret
-    try:
-        return msgspec.convert(text, kind, strict=False)
-    except msgspec.ValidationError as error:
-        message = _readable(str(error)).partition(", got ")[0]  # of the text, not of its type
-        msg = f"{name}: {message}, got {text!r}"
-        raise ConfigurationError(msg) from error
+            self._sink = msgspec.json.decode(text.encode(errors="surrogateescape"))
+            self._sources["sink"] = (self._variables, f"{_SINK_VARIABLE}: ")
+        except (msgspec.DecodeError, RecursionError):
+            expected = 'expected a JSON array of tables, as in [{"type": "sqlite", "path": "traces.db"}]'
+            self._variables.report(_SINK_VARIABLE, f"{expected}, got something else, which is not shown")
+
+    def read_arguments(self, arguments: Mapping[str, Any]) -> None:
+        """Take the arguments of a call or of the command line."""
+        self._arguments.unknown_keys(arguments, _TOP, "")
+        for name, value in arguments.items():
+            if name in _TOP:
+                self._take(self._arguments, "", name, value)
+
+    def _keep(self, section: str, name: str, value: Any, source: tuple[Mistakes, str]) -> None:
+        self._values[section][name] = value
+        self._sources[join(section, name)] = source
+
+    def settings(self) -> Settings:
+        """The settings; raises ConfigurationError with every mistake of every source."""
+        top = self._values[""]
+        directory = Path(top.get("directory", DEFAULT_DIRECTORY))
+        self._values["local"].setdefault("path", str(directory / "log.db"))
+        if self._values["kafka"].get("bootstrap"):
+            top.setdefault("transport", "kafka")
+        made: dict[str, Any] = {section: kind(**self._values[section]) for section, kind in SECTIONS.items()}
+        for section, options in made.items():
+            for name, problem in getattr(options, "problems", tuple)():
+                source, place = self._sources.get(join(section, name), (self.file, join(section, name)))
+                source.report(place, problem)
+        sinks = read_sinks(self._sink, str(directory))
+        source, prefix = self._sources.get("sink", (self.file, ""))
+        for path, problem in sinks.mistakes:
+            source.report(f"{prefix}{path}", problem)
+        raise_if_any(self.file, self._variables, self._arguments)
+        return Settings(**top, **made, sink=sinks.sinks)
 
 
-def _parts(text: str) -> list[str]:
-    """The parts of a list that is written with commas."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+def variables() -> dict[str, tuple[str, str]]:
+    """Section (empty at the top) and name of every setting by its variable."""
+    names = [("", name) for name in _TOP]
+    names += [(section, name) for section, kind in SECTIONS.items() for name in fields_of(kind)]
+    return {f"{ENV_PREFIX}{join(*path).replace('.', '_').upper()}": path for path in names}
 
 
-def _choices(place: str) -> str:
-    section, _, field = place.rpartition(".")
-    return " or ".join(map(repr, get_args(get_type_hints(_sections().get(section, Settings))[field])))
-
-
-def _readable(text: str) -> str:
-    """The message of msgspec with the path in front: `Expected int … - at `$.worker.x`` → `worker.x: expected int …`."""
-    message, _, place = text.partition(" - at `$")
-    place = place.rstrip("`").removeprefix(".")
-    message = message[:1].lower() + message[1:]
-    if message.startswith("invalid enum value ") and place:
-        message = f"expected {_choices(place)}, got {message.removeprefix('invalid enum value ')}"
-    return f"{place}: {message}" if place else message
+def _kind(value: Any) -> str:
+    """What stands where a section is expected; its text may hold a credential."""
+    return (
+        show(value) if isinstance(value, bool | int | float) else f"a {'list' if isinstance(value, list) else 'value'}"
+    )

@@ -1,10 +1,15 @@
-"""The shape of the house is a test: layers, purity, no cycles, one swallowing handler, a light import, no telling paths."""
+"""The architecture: layers, purity, no cycles, adapters behind their interfaces, one swallowing handler, a light import."""
 
 import ast
+import copy
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import grimp
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "prela_stream"
@@ -16,6 +21,57 @@ def test_the_layer_contracts_hold() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([lint, "--no-cache", "--no-logo"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+INTERFACES = {
+    "prela_stream.transport": {"base", "checks", "findings", "options", "topics"},
+    "prela_stream.sinks": {
+        *("base", "registry", "options", "fragments", "iterators", "kept_trace", "service", "span_items"),
+        *("observer", "settings", "topic_consumer"),
+    },
+}
+"""What transports, and sinks, share. Every other child of these packages is an adapter, a new one too."""
+
+
+def adapters_of(graph: grimp.ImportGraph) -> set[str]:
+    """The modules and packages of concrete transports and sinks."""
+    return {
+        child
+        for package, shared in INTERFACES.items()
+        for child in graph.find_children(package)
+        if child.rpartition(".")[2] not in shared
+    }
+
+
+def imports_of_adapters(graph: grimp.ImportGraph) -> Iterator[str]:
+    """Each import of an adapter from outside `app` and the adapter, as `importer -> imported`. Options are no adapter's code."""
+    for adapter in adapters_of(graph):
+        for module in (adapter, *graph.find_descendants(adapter)):
+            for importer in graph.find_modules_that_directly_import(module):
+                inside = f"{importer}.".startswith((f"{adapter}.", "prela_stream.app."))
+                if not inside and not module.endswith(".options"):
+                    yield f"{importer} -> {module}"
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    """All imports of the package that run."""
+    return grimp.build_graph("prela_stream", exclude_type_checking_imports=True, cache_dir=None)
+
+
+def test_only_the_composition_root_imports_adapters(graph: grimp.ImportGraph) -> None:
+    assert {"prela_stream.transport.kafka", "prela_stream.sinks.sqlite"} <= adapters_of(graph)
+    assert sorted(imports_of_adapters(graph)) == []
+
+
+@pytest.mark.parametrize(
+    "importer", ["worker.service", "cli.traces", "sinks.service", "config", "transport.local.log", "a_new_one"]
+)
+@pytest.mark.parametrize("adapter", ["transport.kafka.consumer", "sinks.sqlite.reader", "sinks.a_new_one"])
+def test_an_import_of_an_adapter_is_found(graph: grimp.ImportGraph, importer: str, adapter: str) -> None:
+    planted = copy.deepcopy(graph)
+    planted.add_import(importer=f"prela_stream.{importer}", imported=f"prela_stream.{adapter}")
+    assert sorted(imports_of_adapters(planted)) == [f"prela_stream.{importer} -> prela_stream.{adapter}"]
 
 
 def test_one_swallowing_handler_in_the_tree() -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from prela_stream.errors import ConfigurationError
 from prela_stream.sinks.registry import SINK_TYPES, load
+from prela_stream.validation import absolute, read_text
 
 if TYPE_CHECKING:
     from prela_stream.config import Settings
@@ -82,12 +83,8 @@ def load_policy_set(settings: Settings) -> PolicySet:
     if settings.policies_file is None:
         return default_policies()
     path = Path(settings.policies_file)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"cannot read the policy file {path}: {error}. Name a TOML file that exists, or none for the default policies"
-        raise ConfigurationError(msg) from error
-    return load_policies(text, source=str(path))
+    text = read_text(path, "policy file", "Name a TOML file that can be read, or none for the default policies")
+    return load_policies(text, source=absolute(path))
 
 
 def group_of(settings: Settings, name: str) -> str:

@@ -1,6 +1,5 @@
 """Reads the `[[sink]]` tables of the settings. Each sink has a name, a type and the options of its type."""
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from prela_stream.sinks.registry import SINK_TYPES, options_type
+from prela_stream.text import show
+from prela_stream.validation import Mistakes, fields_of, nearest, one_of
 
 DEFAULT_TYPE: Final = "sqlite"
 GROUPS: Final = "sinks."
@@ -68,62 +69,46 @@ def read_sinks(tables: Any, directory: str) -> SinkTables:
         problem = "expected a list of tables: write [[sink]], with the options of one sink below"
         return SinkTables(sinks=(), mistakes=[("sink", problem)])
     sinks: list[SinkSettings] = []
-    mistakes: list[tuple[str, str]] = []
+    mistakes = Mistakes("")
     names: set[str] = set()
     paths: dict[str, str] = {}
     for number, table in enumerate(tables):
         where = f"sink[{number}]"
         if not isinstance(table, Mapping):
-            mistakes.append((where, "expected a table with name, type and the options of the type"))
+            mistakes.report(where, "expected a table with name, type and the options of the type")
             continue
         one = _read(dict(table), where, directory, mistakes)
         if one is None:
             continue
         if one.name in names:
-            mistakes.append((f"{where}.name", f"the name {one.name!r} is used twice: give each sink its own name"))
+            mistakes.report(f"{where}.name", f"the name {show(one.name)} is used twice; give each sink another name")
         names.add(one.name)
         path = getattr(one.options, "path", None)
         if path is not None and (other := paths.setdefault(str(Path(path).absolute()), one.name)) != one.name:
-            problem = f"{path} is also the path of sink {other!r}: give each sink its own path"
-            mistakes.append((f"{where}.path", problem))
+            problem = f"{show(path)} is also the path of the sink {show(other)}; give each sink another path"
+            mistakes.report(f"{where}.path", problem)
         sinks.append(one)
-    return SinkTables(sinks=tuple(sinks), mistakes=mistakes)
+    return SinkTables(sinks=tuple(sinks), mistakes=mistakes.found)
 
 
-def _read(table: dict[str, Any], where: str, directory: str, mistakes: list[tuple[str, str]]) -> SinkSettings | None:
+def _read(table: dict[str, Any], where: str, directory: str, mistakes: Mistakes) -> SinkSettings | None:
     kind = table.pop("type", DEFAULT_TYPE)
     if not isinstance(kind, str) or kind not in SINK_TYPES:
-        expected = f"expected one of {', '.join(SINK_TYPES)}, got {kind!r}"
-        mistakes.append((f"{where}.type", expected + _nearest(kind, SINK_TYPES)))
+        mistakes.report(f"{where}.type", f"expected {one_of(SINK_TYPES)}, got {show(kind)}{nearest(kind, SINK_TYPES)}")
         return None
+    before = len(mistakes.found)
     name = table.pop("name", kind)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        mistakes.append((f"{where}.name", f"expected 1 to 64 letters, digits, '_' and '-', got {name!r}"))
-        return None
+        mistakes.report(f"{where}.name", f"expected 1 to 64 letters, digits, '_' and '-', got {show(name)}")
     path = SINK_TYPES[kind].path
     if path is not None:
         table.setdefault("path", str(Path(directory) / path))
-    options = options_type(kind)
-    wrong = [(f"{where}.{key}", problem) for key, problem in _mistakes(table, options)]
-    mistakes += wrong
-    return None if wrong else SinkSettings(name=name, type=kind, options=msgspec.convert(table, options))
-
-
-def _mistakes(table: Mapping[str, Any], options: type[msgspec.Struct]) -> list[tuple[str, str]]:
-    fields = {field.name: field for field in msgspec.structs.fields(options)}
-    found: list[tuple[str, str]] = []
-    for key, value in table.items():
-        if key not in fields:
-            found.append((key, f"unknown key; expected one of {', '.join(fields)}{_nearest(key, fields)}"))
-            continue
-        try:
-            msgspec.convert(value, fields[key].type)
-        except msgspec.ValidationError as error:
-            text = str(error)
-            found.append((key, text[:1].lower() + text[1:]))
-    return found
-
-
-def _nearest(word: Any, names: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(word, list(names), n=1) if isinstance(word, str) else []
-    return f"; did you mean {near[0]}?" if near else ""
+    fields = fields_of(options_type(kind))
+    mistakes.unknown_keys(table, ["type", "name", *fields], where)
+    values = {key: mistakes.value(fields[key], table[key], f"{where}.{key}") for key in table if key in fields}
+    if len(mistakes.found) != before:
+        return None
+    options = options_type(kind)(**values)
+    for key, problem in getattr(options, "problems", tuple)():
+        mistakes.report(f"{where}.{key}", problem)
+    return SinkSettings(name=name, type=kind, options=options)

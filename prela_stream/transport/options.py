@@ -1,36 +1,40 @@
 """Settings of the transports and of the topics. Imports nothing heavy, so that configuration costs nothing."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from prela_stream.errors import ConfigurationError
+from prela_stream.text import show, without_user_info
+from prela_stream.validation import HOUR, bounded
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
 CleanupPolicy = Literal["delete", "compact"]
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,200}")
 """What Kafka allows in the names of topics, and of their 249 characters enough for what follows the prefix."""
+_ADDRESS = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s/@:,\[\]]+)(?::(?P<port>[0-9]{1,5}))?|[0-9A-Fa-f:.]+", re.ASCII
+)
 
 
 class TopicOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Names and sizes of the topics of one prefix. `partitions` is fixed for a prefix: to grow, drain into a new one."""
 
     prefix: str = "prela"
-    partitions: Positive = 4
+    partitions: Annotated[int, bounded(1, 10_000, "partitions")] = 4
     """Partitions of `spans`, `state` and `decisions`."""
-    sampled_partitions: Positive = 1
-    retention_hours: Annotated[float, msgspec.Meta(gt=0.0)] = 72.0
-    max_record_bytes: Annotated[int, msgspec.Meta(ge=10_000)] = 1_000_000
-    """Largest Record value that the topics accept, bytes."""
+    sampled_partitions: Annotated[int, bounded(1, 10_000, "partitions")] = 1
+    """Partitions of `sampled` and `dlq`."""
+    retention_hours: Annotated[float, bounded(0.001, 1_000_000)] = 72.0
+    """How long the topics keep a record."""
+    max_record_bytes: Annotated[int, bounded(10_000, 1 << 30)] = 1_000_000
+    """Largest record value that the topics accept."""
 
-    def __post_init__(self) -> None:
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Pairs of a setting and of what is wrong with it beyond its type."""
         if not _PREFIX.fullmatch(self.prefix):
-            msg = (
-                "prefix begins the names of the topics: expected 1 to 200 letters (A to Z, a to z), digits, '.', '_' and '-', "
-                f"got {self.prefix!r}"
-            )
-            raise ConfigurationError(msg)
+            expected = "expected 1 to 200 letters (A to Z, a to z), digits, '.', '_' and '-'"
+            yield "prefix", f"names of topics begin with it: {expected}, got {show(self.prefix)}"
 
     @property
     def spans(self) -> str:
@@ -63,14 +67,14 @@ class LocalOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     path: str = ".prela/log.db"
     """The SQLite file; its folder is made if it is missing."""
-    session_timeout_ms: Annotated[int, msgspec.Meta(ge=100)] = 6_000
-    """A group member that was not heard of for so long loses its partitions."""
-    poll_interval_ms: Positive = 20
-    """How often a waiting consumer looks for new Records."""
-    busy_timeout_ms: Annotated[int, msgspec.Meta(ge=0)] = 10_000
+    session_timeout_ms: Annotated[int, bounded(100, HOUR)] = 6_000
+    """A group member that sends no heartbeat for this long loses its partitions."""
+    poll_interval_ms: Annotated[int, bounded(1, 60_000)] = 20
+    """How often a waiting consumer checks for new records."""
+    busy_timeout_ms: Annotated[int, bounded(0, HOUR)] = 10_000
     """How long a write waits for another process's write."""
     synchronous: Literal["full", "normal"] = "full"
-    """`full`: an acknowledged Record survives a power cut. `normal`: it survives a crash of any process."""
+    """`full`: an acknowledged record survives a power cut. `normal`: it survives a crash of any process."""
 
 
 class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -100,24 +104,24 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """A file that holds the password, read at each connect; one trailing line break is cut off."""
     token_provider: str | None = None
     """`module:name` of a function without arguments, async or not, that returns a token for OAUTHBEARER (AWS MSK IAM too)."""
-    replication: Positive | None = None
+    replication: Annotated[int, bounded(1, 1_000, "replicas")] | None = None
     """Replicas of the topics that `topics create` makes; None: 3, or as many as there are brokers."""
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "zstd"
-    connect_timeout_ms: Positive = 10_000
+    connect_timeout_ms: Annotated[int, bounded(1, HOUR)] = 10_000
     """How long finding a broker, logging in and opening a producer or writer may take."""
-    request_timeout_ms: Positive = 20_000
+    request_timeout_ms: Annotated[int, bounded(1, HOUR)] = 20_000
     """How long one question to a broker may take, with its repetitions."""
-    delivery_timeout_ms: Positive = 60_000
+    delivery_timeout_ms: Annotated[int, bounded(1, 24 * HOUR)] = 60_000
     """How long `Producer.send` tries; then what it sent may or may not be stored."""
-    transaction_timeout_ms: Annotated[int, msgspec.Meta(ge=1_000)] = 60_000
+    transaction_timeout_ms: Annotated[int, bounded(1_000, 24 * HOUR)] = 60_000
     """How long a transaction that its writer left open blocks readers at most. A commit is given half of it."""
-    session_timeout_ms: Annotated[int, msgspec.Meta(ge=100)] = 45_000
+    session_timeout_ms: Annotated[int, bounded(100, HOUR)] = 45_000
     """A group member that was not heard of for so long loses its partitions. Brokers refuse less than 6,000 by default."""
-    rebalance_timeout_ms: Positive = 60_000
+    rebalance_timeout_ms: Annotated[int, bounded(1, HOUR)] = 60_000
     """How long the members of a group may take to join again when its partitions are shared out anew."""
-    fetch_bytes: Annotated[int, msgspec.Meta(ge=1_024)] = 8 << 20
+    fetch_bytes: Annotated[int, bounded(1_024, (1 << 31) - 1)] = 8 << 20
     """Bytes that one answer of a broker brings at most; a single larger Record comes all the same."""
-    partition_fetch_bytes: Annotated[int, msgspec.Meta(ge=1_024)] = 1 << 20
+    partition_fetch_bytes: Annotated[int, bounded(1_024, (1 << 31) - 1)] = 1 << 20
     """As `fetch_bytes`, for each partition."""
     extra: dict[str, Any] = {}
     """Further keyword arguments of aiokafka's clients, such as `metadata_max_age_ms`."""
@@ -126,9 +130,18 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     consumer_extra: dict[str, Any] = {}
     """As `extra`, for its consumers alone."""
 
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Pairs of a setting and of what is wrong with it beyond its type."""
+        if not self.bootstrap:
+            yield "bootstrap", "expected host:port of at least one broker, got none"
+        for server in self.bootstrap:
+            found = _ADDRESS.fullmatch(server)
+            if found is None or int(found["port"] or 9_092) not in range(1, 65_536):
+                yield "bootstrap", f"expected host:port in kafka.bootstrap, got {show(server)}"
+
     def __repr__(self) -> str:
         shown = (
-            f"{name}={'<hidden>' if name in _SECRETS else repr(value)}"
+            f"{name}={'<hidden>' if name in _SECRETS else without_user_info(repr(value))}"
             for name, default in zip(self.__struct_fields__, self.__struct_defaults__, strict=True)
             if (value := getattr(self, name)) not in (default, {})
         )

@@ -436,7 +436,7 @@ def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
     config.write_text("[kafka]\nbotstrap = 3\n")
     code, findings = ask(tmp_path, {}, "--config", str(config))
     assert code == 1
-    assert "unknown key kafka.botstrap: did you mean bootstrap?" in by(findings, "wrong")["settings"]
+    assert "kafka.botstrap: unknown key; did you mean bootstrap?" in by(findings, "wrong")["settings"]
     assert list(by(findings, "skipped")) == ["everything else"]
 
 

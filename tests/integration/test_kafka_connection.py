@@ -187,7 +187,7 @@ WRONG: list[tuple[str, dict[str, str], int, str]] = [
     ("SASL_SSL", {"sasl_mechanism": "OAUTHBEARER", "token_provider": TOKENS + "no_token"}, 1, "returned a NoneType"),
     ("SASL_SSL", {"extra": '{"sasl_plain_password": "wrong-word-4711"}'}, 2, "extra may not hold sasl_plain_password"),
     ("SASL_SSL", {"extra": "wrong-word-4711"}, 2, "expected a JSON object"),
-    ("PLAINTEXT", {"bootstrap": "localhost:kafka"}, 2, "expected host:port in kafka.bootstrap, got 'localhost:kafka'"),
+    ("PLAINTEXT", {"bootstrap": "localhost:kafka"}, 2, 'expected host:port in kafka.bootstrap, got "localhost:kafka"'),
     ("PLAINTEXT", {"bootstrap": "kafka://localhost:9092"}, 2, "expected host:port in kafka.bootstrap"),
     (
         "PLAINTEXT",

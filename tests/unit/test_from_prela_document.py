@@ -61,8 +61,7 @@ def test_the_table_has_each_name_of_the_ancestor_once_and_no_other() -> None:
 def is_there(name: str) -> bool:
     """Whether a name of the table exists on our side."""
     if name.startswith("PRELA_"):
-        settings = {f"PRELA_{known.upper()}" for known in config._env_names()}
-        return name in settings | READ_BY_INIT
+        return name in config.variables() or name in READ_BY_INIT
     path, _, argument = name.partition("(")
     found: Any = prela_stream
     for part in path.split("."):

@@ -1,6 +1,10 @@
 """Settings of the sinks. Imports nothing heavy."""
 
+from typing import Annotated
+
 import msgspec
+
+from prela_stream.validation import bounded
 
 
 class SqliteOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -8,5 +12,5 @@ class SqliteOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     path: str = ".prela/traces.db"
     """The SQLite file; its folder is made if it is missing."""
-    retention_days: float | None = None
+    retention_days: Annotated[float, bounded(0.001, 36_500)] | None = None
     """Traces that began longer ago are deleted; None keeps them all."""

@@ -77,7 +77,7 @@ def test_wrong_settings_are_one_red_line(tmp_path: Path) -> None:
     config.write_text("[topics]\npartitons = 3\n")
     result = CliRunner().invoke(app, ["dev", "--config", str(config)])
     assert result.exit_code == 2
-    assert "unknown key topics.partitons: did you mean partitions?" in result.stderr
+    assert "topics.partitons: unknown key; did you mean partitions?" in result.stderr
     assert "Traceback" not in result.output
 
 

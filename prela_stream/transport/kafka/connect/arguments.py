@@ -8,6 +8,7 @@ from aiokafka.conn import collect_hosts
 from aiokafka.protocol.metadata import MetadataRequest
 
 from prela_stream.errors import ConfigurationError
+from prela_stream.text import show
 from prela_stream.transport.kafka.connect.logs import tame
 from prela_stream.transport.kafka.connect.tokens import TokenProvider, check_answers
 from prela_stream.transport.options import KafkaOptions
@@ -60,7 +61,7 @@ def addresses(options: KafkaOptions) -> list[tuple[str, int]]:
         except ValueError:
             host, port = "", 0
         if not host or "/" in host or not 0 < port < 65_536:
-            msg = f"kafka: expected host:port in kafka.bootstrap, got {server!r}"
+            msg = f"kafka: expected host:port in kafka.bootstrap, got {show(server)}"
             raise ConfigurationError(msg)
         found.append((host, port))
     return found
