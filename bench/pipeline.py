@@ -37,6 +37,7 @@ from prela_stream.codec.sampled import decode_kept
 from prela_stream.config import Settings
 from prela_stream.delivery.options import PipelineOptions
 from prela_stream.delivery.pipeline import Pipeline
+from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.demo.show import environment_of
 from prela_stream.errors import PrelaError
 from prela_stream.model.span import Resource
@@ -60,9 +61,10 @@ def ours(bootstrap: str, spans: int) -> float:
             settings = kafka_settings(bootstrap, folder)
             await create_topics(settings)
             resource = Resource(service_name="bench", sdk_version="0", host="h", pid=1)
+            setup = PipelineSetup(topics=settings.topics, options=PipelineOptions(), resource=lambda: resource)
             async with (
                 open_transport(settings) as transport,
-                Pipeline(transport, settings.topics, PipelineOptions(), resource) as pipeline,
+                Pipeline(transport, setup) as pipeline,
             ):
                 for item in items:  # the first connections are not part of it
                     pipeline.record(*item)

@@ -29,6 +29,7 @@ from prela_stream.delivery.background import BackgroundPipeline
 from prela_stream.delivery.ledger import Ledger, LedgerSnapshot
 from prela_stream.delivery.options import PipelineOptions
 from prela_stream.delivery.pipeline import Pipeline
+from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.model.span import Resource
 from prela_stream.transport.base import TopicSpec, Transport
 from prela_stream.transport.local.transport import LocalTransport
@@ -98,20 +99,21 @@ async def create_topics(transport: Transport) -> None:
 
 def run(mode: str, rate: int, seconds: float, path: Path) -> dict[str, object]:
     """One set-up, in this process."""
-    topics, options, local = TopicOptions(), PipelineOptions(), LocalOptions(path=str(path / "log.db"))
+    local = LocalOptions(path=str(path / "log.db"))
+    setup = PipelineSetup(topics=TopicOptions(), options=PipelineOptions(), resource=Resource, prepare=create_topics)
     if mode == "idle":
         return dict(asyncio.run(measure(None, rate, seconds)))
     if mode == "record_only":
         put = Ledger(PipelineOptions(max_queue_items=1 << 40, max_queue_bytes=1 << 50)).queue.put
         return dict(asyncio.run(measure(put, rate, seconds)))
     if mode == "background":
-        host = BackgroundPipeline(lambda: LocalTransport(local), topics, options, Resource(), prepare=create_topics)
-        host.start()
-        return _with_ledger(asyncio.run(measure(host.record, rate, seconds)), host.stop())
+        background = BackgroundPipeline(lambda: LocalTransport(local), setup)
+        background.start()
+        return _with_ledger(asyncio.run(measure(background.record, rate, seconds)), background.stop())
 
     async def own_loop() -> dict[str, object]:
         async with LocalTransport(local) as transport:
-            async with Pipeline(transport, topics, options, Resource(), prepare=create_topics) as pipeline:
+            async with Pipeline(transport, setup) as pipeline:
                 result = await measure(pipeline.record, rate, seconds)
             return _with_ledger(result, pipeline.ledger())
 

@@ -28,8 +28,10 @@ from prela_stream.compat.prela import (
 )
 from prela_stream.config import Settings, load_settings
 from prela_stream.delivery.background import BackgroundPipeline
-from prela_stream.delivery.ledger import FlushResult, LedgerSnapshot
+from prela_stream.delivery.flush import FlushResult
+from prela_stream.delivery.ledger import LedgerSnapshot
 from prela_stream.delivery.pipeline import Pipeline
+from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.errors import ConfigurationError, guard
 from prela_stream.instrumentation.registry import auto_instrument as switch_on
 from prela_stream.instrumentation.registry import checked_names, uninstrument
@@ -141,14 +143,7 @@ def init(
         if _active is not None and _active.setup == setup:
             return tracer
         _switch_off()
-        host = BackgroundPipeline(
-            partial(open_transport, settings),
-            settings.topics,
-            settings.pipeline,
-            partial(_resource, setup),
-            prepare=partial(_prepare, settings),
-            spans=OpenSpans(tracer),
-        )
+        host = BackgroundPipeline(partial(open_transport, settings), _pipeline_setup(setup))
         own = None if setup.exporter is None else ExporterRecorder(setup.exporter)
         _active = _Active(setup=setup, host=host, exporter=own)
         tracer.configure(
@@ -249,18 +244,10 @@ async def pipeline(
     )
     _switch_off()
     tracer = get_tracer()
-    prepare = partial(_prepare, settings)
     try:
         async with (
             open_transport(settings) as transport,
-            Pipeline(
-                transport,
-                settings.topics,
-                settings.pipeline,
-                _resource(setup),
-                prepare=prepare,
-                spans=OpenSpans(tracer),
-            ) as running,
+            Pipeline(transport, _pipeline_setup(setup)) as running,
         ):
             tracer.configure(recorder=running, sampler=_sampler(setup), privacy=_privacy(setup))
             try:
@@ -324,6 +311,17 @@ def _privacy(setup: _Setup) -> Privacy:
         content_attributes=settings.privacy.content_attributes,
         withhold=settings.privacy.withhold,
         redact=setup.redact,
+    )
+
+
+def _pipeline_setup(setup: _Setup) -> PipelineSetup:
+    settings = setup.settings
+    return PipelineSetup(
+        topics=settings.topics,
+        options=settings.pipeline,
+        resource=partial(_resource, setup),
+        prepare=partial(_prepare, settings),
+        open_spans=OpenSpans(get_tracer()),
     )
 
 

@@ -1,47 +1,43 @@
-"""The ledger of delivery: every recorded item is in exactly one class, at every instant and read from any thread.
+"""The ledger of delivery: at every instant, read from any thread, every recorded item is in exactly one class.
 
-`recorded = acknowledged + dropped + unknown + queued + in_flight` (design: Delivery). Every move between
-classes happens under the queue's lock, and each side is counted on its own, so that the equation is a check and not a definition.
+`recorded = acknowledged + dropped + unknown + queued + in_flight`. Every move between classes happens under the queue's lock.
+Each side is counted separately, so the equation is a check and not a definition.
 
-Items that the pipeline makes itself, the LOST items, are no part of the equation: nobody recorded them. They are counted apart,
-and one that does not get through goes back among the traces still to be told about.
+The LOST items that the pipeline makes were not recorded, so they are not part of the equation. They are counted separately. If
+one is not delivered, its trace is added to the lost traces again.
 """
 
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
 
 import anyio
 import msgspec
 
 from prela_stream import telemetry
+from prela_stream.delivery.batch import DropReason, Entry, Outcome, ProducerBatch
+from prela_stream.delivery.flush import FlushResult, PendingFlush, PendingFlushes, notify
+from prela_stream.delivery.lost_traces import LostTraces
 from prela_stream.delivery.options import PipelineOptions
-from prela_stream.delivery.queue import Batch, BoundedQueue, Entry, LostTraces
-from prela_stream.errors import guard
+from prela_stream.delivery.queue import BoundedQueue, Refusal
 from prela_stream.measures import Collected
-
-DropReason = Literal["queue_full", "too_old", "shutdown", "encode_error"]
-Fate = DropReason | Literal["acknowledged", "unknown"]
-
-_NOTIFY_GUARD = guard("pipeline.flush")
 
 
 class Dropped(msgspec.Struct, frozen=True, kw_only=True):
-    """Items that were given up, by reason."""
+    """Items that were dropped, by reason."""
 
     queue_full: int = 0
     """Found no room, or made room for a newer one."""
     too_old: int = 0
     """Could not be delivered within `delivery_timeout_s`."""
     shutdown: int = 0
-    """Left over when the pipeline closed, or recorded after that."""
+    """Still queued when the pipeline closed, or recorded after that."""
     encode_error: int = 0
-    """Could not be encoded, or are larger than a Record may be."""
+    """Could not be encoded, or are larger than a record may be."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """Items dropped for any reason."""
         return sum(msgspec.structs.astuple(self))
 
 
@@ -50,22 +46,22 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     recorded: int
     acknowledged: int
-    """Durable, by the transport's own word."""
+    """Durable, as reported by the transport."""
     dropped: Dropped
     unknown: int
-    """Sent, but nobody said whether they were stored, until the deadline."""
+    """Sent, but the transport had not reported a result by the deadline."""
     queued: int
     in_flight: int
     lost_traces: int
-    """Traces that lost items and of which the workers have not been told yet. Not part of the equation."""
+    """Traces that lost items, and of which the workers have not been warned yet. Not part of the equation."""
     lost_items_sent: int
     """LOST items that were acknowledged. Not part of the equation."""
 
     @property
     def balances(self) -> bool:
         """Whether every item is in exactly one class."""
-        settled = self.acknowledged + self.dropped.total + self.unknown
-        return self.recorded == settled + self.queued + self.in_flight
+        ended = self.acknowledged + self.dropped.total + self.unknown
+        return self.recorded == ended + self.queued + self.in_flight
 
     def __str__(self) -> str:
         dropped = ", ".join(f"{reason} {n}" for reason, n in msgspec.structs.asdict(self.dropped).items() if n)
@@ -76,49 +72,11 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class FlushResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the items that were under way when the flush was asked for; later ones are not in these numbers."""
-
-    acknowledged: int
-    dropped: int
-    unknown: int
-    pending: int
-    """No result yet when the time was over."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether every one of them was acknowledged."""
-        return not (self.dropped or self.unknown or self.pending)
-
-
-class Ticket:
-    """One flush: the items up to a sequence number that were not settled at that moment, and what becomes of them."""
-
-    __slots__ = ("acknowledged", "dropped", "last", "notify", "pending", "unknown")
-
-    def __init__(self, last: int, pending: int) -> None:
-        self.last = last
-        self.pending = pending
-        self.acknowledged = self.dropped = self.unknown = 0
-        self.notify: Callable[[], object] | None = None
-
-    def settle(self, items: int, fate: Fate) -> bool:
-        """Count items of this flush as settled; whether they were the last ones."""
-        self.pending -= items
-        if fate == "acknowledged":
-            self.acknowledged += items
-        elif fate == "unknown":
-            self.unknown += items
-        else:
-            self.dropped += items
-        return self.pending == 0
-
-
 class Ledger:
-    """The queue and the account of what was put into it. Safe to use from any thread.
+    """Counts the items of a queue by class. It owns the queue, because both share one lock. Any thread may use it.
 
     Args:
-        options: Bounds of the queue and of the memory of lost traces.
+        options: Bounds of the queue and of the lost traces that are remembered.
     """
 
     def __init__(self, options: PipelineOptions) -> None:
@@ -135,33 +93,33 @@ class Ledger:
 
     def _reset_counts(self) -> None:
         self.lost = LostTraces(self._options.max_lost_traces)
-        self._refused = 0
+        self._unqueued = 0
         self._batched = 0
         self._in_flight = 0
-        self._sending: Batch | None = None
+        self._sending: ProducerBatch | None = None
         self._acknowledged = 0
         self._unknown = 0
         self._dropped: dict[DropReason, int] = {}
         self._lost_items_sent = 0
         self._published: dict[tuple[telemetry.Counter, tuple[str, ...]], int] = {}
-        self._tickets: list[Ticket] = []
+        self._flushes = PendingFlushes()
         self._closed = False
 
     def reset(self) -> None:
-        """Start at zero in a forked child: the parent still owns and delivers what it had recorded."""
+        """Start at zero in a forked child. The parent process delivers what it had recorded."""
         self.queue.reset()
         self._reset_counts()
 
     @property
     def flushing(self) -> bool:
-        """Whether somebody waits for items to be settled."""
-        return bool(self._tickets)
+        """Whether a flush waits."""
+        return bool(self._flushes)
 
     def snapshot(self) -> LedgerSnapshot:
         """All counts at one instant."""
         with self.queue.lock:
             return LedgerSnapshot(
-                recorded=self.queue.accepted + self.queue.refused + self._refused,
+                recorded=self.queue.accepted + self.queue.refused + self._unqueued,
                 acknowledged=self._acknowledged,
                 dropped=Dropped(**self._dropped),
                 unknown=self._unknown,
@@ -175,13 +133,13 @@ class Ledger:
         """How full the queue is. Adds to the counters what they do not contain yet."""
         with self.queue.lock:
             self._publish()
-            items, size = self.queue.unsettled, self.queue.unsettled_bytes
+            items, size = self.queue.held_items, self.queue.held_bytes
         yield telemetry.AGENT_QUEUE_ITEMS, items, ()
         yield telemetry.AGENT_QUEUE_BYTES, size, ()
 
     def _publish(self) -> None:
         counts: dict[tuple[telemetry.Counter, tuple[str, ...]], int] = {
-            (telemetry.AGENT_ITEMS, ()): self.queue.accepted + self.queue.refused + self._refused,
+            (telemetry.AGENT_ITEMS, ()): self.queue.accepted + self.queue.refused + self._unqueued,
             (telemetry.AGENT_ACKNOWLEDGED, ()): self._acknowledged,
             (telemetry.AGENT_UNKNOWN, ()): self._unknown,
             **{(telemetry.AGENT_DROPS, (reason,)): count for reason, count in self._dropped.items()},
@@ -192,14 +150,14 @@ class Ledger:
         self._published = counts
 
     def refuse(self, trace_id: bytes | None, reason: DropReason = "encode_error") -> None:
-        """Count an item that was to be recorded and never could be queued."""
+        """Count an item as recorded and dropped that could not be queued, because it has no bytes."""
         with self.queue.lock:
-            self._refused += 1
+            self._unqueued += 1
             self._drop(reason, 1, (trace_id,))
         self.queue.wake()
 
     def take(self, limit: int) -> list[Entry]:
-        """Up to `limit` items from the queue; they still count as queued."""
+        """Take up to `limit` items from the queue. They still count as queued."""
         with self.queue.lock:
             if self._closed:
                 return []
@@ -208,129 +166,114 @@ class Ledger:
             return entries
 
     def take_lost(self, limit: int) -> tuple[list[bytes], bool]:
-        """Up to `limit` traces to send LOST items for, and whether every partition has to be warned."""
+        """Take up to `limit` traces to send LOST items for; and whether to warn every partition."""
         with self.queue.lock:
             everywhere, self.lost.everywhere = self.lost.everywhere, False
             return self.lost.take(limit), everywhere
 
-    def send(self, batch: Batch) -> None:
-        """Its items are in flight now."""
+    def mark_in_flight(self, batch: ProducerBatch) -> None:
+        """Count the batch as in flight instead of queued. One batch is in flight at a time."""
         with self.queue.lock:
             if not self._closed:
                 self._sending = batch
                 self._batched -= batch.recorded
                 self._in_flight += batch.recorded
 
-    def postpone(self, batch: Batch) -> None:
-        """Its items were not sent and are queued again."""
+    def requeue(self, batch: ProducerBatch) -> None:
+        """Count the batch as queued again, because the attempt to send it failed."""
         with self.queue.lock:
             if not self._closed:
-                self._land(batch)
+                self._uncount(batch)
                 self._batched += batch.recorded
 
-    def settle(self, batch: Batch, fate: Fate) -> None:
-        """Its items have come to an end."""
+    def complete(self, batch: ProducerBatch, outcome: Outcome) -> None:
+        """Count the items of a batch by how they ended. After `close` this has no effect."""
         with self.queue.lock:
-            done = self._settle(batch, fate)
-        _announce(done)
+            flushes = self._complete(batch, outcome)
+        notify(flushes)
 
-    def reject(self, entry: Entry, reason: DropReason) -> None:
-        """Give up a single item that was taken."""
-        batch = Batch(partition=-1, created=0.0, entries=[entry], size=len(entry[2]))
-        self.settle(batch, reason)
+    def drop(self, entry: Entry, reason: DropReason) -> None:
+        """Drop a single item that was taken from the queue."""
+        self.complete(ProducerBatch(partition=-1, created=0.0, entries=[entry], size=len(entry[2])), reason)
 
     def close(self) -> None:
-        """Nothing more will be sent: what is queued is dropped for `shutdown`, what is in flight is unknown.
+        """Nothing more is sent: drop what is queued for `shutdown`, and count what is in flight as unknown.
 
-        Whatever a sender that was left behind says afterwards is ignored.
+        A sender that was left behind has no effect on the counts after this.
         """
         with self.queue.lock:
             if self._closed:
                 return
             self.queue.close()
-            done = self._settle(self._sending, "unknown") if self._sending is not None else []
-            left = self.queue.take(len(self.queue))
-            rest = len(left) + self._batched
+            flushes = self._complete(self._sending, "unknown") if self._sending is not None else []
+            rest = len(self.queue.take(len(self.queue))) + self._batched
             self._batched = 0
             self._dropped["shutdown"] = self._dropped.get("shutdown", 0) + rest
-            for ticket in self._tickets:
-                ticket.settle(ticket.pending, "shutdown")
-            done, self._tickets = done + self._tickets, []
+            flushes += self._flushes.shut_down()
             self._closed = True
             self._publish()
-        _announce(done)
+        notify(flushes)
 
     def flush(self, timeout: float) -> FlushResult:
-        """Wait, blocking this thread, until everything recorded before is settled; never on the sender's own loop."""
-        ticket = self._open_ticket()
+        """Block this thread until everything recorded before has a result. Never call it on the sender's own loop."""
+        flush = self._begin_flush()
         done = threading.Event()
-        if self._watch(ticket, done.set):
+        if self._notify_when_complete(flush, done.set):
             self.queue.wake()
             done.wait(timeout)
-        return self._close_ticket(ticket)
+        return self._end_flush(flush)
 
     async def aflush(self, timeout: float) -> FlushResult:
-        """Wait, on any event loop, until everything recorded before is settled."""
-        ticket = self._open_ticket()
+        """Wait, on any event loop, until everything recorded before has a result."""
+        flush = self._begin_flush()
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
         try:
-            if self._watch(ticket, lambda: loop.call_soon_threadsafe(done.set)):
+            if self._notify_when_complete(flush, lambda: loop.call_soon_threadsafe(done.set)):
                 self.queue.wake()
                 with anyio.move_on_after(timeout):
                     await done.wait()
         finally:
-            result = self._close_ticket(ticket)
+            result = self._end_flush(flush)
         return result
 
-    def _open_ticket(self) -> Ticket:
+    def _begin_flush(self) -> PendingFlush:
         with self.queue.lock:
-            pending = len(self.queue) + self._batched + self._in_flight
-            ticket = Ticket(self.queue.accepted, pending)
-            if pending:
-                self._tickets.append(ticket)
-            return ticket
+            return self._flushes.add(self.queue.accepted, len(self.queue) + self._batched + self._in_flight)
 
-    def _watch(self, ticket: Ticket, notify: Callable[[], object]) -> bool:
+    def _notify_when_complete(self, flush: PendingFlush, call: Callable[[], object]) -> bool:
         with self.queue.lock:
-            ticket.notify = notify
-            return ticket.pending > 0
+            flush.notify = call
+            return flush.pending > 0
 
-    def _close_ticket(self, ticket: Ticket) -> FlushResult:
+    def _end_flush(self, flush: PendingFlush) -> FlushResult:
         with self.queue.lock:
-            if ticket in self._tickets:
-                self._tickets.remove(ticket)
-            return FlushResult(
-                acknowledged=ticket.acknowledged,
-                dropped=ticket.dropped,
-                unknown=ticket.unknown,
-                pending=ticket.pending,
-            )
+            return self._flushes.remove(flush)
 
-    def _land(self, batch: Batch) -> None:
-        """Take a batch out of the class that it is in."""
+    def _uncount(self, batch: ProducerBatch) -> None:
+        """Subtract a batch from the class in which it is counted."""
         if self._sending is batch:
             self._sending = None
             self._in_flight -= batch.recorded
         else:
             self._batched -= batch.recorded
 
-    def _settle(self, batch: Batch, fate: Fate) -> list[Ticket]:
+    def _complete(self, batch: ProducerBatch, outcome: Outcome) -> list[PendingFlush]:
         if self._closed:
             return []
-        self._land(batch)
+        self._uncount(batch)
         self.queue.release(batch.recorded, batch.recorded_size)
-        if fate == "acknowledged":
+        if outcome == "acknowledged":
             self._acknowledged += batch.recorded
-            self._lost_items_sent += batch.own
+            self._lost_items_sent += batch.lost_items
         else:
             trace_ids = [trace_id for _, trace_id, _, _ in batch.entries]
-            if fate == "unknown":
+            if outcome == "unknown":
                 self._unknown += batch.recorded
                 self._remember_lost(trace_ids)
             else:
-                self._drop(fate, batch.recorded, trace_ids)
-        return self._punch([sequence for sequence, *_ in batch.entries], fate) if self._tickets else []
+                self._drop(outcome, batch.recorded, trace_ids)
+        return self._flushes.count([sequence for sequence, *_ in batch.entries], outcome) if self._flushes else []
 
     def _drop(self, reason: DropReason, items: int, trace_ids: Sequence[bytes | None]) -> None:
         self._dropped[reason] = self._dropped.get(reason, 0) + items
@@ -340,20 +283,7 @@ class Ledger:
         for trace_id in trace_ids:
             self.lost.add(trace_id)
 
-    def _punch(self, sequences: Sequence[int], fate: Fate) -> list[Ticket]:
-        """Count settled items in the flushes that wait for them; returns those that wait for nothing more."""
-        done = [t for t in self._tickets if (n := sum(0 < s <= t.last for s in sequences)) and t.settle(n, fate)]
-        self._tickets = [ticket for ticket in self._tickets if ticket not in done]
-        return done
-
-    def _on_drop(self, sequence: int, trace_id: bytes | None, reason: Literal["queue_full", "shutdown"]) -> None:
+    def _on_drop(self, sequence: int, trace_id: bytes | None, reason: Refusal) -> None:
         self._drop(reason, 1, (trace_id,))
-        if sequence and self._tickets:
-            _announce(self._punch((sequence,), reason))
-
-
-def _announce(tickets: list[Ticket]) -> None:
-    for ticket in tickets:
-        with _NOTIFY_GUARD:
-            if ticket.notify is not None:
-                ticket.notify()
+        if sequence:
+            notify(self._flushes.count((sequence,), reason))

@@ -1,4 +1,4 @@
-"""Settings of the SDK's delivery. Imports nothing heavy, so that configuration costs nothing."""
+"""Settings of delivery in the agent. Imports nothing heavy."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -13,34 +13,35 @@ class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How an agent's items are queued, batched and sent. Raises ConfigurationError for values that cannot work."""
 
     max_queue_items: Annotated[int, bounded(1, 100_000_000, "items")] = 50_000
-    """Most items held at once, from `record` until they are settled."""
+    """Most items held at once, from `record` until they have a result."""
     max_queue_bytes: Annotated[int, bounded(1, 1 << 40)] = 64 << 20
     """Most bytes of items held at once."""
     overflow: Overflow = "drop_newest"
-    """What happens to an item that finds no room; see `batching.BoundedQueue`."""
+    """What happens to an item that finds no room; see `queue.BoundedQueue`."""
     block_timeout_ms: Annotated[int, bounded(0, HOUR)] = 1_000
     """How long `block` waits for room. A thread that runs an event loop never waits."""
     max_lost_traces: Annotated[int, bounded(0, 10_000_000, "traces")] = 10_000
-    """Traces that lost items are named to the workers one by one up to this number; beyond it every partition is warned."""
+    """Most traces that are named to the workers as having lost items. If there are more, every partition is warned instead."""
     batch_items: Annotated[int, bounded(1, 1_000_000, "items")] = 1_000
-    """Most items of a Record."""
+    """Most items of a record."""
     batch_bytes: Annotated[int, bounded(1, 1 << 30)] = 256 << 10
-    """Most bytes of a Record's items; never more than the topic takes."""
+    """Most bytes of a record's items; never more than the topic accepts."""
     linger_ms: Annotated[int, bounded(0, 60_000)] = 50
     """How long an item waits for others of its partition."""
     slice_us: Annotated[int, bounded(1, 1_000_000)] = 300
     """Longest stretch of Python between two yields, µs: the sender shares the interpreter with the agent."""
     send_timeout_s: Annotated[float, bounded(0.001, 3_600)] = 30.0
-    """An attempt that takes longer counts as one of unknown outcome and is tried again on a new producer.
-    Where an attempt has failed, the next is given a tenth of it while other partitions wait, the one after that two tenths."""
+    """An attempt that takes longer has an unknown outcome and is repeated on a new producer. If other partitions wait, the
+    second attempt may take a tenth of it, the third two tenths, and so on."""
     delivery_timeout_s: Annotated[float, bounded(0.001, 604_800)] = 120.0
-    """A batch that is this old is given up: dropped as `too_old`, or `unknown` if an attempt's outcome was."""
+    """A batch of this age is given up: dropped as `too_old`, or counted as `unknown` if the outcome of an attempt is."""
     backoff_min_ms: Annotated[int, bounded(1, HOUR)] = 50
+    """Pause after the first failed attempt, with jitter; it doubles with each further one."""
     backoff_max_ms: Annotated[int, bounded(1, HOUR)] = 5_000
-    """Pause after a failed attempt: doubles from min to max, with jitter."""
+    """Longest pause between two attempts."""
     heartbeat_ms: Annotated[int, bounded(0, HOUR)] = 15_000
-    """How often workers are told that open roots and AGENT spans are alive; 0: never, and then a trace whose process dies is
-    only noticed after `assembly.idle_without_heartbeats_ms`. Well below `assembly.lost_ms` of the workers."""
+    """Interval of heartbeats for open roots and AGENT spans; 0: none, and then the workers notice a process that died only
+    after `assembly.idle_without_heartbeats_ms`. Keep it well below the workers' `assembly.lost_ms`."""
     shutdown_timeout_s: Annotated[float, bounded(0, 3_600)] = 2.0
     """How long an exit waits for the items that are still queued."""
 

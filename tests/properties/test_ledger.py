@@ -1,7 +1,7 @@
-"""Whatever happens in whatever order: the ledger balances after every step, and nothing is lost without being counted and told.
+"""Any steps in any order: the ledger balances after each, and every lost item is counted and its trace is named to the workers.
 
-The machine drives the queue, the ledger and the outbox as the sender does, on a clock of its own, and keeps a model of what
-became of every item. The model is told nothing by the ledger: it sees what is sent and decides how each attempt ends.
+The machine drives the queue, the ledger and the outbox as the sender does, with a simulated clock, and keeps a model of how each
+item ended. The model does not read the ledger: it sees what is sent and chooses how each attempt ends.
 """
 
 from hypothesis import settings
@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from prela_stream.codec.spans import decode_batch, encode_batch
-from prela_stream.delivery.ledger import Ledger, Ticket
+from prela_stream.delivery.flush import PendingFlush
+from prela_stream.delivery.ledger import Ledger
 from prela_stream.delivery.options import PipelineOptions
 from prela_stream.delivery.outbox import Delivery, Outbox
 from prela_stream.delivery.queue import Overflow
@@ -24,7 +25,7 @@ OUTCOMES = st.sampled_from(["stored", "stored", "failed", "unknown_stored", "unk
 
 
 class Delivering(RuleBasedStateMachine):
-    """Record, flush, send with any outcome, fork away, time passing, shutdown."""
+    """Record, flush, send with any outcome, fork, let time pass, shutdown."""
 
     @initialize(
         overflow=st.sampled_from(["drop_newest", "drop_oldest", "block"]),
@@ -47,15 +48,15 @@ class Delivering(RuleBasedStateMachine):
         self.next_item = 0
         self.traces: dict[bytes, bytes] = {}
         self.acknowledged: set[bytes] = set()
-        self.told: set[bytes] = set()
-        self.told_everywhere: set[int] = set()
-        self.flying: Delivery | None = None
-        self.tickets: list[tuple[Ticket, int]] = []
+        self.warned: set[bytes] = set()
+        self.warned_partitions: set[int] = set()
+        self.in_flight: Delivery | None = None
+        self.flushes: list[tuple[PendingFlush, int]] = []
         self.closed = False
         self.refused = 0
         self.ledger = Ledger(self.options)
         self.outbox = Outbox(self.ledger, self.options, expected_partitions=expected_partitions, max_batch_bytes=500)
-        self.misplaced = expected_partitions != PARTITIONS
+        self.other_partitions = expected_partitions != PARTITIONS
 
     @rule(
         items=st.integers(1, 6),
@@ -83,45 +84,45 @@ class Delivering(RuleBasedStateMachine):
             self.now += seconds
             self.outbox.fill(lambda: self.now)
 
-    @rule(hurry=st.booleans())
-    def send(self, *, hurry: bool) -> None:
-        if self.closed or self.flying is not None:
+    @rule(flushing=st.booleans())
+    def send(self, *, flushing: bool) -> None:
+        if self.closed or self.in_flight is not None:
             return
-        if hurry:
-            self.outbox.hasten()
-        self.flying = self.outbox.next(self.now, hurry=hurry)
-        if self.flying is not None:
-            assert self.flying.retry_at <= self.now
-            self.ledger.send(self.flying.batch)
+        if flushing:
+            self.outbox.retry_now()
+        self.in_flight = self.outbox.next(self.now, flushing=flushing)
+        if self.in_flight is not None:
+            assert self.in_flight.retry_at <= self.now
+            self.ledger.mark_in_flight(self.in_flight.batch)
 
     @rule(outcome=OUTCOMES)
     def end_of_attempt(self, outcome: str) -> None:
-        if self.flying is None:
+        if self.in_flight is None:
             return
-        delivery, self.flying = self.flying, None
-        if outcome == "stored" and self.misplaced:
-            self._move(delivery)
+        delivery, self.in_flight = self.in_flight, None
+        if outcome == "stored" and self.other_partitions:
+            self._repartition(delivery)
         elif outcome == "stored":
             self._store(delivery)
             self.outbox.acknowledge(delivery)
         elif outcome == "too_large":
             self.outbox.split(delivery)
         else:
-            self.outbox.fail(delivery, self.now, uncertain=outcome.startswith("unknown"))
+            self.outbox.retry_later(delivery, self.now, uncertain=outcome.startswith("unknown"))
 
     @rule(seconds=PAUSES, outcome=OUTCOMES, times=st.integers(1, 4))
     def whole_attempts(self, seconds: float, outcome: str, times: int) -> None:
         for _ in range(times):
             self.end_of_attempt(outcome)
             self.wait_and_fill(seconds)
-            self.send(hurry=True)
+            self.send(flushing=True)
             self.end_of_attempt(outcome)
 
-    def _move(self, delivery: Delivery) -> None:
+    def _repartition(self, delivery: Delivery) -> None:
         """The topic was reached for the first time, and has another number of partitions."""
-        self.misplaced = False
-        self.ledger.postpone(delivery.batch)
-        self.outbox.place(PARTITIONS, 500)
+        self.other_partitions = False
+        self.ledger.requeue(delivery.batch)
+        self.outbox.repartition(PARTITIONS, 500)
 
     def _store(self, delivery: Delivery) -> None:
         batch = delivery.batch
@@ -129,10 +130,10 @@ class Delivering(RuleBasedStateMachine):
         for head in decode_batch(value).heads:
             if head.kind == ItemKind.LOST:
                 if head.trace_id is None:
-                    self.told_everywhere.add(batch.partition)
+                    self.warned_partitions.add(batch.partition)
                 else:
                     assert partition_of(head.trace_id, PARTITIONS) == batch.partition
-                    self.told.add(head.trace_id)
+                    self.warned.add(head.trace_id)
             else:
                 assert head.span_id is not None
                 assert head.span_id not in self.acknowledged, "acknowledged twice"
@@ -141,9 +142,9 @@ class Delivering(RuleBasedStateMachine):
     @rule()
     def flush(self) -> None:
         snapshot = self.ledger.snapshot()
-        ticket = self.ledger._open_ticket()
-        assert ticket.pending == snapshot.queued + snapshot.in_flight
-        self.tickets.append((ticket, ticket.pending))
+        flush = self.ledger._begin_flush()
+        assert flush.pending == snapshot.queued + snapshot.in_flight
+        self.flushes.append((flush, flush.pending))
 
     @precondition(lambda self: self.next_item > 40 and not self.closed)
     @rule()
@@ -151,10 +152,10 @@ class Delivering(RuleBasedStateMachine):
         self.ledger.queue.close()
         self.ledger.close()
         self.closed = True
-        late, self.flying = self.flying, None
+        late, self.in_flight = self.in_flight, None
         before = self.ledger.snapshot()
-        if late is not None:  # a sender that was left behind says something
-            self.ledger.settle(late.batch, "acknowledged")
+        if late is not None:  # the result of an abandoned sender
+            self.ledger.complete(late.batch, "acknowledged")
         assert self.ledger.snapshot() == before
 
     @invariant()
@@ -166,47 +167,47 @@ class Delivering(RuleBasedStateMachine):
         assert "DOES NOT" not in str(snapshot)
         assert snapshot.recorded == self.next_item
         assert snapshot.acknowledged == len(self.acknowledged)
-        assert self.ledger.queue.unsettled <= MAX_ITEMS
+        assert self.ledger.queue.held_items <= MAX_ITEMS
         if not self.closed:
-            assert snapshot.queued + snapshot.in_flight == self.ledger.queue.unsettled
-            held = self.ledger.queue.unsettled_bytes
+            assert snapshot.queued + snapshot.in_flight == self.ledger.queue.held_items
+            held = self.ledger.queue.held_bytes
             assert 0 <= held <= self.options.max_queue_bytes
 
     @invariant()
     def a_flush_counts_its_own_items_and_no_other(self) -> None:
-        for ticket, pending in getattr(self, "tickets", ()):
-            assert ticket.pending >= 0
-            assert ticket.pending + ticket.acknowledged + ticket.dropped + ticket.unknown == pending
-            assert not (self.closed and ticket.pending)
+        for flush, pending in getattr(self, "flushes", ()):
+            assert flush.pending >= 0
+            assert flush.pending + flush.acknowledged + flush.dropped + flush.unknown == pending
+            assert not (self.closed and flush.pending)
 
     def teardown(self) -> None:
-        """The weather clears: everything that is left is sent, and every loss has been told to who has to know."""
+        """The faults stop: everything that is left is sent, and every loss is known to the workers that need it."""
         if not hasattr(self, "ledger") or self.closed:
             return
-        if self.flying is not None:
+        if self.in_flight is not None:
             self.end_of_attempt("failed")
         for _ in range(500):
             self.outbox.fill(lambda: self.now)
-            self.outbox.hasten()
-            delivery = self.outbox.next(self.now, hurry=True)
+            self.outbox.retry_now()
+            delivery = self.outbox.next(self.now, flushing=True)
             if delivery is None and not len(self.ledger.queue) and not self.ledger.lost:
                 break
             if delivery is not None:
-                self.ledger.send(delivery.batch)
-                if self.misplaced:
-                    self._move(delivery)
+                self.ledger.mark_in_flight(delivery.batch)
+                if self.other_partitions:
+                    self._repartition(delivery)
                     continue
                 self._store(delivery)
                 self.outbox.acknowledge(delivery)
         snapshot = self.ledger.snapshot()
         assert snapshot.balances
         assert snapshot.queued == snapshot.in_flight == snapshot.lost_traces == 0, str(snapshot)
-        assert (self.ledger.queue.unsettled, self.ledger.queue.unsettled_bytes) == (0, 0), "room was not given back"
+        assert (self.ledger.queue.held_items, self.ledger.queue.held_bytes) == (0, 0), "room was not freed"
         assert not self.outbox.full
         for span, trace_id in self.traces.items():
-            everywhere = partition_of(trace_id, PARTITIONS) in self.told_everywhere
-            assert span in self.acknowledged or trace_id in self.told or everywhere, "lost, and nobody was told"
-        assert all(ticket.pending == 0 for ticket, _ in self.tickets)
+            everywhere = partition_of(trace_id, PARTITIONS) in self.warned_partitions
+            assert span in self.acknowledged or trace_id in self.warned or everywhere, "lost, and no worker was warned"
+        assert all(flush.pending == 0 for flush, _ in self.flushes)
 
 
 TestDelivering = Delivering.TestCase

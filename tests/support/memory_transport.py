@@ -1,7 +1,6 @@
-"""The producing side of a transport in memory, with faults on demand: what no real broker does when a test wants it.
+"""The producing side of a transport in memory, with faults on demand that no real broker shows at a chosen moment.
 
-It keeps what it acknowledges and knows what it stored without saying so. Consumers and writers are not its business: tests of
-those run on the real transports.
+It keeps what it stored, acknowledged or not. It has no consumers and writers: tests of those run on the real transports.
 """
 
 from collections import deque
@@ -30,7 +29,7 @@ Fault = Literal["fail", "unknown_stored", "unknown_lost", "hang", "surprise"]
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """A Record that reached the log."""
+    """A record that reached the log."""
 
     to: TopicPartition
     record: Record
@@ -45,53 +44,53 @@ class MemoryTransport:
         self.known = dict(topics)
         self.log: list[Sent] = []
         self.faults: deque[Fault] = deque()
-        """What happens to the next sends, one after the other; afterwards `weather`."""
-        self.weather: Fault | None = None
-        """What happens to every send that no fault is set for; None: it succeeds."""
-        self.ill: dict[int, Fault] = {}
-        """What happens to every send to such a partition."""
+        """What happens to the next sends, one fault each; after that `every_send`."""
+        self.every_send: Fault | None = None
+        """What happens to each send without another fault; None: it succeeds."""
+        self.partition_faults: dict[int, Fault] = {}
+        """What happens to every send to a partition."""
         self.limit = 1 << 40
-        """Most bytes of a Record's value."""
-        self.says_limit = True
-        """Whether `topics` tells that limit."""
+        """Most bytes of a record's value."""
+        self.reports_limit = True
+        """Whether `topics` reports that limit."""
         self.reachable = True
         """Whether producers can be opened."""
-        self.looks = 0
+        self.topic_reads = 0
         self.attempts = 0
         self.tried: list[tuple[int, float]] = []
-        """Of each attempt the partition, and how many seconds the caller would wait for it."""
+        """The partition of each attempt, and for how many seconds the caller would wait for it."""
         self.opened = 0
         self.closed = 0
 
     async def producer(self) -> Producer:
-        """A producer of its own; raises TransportError while not reachable."""
+        """A new producer; raises TransportError while not reachable."""
         await anyio.lowlevel.checkpoint()
         if not self.reachable:
-            msg = "nobody listens"
+            msg = "connection refused"
             raise TransportError(msg)
         self.opened += 1
         return _MemoryProducer(self)
 
     async def consumer(self, topics: Sequence[str], *, group: str | None = None) -> Consumer:
-        """Not here."""
+        """Not supported."""
         msg = "the transport in memory only produces"
         raise TransportError(msg)
 
     async def writer(self, group: str, source: TopicPartition) -> Writer:
-        """Not here."""
+        """Not supported."""
         msg = "the transport in memory only produces"
         raise TransportError(msg)
 
     async def committed(self, group: str, partition: TopicPartition) -> Committed | None:
-        """Not here."""
+        """Not supported."""
         msg = "the transport in memory only produces"
         raise TransportError(msg)
 
     async def topics(self, names: Sequence[str] | None = None) -> dict[str, TopicSpec]:
-        """Those of `names` that there are, or every topic."""
-        self.looks += 1
+        """Those of `names` that exist, or every topic."""
+        self.topic_reads += 1
         wanted = self.known if names is None else [name for name in names if name in self.known]
-        limit = self.limit if self.says_limit else 1 << 40
+        limit = self.limit if self.reports_limit else 1 << 40
         return {name: TopicSpec(name=name, partitions=self.known[name], max_record_bytes=limit) for name in wanted}
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
@@ -145,13 +144,17 @@ class _MemoryProducer:
             msg = f"no {to.topic}/{to.partition}"
             raise UnknownTopicError(msg)
         if any(len(record.value or b"") > transport.limit for record in records):
-            msg = "the topic does not take so much"
+            msg = "the topic does not accept a record of this size"
             raise TooLargeError(msg)
-        fault = transport.faults.popleft() if transport.faults else transport.ill.get(to.partition, transport.weather)
+        fault = (
+            transport.faults.popleft()
+            if transport.faults
+            else transport.partition_faults.get(to.partition, transport.every_send)
+        )
         if fault == "hang":
             await anyio.sleep_forever()
         if fault == "fail":
-            msg = "the broker said no"
+            msg = "the broker refused"
             raise TransportError(msg)
         if fault == "surprise":
             msg = "an error that no transport may raise"
@@ -177,5 +180,5 @@ class _MemoryProducer:
 
 
 def as_transport(transport: MemoryTransport) -> Transport:
-    """The same, seen as the Protocol: the type checker holds this file to it."""
+    """The same object as the Protocol, so that the type checker compares the two."""
     return transport

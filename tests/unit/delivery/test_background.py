@@ -1,4 +1,4 @@
-"""The background pipeline across the lives of a process: lazy start, stop, fork, exit; on the local transport where it counts."""
+"""The background pipeline in the life of a process: lazy start, stop, fork, exit; where files matter, on the local transport."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import pytest
 
 from prela_stream.delivery.background import BackgroundPipeline
 from prela_stream.delivery.options import PipelineOptions
+from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.model.span import Resource
 from prela_stream.transport.options import TopicOptions
 from tests.support.items import make_item, span_id
@@ -31,6 +32,7 @@ from prela_stream.codec.spans import decode_batch
 from prela_stream.model.span import Resource
 from prela_stream.delivery.background import BackgroundPipeline
 from prela_stream.delivery.options import PipelineOptions
+from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.transport.base import TopicSpec
 from prela_stream.transport.local import LocalTransport
 from prela_stream.transport.options import LocalOptions, TopicOptions
@@ -43,15 +45,15 @@ local = LocalOptions(path=sys.argv[1])
 async def prepare(transport):
     await transport.create_topics([TopicSpec(name=topics.spans, partitions=topics.partitions)])
 
-def make_host(**options):
+def make_background(**options):
     made = lambda: LocalTransport(local)
-    patient = PipelineOptions(**{"shutdown_timeout_s": 60.0, **options})  # a disk may stand still for longer than the default
-    return BackgroundPipeline(made, topics, patient, Resource(), prepare=prepare)
+    patient = PipelineOptions(**{"shutdown_timeout_s": 60.0, **options})  # a disk may hang for longer than the default
+    return BackgroundPipeline(made, PipelineSetup(topics=topics, options=patient, resource=Resource, prepare=prepare))
 """
 
 
 def run_python(code: str, path: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script with the preamble in a process of its own; a deadlock fails the test by the timeout."""
+    """Run a script with the preamble in a subprocess; a deadlock fails the test by the timeout."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PRELA_STRICT": "0"}
     script = PREAMBLE + textwrap.dedent(code)
     done = subprocess.run(
@@ -88,54 +90,58 @@ def stored(path: Path) -> list[int]:
     return anyio.run(read)
 
 
-def make_host(transport: MemoryTransport, options: PipelineOptions = QUICK) -> BackgroundPipeline:
-    return BackgroundPipeline(lambda: transport, TOPICS, options, Resource())
+def make_setup(options: PipelineOptions = QUICK) -> PipelineSetup:
+    return PipelineSetup(topics=TOPICS, options=options, resource=Resource)
 
 
-def thread_of(host: BackgroundPipeline) -> threading.Thread | None:
-    """The thread that serves it, if one was started."""
-    return host._run.thread
+def make_background(transport: MemoryTransport, options: PipelineOptions = QUICK) -> BackgroundPipeline:
+    return BackgroundPipeline(lambda: transport, make_setup(options))
+
+
+def thread_of(background: BackgroundPipeline) -> threading.Thread | None:
+    """Its thread, if one was started."""
+    return background._run.thread
 
 
 def test_the_first_item_starts_the_thread_and_stop_ends_it() -> None:
     transport = MemoryTransport({TOPICS.spans: 4})
-    host = make_host(transport)
-    assert thread_of(host) is None
-    host.record(*make_item(1))
-    assert host.flush(DEADLINE).complete
-    thread = thread_of(host)
+    background = make_background(transport)
+    assert thread_of(background) is None
+    background.record(*make_item(1))
+    assert background.flush(DEADLINE).complete
+    thread = thread_of(background)
     assert thread is not None
     assert thread.is_alive()
-    assert host.ledger().acknowledged == 1
-    host.record(*make_item(2))
-    snapshot = host.stop(DEADLINE)
+    assert background.ledger().acknowledged == 1
+    background.record(*make_item(2))
+    snapshot = background.stop(DEADLINE)
     assert snapshot.acknowledged == 2
     assert snapshot.balances
     assert transport.spans() == [span_id(1), span_id(2)]
     assert not thread.is_alive()
-    host.record(*make_item(3))
-    assert host.stop().dropped.shutdown == 1
-    assert host.ledger().balances
-    assert thread_of(host) is thread, "an item after the stop starts nothing"
+    background.record(*make_item(3))
+    assert background.stop().dropped.shutdown == 1
+    assert background.ledger().balances
+    assert thread_of(background) is thread, "an item after the stop starts nothing"
 
 
 def test_a_host_that_never_started_counts_nothing_and_stops() -> None:
-    assert make_host(MemoryTransport({})).stop().recorded == 0
+    assert make_background(MemoryTransport({})).stop().recorded == 0
 
 
 def test_stop_right_after_start_neither_hangs_nor_loses() -> None:
     for number in range(20):
         transport = MemoryTransport({TOPICS.spans: 4})
-        host = make_host(transport)
-        host.record(*make_item(number))
-        assert host.stop(DEADLINE).acknowledged == 1
+        background = make_background(transport)
+        background.record(*make_item(number))
+        assert background.stop(DEADLINE).acknowledged == 1
 
 
 async def test_flush_from_the_agents_own_loop() -> None:
-    host = make_host(MemoryTransport({TOPICS.spans: 4}))
-    host.record(*make_item(1))
-    assert (await host.aflush(DEADLINE)).complete
-    host.stop(DEADLINE)
+    background = make_background(MemoryTransport({TOPICS.spans: 4}))
+    background.record(*make_item(1))
+    assert (await background.aflush(DEADLINE)).complete
+    background.stop(DEADLINE)
 
 
 def test_a_transport_that_cannot_be_made_costs_the_items_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,10 +151,10 @@ def test_a_transport_that_cannot_be_made_costs_the_items_and_nothing_else(monkey
         msg = "no such driver"
         raise RuntimeError(msg)
 
-    host = BackgroundPipeline(broken, TOPICS, QUICK, Resource())
-    host.record(*make_item(1))
-    assert host.flush(DEADLINE).pending == 0
-    assert host.stop(DEADLINE).dropped.shutdown == 1
+    background = BackgroundPipeline(broken, make_setup())
+    background.record(*make_item(1))
+    assert background.flush(DEADLINE).pending == 0
+    assert background.stop(DEADLINE).dropped.shutdown == 1
 
 
 def test_stop_with_a_transport_that_swallows_cancellation_leaves_the_thread_behind() -> None:
@@ -159,33 +165,35 @@ def test_stop_with_a_transport_that_swallows_cancellation_leaves_the_thread_behi
             release.wait(DEADLINE)
 
     transport = Stubborn({TOPICS.spans: 4})
-    transport.weather = "hang"
-    host = make_host(transport)
-    host.record(*make_item(1))
+    transport.every_send = "hang"
+    background = make_background(transport)
+    background.record(*make_item(1))
     began = time.monotonic()
-    snapshot = host.stop(0.1)
+    snapshot = background.stop(0.1)
     assert time.monotonic() - began < DEADLINE / 4
     assert snapshot.balances
     assert snapshot.unknown + snapshot.dropped.shutdown == 1
-    thread = host._run.thread
+    thread = background._run.thread
     release.set()
     assert thread is not None
     thread.join(DEADLINE)
-    assert host.ledger() == snapshot, "what the thread says afterwards is ignored"
+    assert background.ledger() == snapshot, "results that the thread reports later are ignored"
 
 
 def test_a_plain_exit_delivers(tmp_path: Path) -> None:
-    run_python("host = make_host()\nfor n in range(3000): host.record(*make_item(n))", tmp_path / "log.db")
+    run_python(
+        "background = make_background()\nfor n in range(3000): background.record(*make_item(n))", tmp_path / "log.db"
+    )
     assert stored(tmp_path / "log.db") == list(range(3000))
 
 
 def test_what_a_thread_records_after_the_main_one_has_ended_is_delivered(tmp_path: Path) -> None:
     code = """
-    host = make_host()
-    host.record(*make_item(0))
+    background = make_background()
+    background.record(*make_item(0))
     def later():
         threading.main_thread().join()
-        for n in range(1, 2000): host.record(*make_item(n))
+        for n in range(1, 2000): background.record(*make_item(n))
     threading.Thread(target=later).start()
     """
     run_python(code, tmp_path / "log.db")
@@ -194,33 +202,33 @@ def test_what_a_thread_records_after_the_main_one_has_ended_is_delivered(tmp_pat
 
 def test_sys_exit_delivers(tmp_path: Path) -> None:
     code = """
-    host = make_host()
-    for n in range(100): host.record(*make_item(n))
+    background = make_background()
+    for n in range(100): background.record(*make_item(n))
     sys.exit()
     """
     run_python(code, tmp_path / "log.db")
     assert stored(tmp_path / "log.db") == list(range(100))
 
 
-def test_an_exit_with_a_hanging_transport_is_bounded_and_says_what_was_lost(tmp_path: Path) -> None:
+def test_an_exit_with_a_hanging_transport_is_bounded_and_counts_what_was_lost(tmp_path: Path) -> None:
     code = """
     transport = MemoryTransport({topics.spans: 4})
-    transport.weather = "hang"
+    transport.every_send = "hang"
     options = PipelineOptions(linger_ms=1, send_timeout_s=90)
-    host = BackgroundPipeline(lambda: transport, topics, options, Resource())
+    background = BackgroundPipeline(lambda: transport, PipelineSetup(topics=topics, options=options, resource=Resource))
     def report():
-        ledger = host.stop()
+        ledger = background.stop()
         counts = [ledger.balances, ledger.recorded, ledger.unknown + ledger.dropped.shutdown]
         print(json.dumps([counts, time.monotonic() - began]))
-    for n in range(100): host.record(*make_item(n))
-    while not host.ledger().in_flight: time.sleep(0.001)
+    for n in range(100): background.record(*make_item(n))
+    while not background.ledger().in_flight: time.sleep(0.001)
     atexit.register(report)
     began = time.monotonic()
     """
     done = run_python(code, tmp_path / "log.db")
     counts, seconds = json.loads(done.stdout)
     assert counts == [True, 100, 100]
-    assert "not every item was delivered" in done.stderr
+    assert "not every span was delivered" in done.stderr
     assert seconds < 20, "two seconds, and what a busy machine adds"
 
 
@@ -229,12 +237,12 @@ def test_a_fork_in_the_middle_of_sending_delivers_both_sides_once(tmp_path: Path
     code = """
     import prela_stream.delivery.background
     prela_stream.delivery.background._PARK = 30.0  # a longer send is sent again
-    host = make_host(linger_ms=1, batch_items=20)
+    background = make_background(linger_ms=1, batch_items=20)
     stop = threading.Event()
     recorded = [0]
     def load():
         while not stop.is_set() and recorded[0] < 10_000:
-            host.record(*make_item(recorded[0]))
+            background.record(*make_item(recorded[0]))
             recorded[0] += 1
             if recorded[0] % 50 == 0: time.sleep(0.001)
     loader = threading.Thread(target=load)
@@ -244,15 +252,15 @@ def test_a_fork_in_the_middle_of_sending_delivers_both_sides_once(tmp_path: Path
         while recorded[0] < child * 200: time.sleep(0.001)
         pid = os.fork()
         if pid == 0:
-            assert host.ledger().recorded == 0
-            for n in range(300): host.record(*make_item(child * 1_000_000 + n))
-            ledger = host.stop(60)
+            assert background.ledger().recorded == 0
+            for n in range(300): background.record(*make_item(child * 1_000_000 + n))
+            ledger = background.stop(60)
             os._exit(0 if ledger.acknowledged == 300 and ledger.balances else 1)
         children.append(pid)
     statuses = [os.waitpid(pid, 0)[1] for pid in children]
     stop.set()
     loader.join()
-    ledger = host.stop(60)
+    ledger = background.stop(60)
     print(json.dumps([statuses, recorded[0], ledger.acknowledged, ledger.balances]))
     """
     done = run_python(code, tmp_path / "log.db")
@@ -268,10 +276,10 @@ def test_a_fork_in_the_middle_of_sending_delivers_both_sides_once(tmp_path: Path
 def test_a_child_of_multiprocessing_delivers_at_its_end(tmp_path: Path) -> None:
     code = """
     import multiprocessing
-    host = make_host()
-    host.record(*make_item(1))
+    background = make_background()
+    background.record(*make_item(1))
     def work():
-        host.record(*make_item(1000))
+        background.record(*make_item(1000))
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
     process.join()

@@ -1,4 +1,4 @@
-"""BoundedQueue, LostTraces and Batcher: bounds, policies, and where batches are cut."""
+"""BoundedQueue: bounds, overflow policies, waiting and waking, threads, interrupts and finalizers."""
 
 import asyncio
 import gc
@@ -11,31 +11,9 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from prela_stream.delivery.queue import Batch, Batcher, BoundedQueue, Entry, LostTraces, Overflow
-from prela_stream.model.ids import partition_of
-
-Drop = tuple[int, bytes | None, str]
-
-
-def trace(number: int) -> bytes:
-    return number.to_bytes(16, "big")
-
-
-def make_queue(
-    *, items: int = 20, size: int = 1_000_000, overflow: Overflow = "drop_newest", timeout: float = 5.0
-) -> tuple[BoundedQueue, list[Drop]]:
-    drops: list[Drop] = []
-    queue = BoundedQueue(
-        max_items=items,
-        max_bytes=size,
-        overflow=overflow,
-        block_timeout=timeout,
-        on_drop=lambda sequence, trace_id, reason: drops.append((sequence, trace_id, reason)),
-    )
-    return queue, drops
+from prela_stream.delivery.batch import Entry
+from tests.unit.delivery.queues import make_queue, trace
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -72,7 +50,7 @@ def test_bytes_are_bounded_too() -> None:
     queue.put(trace(2), b"x")
     assert drops == [(0, trace(2), "queue_full")]
     queue.put(trace(3), b"x" * 100, reserved=True)
-    assert queue.unsettled_bytes == 1_000
+    assert queue.held_bytes == 1_000
     queue.put(trace(4), b"x", reserved=True)
     assert len(drops) == 2
 
@@ -87,8 +65,8 @@ def test_taken_items_hold_their_room_until_they_are_released() -> None:
     queue.release(len(taken), 2 * len(taken))
     queue.put(trace(10), b"xx")
     assert len(drops) == 1
-    assert queue.unsettled == 1
-    assert queue.unsettled_bytes == 2
+    assert queue.held_items == 1
+    assert queue.held_bytes == 2
 
 
 def test_drop_oldest_keeps_the_newest_and_drops_reserved_items_last() -> None:
@@ -112,7 +90,7 @@ def test_drop_oldest_drops_reserved_items_only_for_reserved_ones() -> None:
     assert [entry[1] for entry in queue.take(99)] == [*(trace(n) for n in range(1, 10)), trace(11)]
 
 
-def test_drop_oldest_sacrifices_nobody_for_an_item_that_can_never_fit() -> None:
+def test_drop_oldest_drops_nothing_for_an_item_that_can_never_fit() -> None:
     queue, drops = make_queue(size=1_000, overflow="drop_oldest")
     queue.put(trace(1), b"x" * 100)
     queue.put(trace(2), b"x" * 901)
@@ -154,7 +132,7 @@ def test_block_never_waits_on_an_event_loop() -> None:
     assert drops == [(0, trace(1), "queue_full")]
 
 
-def test_closing_ends_a_wait_and_refuses_everything() -> None:
+def test_closing_ends_a_wait_and_drops_every_later_item() -> None:
     queue, drops = make_queue(items=1, overflow="block", timeout=30.0)
     queue.put(trace(0), b"x")
     blocked = threading.Thread(target=queue.put, args=(trace(1), b"x"))
@@ -168,15 +146,15 @@ def test_closing_ends_a_wait_and_refuses_everything() -> None:
     assert len(queue.take(9)) == 1
 
 
-def test_the_sender_is_woken_once_at_the_armed_number() -> None:
+def test_the_sender_is_woken_once_at_the_requested_number() -> None:
     queue, _ = make_queue()
     woken: list[int] = []
     queue.attach(lambda: woken.append(len(queue)))
-    assert queue.arm(3)
+    assert queue.wake_at(3)
     for number in range(6):
         queue.put(trace(number), b"x")
     assert woken == [3]
-    assert not queue.arm(6)
+    assert not queue.wake_at(6)
 
 
 def test_a_wake_that_fails_does_not_reach_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +166,7 @@ def test_a_wake_that_fails_does_not_reach_the_caller(monkeypatch: pytest.MonkeyP
         raise RuntimeError(msg)
 
     queue.attach(explode)
-    queue.arm(1)
+    queue.wake_at(1)
     queue.put(trace(1), b"x")
     assert len(queue) == 1
 
@@ -236,7 +214,7 @@ def test_a_finalizer_may_record_while_its_thread_is_inside_put() -> None:
     entries = queue.take(1 << 30)
     assert sum(entry[2] == b"fin" for entry in entries) == 2_000
     assert len(entries) == queue.accepted == 4_000
-    assert queue.unsettled_bytes == 2_000 * 1 + 2_000 * 3
+    assert queue.held_bytes == 2_000 * 1 + 2_000 * 3
     assert not drops
 
 
@@ -266,7 +244,7 @@ other.join(10)
 assert not other.is_alive(), "an interrupted put kept the lock"
 entries = queue.take(1 << 40)
 assert [entry[0] for entry in entries] == list(range(1, queue.accepted + 1))
-assert queue.unsettled_bytes == 3 * len(entries)
+assert queue.held_bytes == 3 * len(entries)
 """
 
 
@@ -274,7 +252,8 @@ assert queue.unsettled_bytes == 3 * len(entries)
 def test_interrupts_inside_put_leave_the_lock_free_and_the_counts_right() -> None:
     """A Ctrl-C can hit any bytecode of `put`; afterwards other threads must still get in and nothing may be counted twice.
 
-    In a process of its own: the alarm is that of the timeout plugin, and a tracer would be interrupted where no signal hits.
+    It runs in a subprocess, because the timeout plugin uses the same alarm, and a tracer would be interrupted where no signal
+    hits.
     """
     untraced = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     done = subprocess.run([sys.executable, "-c", INTERRUPTS], env=untraced, capture_output=True, text=True, check=False)
@@ -292,7 +271,7 @@ def test_many_threads_lose_nothing_and_stay_within_the_bound() -> None:
 
     def drain() -> None:
         while not done.is_set() or len(queue):
-            assert queue.unsettled <= 500
+            assert queue.held_items <= 500
             entries = queue.take(64)
             taken.extend(entries)
             queue.release(len(entries), len(entries))
@@ -310,91 +289,3 @@ def test_many_threads_lose_nothing_and_stay_within_the_bound() -> None:
     assert queue.accepted == len(taken)
     assert queue.refused == len(drops)
     assert sorted(entry[0] for entry in taken) == list(range(1, len(taken) + 1))
-
-
-def test_lost_traces_are_named_up_to_the_limit_and_then_everywhere() -> None:
-    lost = LostTraces(2)
-    assert not lost
-    for number in (1, 2, 1):
-        lost.add(trace(number))
-    assert (len(lost), lost.everywhere) == (2, False)
-    lost.add(trace(3))
-    assert (len(lost), lost.everywhere) == (2, True)
-    assert trace(3) not in lost
-    assert lost.take(1) == [trace(1)]
-    assert lost.take(5) == [trace(2)]
-    assert lost
-
-
-def make_batcher(*, items: int = 100, size: int = 1_000, linger: float = 1.0) -> Batcher:
-    return Batcher(partitions=4, max_items=items, max_bytes=size, linger=linger)
-
-
-def entry(number: int, item: bytes = b"x") -> Entry:
-    return (number, trace(number), item, False)
-
-
-def test_a_batch_is_cut_when_it_is_full_by_count() -> None:
-    batcher = make_batcher(items=3)
-    for number in range(1, 8):
-        batcher.add(entry(number), 0.0, 2)
-    assert batcher.due() == 0.0
-    assert [len(batch.entries) for batch in batcher.cut(0.0)] == [3, 3]
-    assert batcher
-    assert batcher.due() == 1.0
-
-
-def test_a_batch_never_exceeds_its_bytes_and_a_larger_item_goes_alone() -> None:
-    batcher = make_batcher(size=10)
-    for size in (4, 4, 4, 25, 4):
-        batcher.add(entry(1, b"x" * size), 0.0)
-    assert [batch.size for batch in batcher.cut(0.0, everything=True)] == [8, 4, 25, 4]
-    assert not batcher
-
-
-def test_a_batch_waits_for_its_linger_and_no_longer() -> None:
-    batcher = make_batcher(linger=0.5)
-    batcher.add(entry(1), 10.0, 0)
-    batcher.add(entry(2), 10.4, 1)
-    assert batcher.due() == 10.5
-    assert batcher.cut(10.49) == []
-    assert [batch.partition for batch in batcher.cut(10.5)] == [0]
-    assert batcher.due() == pytest.approx(10.9)
-
-
-def test_items_of_the_pipeline_are_counted_apart() -> None:
-    batcher = make_batcher()
-    batcher.add(entry(1, b"xx"), 0.0, 3)
-    batcher.add((0, None, b"lost", True), 0.0, 3)
-    (batch,) = batcher.cut(0.0, everything=True)
-    assert (batch.recorded, batch.recorded_size, batch.own, batch.own_size) == (1, 2, 1, 4)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 50), st.integers(1, 40), st.floats(0, 0.3)), max_size=80),
-    st.integers(1, 7),
-    st.integers(1, 60),
-)
-def test_batches_hold_every_item_once_in_its_partition_in_order(
-    steps: list[tuple[int, int, float]], max_items: int, max_bytes: int
-) -> None:
-    batcher = Batcher(partitions=5, max_items=max_items, max_bytes=max_bytes, linger=0.2)
-    now = 0.0
-    cut: list[Batch] = []
-    for sequence, (number, size, pause) in enumerate(steps, start=1):
-        now += pause
-        batcher.add((sequence, trace(number), b"x" * size, False), now)
-        cut += batcher.cut(now)
-    cut += batcher.cut(now, everything=True)
-    assert not batcher
-    assert sorted(e[0] for batch in cut for e in batch.entries) == list(range(1, len(steps) + 1))
-    last = dict.fromkeys(range(5), 0)
-    for batch in cut:
-        assert len(batch.entries) <= max_items
-        assert batch.size == sum(len(e[2]) for e in batch.entries)
-        assert batch.size <= max_bytes or len(batch.entries) == 1
-        for sequence, trace_id, _, _ in batch.entries:
-            assert trace_id is not None
-            assert partition_of(trace_id, 5) == batch.partition
-            assert sequence > last[batch.partition]
-            last[batch.partition] = sequence

@@ -13,6 +13,7 @@ import prela_stream as prela
 from prela_stream.codec.spans import decode_batch, decode_head, decode_span
 from prela_stream.delivery.options import PipelineOptions
 from prela_stream.delivery.pipeline import Pipeline
+from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.model.span import ItemKind, Resource, SpanStatus
 from prela_stream.testing import CapturedSpans, capture_spans
 from prela_stream.tracing.context import attach
@@ -30,7 +31,8 @@ TOPICS = TopicOptions(partitions=1)
 def pipeline(transport: MemoryTransport, spans: OpenSpans | None, **options: Any) -> Pipeline:
     """A pipeline that sends at once, and takes its time at the end."""
     made = PipelineOptions(linger_ms=1, shutdown_timeout_s=DEADLINE, **options)
-    return Pipeline(transport, TOPICS, made, Resource(), spans=spans)
+    setup = PipelineSetup(topics=TOPICS, options=made, resource=Resource, open_spans=spans)
+    return Pipeline(transport, setup)
 
 
 def kinds(transport: MemoryTransport) -> list[ItemKind]:
@@ -77,7 +79,7 @@ async def test_zero_means_no_heartbeats(interval: int, tasks: int) -> None:
     transport = MemoryTransport({TOPICS.spans: 1})
     async with pipeline(transport, OpenSpans(get_tracer()), heartbeat_ms=interval):
         names = [task.get_name() for task in asyncio.all_tasks()]
-        assert len([name for name in names if name.endswith("Pipeline._beat")]) == tasks
+        assert len([name for name in names if name.endswith("Pipeline._send_heartbeats")]) == tasks
 
 
 async def test_many_heartbeats_leave_room_for_others() -> None:
