@@ -1,4 +1,4 @@
-"""Arguments as people pass them, made into what a span holds. Called off the fast path, under `errors.guard()`."""
+"""Converts arguments of the application to what a span holds. Called off the hot path, under `errors.guard()`."""
 
 import traceback
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _TEXT: Final = guard("the text of an argument")
 
 
 def text_of(value: object) -> str:
-    """A plain str: strings as they are (also of subclasses and enums), anything else as its `safe_text`; never raises."""
+    """A plain str: strings unchanged (also of subclasses and enums), any other value as its `safe_text`; never raises."""
     if type(value) is str:
         return value
     return str.__str__(value) if isinstance(value, str) and not is_secret(value) else safe_text(value)
@@ -25,19 +25,19 @@ key_of: Final = text_of
 
 
 def attributes_of(attributes: object) -> dict[str, Any]:
-    """A new dict with text keys of any mapping, or of what `dict()` takes; empty (and the error counted) for anything else."""
+    """A new dict with text keys from a mapping or anything that `dict()` takes; empty, with the error counted, otherwise."""
     with guard("span attributes"):
         return {text_of(key): value for key, value in dict(attributes).items()}  # type: ignore[call-overload]  # may raise
     return {}
 
 
 def event_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The attributes of an event or a link; None for none."""
+    """The attributes of an event or a link; empty for None."""
     return {} if attributes is None else attributes_of(attributes)
 
 
 def type_code(span_type: object) -> int:
-    """The wire code of a span type, also of one written in small letters; CUSTOM (and the error counted) otherwise."""
+    """The wire code of a span type, in any case of letters; CUSTOM, with the error counted, for any other value."""
     with guard("span type"):
         written = getattr(span_type, "value", span_type)
         return SPAN_TYPE_CODES[SpanType(str(written).upper())]
@@ -45,7 +45,7 @@ def type_code(span_type: object) -> int:
 
 
 def status_code(status: object) -> int:
-    """The wire code of a status, also of one written in small letters; raises ValueError otherwise."""
+    """The wire code of a status, in any case of letters; raises ValueError for any other value."""
     written = getattr(status, "value", status)
     return SPAN_STATUS_CODES[SpanStatus(str(written).upper())]
 
@@ -57,14 +57,14 @@ def nanoseconds(moment: object) -> int:
         return (since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1_000
     if isinstance(moment, int) and not isinstance(moment, bool) and 0 <= moment < 1 << 63:
         return int(moment)
-    msg = f"a time is a datetime or ns since the epoch as an int, got {moment!r}"
+    msg = f"a time is a datetime or an int of ns since the epoch, got {safe_text(moment)}; the call has no effect"
     raise TypeError(msg)
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether an exception is an error: cancellations, interrupts, exits and a generator's close are not.
+    """Whether an exception is an error. A cancellation, an interrupt, an exit and a generator's close are not.
 
-    A group is a failure if any of the exceptions in it is one.
+    A group is an error if any exception in it is one.
     """
     if isinstance(error, BaseExceptionGroup):
         return any(is_failure(part) for part in error.exceptions)
@@ -72,9 +72,9 @@ def is_failure(error: BaseException) -> bool:
 
 
 def describe_error(error: object, *, with_stack: bool) -> dict[str, Any]:
-    """`error.type`, `error.message` and, if asked for, `error.stacktrace`, whatever the exception's own methods do."""
+    """`error.type`, `error.message` and, with `with_stack`, `error.stacktrace`, even if the exception's methods raise."""
     if not isinstance(error, BaseException):
-        msg = f"record_exception() takes an exception, got {error!r}"
+        msg = f"record_exception() takes an exception, got {safe_text(error)}; the call has no effect"
         raise TypeError(msg)
     message = f"<{type(error).__name__}: it has no text form>"
     with _TEXT:

@@ -1,4 +1,4 @@
-"""A counted child that starts later: the parent may end meanwhile, and the trace still waits for the work."""
+"""A counted child that starts later: the parent can end before it, and the trace still waits for the work."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,22 +10,22 @@ from prela_stream.tracing.span import Span
 
 
 class Deferred(Parent):
-    """What `defer()` gives: room for one child of the span that was current. Pass it to the thread, task or job that works.
+    """The result of `defer()`: a reserved child of the span that was current. Pass it to the thread, task or job that works.
 
     Use it once, with `with deferred.span("work"):` or as the `parent` of a span; a second span of the same Deferred is an
-    ordinary child. If the work will not happen, call `cancel()`, or the worker waits for it until its patience is over.
+    ordinary child. If the work will not happen, call `cancel()`. Otherwise the worker waits for it until a timeout.
     """
 
     __slots__ = ("_make", "_room", "above")
 
     def __init__(self, above: Span | TraceContext | None, make: Callable[..., Span]) -> None:
         self.above: Span | TraceContext | None = above
-        """The span that counts the child; where there was none, whatever was current."""
+        """The span that counts the child; otherwise the trace context that was current, or None."""
         self._make = make
         self._room = [above._count_child()] if isinstance(above, Span) else []
 
     def take(self) -> int | None:
-        """The flag of the reserved child, once; None if it was taken or there was no span to reserve it from."""
+        """The flag of the reserved child, once; None if it was taken or if no span was current."""
         try:
             return self._room.pop()  # atomic: of two threads one gets it
         except IndexError:
@@ -34,12 +34,12 @@ class Deferred(Parent):
     def span(
         self, name: str, span_type: SpanType = SpanType.CUSTOM, attributes: Mapping[str, Any] | None = None
     ) -> Span:
-        """The deferred work's span, as `Tracer.span` makes it."""
+        """Start the span of the deferred work; see `Tracer.span`."""
         return self._make(name, span_type, attributes, parent=self)
 
     def cancel(self) -> None:
-        """Say that the work will not happen: an empty CANCELLED span takes its place. Nothing if it has begun."""
+        """Report that the work will not happen: an empty CANCELLED span takes its place. No effect if the work has started."""
         if self._room and self._room[0] == COUNTED:
             span = self.span("deferred work")
-            span.set_status(SPAN_STATUSES[CANCELLED], "cancelled before it began")
+            span.set_status(SPAN_STATUSES[CANCELLED], "cancelled before it started")
             span.end()

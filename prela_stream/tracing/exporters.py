@@ -1,7 +1,7 @@
-"""Exporters of the application's own, in the form of the ancestor SDK: an object whose `export(spans)` gets whole traces.
+"""Exporters in the form of the ancestor SDK: an object whose `export(spans)` gets whole traces.
 
-They run inside the agent's process and see what it sees: every recorded trace, before any worker decides. What they are given
-is decoded from the very bytes that go to the log. The pipeline itself needs none of this.
+They run in the agent process and get every recorded trace, before a worker decides. Their spans are decoded from the bytes
+that go to the log. The pipeline itself does not use them.
 """
 
 import enum
@@ -16,13 +16,13 @@ from prela_stream.model.span import REMOTE_PARENT, ItemKind, SpanData
 from prela_stream.tracing.recorder import Recorder
 
 _MAX_OPEN: Final = 1_000
-"""Traces whose root is still open; of more, the one that was silent longest is exported as it is."""
+"""Maximum of traces with an open root; beyond it, the trace without a new span for the longest time is exported."""
 _MAX_ENDED: Final = 10_000
-"""Ended traces that are remembered, so that late spans of them do not wait for a second root."""
+"""Ended traces that are remembered, so that their late spans do not wait for a second root."""
 
 
 class ExportResult(enum.Enum):
-    """What the ancestor's exporters return. Nothing is made of it here: an exporter that wants to try again does so itself."""
+    """What the ancestor's exporters return. It is ignored: an exporter that wants a retry has to do it."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -30,19 +30,19 @@ class ExportResult(enum.Enum):
 
 
 class BaseExporter(ABC):
-    """What `init(exporter=…)` and `Tracer(exporter=…)` take; any object with these two methods will do."""
+    """What `init(exporter=…)` and `Tracer(exporter=…)` take; any object with these two methods works."""
 
     @abstractmethod
     def export(self, spans: list[SpanData]) -> object:
-        """Take the spans of one trace in the order of their ends, once its root has ended in this process.
+        """Take the spans of one trace in the order of their ends, after its root has ended in this process.
 
-        Called in the thread that ends the root, so it should be quick; spans that end later come one by one. What it raises
-        is logged once and counted, and the application does not notice.
+        Called in the thread that ends the root, so it should be quick. Spans that end later are passed one at a time. What it
+        raises is logged once, counted, and not raised in the application.
         """
 
     @abstractmethod
     def shutdown(self) -> None:
-        """The program is done with tracing, and nothing more will come."""
+        """Release resources; `export` is not called again."""
 
 
 class ExporterRecorder:
@@ -52,10 +52,10 @@ class ExporterRecorder:
         self._exporter = exporter
         self._open: OrderedDict[bytes, list[SpanData]] = OrderedDict()
         self._ended: OrderedDict[bytes, None] = OrderedDict()
-        self._lock = threading.RLock()  # a finalizer may end a span while this very thread holds it
+        self._lock = threading.RLock()  # reentrant: a finalizer can end a span while this thread holds it
 
     def record(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:  # noqa: ARG002 - the seam
-        """See `Recorder.record`; items that are not ended spans are nothing to an exporter."""
+        """See `Recorder.record`; control items are ignored."""
         with guard("exporter.decode"):
             head = decode_head(item)
             if head.kind != ItemKind.SPAN:
@@ -65,7 +65,7 @@ class ExporterRecorder:
                 self._export(trace)
 
     def shutdown(self) -> None:
-        """Export what is left and shut the exporter down."""
+        """Export the remaining spans and shut the exporter down."""
         with self._lock:
             left = list(self._open.values())
             self._open.clear()
@@ -75,7 +75,7 @@ class ExporterRecorder:
             self._exporter.shutdown()
 
     def _add(self, trace_id: bytes, span: SpanData, *, is_root: bool) -> list[list[SpanData]]:
-        """Take a span in; returns the traces to export now."""
+        """Add a span; returns the traces to export now."""
         with self._lock:
             if trace_id in self._ended and trace_id not in self._open:
                 return [[span]]

@@ -1,4 +1,4 @@
-"""What a live span holds, and what anybody may read of it. How it changes is in `span.py`."""
+"""The fields of a live span and the properties that read them. `span.py` has what changes them."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -20,11 +20,11 @@ from prela_stream.model.span import (
 from prela_stream.tracing.coerce import text_of
 from prela_stream.tracing.context import TraceContext
 from prela_stream.tracing.parent import Parent, Scope
-from prela_stream.tracing.recorder import ScopedSpanOutput, SpanOutput
+from prela_stream.tracing.recorder import SpanOutput
 
 
 class SpanExtras:
-    """What few spans have."""
+    """Fields that few spans have."""
 
     __slots__ = ("events", "links", "message")
 
@@ -34,7 +34,7 @@ class SpanExtras:
         self.message: str | None = None
 
     def refuse_unless_plain(self) -> None:
-        """Raise TypeError unless the attributes of events and links may be encoded as they are; see `model.plain`."""
+        """Raise TypeError unless the attributes of events and links can be encoded as they are; see `model.plain`."""
         for event in self.events:
             refuse_unless_plain(event.attributes)
         for link in self.links:
@@ -42,7 +42,7 @@ class SpanExtras:
 
 
 class SpanView(Parent):
-    """The fields of a span. The tracer fills them; some are unset until something happens, which costs nothing."""
+    """The fields of a span. The tracer fills them; some are unset until they are needed, because an unset slot costs nothing."""
 
     __slots__ = (
         "__weakref__",
@@ -71,27 +71,27 @@ class SpanView(Parent):
     _began: int
     """Monotonic ns."""
     _children: bytearray | None
-    """A byte for each child and inject; None: there were none so far."""
+    """A byte for each child and each injected context; None: there were none so far."""
     _duration_ns: int
     """Set at the end."""
     _final: dict[str, Any]
     """The attributes; set at the end."""
     _flags: int
     _frozen: memoryview
-    """Set at the end; keeps `_children` from growing in the hands of another thread."""
+    """Set at the end; `_children` cannot grow while this view exists."""
     _id: bytes
     _more: SpanExtras | None
     _name: str
     _open: bool
-    """Unset by the end."""
-    _output: SpanOutput | ScopedSpanOutput
+    """Deleted by the end."""
+    _output: SpanOutput
     _parent_id: bytes | None
     _previous: Parent | None
-    """What `current.leave` needs; set when the span is entered."""
+    """What the context variable held before; set when the span is entered. `current.leave` needs it."""
     _announce_pending: bool | None
-    """True: to be announced before the first child; False: announced; None: never."""
+    """True: the START item is sent before the first child; False: it was sent; None: this span has none."""
     _scope: Scope
-    """Set where somebody said it."""
+    """Set if it was given."""
     _start_ns: int
     _status: int
     _trace: TraceContext
@@ -124,12 +124,12 @@ class SpanView(Parent):
 
     @property
     def status(self) -> SpanStatus:
-        """PENDING until something is said or the span ends."""
+        """PENDING until it is set or the span ends."""
         return SPAN_STATUSES[self._status]
 
     @property
     def status_message(self) -> str | None:
-        """The text that came with the status."""
+        """The text that was set with the status."""
         return None if self._more is None else self._more.message
 
     @property
@@ -149,7 +149,7 @@ class SpanView(Parent):
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """A read-only view; change them with `set_attribute`."""
+        """A read-only view; `set_attribute` changes them."""
         return MappingProxyType(self._final if self.is_ended else self._attributes)
 
     def attribute(self, name: str) -> Any:
@@ -162,22 +162,22 @@ class SpanView(Parent):
 
     @property
     def events(self) -> tuple[SpanEvent, ...]:
-        """What happened so far."""
+        """The events so far."""
         return () if self._more is None else tuple(self._more.events)
 
     @property
     def is_ended(self) -> bool:
-        """Whether `end()` was called or the block was left."""
+        """Whether the span has ended: `end()` was called or its block was left."""
         return hasattr(self, "_duration_ns")
 
     @property
     def sampled(self) -> bool:
-        """Whether the trace is recorded; False where head sampling left it out."""
+        """Whether the trace is recorded; False if head sampling dropped it."""
         return True
 
     @property
     def context(self) -> TraceContext:
-        """What all spans of the trace share in this process, baggage included."""
+        """The data that all spans of the trace share in this process, baggage included."""
         return self._trace
 
     def __repr__(self) -> str:

@@ -1,6 +1,6 @@
-"""Random trace and span ids, taken from the system's generator in blocks: an id costs a `list.pop`, not a system call.
+"""Random trace ids and span ids, read from the system's generator in blocks: an id costs a `list.pop`, not a system call.
 
-A forked child throws the blocks that it inherited away, so two processes never hand out the same ids.
+A forked child discards the blocks that it inherited, so two processes never use the same ids.
 """
 
 import os
@@ -20,7 +20,7 @@ _TEXT: Final = guard("the text of an id")
 class IdSource:
     """Random ids of one size, never all zero, for any thread.
 
-    `take()` is a C function and raises IndexError once in a while; `draw()` never does, at the price of a Python call.
+    `take()` is a C function that raises IndexError when a block is used up; `draw()` reads the next block then.
     """
 
     __slots__ = ("_block", "_pool", "_zero", "take")
@@ -37,10 +37,10 @@ class IdSource:
         try:
             return self.take()  # atomic: two threads never get the same element
         except IndexError:
-            fresh = [one for one in self._block.unpack(os.urandom(self._block.size)) if one != self._zero]
-            mine: bytes = fresh.pop()
-            self._pool.extend(fresh)
-            return mine
+            block = [one for one in self._block.unpack(os.urandom(self._block.size)) if one != self._zero]
+            first: bytes = block.pop()
+            self._pool.extend(block)
+            return first
 
 
 trace_ids: Final = IdSource(TRACE_ID_BYTES)
@@ -52,10 +52,10 @@ new_span_id: Final = span_ids.draw
 
 
 def id_of(text: object, size: int) -> bytes:
-    """The id that some text names, of `size` bytes and never zero.
+    """The id for a text, of `size` bytes and never zero.
 
-    Hex of the right length is taken as it is, with or without the dashes of a UUID. Any other text, an application's own
-    request id for instance, is hashed (blake2b): the same text names the same id in every process.
+    Hex of the right length is used directly, with or without the dashes of a UUID. Any other text, for instance the request id
+    of an application, is hashed (blake2b): the same text gives the same id in every process.
     """
     written = f"<{type(text).__name__}>"
     with _TEXT:

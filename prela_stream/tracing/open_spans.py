@@ -1,7 +1,7 @@
-"""The spans that have not ended yet: who tells the workers that they are alive, and who ends them when the process does.
+"""The spans that have not ended: their heartbeats, and their end when the process or the pipeline ends.
 
-Roots and AGENT spans are known, since heartbeats name them. All others are found when they are needed, once, at the end: keeping
-a list of them would cost every span.
+Roots and AGENT spans are registered, because they have heartbeats. All others are found once, at the end: a list of all open
+spans would add a cost to each span.
 """
 
 import gc
@@ -17,7 +17,7 @@ from prela_stream.tracing.tracer import Tracer
 from prela_stream.tracing.unsampled import UnsampledSpan
 
 CANCELLED_BY: Final = "prela.cancelled_by"
-"""Attribute of a span that was ended from outside: `exit` (of the process) or `shutdown`."""
+"""Attribute of a span that the SDK has ended: `exit` (of the process) or `shutdown`."""
 _MESSAGES: Final = {
     "exit": "the process ended while this span was open",
     "shutdown": "tracing was shut down while this span was open",
@@ -26,23 +26,34 @@ _clock: Final = time.perf_counter_ns
 
 
 class OpenSpans:
-    """The open spans of a tracer, for the pipeline behind it."""
+    """The open spans of a tracer, for the pipeline that takes its items."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    def heartbeats(self) -> Iterator[object]:
-        """Send a heartbeat, or the START that was not sent yet, of each open root and AGENT span: one a step."""
-        return self._tracer.heartbeats()
+    def heartbeats(self) -> Iterator[Span]:
+        """Send a heartbeat for each open root and AGENT span, or its START item if it was not sent yet.
+
+        The pipeline runs it every `Resource.heartbeat_ms`, one span per step, so that it never blocks the loop for long.
+        """
+        output = self._tracer._output
+        output.hold_weakly()
+        for reference in output.open_spans.valuerefs():
+            span = reference()  # None: the span was dropped without an end, so its heartbeats stop
+            if span is not None and not span.is_ended:
+                span._send_heartbeat()
+                yield span
 
     def cancel(self, reason: str) -> int:
-        """End every open span whose item goes where this tracer's go now: CANCELLED, unless it was said how it went.
+        """End every open span whose item goes to this tracer's recorder, as CANCELLED unless its status was set.
+
+        Spans that a forked child inherited are not ended: the parent process ends them.
 
         Args:
             reason: `exit` or `shutdown`.
 
         Returns:
-            How many have ended by this. What a forked child has from its parent is the parent's to end.
+            How many spans were ended.
         """
         found: list[Span] = []
         recorder = self._tracer.recorder
@@ -67,7 +78,7 @@ def _all_spans() -> list[Span]:
         return kinds[kind]
 
     found: list[Any] = [one for one in gc.get_objects() if is_kind(type(one))]
-    return [span for span in found if hasattr(span, "_open")]  # it is there until the end
+    return [span for span in found if hasattr(span, "_open")]  # the slot exists until the end
 
 
 def _cancel(span: Span, reason: str) -> None:
@@ -82,11 +93,11 @@ def _cancel(span: Span, reason: str) -> None:
 
 
 _began_here = -1
-"""Monotonic ns since which spans are this process's own; a forked child starts anew."""
+"""Monotonic ns of the fork: spans that started before belong to the parent process. -1 in a process that was not forked."""
 
 
 def _continue_in_child() -> None:
-    global _began_here  # noqa: PLW0603 - one moment a process
+    global _began_here  # noqa: PLW0603 - one moment per process
     _began_here = _clock()
 
 

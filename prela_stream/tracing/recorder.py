@@ -1,4 +1,4 @@
-"""The seam between the SDK and the pipeline behind it: where encoded items go, under which rules, and which spans are open."""
+"""The interface between spans and the pipeline: where encoded items go, under which rules, and which spans are open."""
 
 import weakref
 from collections.abc import Callable
@@ -10,39 +10,49 @@ from prela_stream.privacy.encoding import DEFAULT_LIMIT
 from prela_stream.privacy.rules import Privacy, content_scope
 
 SMALL: Final = 256
-"""Bytes of an item in which no media is looked for: what stood in its place would take as much room."""
+"""Items of up to this many bytes are not searched for media: the note in its place would take as much room."""
 
 
 class Recorder(Protocol):
-    """Takes items of the `spans` topic. The SDK calls it from any thread and any event loop."""
+    """Takes items of the `spans` topic. Spans call it from any thread and any event loop."""
 
     def record(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:
-        """Take an encoded item. O(1), never awaits, never raises; what cannot be kept is counted by the recorder.
+        """Take an encoded item. O(1), never awaits, never raises; the recorder counts what it cannot keep.
 
         Args:
             trace_id: 16 raw bytes; decides the partition.
-            item: MessagePack bytes as `encode_item` makes them; immutable, owned by nobody.
-            reserved: A root or a control item (START, HEARTBEAT, …): may use the room kept for them.
+            item: MessagePack bytes as `encode_item` makes them; immutable.
+            reserved: A root or a control item (START, HEARTBEAT, …): may use the room that is reserved for them.
         """
 
 
 class SpanOutput:
-    """What the spans of a tracer share: the recorder of this moment, size limit, privacy, the spans to send heartbeats for."""
+    """What the spans of a tracer share: the current recorder, the size limit, privacy rules, and the open spans."""
 
-    __slots__ = ("_max_item_bytes", "_privacy", "_recorder", "check_above", "new_spans", "open_spans", "record")
+    __slots__ = (
+        "_max_item_bytes",
+        "_privacy",
+        "_recorder",
+        "_variants",
+        "check_above",
+        "new_spans",
+        "open_spans",
+        "record",
+    )
 
     def __init__(self) -> None:
         self._recorder: Recorder | None = None
         self.record: Callable[[bytes, bytes, bool], None] | None = None
-        """The recorder's method, looked up once: spans call it; None: they work, but go nowhere."""
-        self.new_spans: Final[dict[Any, bool]] = {}
-        """Roots and AGENT spans that have begun since the last `hold_weakly` and have not ended."""
-        self.open_spans: Final[weakref.WeakValueDictionary[bytes, Any]] = weakref.WeakValueDictionary()
-        """Those that began before, by span id; weak, so that a forgotten span is not kept alive."""
+        """The recorder's method, looked up once because each span calls it; None: items go nowhere."""
+        self.new_spans: dict[Any, bool] = {}
+        """Roots and AGENT spans that started since the last `hold_weakly` and have not ended."""
+        self.open_spans: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
+        """Those that started before, by span id; weak, so that a span that is dropped without an end is not kept alive."""
         self.check_above = SMALL
-        """Items of more bytes go through `encoding.sanitized` before they are recorded."""
+        """Items of more bytes are checked by `privacy.encoding` before they are recorded."""
         self._max_item_bytes = DEFAULT_LIMIT
         self._privacy = Privacy()
+        self._variants: dict[bool, SpanOutput] = {}
 
     @property
     def recorder(self) -> Recorder | None:
@@ -53,6 +63,8 @@ class SpanOutput:
     def recorder(self, recorder: Recorder | None) -> None:
         self._recorder = recorder
         self.record = None if recorder is None else recorder.record
+        for variant in self._variants.values():
+            variant.recorder = recorder
 
     @property
     def max_item_bytes(self) -> int:
@@ -62,76 +74,47 @@ class SpanOutput:
     @max_item_bytes.setter
     def max_item_bytes(self, size: int) -> None:
         self._max_item_bytes = size
+        for variant in self._variants.values():
+            variant.max_item_bytes = size
 
     @property
     def privacy(self) -> Privacy:
-        """What is taken out of every span."""
+        """What is removed from every span."""
         return self._privacy
 
     @privacy.setter
     def privacy(self, privacy: Privacy) -> None:
         self._privacy = privacy
         self.check_above = -1 if privacy.is_active else SMALL
+        for capture_content, variant in self._variants.items():
+            variant.privacy = msgspec.structs.replace(privacy, capture_content=capture_content)
+
+    def in_scope(self) -> "SpanOutput":
+        """The output for a span that starts now: a variant of this one inside a `capture_content()` block."""
+        scope = content_scope.get()
+        return self if scope is None else self._variants.get(scope) or self._variant(capture_content=scope)
+
+    def _variant(self, *, capture_content: bool) -> "SpanOutput":
+        """The same output with another `capture_content`; it follows every change of this one."""
+        variant = SpanOutput()
+        variant.new_spans, variant.open_spans = self.new_spans, self.open_spans
+        variant = self._variants.setdefault(capture_content, variant)  # atomic: all threads use the same one
+        # It is filled after the setters above know it: they repeat a change of another thread that this misses.
+        variant.recorder = self._recorder
+        variant.max_item_bytes = self._max_item_bytes
+        variant.privacy = msgspec.structs.replace(self._privacy, capture_content=capture_content)
+        return variant
 
     def hold_weakly(self) -> None:
-        """Hold the new spans weakly from now on. Done now and then: a weak reference costs a root more than all its fields."""
+        """Hold the new spans weakly from now on. Done in batches: one weak reference costs more than a root's other fields."""
         while self.new_spans:
             try:
                 span, _ = self.new_spans.popitem()
-            except KeyError:  # another thread has ended or taken the last one
+            except KeyError:  # another thread has taken the last one
                 return
             self.open_spans[span._id] = span
 
-    def forget(self, span: Any) -> None:
-        """A root or AGENT span has ended."""
+    def remove(self, span: Any) -> None:
+        """Forget a root or AGENT span that has ended."""
         if self.new_spans.pop(span, None) is None:
             self.open_spans.pop(span._id, None)
-
-    def in_scope(self) -> "SpanOutput | ScopedSpanOutput":
-        """The output for a span that begins now: another one inside of `capture_content()`."""
-        scope = content_scope.get()
-        return self if scope is None else ScopedSpanOutput(self, capture_content=scope)
-
-
-class ScopedSpanOutput:
-    """An output for a span whose content is recorded, or not, whatever its process was set to."""
-
-    __slots__ = ("_base", "_capture_content")
-    check_above: Final = -1
-
-    def __init__(self, base: SpanOutput, *, capture_content: bool) -> None:
-        self._base = base
-        self._capture_content = capture_content
-
-    @property
-    def recorder(self) -> Recorder | None:
-        """As the one below."""
-        return self._base.recorder
-
-    @property
-    def record(self) -> Callable[[bytes, bytes, bool], None] | None:
-        """As the one below."""
-        return self._base.record
-
-    @property
-    def new_spans(self) -> dict[Any, bool]:
-        """As the one below."""
-        return self._base.new_spans
-
-    def hold_weakly(self) -> None:
-        """As the one below."""
-        self._base.hold_weakly()
-
-    def forget(self, span: Any) -> None:
-        """As the one below."""
-        self._base.forget(span)
-
-    @property
-    def max_item_bytes(self) -> int:
-        """As the one below."""
-        return self._base.max_item_bytes
-
-    @property
-    def privacy(self) -> Privacy:
-        """As the one below, but for the content."""
-        return msgspec.structs.replace(self._base.privacy, capture_content=self._capture_content)

@@ -1,7 +1,7 @@
-"""Head samplers: whether a trace is recorded at all, decided once, at its root, before anything else is known of it.
+"""Head samplers: they decide once per trace, at its root, whether it is recorded.
 
-Every sampler here keeps a trace iff its randomness reaches a rejection threshold, by the same arithmetic as the worker's
-decision (`model.decision`), and the threshold travels with the spans: a worker can weigh what it keeps without bias.
+Every sampler here keeps a trace iff its randomness reaches a rejection threshold, with the same arithmetic as the worker's
+decision (`model.decision`). The spans carry the threshold, so a worker can weight what it keeps without bias.
 """
 
 import math
@@ -21,7 +21,7 @@ from prela_stream.tracing.ids import id_of
 
 
 class HeadDecision(msgspec.Struct, frozen=True):
-    """Whether a trace is recorded, and the threshold it was tested against; no threshold: it was not sampled by chance."""
+    """Whether a trace is recorded, and the threshold of the test; None: it was not sampled by chance."""
 
     sampled: bool
     threshold: int | None = None
@@ -32,7 +32,7 @@ DROP: Final = HeadDecision(sampled=False)
 
 
 def checked(decision: object) -> HeadDecision:
-    """What a sampler of the application's answered, if it can go on the wire; a bare yes or no will do. Raises TypeError."""
+    """The result of a sampler, if it can be encoded; a bool is converted. Raises TypeError otherwise."""
     if isinstance(decision, bool):
         return KEEP if decision else DROP
     if isinstance(decision, HeadDecision):
@@ -41,15 +41,18 @@ def checked(decision: object) -> HeadDecision:
             return decision
         if not decision.sampled:
             return DROP  # no threshold travels with a trace that is not recorded
-    msg = f"a sampler decides with a HeadDecision, its threshold None or in [0, 2**56), got {decision!r}; the trace is kept"
+    msg = (
+        "a sampler returns a bool or a HeadDecision with a threshold of None or in [0, 2**56), got "
+        f"{safe_text(decision)}; the trace is kept"
+    )
     raise TypeError(msg)
 
 
 class BaseSampler(ABC):
-    """What decides at a trace's root whether it is recorded.
+    """Decides at the root of a trace whether the trace is recorded.
 
-    A sampler of your own needs only `should_sample`. It then says nothing about its probability, so the worker counts what
-    it let through as if nothing had been left out; override `decide` to carry a threshold.
+    A subclass needs only `should_sample`. Its probability is then unknown, so the worker counts its traces with weight 1.
+    Override `decide` to add a threshold.
     """
 
     @abstractmethod
@@ -62,7 +65,7 @@ class BaseSampler(ABC):
 
 
 class AlwaysOnSampler(BaseSampler):
-    """Records every trace. The default: tail sampling decides later, with the whole trace before it."""
+    """Records every trace. The default: tail sampling decides later, with the whole trace."""
 
     def should_sample(self, trace_id: str) -> bool:  # noqa: ARG002 - the interface
         """True."""
@@ -86,7 +89,7 @@ class AlwaysOffSampler(BaseSampler):
 
 
 class ThresholdSampler(BaseSampler):
-    """A sampler that says a threshold before it sees which trace comes: `decide` tests the trace's randomness against it."""
+    """A sampler with a threshold that does not depend on the trace: `decide` compares the trace's randomness with it."""
 
     @abstractmethod
     def next_threshold(self) -> int:
@@ -98,44 +101,44 @@ class ThresholdSampler(BaseSampler):
         return HeadDecision(trace_randomness(trace_id) >= threshold, threshold)
 
     def should_sample(self, trace_id: str) -> bool:
-        """As `decide`, for an id in hex; anything else is never kept."""
+        """As `decide`, for an id in hex; False for any other value."""
         with guard("sampler.should_sample"):
             return self.decide(id_of(trace_id, TRACE_ID_BYTES)).sampled
         return False
 
 
 class ProbabilitySampler(ThresholdSampler):
-    """Records a fixed share of the traces; every process with the same rate picks the same ones.
+    """Records a fixed share of the traces; all processes with the same rate record the same traces.
 
     Args:
-        rate: In [0, 1]; raises ConfigurationError outside. Rounded to what `ot=th` can write (four hex digits).
+        rate: In [0, 1]; otherwise ConfigurationError is raised. It is rounded to the four hex digits of `ot=th`.
     """
 
     def __init__(self, rate: float) -> None:
-        self.rate: float = _number(rate, "a sampling rate", 1.0)
+        self.rate: float = _number(rate, "the sampling rate", 1.0)
         self._threshold = threshold_of(self.rate)
 
     def next_threshold(self) -> int:
-        """Always the threshold of the rate."""
+        """The threshold of the rate."""
         return self._threshold
 
 
 class RateLimitingSampler(ThresholdSampler):
-    """Records about this many traces a second, with an honest probability for each.
+    """Records about this many traces per second, each with a known probability.
 
-    A token bucket would take the first n of each second and drop the rest: those stand for nothing, and no weight repairs
-    that. Instead each trace gets a probability from what came before it alone, limit / max(traces in the last whole second,
-    traces so far in this one), and is kept iff its randomness reaches that threshold, so weighted counts are unbiased. The
-    price: a burst out of silence of k times the limit within a second keeps about limit * (1 + ln k) of that second's traces
-    instead of the limit; from the next second on the mean is at the limit, or below it while traffic falls.
+    A token bucket would record the first n traces of each second and drop the rest, which no weight can correct. Here the
+    probability of a trace depends on the earlier traces alone: limit / max(traces of the last whole second, traces so far in
+    this second). A trace is kept iff its randomness reaches that threshold, so weighted counts are unbiased. The cost: in the
+    first second of a burst of k times the limit, about limit * (1 + ln k) traces are kept. From the next second on the mean
+    is the limit, or less while traffic falls.
 
     Args:
-        traces_per_second: At least 0, fractions allowed; raises ConfigurationError for anything else.
+        traces_per_second: At least 0, fractions allowed; otherwise ConfigurationError is raised.
         clock: Monotonic seconds.
     """
 
     def __init__(self, traces_per_second: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.traces_per_second: float = _number(traces_per_second, "a number of traces a second", math.inf)
+        self.traces_per_second: float = _number(traces_per_second, "traces_per_second", math.inf)
         self._clock = clock
         self._lock = threading.Lock()
         self._second = 0
@@ -162,6 +165,6 @@ def _number(value: object, what: str, highest: float) -> float:
     )
     if not good:
         above = "" if highest == math.inf else f" and at most {highest:g}"
-        msg = f"{what} is a number of at least 0{above}, got {safe_text(value)}"
+        msg = f"{what} must be a number of at least 0{above}, got {safe_text(value)}"
         raise ConfigurationError(msg)
-    return float(value)  # type: ignore[arg-type]  # `good` says it is a number
+    return float(value)  # type: ignore[arg-type]  # `good` implies that it is a number

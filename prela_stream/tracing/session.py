@@ -1,7 +1,7 @@
-"""Whose work this is: session and user ids that every span of a block carries, in whatever task or thread it runs.
+"""Session and user ids that every span of a block has, in any task or thread that inherits the context.
 
-They stand in a context variable of their own, so a block may be opened outside of any trace, inside of a span, or around many
-traces. To another process they go only if asked to: a header with a user's id would reach every host that is called.
+They have a separate context variable, so a block can be outside a trace, inside a span, or around many traces. They are sent
+to other processes only on request: a header with a user id would reach every host that is called.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,17 +18,17 @@ _FROM_BAGGAGE: Final = {SESSION_ENTRY: CONVERSATION_ID, USER_ENTRY: USER_ID}
 
 
 class Carried(NamedTuple):
-    """What the spans of a block carry."""
+    """What the spans of a block have in common."""
 
     attributes: Mapping[str, Any]
     baggage: Mapping[str, str]
-    """What goes to other processes with the trace."""
+    """Entries that are sent to other processes."""
 
 
 CARRIED: Final[ContextVar[Carried | None]] = ContextVar("prela_stream_carried", default=None)
 get_carried: Final = CARRIED.get
 ids_used: Final[list[bool]] = []
-"""Not empty once this process has had a session or a trace that came with one: until then no span asks."""
+"""Not empty once this process has had a session, or a trace with session ids; spans check this first."""
 
 
 @contextmanager
@@ -39,15 +39,15 @@ def session(
     attributes: Mapping[str, Any] | None = None,
     propagate: bool = False,
 ) -> Iterator[None]:
-    """Give every span that begins in the block a session's and a user's id, and other attributes.
+    """Give every span that starts in the block a session id, a user id and other attributes.
 
-    What a span is given itself wins. Blocks nest: an inner one adds to the outer one and wins over it.
+    Attributes of the span itself have priority. Blocks nest: an inner block adds to the outer one and has priority over it.
 
     Args:
         session_id: The conversation; becomes `gen_ai.conversation.id`.
         user_id: Becomes `user.id`.
-        attributes: Further ones, of any value.
-        propagate: Send both ids on to other processes as W3C baggage. Their hosts, whoever they are, can read them.
+        attributes: Further attributes, of any value.
+        propagate: Send both ids to other processes as W3C baggage. Every host that is called can read them.
     """
     before = get_carried() or Carried({}, {})
     ids = {
@@ -64,25 +64,25 @@ def session(
     try:
         yield
     finally:
-        if get_carried() is carried:  # in another context than it was entered in, there is nothing to restore
+        if get_carried() is carried:  # otherwise it is left in another context, which has nothing to restore
             CARRIED.set(previous)
 
 
-def notice(baggage: Mapping[str, str]) -> None:
-    """Look at the baggage of a trace whose first span here begins now."""
+def note_baggage(baggage: Mapping[str, str]) -> None:
+    """Check the baggage of a trace whose first span in this process starts now."""
     if not ids_used and not _FROM_BAGGAGE.keys().isdisjoint(baggage):
         ids_used.append(True)
 
 
 def carried_attributes(trace_baggage: Mapping[str, str]) -> dict[str, Any]:
-    """What a span that begins now has from the blocks around it, and from the baggage of its trace."""
+    """The attributes of a span that starts now from the blocks around it and from the baggage of its trace."""
     carried = get_carried()
     ids = {key: trace_baggage[key] for key in _FROM_BAGGAGE if key in trace_baggage}
     return _named(ids) if carried is None else {**_named(ids), **carried.attributes}
 
 
 def outgoing_baggage(trace_baggage: Mapping[str, str]) -> Mapping[str, str]:
-    """The baggage to send on: the trace's, with what the blocks around want propagated."""
+    """The baggage to send: that of the trace, with the ids of the blocks around that are propagated."""
     carried = get_carried()
     return {**trace_baggage, **carried.baggage} if carried is not None and carried.baggage else trace_baggage
 

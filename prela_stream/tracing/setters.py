@@ -1,6 +1,6 @@
-"""Attributes and events by argument instead of by name, for what the GenAI conventions know: models, tools, agents, retrieval.
+"""Attributes and events of the GenAI conventions as arguments: models, tools, agents, retrieval.
 
-Names and meanings are those of `model.semconv`. Arguments that are None are not set.
+Names and meanings are in `model.semconv`. Arguments that are None are not set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ class _Settable(Protocol):
 
 
 class TypedSetters:
-    """Setters of a span, beside `set_attribute` and `add_event`. As those, they have no effect after its end and never raise."""
+    """Setters of a span beside `set_attribute` and `add_event`. They have no effect after its end and never raise."""
 
     __slots__ = ()
 
@@ -48,25 +48,25 @@ class TypedSetters:
         time_to_first_token: float | None = None,
         cost_usd: float | None = None,
     ) -> None:
-        """Say what a model call asked for and what it got.
+        """Set the request and response attributes of a model call.
 
         Args:
-            provider: Who runs the model: `anthropic`, `openai`, ….
-            model: As asked for.
-            temperature: And the next ones: parameters of the request.
-            top_p: As `temperature`.
-            top_k: As `temperature`.
-            max_tokens: As `temperature`.
-            stop_sequences: As `temperature`.
-            stream: Whether the answer was streamed.
-            response_model: The one that answered.
-            response_id: The provider's id of the answer.
-            finish_reason: Why the answer ended; several where there were several answers.
-            input_tokens: All of them, cached ones included.
-            output_tokens: All of them, reasoning included.
-            cache_read_tokens: Those of `input_tokens` that came from a cache.
-            cache_write_tokens: Those of `input_tokens` that were written to one.
-            reasoning_tokens: Those of `output_tokens` that were reasoning.
+            provider: The provider of the model: `anthropic`, `openai`, ….
+            model: The requested model.
+            temperature: A parameter of the request.
+            top_p: A parameter of the request.
+            top_k: A parameter of the request.
+            max_tokens: A parameter of the request.
+            stop_sequences: A parameter of the request.
+            stream: Whether the response was streamed.
+            response_model: The model that produced the response.
+            response_id: The provider's id of the response.
+            finish_reason: Why the response ended; a sequence if there were several responses.
+            input_tokens: All input tokens, cached ones included.
+            output_tokens: All output tokens, reasoning included.
+            cache_read_tokens: The part of `input_tokens` that was read from a cache.
+            cache_write_tokens: The part of `input_tokens` that was written to a cache.
+            reasoning_tokens: The part of `output_tokens` that was reasoning.
             time_to_first_token: Seconds.
             cost_usd: US dollars.
         """
@@ -105,7 +105,7 @@ class TypedSetters:
         arguments: Any = None,
         result: Any = None,
     ) -> None:
-        """Say which tool was called, with what arguments (any value; a dict is best) and with what result (any value)."""
+        """Set the tool that was called, its arguments (any value, best a dict) and its result (any value)."""
         self.set_attributes(
             given(
                 {
@@ -121,7 +121,7 @@ class TypedSetters:
     def set_retrieval(
         self: _Settable, *, data_source: str | None = None, query: str | None = None, documents: Any = None
     ) -> None:
-        """Say where something was looked for, what, and what was found (best a list of dicts with `id` and `score`)."""
+        """Set the searched source, the query, and the documents found (best a list of dicts with `id` and `score`)."""
         self.set_attributes(
             given(
                 {
@@ -140,7 +140,7 @@ class TypedSetters:
         instance_id: str | None = None,
         environment: str | None = None,
     ) -> None:
-        """Say which service did this span's work, where it is not the one that `init()` named for the whole process."""
+        """Set the service that did this span's work, if it is not the one given to `init()`."""
         self.set_attributes(
             given(
                 {
@@ -160,12 +160,12 @@ class TypedSetters:
         context: Any = None,
         stacktrace: str | None = None,
     ) -> None:
-        """Mark the span as failed where no exception tells it: a tool that answers with an error, for instance.
+        """Mark the span as failed without an exception, for instance if a tool returns an error.
 
         Args:
-            kind: What sort of error, one of few: `timeout`, `invalid_request_error`, ….
-            message: What happened; also the status message.
-            context: Anything that helps to understand it.
+            kind: The error type, with low cardinality: `timeout`, `invalid_request_error`, ….
+            message: The error text; it is also the status message.
+            context: Any value that helps to understand the error.
             stacktrace: Text.
         """
         self.set_attributes(
@@ -181,15 +181,15 @@ class TypedSetters:
         self.set_status(SpanStatus.ERROR, kind if message is None else message)
 
     def add_llm_request(self: _Settable, messages: Any, *, system: Any = None, tools: Any = None) -> None:
-        """The event `llm.request`: what is sent to a model now."""
+        """Add the event `llm.request`: what is sent to a model."""
         self.add_event(semconv.EVENT_LLM_REQUEST, given({"messages": messages, "system": system, "tools": tools}))
 
     def add_llm_response(self: _Settable, content: Any, *, finish_reason: str | None = None) -> None:
-        """The event `llm.response`: what a model answered."""
+        """Add the event `llm.response`: what a model returned."""
         self.add_event(semconv.EVENT_LLM_RESPONSE, given({"content": content, "finish_reason": finish_reason}))
 
     def add_tool_call(self: _Settable, name: str, arguments: Any = None, *, call_id: str | None = None) -> None:
-        """The event `tool.call`: a tool is called now."""
+        """Add the event `tool.call`: a tool is called."""
         self.add_event(semconv.EVENT_TOOL_CALL, given({"name": name, "arguments": arguments, "id": call_id}))
 
     def add_tool_result(
@@ -200,12 +200,12 @@ class TypedSetters:
         call_id: str | None = None,
         is_error: bool | None = None,
     ) -> None:
-        """The event `tool.result`: a tool has answered."""
+        """Add the event `tool.result`: a tool has returned."""
         self.add_event(
             semconv.EVENT_TOOL_RESULT, given({"result": result, "name": name, "id": call_id, "is_error": is_error})
         )
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
-    """Those that are not None."""
+    """The values that are not None."""
     return {key: value for key, value in values.items() if value is not None}

@@ -1,6 +1,6 @@
 """The span methods of the global tracer as functions: `prela_stream.agent("planner")` for `get_tracer().agent("planner")`.
 
-The global tracer is one object for the life of the process, so its bound methods are as good as functions.
+The global tracer is one object for the life of the process, so its bound methods work as functions.
 """
 
 from typing import Final

@@ -1,10 +1,15 @@
-"""A live span: open until `end()`, which freezes it and hands its bytes to the recorder. It is its own context manager.
+"""A live span: open until `end()`, which freezes it and passes its bytes to the recorder. It is its own context manager.
 
-Two things here are made to be exact without a lock. The attributes of an ended span are replaced by a read-only mapping, so
-writing needs no check beforehand. And what a span hands out (a counted child, an injected context) is one byte appended to
-`_children`, which is there from the first one on. The end closes the attributes first, then looks for `_children` and takes a
-memoryview of it, and a bytearray with a view on it refuses to grow. Whoever hands out has `_children` first and then looks
-whether the attributes are closed: if not, the end has yet to look, so each append is either in the count or fails, in any thread.
+Two things are exact without a lock:
+
+- Writing an attribute needs no check. The end replaces the attributes by the read-only mapping `CLOSED`, so a later write fails.
+- Each child and each injected context is one byte appended to `_children`, and is either in the count or not counted at all:
+
+      a child starts: 1. create `_children`    2. attributes are CLOSED? then not counted    3. append; BufferError: not counted
+      the span ends:  1. attributes = CLOSED   2. `_children` exists? then take a memoryview of it    3. count its bytes
+
+  A bytearray with a memoryview refuses to grow. If step 2 of the child finds the attributes open, the end has not read
+  `_children` yet, so the byte is counted or the append fails. This holds in any order of threads.
 """
 
 import sys
@@ -17,13 +22,12 @@ from typing import Any, Final, Self
 
 from prela_stream import telemetry
 from prela_stream.errors import SpanEndedError, guard, guarded, logger, strict
-from prela_stream.model.plain import SCALARS, plain, refuse_unless_plain
+from prela_stream.model.plain import SCALARS, refuse_unless_plain
 from prela_stream.model.span import (
     AFTER_END,
     CANCELLED,
     COUNTED,
     ERROR,
-    PENDING,
     REMOTE_PARENT,
     SPAN_TYPES,
     SUCCESS,
@@ -48,6 +52,7 @@ from prela_stream.tracing.current import enter, leave
 from prela_stream.tracing.fields import SpanExtras, SpanView
 from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.tracing.generators import GENERATOR, ON_BEHALF, FrameEntry, watched
+from prela_stream.tracing.items import control_item
 from prela_stream.tracing.parent import get_raw, set_raw
 from prela_stream.tracing.setters import TypedSetters
 
@@ -65,28 +70,27 @@ _clock: Final = time.perf_counter_ns
 _new: Final = object.__new__
 _getframe: Final = sys._getframe
 _END_GUARD: Final = guard("span.end")
-_slow_lock = threading.RLock()  # a finalizer that runs in the midst of one hand-out may need another
-_EMPTY: Final[tuple[Any, ...]] = ()
+_slow_lock = threading.RLock()  # reentrant: a finalizer can start a child while this thread holds the lock
 
 
 class Span(SpanView, TypedSetters):
-    """A piece of work that has a beginning and an end. Made by `Tracer.span()` and `Tracer.start_span()`.
+    """A piece of work with a start and an end. Made by `Tracer.span()` and `Tracer.start_span()`, which start it.
 
-    Use it with `with` or `async with`: it is current inside, and ends at the end of the block, as ERROR where an exception
-    leaves it and as CANCELLED where a cancellation does. Or call `end()` yourself. It has begun when you get it. May be
-    used from any thread. No method raises; with `PRELA_STRICT=1` errors are let out.
+    Use it with `with` or `async with`: it is current in the block and ends with it. If an exception leaves the block, its
+    status is ERROR; if a cancellation does, CANCELLED. Or call `end()`. It may be used from any thread. No method raises;
+    with `PRELA_STRICT=1` errors are raised.
     """
 
     __slots__ = ()
 
-    # --- current and over ---
+    # --- start and end ---
 
     def __enter__(self) -> Self:
-        # No token: it could not be used in another context, and a generator may be closed in one.
+        # No token: it works in its own context only, and a generator can be closed in another one.
         frame = _getframe(1)
         code = frame.f_code
         if watched or code.co_flags & GENERATOR or code.co_name in ON_BEHALF:
-            self._enter_slowly(frame)
+            self._enter_generator(frame)
         else:
             self._previous = get_raw()
             set_raw(self)
@@ -104,19 +108,19 @@ class Span(SpanView, TypedSetters):
             leave(self, previous)
         try:
             self._finish_now(_clock() - self._began)
-        except Exception as ours:  # as `guarded`, which costs one more call
-            if not _END_GUARD.__exit__(type(ours), ours, ours.__traceback__):
+        except Exception as failure:  # as `guarded`, which costs one more call
+            if not _END_GUARD.__exit__(type(failure), failure, failure.__traceback__):
                 raise
 
-    def _enter_slowly(self, frame: FrameType) -> None:
-        """Where a generator is involved: nothing may keep one alive that nobody can close any more."""
+    def _enter_generator(self, frame: FrameType) -> None:
+        """Enter where a generator is involved. The span is held weakly, so that a dropped generator is freed."""
         self._previous = enter(self, frame, getattr(self, "_scope", None))
         self._output.hold_weakly()
 
     async def __aenter__(self) -> Self:
         frame = _getframe(1)
         if watched or frame.f_code.co_flags & GENERATOR or frame.f_code.co_name in ON_BEHALF:
-            self._enter_slowly(frame)
+            self._enter_generator(frame)
         else:
             self._previous = get_raw()
             set_raw(self)
@@ -128,10 +132,10 @@ class Span(SpanView, TypedSetters):
         self.__exit__(kind, error, traceback)
 
     def end(self, end_time: datetime | int | None = None) -> None:
-        """End the span; everything that it holds is encoded now, and nothing can be changed any more.
+        """End the span. Its content is encoded now; later changes have no effect.
 
         Args:
-            end_time: An aware datetime or ns since the epoch, where the work ended earlier than now; never before the start.
+            end_time: An aware datetime or ns since the epoch, if the work ended before now; never before the start.
         """
         duration = _clock() - self._began
         if end_time is not None:
@@ -141,7 +145,7 @@ class Span(SpanView, TypedSetters):
             self._report_ended("end")
 
     def _finish_now(self, duration: int) -> bool:
-        """Freeze the span and record it; False if somebody has done so before."""
+        """Freeze the span and record it; False if it has ended before."""
         try:
             del self._open  # atomic: of two threads one gets an AttributeError
         except AttributeError:
@@ -162,7 +166,7 @@ class Span(SpanView, TypedSetters):
         parent_id = self._parent_id
         output = self._output
         if self._announce_pending is not None and output.new_spans.pop(self, None) is None:
-            output.forget(self)
+            output.remove(self)
         record = output.record
         if record is None:
             return True
@@ -204,10 +208,10 @@ class Span(SpanView, TypedSetters):
 
     _finish = guarded("span.end")(_finish_now)
 
-    # --- what a user says about it ---
+    # --- what the application sets ---
 
     def set_attribute(self, key: str, value: Any) -> None:
-        """Set an attribute to any value; it is read when the span ends. Values that MessagePack cannot hold become text."""
+        """Set an attribute to any value. It is read when the span ends; a value that MessagePack cannot hold becomes text."""
         if type(key) is not str:
             key = key_of(key)
         try:
@@ -224,21 +228,21 @@ class Span(SpanView, TypedSetters):
     def add_event(
         self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: datetime | int | None = None
     ) -> None:
-        """Add something that happened at one moment: now, or at `timestamp` (an aware datetime or ns since the epoch)."""
+        """Add an event at `timestamp` (an aware datetime or ns since the epoch); None: now."""
         if self._is_open("add_event"):
             with guard("span.add_event"):
                 time_ns = _now() if timestamp is None else nanoseconds(timestamp)
                 self._extras().events.append(SpanEvent(text_of(name), time_ns, event_attributes(attributes)))
 
     def add_link(self, target: "Span | TraceContext", attributes: Mapping[str, Any] | None = None) -> None:
-        """Refer to a span that is related, but not the parent: of a batch's messages each, for instance."""
+        """Refer to a span that is related but not the parent, for instance the producer of each message of a batch."""
         if self._is_open("add_link"):
             with guard("span.add_link"):
                 trace_id, span_id = target_of(target)
                 self._extras().links.append(SpanLink(trace_id, span_id, event_attributes(attributes)))
 
     def set_status(self, status: SpanStatus | str, message: str | None = None) -> None:
-        """Say how the work went. Without it a span that ends is a SUCCESS, unless an exception leaves its block."""
+        """Set the result of the work. If it is not set, a span without an exception ends as SUCCESS."""
         if self._is_open("set_status"):
             with guard("span.set_status"):
                 self._status = status_code(status)
@@ -246,7 +250,7 @@ class Span(SpanView, TypedSetters):
                     self._extras().message = None if message is None else text_of(message)
 
     def record_exception(self, error: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
-        """Mark the span with an exception: ERROR, or CANCELLED for a cancellation, an interrupt or a generator's close.
+        """Record an exception. The status becomes ERROR, or CANCELLED for a cancellation, an interrupt or a generator's close.
 
         Sets `error.type`, `error.message` and, for an error, `error.stacktrace`; `attributes` are added to them.
         """
@@ -261,39 +265,39 @@ class Span(SpanView, TypedSetters):
                     self.set_attributes(attributes)
 
     def update_name(self, name: str) -> None:
-        """Give the span another name."""
+        """Rename the span."""
         if self._is_open("update_name"):
             with guard("span.update_name"):
                 self._name = text_of(name)
 
     def suspend(self, until: datetime | int | None = None, reason: str | None = None) -> None:
-        """Say that this span now waits for something outside, a person for instance: its trace is not decided meanwhile.
+        """Report that this span waits for something outside, for instance a person. Its trace is not decided during the wait.
 
         Args:
-            until: When it goes on at the latest, if that is known: an aware datetime or ns since the epoch. For readers; the
-                wait ends with `resume()` or the span.
+            until: The latest end of the wait, if it is known: an aware datetime or ns since the epoch. It informs readers; the
+                wait ends with `resume()` or with the span.
             reason: What it waits for.
         """
         if self._is_open("suspend"):
             with guard("span.suspend"):
-                said: dict[str, Any] = {}
+                details: dict[str, Any] = {}
                 if until is not None:
-                    said[SUSPEND_UNTIL] = nanoseconds(until)
+                    details[SUSPEND_UNTIL] = nanoseconds(until)
                 if reason is not None:
-                    said[SUSPEND_REASON] = text_of(reason)
-                self.add_event("suspend", said)
-                self._send_control(ItemKind.SUSPEND, said)
+                    details[SUSPEND_REASON] = text_of(reason)
+                self.add_event("suspend", details)
+                self._send_control(ItemKind.SUSPEND, details)
 
     def resume(self) -> None:
-        """Say that the wait of `suspend()` is over."""
+        """Report the end of the wait of `suspend()`."""
         if self._is_open("resume"):
             self.add_event("resume")
             self._control(ItemKind.RESUME)
 
-    # --- the SDK's own ---
+    # --- for the tracer and the pipeline ---
 
     def _count_child(self) -> int:
-        """Count a child; returns the child's flag: COUNTED, or AFTER_END where this span has ended."""
+        """Count a child; returns the child's flag: COUNTED, or AFTER_END if this span has ended."""
         children = self._child_bytes()
         if self._attributes is CLOSED:
             return AFTER_END
@@ -308,14 +312,14 @@ class Span(SpanView, TypedSetters):
     def _child_bytes(self) -> bytearray:
         children = self._children
         if children is None:
-            with _slow_lock:  # or of two threads that make it one would lose its child
+            with _slow_lock:  # without it, one of two threads that create the bytearray would lose its child
                 if self._children is None:
                     self._children = bytearray()
                 children = self._children
         return children
 
     def _count_inject(self) -> int | None:
-        """Count a context that leaves the process; returns its ordinal, None where this span has ended."""
+        """Count a context that leaves the process; returns its ordinal, None if this span has ended."""
         with _slow_lock:
             children = self._child_bytes()
             if self._attributes is CLOSED:
@@ -330,12 +334,12 @@ class Span(SpanView, TypedSetters):
         return ordinal
 
     def _announce(self) -> None:
-        """Tell the worker that this span is open and will end; a root or an AGENT span says so before its first child."""
+        """Send the START item: this span is open and will end. A root or an AGENT span sends it before its first child."""
         self._announce_pending = False
         self._control(ItemKind.START)
 
     def _send_heartbeat(self) -> None:
-        """Say that this span's process is alive; a span that was not announced so far is announced instead."""
+        """Send a HEARTBEAT item, or the START item if it was not sent yet."""
         if self._announce_pending:
             self._announce()
         else:
@@ -346,34 +350,20 @@ class Span(SpanView, TypedSetters):
         self._send_control(kind, None)
 
     def _send_control(self, kind: ItemKind, attributes: dict[str, Any] | None) -> None:
-        output = self._output
-        record = output.record
-        if record is None:
-            return
-        trace = self._trace
-        time_ns = self._start_ns if kind is ItemKind.START else _now()
-        ordinal = trace.inject_ordinal if self._flags & REMOTE_PARENT else None
-        head = (int(kind), trace.raw_trace_id, self._id, self._parent_id, self._flags, PENDING, 0, None, None, ordinal)
-        said: tuple[Any, ...] = (trace.randomness, trace.threshold)
-        if attributes:
-            said = (*said, attributes, _EMPTY, _EMPTY, None)
-        try:
-            item = encode_fast((*head, self._type, time_ns, None, self._name, *said))
-        except REFUSED:
-            item = encode_fast((*head, self._type, time_ns, None, plain(self._name)[:1000], *plain(said)))
-        if attributes:
-            item = sanitized(item, output.privacy, output.max_item_bytes)
-        record(trace.raw_trace_id, item, True)
+        record = self._output.record
+        if record is not None:
+            time_ns = self._start_ns if kind is ItemKind.START else _now()
+            record(self._trace.raw_trace_id, control_item(self, kind, time_ns, attributes), True)
 
     def _abandon(self) -> None:
-        """Be as if ended, but record nothing: in a forked child, where the span is the parent process's to end."""
+        """End without a record: in a forked child, because the parent process ends the span."""
         if not self.is_ended:
             del self._open
             self._final, self._attributes = self._attributes, CLOSED
             self._duration_ns = _clock() - self._began
 
     def _extras(self) -> SpanExtras:
-        with _slow_lock:  # or of two threads that make it one would lose its event
+        with _slow_lock:  # without it, one of two threads that create it would lose its event
             if self._more is None:
                 self._more = SpanExtras()
             return self._more
@@ -385,7 +375,7 @@ class Span(SpanView, TypedSetters):
         return False
 
     def _report_ended(self, method: str) -> None:
-        """A change after the end: raise under PRELA_STRICT, else count it and log the first of each method."""
+        """Report a change after the end: raise under PRELA_STRICT, else count it and log the first one of each method."""
         text = (
             f"{method}() on the span {self._name!r}, which has ended; it has no effect. Change a span before its end."
         )
@@ -397,7 +387,7 @@ class Span(SpanView, TypedSetters):
 
 
 def target_of(target: object) -> tuple[bytes, bytes]:
-    """The trace and span id that a link points to; raises TypeError for anything but a span or the context of one."""
+    """The trace id and span id that a link points to; raises TypeError for anything but a span or its context."""
     if isinstance(target, Span):
         return target._trace.raw_trace_id, target._id
     if isinstance(target, TraceContext) and target.raw_span_id is not None:

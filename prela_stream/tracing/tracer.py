@@ -1,10 +1,11 @@
-"""Makes spans: finds where a new one hangs, decides at a root whether the trace is recorded, and keeps the one tracer."""
+"""Starts spans: finds the parent, asks the sampler at a root, and fills the fields. Holds the global tracer."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from prela_stream.errors import guard
+from prela_stream.model.plain import safe_text
 from prela_stream.model.semconv import SERVICE_NAME
 from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SpanType
 from prela_stream.privacy.rules import Privacy, scopes_used
@@ -18,9 +19,9 @@ from prela_stream.tracing.generators import FrameEntry, previous_of, unwrap, wat
 from prela_stream.tracing.ids import new_span_id, new_trace_id, span_ids, trace_ids
 from prela_stream.tracing.kinds import SpanKinds
 from prela_stream.tracing.parent import Parent, Scope, get_raw, set_raw
-from prela_stream.tracing.recorder import Recorder, ScopedSpanOutput, SpanOutput
+from prela_stream.tracing.recorder import Recorder, SpanOutput
 from prela_stream.tracing.sampler import KEEP, AlwaysOnSampler, BaseSampler, checked
-from prela_stream.tracing.session import carried_attributes, ids_used, notice
+from prela_stream.tracing.session import carried_attributes, ids_used, note_baggage
 from prela_stream.tracing.span import CLOSED, Span
 from prela_stream.tracing.unsampled import UnsampledSpan
 
@@ -37,13 +38,13 @@ _shared: Final = SpanOutput()
 
 
 class Tracer(SpanKinds):
-    """Makes spans. `get_tracer()` gives the one that `init()` sets up; make another for a sampler or a name of its own.
+    """Starts spans. `init()` configures the one that `get_tracer()` returns; create others for another sampler or service name.
 
     Args:
-        service_name: If given, each span of this tracer carries it as `service.name`; the process's own name is set by
-            `init()` and travels once a batch.
+        service_name: If given, each span of this tracer has it as `service.name`. Otherwise the name given to `init()` counts,
+            which is sent once per batch.
         exporter: A `Recorder` that takes the items, or an object whose `export(spans)` takes whole traces (`BaseExporter`);
-            None: they go where those of the global tracer go.
+            None: the recorder of the global tracer.
         sampler: The head sampler, asked at roots; None: every trace is recorded.
         capture_for_replay: Accepted for code written for the ancestor SDK; has no effect.
     """
@@ -67,12 +68,12 @@ class Tracer(SpanKinds):
 
     @property
     def service_name(self) -> str | None:
-        """The name of its own that this tracer's spans carry; None if they have the process's."""
+        """The `service.name` of this tracer's spans; None if it is the one given to `init()`."""
         return None if self._service is None else self._service[SERVICE_NAME]
 
     @property
     def recorder(self) -> Recorder | None:
-        """Where items go now; None: nowhere."""
+        """Where items go; None: nowhere."""
         return self._output.recorder
 
     @property
@@ -88,16 +89,16 @@ class Tracer(SpanKinds):
         max_item_bytes: int | None = None,
         privacy: Privacy | None = None,
     ) -> None:
-        """Swap what is given. Spans that are open now end into the new recorder.
+        """Replace the given parts. Open spans end into the new recorder.
 
         Args:
-            recorder: None: spans go nowhere.
+            recorder: None: items go nowhere.
             sampler: None: every trace is recorded.
-            max_item_bytes: A span whose item is larger is cut to this size; the default is 750,000.
-            privacy: What is taken out of every span; the default is nothing.
+            max_item_bytes: A span with a larger item is cut to this size; the default is 750,000, the minimum 4,096.
+            privacy: What is removed from every span; the default is nothing.
         """
         with guard("tracer.configure"):
-            if privacy is not None:  # before the recorder: no item may reach a new one under the old rules
+            if privacy is not None:  # before the recorder: a new one must not get an item under the old rules
                 self._output.privacy = _checked_privacy(privacy)
             if recorder is not _UNCHANGED:
                 self._output.recorder = _checked(recorder)
@@ -106,7 +107,7 @@ class Tracer(SpanKinds):
             if max_item_bytes is not None:
                 self._output.max_item_bytes = max(4096, int(max_item_bytes))
 
-    def span(  # noqa: C901, PLR0912, PLR0915 - the hot path: what would be functions of their own is written out
+    def span(  # noqa: C901, PLR0912, PLR0915 - the hot path: each function call would cost 1 to 2 % of it
         self,
         name: str,
         span_type: SpanType = SpanType.CUSTOM,
@@ -115,18 +116,18 @@ class Tracer(SpanKinds):
         parent: Parent | None = None,
         scope: Scope = None,
     ) -> Span:
-        """A new span for `with` or `async with`: current in the block, ended with it.
+        """Start a span for `with` or `async with`: it is current in the block and ends with it.
 
         Args:
-            name: What the work is called.
-            span_type: What kind of work it is.
-            attributes: Initial ones; the mapping is copied.
-            parent: A Span, the TraceContext of another process, or what `defer()` gave; None: what is current.
-            scope: In a generator, a span is current for what the generator runs and never for its consumer. "caller": for
-                whoever resumes the generator instead, as a fixture that yields needs it.
+            name: The name of the work.
+            span_type: The kind of work.
+            attributes: Initial attributes; the mapping is copied.
+            parent: A Span, the TraceContext of another process, or a `Deferred`; None: the current span.
+            scope: In a generator, a span is current for what the generator runs and never for its consumer. "caller": it is
+                current for the code that resumes the generator, as a fixture that yields needs it.
 
         Returns:
-            The span, begun now; a root if nothing is current.
+            The span, which has started; a root if no span is current.
         """
         above: Any = parent
         if parent is None:
@@ -141,7 +142,7 @@ class Tracer(SpanKinds):
             children = above._children
             if children is None:
                 flags = above._count_child()
-            elif above._attributes is CLOSED:  # from here on as there, without the call
+            elif above._attributes is CLOSED:  # from here on a copy of `_count_child`, without the call
                 flags = AFTER_END
             else:
                 try:
@@ -155,7 +156,9 @@ class Tracer(SpanKinds):
                 trace.raw_trace_id = _take_trace_id()
             except IndexError:
                 trace.raw_trace_id = new_trace_id()
-            trace.randomness = trace.threshold = None  # as the class says, but an instance's own are read faster
+            trace.randomness = trace.threshold = (
+                None  # the defaults of the class; attributes of an instance are read faster
+            )
             parent_id, flags, announce = None, 0, True
             if self._sampler is not None:
                 self._decide(trace)
@@ -163,7 +166,7 @@ class Tracer(SpanKinds):
         elif parent is None and isinstance(above, UnsampledSpan):
             return above.child()
         else:
-            trace, parent_id, flags = self._below(above)
+            trace, parent_id, flags = self._parent_fields(above)
             sampled = trace.sampled
             if parent_id is None or flags & REMOTE_PARENT:
                 announce = True
@@ -171,9 +174,9 @@ class Tracer(SpanKinds):
             code = _CUSTOM_CODE
         else:
             code = SPAN_TYPE_CODES[span_type] if type(span_type) is SpanType else type_code(span_type)
-        # Filled from outside: an __init__ with this many fields costs a third of the whole span.
+        # Filled from here: an `__init__` with this many arguments costs a third of the whole span.
         span: Span = Span() if sampled else UnsampledSpan()
-        output: SpanOutput | ScopedSpanOutput = self._output.in_scope() if scopes_used else self._output
+        output = self._output.in_scope() if scopes_used else self._output
         span._output = output
         span._trace = trace
         span._parent_id = parent_id
@@ -214,36 +217,20 @@ class Tracer(SpanKinds):
         *,
         parent: Parent | None = None,
     ) -> Span:
-        """A new span that does not become current; end it with `end()`, in any thread or task. Arguments as of `span()`."""
+        """Start a span that does not become current. End it with `end()`, in any thread or task. Arguments as in `span()`."""
         return self.span(name, span_type, attributes, parent=parent)
 
     def defer(self) -> Deferred:
-        """Reserve a counted child of the current span for work that starts later, also after this span has ended."""
+        """Reserve a counted child of the current span for work that starts later, even after that span has ended."""
         above = current()
         return Deferred(above if isinstance(above, Span | TraceContext) else None, self.span)
 
     def get_current_span(self) -> Span | None:
-        """The current span, whichever tracer made it; None where there is none."""
+        """The current span of any tracer; None if there is none."""
         return get_current_span()
 
-    def heartbeat(self) -> int:
-        """Tell the worker that this process and its open roots and AGENT spans are alive; returns how many were named.
-
-        For the pipeline, every `Resource.heartbeat_ms`. A span that was not announced so far gets its START item.
-        """
-        return sum(1 for _ in self.heartbeats())
-
-    def heartbeats(self) -> Iterator[Span]:
-        """As `heartbeat()`, one span a step, for a caller that must not be busy for long."""
-        self._output.hold_weakly()
-        for reference in self._output.open_spans.valuerefs():
-            span = reference()  # None: forgotten without an end, and its heartbeats stop
-            if span is not None and not span.is_ended:
-                span._send_heartbeat()
-                yield span
-
     def shutdown(self) -> None:
-        """Deliver what was recorded: end this tracer's exporter, or flush the pipeline of `init()`; that one ends at exit."""
+        """Deliver what was recorded: shut down this tracer's exporter, or flush the pipeline of `init()`, which ends at exit."""
         with guard("tracer.shutdown"):
             recorder: Any = self._output.recorder
             deliver = getattr(recorder, "shutdown", None) or getattr(recorder, "flush", None)
@@ -251,11 +238,11 @@ class Tracer(SpanKinds):
                 deliver()
 
     def set_global(self) -> None:
-        """Give the global tracer this one's name, recorder and sampler; `get_tracer()` stays the same object."""
+        """Give the global tracer the name, recorder and sampler of this one; `get_tracer()` returns the same object as before."""
         set_global_tracer(self)
 
-    def _below(self, above: Any) -> tuple[TraceContext, bytes | None, int]:
-        """Trace, parent span id and flags of a span that does not simply hang below a Span."""
+    def _parent_fields(self, above: Any) -> tuple[TraceContext, bytes | None, int]:
+        """Trace, parent span id and flags of a span whose parent is not a Span that is current."""
         if isinstance(above, Deferred):
             flag, below = above.take(), above.above
             if isinstance(below, Span):
@@ -264,13 +251,13 @@ class Tracer(SpanKinds):
         if isinstance(above, Span):
             return above._trace, above._id, above._count_child()
         if isinstance(above, TraceContext):
-            notice(above.baggage)
+            note_baggage(above.baggage)
             if above.sampled is None:
                 self._decide(above)
             return above, above.raw_span_id, 0 if above.raw_span_id is None else REMOTE_PARENT
         with guard("tracer.span"):
             if above is not None:
-                msg = f"the parent of a span is a Span, a TraceContext, a Deferred or None, got {above!r}; it begins a trace"
+                msg = f"parent= takes a Span, a TraceContext, a Deferred or None, got {safe_text(above)}; it starts a trace"
                 raise TypeError(msg)
         trace = TraceContext()
         if self._sampler is not None:
@@ -289,7 +276,7 @@ class Tracer(SpanKinds):
 def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
     if type(attributes) is dict:
         try:
-            return dict(**attributes)  # refuses keys that are not text, in C
+            return dict(**attributes)  # in C; raises TypeError for a key that is not text
         except TypeError:
             pass
     return attributes_of(attributes)
@@ -297,17 +284,20 @@ def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checked(recorder: Any) -> Recorder | None:
     if recorder is None or callable(getattr(recorder, "record", None)):
-        return recorder  # type: ignore[no-any-return]  # it has what the protocol asks for
+        return recorder  # type: ignore[no-any-return]  # it has the method of the protocol
     if callable(getattr(recorder, "export", None)):
         return ExporterRecorder(recorder)
-    msg = f"a recorder has a method record(trace_id, item, *, reserved), got {recorder!r}; spans go where they went before"
+    msg = (
+        "exporter= takes an object with a method export(spans) or record(trace_id, item, reserved), got "
+        f"{safe_text(recorder)}; the recorder was not changed"
+    )
     raise TypeError(msg)
 
 
 def _checked_privacy(privacy: Any) -> Privacy:
     if isinstance(privacy, Privacy):
         return privacy
-    msg = f"privacy is a Privacy, got {privacy!r}; the rules stay as they were"
+    msg = f"privacy= takes a Privacy, got {safe_text(privacy)}; the rules were not changed"
     raise TypeError(msg)
 
 
@@ -315,7 +305,7 @@ _global: Final = Tracer()
 
 
 def get_tracer() -> Tracer:
-    """The global tracer: one object for the life of the process. Before `init()` its spans work, but go nowhere."""
+    """The global tracer: the same object for the life of the process. Before `init()` its spans work but are not recorded."""
     return _global
 
 
@@ -329,18 +319,18 @@ def set_global_tracer(tracer: Tracer) -> None:
 
 
 def get_current_span() -> Span | None:
-    """The span that is current in this task or thread; None where there is none."""
-    position = current()
-    return position if isinstance(position, Span) else None
+    """The span that is current in this task or thread; None if there is none."""
+    here = current()
+    return here if isinstance(here, Span) else None
 
 
 def defer() -> Deferred:
-    """Reserve a counted child of the current span for work that starts later, also after this span has ended."""
+    """Reserve a counted child of the current span for work that starts later, even after that span has ended."""
     return _global.defer()
 
 
 def _continue_in_child() -> None:
-    """After a fork: the open spans are the parent's to end, and what the child does are local roots below the current one."""
+    """After a fork: the parent process ends the open spans. Spans of the child are local roots below the current span."""
     _shared.new_spans.clear()
     _shared.open_spans.clear()
     here, raw = current(), get_raw()
@@ -351,7 +341,7 @@ def _continue_in_child() -> None:
     if isinstance(here, Span):
         context = TraceContext(sampled=here.sampled)
         context.__dict__.update(here._trace.__dict__)
-        context.raw_span_id, context.inject_ordinal = here._id, None  # the parent process does not count this
+        context.raw_span_id, context.inject_ordinal = here._id, None  # the parent process does not count these children
         set_raw(context)
     forget_generators()
     for span in inherited:

@@ -1,4 +1,4 @@
-"""Spans of traces that head sampling left out: they carry the trace id on, and cost and hold next to nothing."""
+"""Spans of traces that head sampling dropped: they propagate the trace id, record nothing and hold almost nothing."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,13 +12,13 @@ from prela_stream.tracing.span import Span
 
 
 class UnsampledSpan(Span):
-    """The first span of such a trace in this process. Answers every call of a Span and keeps nothing that it is told."""
+    """The first span of such a trace in this process. It has every method of a Span; those that set something do nothing."""
 
     __slots__ = ("_inner",)
     _inner: "UnsampledSpan"
 
     def child(self) -> "UnsampledSpan":
-        """The one span that stands for all spans inside this one."""
+        """The one span that is used for all spans inside this one."""
         telemetry.UNSAMPLED_SPANS.inc()
         try:
             return self._inner
@@ -40,33 +40,33 @@ class UnsampledSpan(Span):
         return False
 
     def set_attribute(self, key: str, value: Any) -> None:
-        """Nothing: the trace is not recorded. So with all methods that follow."""
+        """Do nothing: the trace is not recorded."""
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def add_event(
         self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: datetime | int | None = None
     ) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def add_link(self, target: "Span | TraceContext", attributes: Mapping[str, Any] | None = None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def set_status(self, status: SpanStatus | str, message: str | None = None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def record_exception(self, error: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def update_name(self, name: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def suspend(self, until: datetime | int | None = None, reason: str | None = None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def resume(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def _abandon(self) -> None:
         pass
@@ -79,7 +79,7 @@ class UnsampledSpan(Span):
 
 
 class _InnerSpan(UnsampledSpan):
-    """Any span inside an `UnsampledSpan`. Entering and leaving it changes nothing: what is current says all there is to say."""
+    """Any span inside an `UnsampledSpan`. Entering and leaving it does not change the current span."""
 
     __slots__ = ()
 

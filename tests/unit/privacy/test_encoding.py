@@ -23,6 +23,7 @@ from prela_stream.propagation.w3c import inject
 from prela_stream.testing import capture_spans
 from prela_stream.tracing.context import TraceContext, attach, new_trace_context, wrap
 from prela_stream.tracing.decorator import trace
+from prela_stream.tracing.open_spans import OpenSpans
 from prela_stream.tracing.tracer import Tracer, get_tracer, set_global_tracer
 
 tracer = get_tracer()
@@ -160,7 +161,7 @@ def test_no_argument_of_any_kind_raises_and_the_span_arrives(values: list[Any]) 
             child = tracer.start_span(i, parent=span)
             child.end(j)
             tracer.configure(max_item_bytes=k if type(k) is not int else DEFAULT_LIMIT)
-            tracer.heartbeat()
+            list(OpenSpans(tracer).heartbeats())
             tracer.defer().span(m, n, o).end()
             trace(k, m, n)
         assert span.is_ended

@@ -11,6 +11,7 @@ import pytest
 from prela_stream.model.span import REMOTE_PARENT
 from prela_stream.testing import CapturedSpans, capture_spans
 from prela_stream.tracing.ids import new_span_id, new_trace_id
+from prela_stream.tracing.open_spans import OpenSpans
 from prela_stream.tracing.tracer import get_tracer
 
 pytestmark = [
@@ -32,7 +33,7 @@ def in_child(captured: CapturedSpans) -> dict[str, Any]:
         "trace": own.trace_id,
         "flags": own.flags,
         "ordinal": own.inject_ordinal,
-        "open": tracer.heartbeat(),
+        "open": len(list(OpenSpans(tracer).heartbeats())),
     }
 
 

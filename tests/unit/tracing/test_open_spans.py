@@ -86,10 +86,10 @@ async def test_many_heartbeats_leave_room_for_others() -> None:
     steps: list[str] = []
 
     class Many:
-        def heartbeats(self) -> Iterator[object]:
+        def heartbeats(self) -> Iterator[None]:
             for _ in range(20):
                 steps.append("beat")
-                yield None
+                yield
 
         def cancel(self, reason: str) -> int:
             return 0
@@ -114,7 +114,7 @@ async def test_an_error_in_a_heartbeat_does_not_end_them(monkeypatch: pytest.Mon
     asked: list[int] = []
 
     class Bad(OpenSpans):
-        def heartbeats(self) -> Iterator[object]:
+        def heartbeats(self) -> Iterator[Span]:
             asked.append(1)
             raise RuntimeError("no heartbeat")
 

@@ -277,11 +277,11 @@ def test_less_than_one_trace_a_second(randomness: random.Random) -> None:
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, float("nan"), "0.5", None, True])
 def test_a_wrong_rate_is_a_configuration_error(rate: object) -> None:
-    with pytest.raises(ConfigurationError, match="a sampling rate is a number of at least 0 and at most 1, got"):
+    with pytest.raises(ConfigurationError, match="the sampling rate must be a number of at least 0 and at most 1, got"):
         ProbabilitySampler(rate)  # type: ignore[arg-type]  # the point of the test
 
 
 @pytest.mark.parametrize("rate", [-1, float("inf"), float("nan"), "5", None])
 def test_a_wrong_limit_is_a_configuration_error(rate: object) -> None:
-    with pytest.raises(ConfigurationError, match="a number of traces a second is a number of at least 0, got"):
+    with pytest.raises(ConfigurationError, match="traces_per_second must be a number of at least 0, got"):
         RateLimitingSampler(rate)  # type: ignore[arg-type]  # the point of the test

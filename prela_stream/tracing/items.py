@@ -1,0 +1,33 @@
+"""The control items of a span (START, HEARTBEAT, SUSPEND, RESUME) as bytes. `Span._finish_now` encodes the span item itself."""
+
+from typing import Any, Final
+
+from prela_stream.model.plain import plain
+from prela_stream.model.span import PENDING, REMOTE_PARENT, ItemKind
+from prela_stream.privacy.encoding import REFUSED, encode_fast, sanitized
+from prela_stream.tracing.fields import SpanView
+
+_NONE: Final[tuple[Any, ...]] = ()
+_LONGEST_NAME: Final = 1000
+
+
+def control_item(span: SpanView, kind: ItemKind, time_ns: int, attributes: dict[str, Any] | None) -> bytes:
+    """A control item about a span.
+
+    Args:
+        span: The open span.
+        kind: What to report about it.
+        time_ns: When, ns since the epoch.
+        attributes: Those of the item; None for none.
+    """
+    trace = span._trace
+    ordinal = trace.inject_ordinal if span._flags & REMOTE_PARENT else None
+    head = (int(kind), trace.raw_trace_id, span._id, span._parent_id, span._flags, PENDING, 0, None, None, ordinal)
+    rest: tuple[Any, ...] = (trace.randomness, trace.threshold)
+    if attributes:
+        rest = (*rest, attributes, _NONE, _NONE, None)
+    try:
+        item = encode_fast((*head, span._type, time_ns, None, span._name, *rest))
+    except REFUSED:
+        item = encode_fast((*head, span._type, time_ns, None, plain(span._name)[:_LONGEST_NAME], *plain(rest)))
+    return sanitized(item, span._output.privacy, span._output.max_item_bytes) if attributes else item
