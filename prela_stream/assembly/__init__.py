@@ -1,1 +1,1 @@
-"""Puts the items of a partition together into traces and says when each is ready to be decided. Pure: time is an argument."""
+"""Groups the items of a partition into traces and determines when each has to be decided. Pure: time is an argument."""

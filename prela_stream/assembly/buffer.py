@@ -1,7 +1,7 @@
-"""The undecided traces of one partition, and when each of them is to be decided.
+"""The undecided traces of one partition, and when each of them has to be decided.
 
-`TraceBuffer` is a function of the log: the caller passes each Record's log-append time, first to `due` and then to `add`, and
-nothing else moves the clock. It holds bytes and a few numbers a span; whoever decides a trace decodes it again.
+`TraceBuffer` is a function of the log: the caller passes the time of each record, first to `due` and then to `add`, and nothing
+else moves the clock. It holds the bytes of each span and a few numbers. The caller decodes the bytes again at the decision.
 """
 
 from collections import deque
@@ -18,50 +18,50 @@ from prela_stream.model.span import COUNTED, PENDING, REMOTE_PARENT, ItemHead, I
 
 
 class ReadyTrace(msgspec.Struct, frozen=True, kw_only=True):
-    """A trace that is to be decided now. It has left the buffer."""
+    """A trace that has to be decided now. The buffer no longer holds it."""
 
     trace_id: bytes
     trigger: Trigger
     complete: bool
-    """Whether every counted span is there, and an answer to every context that was handed out."""
+    """Whether every counted span and an answer to every inject was received."""
     first_offset: int
-    """Offset of the Record that held its first item."""
+    """Offset of the record with its first item."""
     raws: list[bytes]
-    """One item a span, the winning revision, in order of arrival. One without an end has its START or PENDING item."""
+    """One item per span, the highest revision, in order of arrival. A span without an end has its START or PENDING item."""
     resources: list[bytes]
-    """The resource of each item; those of one process are one object."""
+    """The resource of each item. Items of one process share one object."""
     lost: bool
-    """A process has said that it dropped spans of this trace, or of some that it could not name while this one was open."""
+    """A process reported that it dropped spans of this trace, or dropped spans of unknown traces while this one was open."""
     open_spans: int
-    """How many of the spans have not ended."""
+    """Number of spans that have not ended."""
     due_ms: int
-    """Stream time at which it was due: its deadline, or when it went over a limit. Never goes back from one trace to the next."""
+    """Stream time of its deadline, or at which it exceeded a limit. Never decreases from one trace to the next."""
     spans: int
-    """How many of `raws` are SPAN items; the others are STARTs."""
+    """Number of SPAN items in `raws`; the others are STARTs."""
 
 
 class Applied(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of the items of one Record: `len(heads) = len(late) + duplicates + control + spans`."""
+    """The result for the items of one record: `len(heads) = len(late) + duplicates + control + spans`."""
 
     late: list[int]
-    """Places in the batch of span items whose trace is decided; they were not taken in."""
+    """Indexes in `heads` of late spans. Their trace is decided, so the buffer does not hold them."""
     duplicates: int
-    """Span items that do not win their span: those of this Record, or the earlier ones that they replaced."""
+    """Span items with a lower or equal revision of their span: items of this record, or earlier ones that it replaced."""
     control: int
-    """Items that are no spans, whatever their trace."""
+    """Items that are not spans."""
     spans: int
-    """Spans that are newly open."""
+    """Spans that the buffer holds in addition."""
 
 
 class TraceBuffer:
-    """Puts the items of one partition together into traces.
+    """Groups the items of one partition into traces.
 
-    Each Record goes first to `due`, with its log-append time, and then to `add`; afterwards the caller asks `over_limits`.
+    For each record the caller calls `due` with its time, then `add`, then `over_limits`.
 
     Args:
-        options: How long to wait, how much to hold.
-        decided: The traces whose late spans must not open a new one; asked about a trace only where it is not open. It has to be
-            up to date with the clock at each `add`.
+        options: Waits and limits.
+        decided: Decided traces, whose spans are late and must not open the trace again. The caller brings it up to date with
+            the clock before each `add`.
     """
 
     def __init__(self, options: AssemblyOptions, decided: Mapping[bytes, object]) -> None:
@@ -70,7 +70,7 @@ class TraceBuffer:
         self._deadlines = Deadlines(options)
         self._traces: dict[bytes | None, OpenTrace] = {}
         self._processes: dict[bytes, Process] = {}
-        self._begun: deque[OpenTrace] = deque()
+        self._opened: deque[OpenTrace] = deque()
         self._touched: list[OpenTrace] = []
         self._over: list[OpenTrace] = []
         self._clock_before = 0
@@ -78,17 +78,17 @@ class TraceBuffer:
 
     @property
     def clock_ms(self) -> int:
-        """Stream time: the largest log-append time so far, ms since the epoch; 0 before the first Record."""
+        """Stream time, ms since the epoch; 0 before the first record."""
         return self._deadlines.clock_ms
 
     @property
     def open_traces(self) -> int:
-        """Undecided traces, those included of which no span has come."""
+        """Number of undecided traces, including those without a span."""
         return len(self._traces)
 
     @property
     def open_spans(self) -> int:
-        """SPAN items held for undecided traces, one a span: what counters call open."""
+        """Number of SPAN items held for undecided traces, one per span: the counter `open`."""
         return self._spans
 
     @property
@@ -97,29 +97,29 @@ class TraceBuffer:
         return self._bytes
 
     def restore_clock(self, clock_ms: int) -> None:
-        """Set the clock of a new buffer to where it stood just before the Record that comes next."""
+        """Set the clock of a new buffer to the stream time just before the next record."""
         self._deadlines.restore(clock_ms)
         self._clock_before = clock_ms
 
     def due(self, now_ms: int) -> Iterator[ReadyTrace]:
-        """Move the clock to `now_ms` (never back), and take out every trace whose deadline that reaches.
+        """Move the clock to `now_ms` (never back), and remove every trace whose deadline is reached.
 
-        Call it with each Record's log-append time before `add`, and consume the result before `add`: the traces have left the
-        buffer when this returns.
+        Call it with the time of each record before `add`. The traces are removed when this returns; consume the iterator
+        before `add`.
 
         Returns:
-            The traces in order of (deadline, first offset, place of the first item in its Record).
+            The traces in order of (deadline, first offset, index of the first item in its record).
         """
         self._clock_before = self._deadlines.clock_ms
         found = self._deadlines.advance(now_ms)
         for _, trace, _ in found:
             self._close(trace)
-        return (self._undecided(trace, TRIGGERS[wait], deadline) for deadline, trace, wait in found if trace.spans)
+        return (self._ready(trace, TRIGGERS[wait], deadline) for deadline, trace, wait in found if trace.spans)
 
     def add(self, batch: ItemBatch, offset: int, now_ms: int) -> Applied:  # noqa: C901, PLR0912, PLR0915 - the one hot loop
-        """Apply one Record, at the time that `due` was given; raises ValueError if it was not."""
+        """Apply one record at the time that was passed to `due`; raises ValueError if `due` was not called with it."""
         if now_ms > self._deadlines.clock_ms:
-            msg = f"due({now_ms}) comes before add() of the Record at offset {offset}; the clock stands at {self.clock_ms}"
+            msg = f"call due({now_ms}) before add() of the record at offset {offset}; the clock is at {self.clock_ms}"
             raise ValueError(msg)
         process = self._processes.get(batch.resource) or self._processes.setdefault(
             batch.resource, Process(batch.resource)
@@ -129,24 +129,24 @@ class TraceBuffer:
         raws = batch.raws
         traces = self._traces
         touched = self._touched
-        for position, head in enumerate(batch.heads):
+        for index, head in enumerate(batch.heads):
             if head.kind:
                 control += 1
-                self._control(head, raws[position], process, offset, batch.indexes[position])
+                self._control(head, raws[index], process, offset, batch.indexes[index])
                 continue
             trace = traces.get(head.trace_id)
             if trace is None:
-                trace = self._begin(head.trace_id, process, offset, batch.indexes[position])
+                trace = self._open(head.trace_id, process, offset, batch.indexes[index])
                 if trace is None:
-                    late.append(position)
+                    late.append(index)
                     continue
             if trace.touched != offset:
                 trace.touched = offset
                 touched.append(trace)
                 if process is not trace.process:
-                    trace.meet(process, offset)
-            span_id: bytes = head.span_id  # type: ignore[assignment] # the codec lets no span pass without an id
-            raw = raws[position]
+                    trace.add_process(process, offset)
+            span_id: bytes = head.span_id  # type: ignore[assignment] # the codec rejects a span without an id
+            raw = raws[index]
             held = trace.spans
             if span_id in held or head.status == PENDING:
                 report = self._report(trace, head, raw, process)
@@ -168,7 +168,7 @@ class TraceBuffer:
                     trace.set_process(span_id, process)
                 if trace.suspended:
                     trace.suspended.pop(span_id, None)
-            # an ended span: count it (OpenTrace._take_back is the exact reverse)
+            # an ended span: count it (OpenTrace._uncount is the exact inverse)
             parent_id = head.parent_span_id
             flags = head.flags
             remote = flags & REMOTE_PARENT
@@ -205,38 +205,38 @@ class TraceBuffer:
         return Applied(late=late, duplicates=duplicates, control=control, spans=spans)
 
     def over_limits(self) -> list[ReadyTrace]:
-        """Take out the traces that the last Record made larger than `max_spans` or `max_bytes`, in order of their beginning.
+        """Remove the traces that exceed `max_spans` or `max_bytes` since the last record, in order of their first item.
 
-        Items that came after the limit in the same Record are in: a decision is always cut between Records.
+        Items of the same record that arrived after the limit are included, because a decision is always cut between records.
         """
         found = sorted(self._over, key=lambda trace: (trace.first_offset, trace.first_index))
         self._over = []
         result = []
         for trace in found:
-            trigger = Trigger.MAX_BYTES if trace.room() <= self._options.max_spans else Trigger.MAX_SPANS
+            trigger = Trigger.MAX_BYTES if trace.size() <= self._options.max_spans else Trigger.MAX_SPANS
             self._close(trace)
             if trace.spans:
-                result.append(self._undecided(trace, trigger, self.clock_ms))
+                result.append(self._ready(trace, trigger, self.clock_ms))
         return result
 
     def low_watermark(self) -> tuple[int, int] | None:
-        """Where a replay has to begin to rebuild this buffer.
+        """Where a replay has to start to rebuild this buffer.
 
         Returns:
-            The offset of the Record that holds the first item of the open trace that began first, and the stream time just before
-            that Record, for `restore_clock`; None if nothing is open.
+            The smallest offset of a first item of any open trace, and the stream time just before that record, for
+            `restore_clock`. None if no trace is open.
         """
-        begun = self._begun
-        while begun and begun[0].closed:
-            begun.popleft()
-        return (begun[0].first_offset, begun[0].clock_before) if begun else None
+        opened = self._opened
+        while opened and opened[0].closed:
+            opened.popleft()
+        return (opened[0].first_offset, opened[0].clock_before) if opened else None
 
     def next_deadline_ms(self) -> int | None:
-        """Stream time before which no trace will be due unless items come; None if nothing is open. Never late, maybe early."""
+        """Stream time of the next deadline if no item arrives; None if no trace is open. It may be too early, never too late."""
         return self._deadlines.next_ms()
 
-    def _begin(self, trace_id: bytes | None, process: Process, offset: int, index: int) -> OpenTrace | None:
-        """A new open trace; None if this one is decided."""
+    def _open(self, trace_id: bytes | None, process: Process, offset: int, index: int) -> OpenTrace | None:
+        """Open a trace; None if it is decided."""
         assert trace_id is not None
         if trace_id in self._decided:
             return None
@@ -244,35 +244,35 @@ class TraceBuffer:
             trace_id, process, offset=offset, index=index, now_ms=self.clock_ms, clock_before=self._clock_before
         )
         self._traces[trace_id] = trace
-        if len(self._begun) > 2 * len(self._traces) + 1024:
-            self._begun = deque(begun for begun in self._begun if not begun.closed)
-        self._begun.append(trace)
+        if len(self._opened) > 2 * len(self._traces) + 1024:
+            self._opened = deque(opened for opened in self._opened if not opened.closed)
+        self._opened.append(trace)
         return trace
 
     def _report(self, trace: OpenTrace, head: ItemHead, raw: bytes, process: Process) -> int:
-        """`OpenTrace.report`, with the sums kept."""
+        """Call `OpenTrace.report` and update the sums."""
         size = trace.bytes
         report = trace.report(head, raw, process)
         self._bytes += trace.bytes - size
         return report
 
     def _control(self, head: ItemHead, raw: bytes, process: Process, offset: int, index: int) -> None:
-        """Take in an item that is no span."""
+        """Apply an item that is not a span."""
         trace_id = head.trace_id
         if head.kind == ItemKind.TICK:
             return
         if trace_id is None:
-            # for all traces open now and in this Record; they look here when they are asked
+            # it concerns all traces that are open now or in this record; `OpenTrace.is_lost` reads it
             process.lost_offset = offset
             return
-        trace = self._traces.get(trace_id) or self._begin(trace_id, process, offset, index)
+        trace = self._traces.get(trace_id) or self._open(trace_id, process, offset, index)
         if trace is None:
             return
         if trace.touched != offset:
             trace.touched = offset
             self._touched.append(trace)
             if process is not trace.process:
-                trace.meet(process, offset)
+                trace.add_process(process, offset)
         if head.kind == ItemKind.LOST:
             trace.lost = True
         elif head.kind == ItemKind.START:
@@ -291,8 +291,8 @@ class TraceBuffer:
                 del self._processes[process.resource]
 
     @staticmethod
-    def _undecided(trace: OpenTrace, trigger: Trigger, due_ms: int) -> ReadyTrace:
-        undecided = ReadyTrace(
+    def _ready(trace: OpenTrace, trigger: Trigger, due_ms: int) -> ReadyTrace:
+        ready = ReadyTrace(
             trace_id=trace.trace_id,
             trigger=trigger,
             complete=trace.is_complete(),
@@ -305,4 +305,4 @@ class TraceBuffer:
             spans=len(trace.spans) - trace.starts,
         )
         trace.release()
-        return undecided
+        return ready

@@ -1,10 +1,10 @@
-"""One undecided trace: its spans as bytes, and just enough counting to know in O(1) a span whether all of them are there.
+"""One undecided trace: its spans as bytes, and the counts that show in O(1) per span whether the trace is complete.
 
-The rules are those of docs/wire.md: a span says how many local children it started and how many contexts it handed to other
-processes, a child says whether it was counted or which of those contexts it comes from. Only *ended* spans take part in the
-counts: while a span is open the trace is not whole anyway, so an open report never has to be taken back when the end comes.
+docs/wire.md has the rules: a span carries the number of its local children and of its injects; a child carries whether it was
+counted, or the inject that it came from. Only *ended* spans are counted. A trace with an open span is not complete anyway, so
+the report of an open span never has to be subtracted when the span ends.
 
-What `TraceBuffer.add` does with each span item stands there in one loop; here is what is rare, and the questions.
+`TraceBuffer.add` contains the common case for a span item in its loop. This module has the rare cases and the state.
 """
 
 from typing import Any, Final
@@ -17,7 +17,7 @@ from prela_stream.model.decision import Trigger
 from prela_stream.model.span import COUNTED, PENDING, REMOTE_PARENT, ItemHead, ItemKind
 
 COMPLETE, REMOTE_WAIT, ROOT_WAIT, IDLE, LOST, SUSPENDED, IDLE_WITHOUT_HEARTBEATS = range(7)
-"""What a trace waits for. Small integers, because this is asked once a trace and Record."""
+"""What a trace waits for. Small integers, because this is computed once per trace and record."""
 
 TRIGGERS: Final = (
     Trigger.COMPLETE,
@@ -28,21 +28,21 @@ TRIGGERS: Final = (
     Trigger.MAX_AGE,
     Trigger.IDLE,
 )
-"""The trigger that ends each wait."""
+"""The trigger at the end of each wait."""
 
 FRESH: Final = 1
-"""Bit of `OpenTrace.report`: the item is the first one of its span (other than START), not a duplicate."""
+"""Bit of `OpenTrace.report`: the item is the first of its span (other than START), so it is not a duplicate."""
 ENDED: Final = 2
-"""Bit of `OpenTrace.report`: the span has ended with this item, which has to be counted now."""
+"""Bit of `OpenTrace.report`: the span ended with this item, and has to be counted now."""
 
 _started, _pending, _ended = range(3)
 _item_head: Final = msgspec.msgpack.Decoder(ItemHead)
 _NOTHING: Final[dict[Any, Any]] = {}
-"""Stands in for every dict that a trace does not need yet; most traces never need most of them. Never written to."""
+"""The value of every dict that a trace does not need yet; most traces need few of them. It is never written to."""
 
 
 class Process:
-    """A process that open traces have items from, known by its resource bytes, of which it holds the one copy."""
+    """A process with items in open traces, identified by its resource bytes, of which it holds the only copy."""
 
     __slots__ = ("heartbeats", "lost_offset", "resource", "traces")
 
@@ -51,15 +51,15 @@ class Process:
         try:
             self.heartbeats = decode_resource(resource).heartbeat_ms > 0
         except CodecError:
-            self.heartbeats = False  # a foreign producer's resource may be anything; its spans count all the same
+            self.heartbeats = False  # a foreign producer's resource may be anything; its spans are still counted
         self.lost_offset = -1
-        """Where it last said that it dropped spans of traces it cannot name."""
+        """Offset of its last LOST item without a trace id."""
         self.traces = 0
-        """Open traces that have items from it."""
+        """Number of open traces with items from it."""
 
 
 class OpenTrace:
-    """The state of one undecided trace. Offsets and stream times are those of the Records that its items came in."""
+    """The state of one undecided trace. Offsets and stream times are those of the records with its items."""
 
     __slots__ = (
         "_answers", "_foreign", "_injects", "_others", "_unanswered", "balance", "beating", "bytes", "clock_before",
@@ -73,40 +73,40 @@ class OpenTrace:
         self.trace_id = trace_id
         self.first_offset = offset
         self.first_index = index
-        """Place of the first item in its Record."""
+        """Index of the first item in its record."""
         self.first_ms = self.last_ms = now_ms
         self.clock_before = clock_before
-        """Stream time just before the first Record."""
+        """Stream time just before its first record."""
         self.heard = 0
-        """When the last item came, on the clock that passes over silence."""
+        """Time of the last item on the clock that skips silence."""
         self.touched = -1
-        """Offset of the last Record with items of this trace."""
+        """Offset of the last record with items of this trace."""
         self.pushed = 1 << 63
-        """The deadline under which it stands in the queue; never later than its real one."""
+        """The deadline of its queue entry; never later than the real deadline."""
         self.watched = False
-        """Whether it stands in the queue of those that wait for heartbeats."""
+        """Whether it is in the queue of traces that wait for heartbeats."""
         self.closed = False
 
         self.spans: dict[bytes, bytes] = {}
-        """The item that speaks for each span, in order of arrival."""
+        """The item with the highest revision of each span, in order of arrival."""
         self.bytes = 0
         self.starts = 0
-        """Spans of which nothing but a START has come."""
+        """Number of spans with only a START item."""
         self.missing: dict[bytes, int] = _NOTHING
-        """Parents that are named and have not come: by how many spans."""
+        """Missing parents, and the number of spans that name each of them."""
         self.balance: dict[bytes, int] = _NOTHING
-        """Counted children received minus `child_count`, where it is not zero."""
+        """Received counted children minus `child_count`, if it is not zero."""
         self.roots = 0
         """Ended roots and local roots."""
         self.unknown = 0
         """Ended spans without a `child_count`."""
         self.open: dict[bytes, int] = _NOTHING
-        """Spans without an end: twice what came of them, plus one if their process sends heartbeats."""
+        """Spans without an end: twice the level of their last item, plus one if their process sends heartbeats."""
         self.beating = 0
-        """How many of those have a process that sends heartbeats."""
+        """Number of open spans whose process sends heartbeats."""
         self.suspended: dict[bytes, None] = _NOTHING
         self.lost = False
-        """Some LOST item names this trace."""
+        """A LOST item names this trace."""
         self._injects: dict[bytes, int] = _NOTHING
         self._answers: dict[bytes, dict[int, int]] = _NOTHING
         self._unanswered = 0
@@ -117,15 +117,15 @@ class OpenTrace:
         """Whether any process of this trace sends heartbeats."""
         self._others: dict[Process, int] = _NOTHING
         self._foreign: dict[bytes, Process] = _NOTHING
-        """The process of each span that is not from the first one."""
+        """The process of each span that is not from the first process."""
         process.traces += 1
 
     def __lt__(self, other: "OpenTrace") -> bool:
-        """Queues compare traces only where the same one stands twice under one deadline."""
+        """Queues compare traces only if one trace has two entries with the same deadline."""
         return False
 
-    def meet(self, process: Process, offset: int) -> None:
-        """Note that this trace has an item from `process`, which is not its first, in the Record at `offset`."""
+    def add_process(self, process: Process, offset: int) -> None:
+        """Record that this trace has an item from `process`, which is not its first process, in the record at `offset`."""
         if process not in self._others:
             if self._others is _NOTHING:
                 self._others = {}
@@ -134,25 +134,25 @@ class OpenTrace:
             self.heartbeats = self.heartbeats or process.heartbeats
 
     def processes(self) -> list[Process]:
-        """Every process of this trace, each once."""
+        """Every process of this trace once."""
         return [self.process, *self._others]
 
     def report(self, head: ItemHead, raw: bytes, process: Process) -> int:
-        """Take in a START, a report of an open span, or an item of a span that is known already.
+        """Apply a START, a report of an open span, or another item of a known span.
 
         Returns:
-            FRESH | ENDED; without FRESH one span item has become a duplicate, this one or the one that it replaces.
+            FRESH | ENDED. Without FRESH one span item is a duplicate: this one, or the one that it replaces.
         """
-        span_id: bytes = head.span_id  # type: ignore[assignment] # the codec lets no such item pass without an id
+        span_id: bytes = head.span_id  # type: ignore[assignment] # the codec rejects such an item without an id
         level = _started if head.kind == ItemKind.START else _pending if head.status == PENDING else _ended
         old = self.spans.get(span_id)
-        standing = self.open.get(span_id)
+        known = self.open.get(span_id)
         fresh = level > _started
         if old is None:
             self.missing.pop(span_id, None)
             self.starts += not fresh
         else:
-            before = _ended if standing is None else standing >> 1
+            before = _ended if known is None else known >> 1
             if level < before:
                 return 0
             if level == before:
@@ -160,10 +160,10 @@ class OpenTrace:
                 if head.revision <= earlier.revision:
                     return 0
                 if level == _ended:
-                    self._take_back(earlier)
-            if standing is not None:
+                    self._uncount(earlier)
+            if known is not None:
                 del self.open[span_id]
-                self.beating -= standing & 1
+                self.beating -= known & 1
             self.starts -= fresh and before == _started
             fresh = fresh and before == _started
         if level < _ended:
@@ -179,7 +179,7 @@ class OpenTrace:
         return (FRESH if fresh else 0) | (ENDED if level == _ended else 0)
 
     def set_process(self, span_id: bytes, process: Process) -> None:
-        """Note which process the item that speaks for a span came from."""
+        """Record the process of a span's current item."""
         if process is self.process:
             self._foreign.pop(span_id, None)
             return
@@ -188,7 +188,7 @@ class OpenTrace:
         self._foreign[span_id] = process
 
     def wait(self, kind: int, span_id: bytes) -> None:
-        """A span waits for something outside (SUSPEND) or not any more (RESUME). One that has ended waits for nothing."""
+        """Apply a SUSPEND or RESUME item. An ended span cannot be suspended."""
         if kind == ItemKind.RESUME:
             self.suspended.pop(span_id, None)
         elif kind == ItemKind.SUSPEND and (span_id not in self.spans or span_id in self.open):
@@ -197,13 +197,13 @@ class OpenTrace:
             self.suspended[span_id] = None
 
     def name_missing(self, parent_id: bytes) -> None:
-        """An ended span names a parent that has not come."""
+        """Count an ended span whose parent is missing."""
         if self.missing is _NOTHING:
             self.missing = {}
         self.missing[parent_id] = self.missing.get(parent_id, 0) + 1
 
     def answer(self, parent_id: bytes, ordinal: int, change: int = 1) -> None:
-        """One ended span more (or less) comes from inject `ordinal` of `parent_id`."""
+        """Count one more (or less) ended span from inject `ordinal` of `parent_id`."""
         if self._answers is _NOTHING:
             self._answers = {}
         answers = self._answers.setdefault(parent_id, {})
@@ -213,7 +213,7 @@ class OpenTrace:
             self._unanswered -= change
 
     def expect(self, span_id: bytes, injects: int) -> None:
-        """An ended span has handed its context to others `injects` times."""
+        """Expect an answer to each of the `injects` injects of an ended span."""
         if injects > 0:
             if self._injects is _NOTHING:
                 self._injects = {}
@@ -224,8 +224,8 @@ class OpenTrace:
         answers = self._answers.get(span_id, _NOTHING)
         return sum(1 for ordinal, count in answers.items() if count and 0 <= ordinal < injects)
 
-    def _take_back(self, head: ItemHead) -> None:
-        """Undo what an ended span was counted as, because a higher revision of it came."""
+    def _uncount(self, head: ItemHead) -> None:
+        """Subtract an ended span from the counts, because a higher revision of it arrived."""
         span_id, parent_id = head.span_id, head.parent_span_id
         assert span_id is not None
         remote = head.flags & REMOTE_PARENT
@@ -251,31 +251,31 @@ class OpenTrace:
             self._unanswered -= injects - self._answered(span_id, injects)
 
     def add_to_balance(self, span_id: bytes, change: int) -> None:
-        """Counted children came (or went: `change` < 0), or a `child_count` was taken back (came)."""
+        """Add `change` to received counted children minus `child_count` of a span."""
         if self.balance is _NOTHING:
             self.balance = {}
         surplus = self.balance.pop(span_id, 0) + change
         if surplus:
             self.balance[span_id] = surplus
 
-    def room(self) -> int:
-        """How much of `max_spans` it takes: a suspended span counts once more, for it need not have come."""
+    def size(self) -> int:
+        """The size that `max_spans` limits. A suspended span counts once more, because its span item may be missing."""
         return len(self.spans) + len(self.suspended)
 
     def is_lost(self) -> bool:
-        """Whether spans of this trace were dropped by a process: it can never be complete."""
+        """Whether a process dropped spans of this trace, so that it can never be complete."""
         return (
             self.lost
             or self.process.lost_offset >= self.first_offset
-            or any(other.lost_offset >= met for other, met in self._others.items())
+            or any(other.lost_offset >= since for other, since in self._others.items())
         )
 
     def is_complete(self) -> bool:
-        """Whether every counted span and an answer to every inject is there."""
+        """Whether every counted span and an answer to every inject was received."""
         return self.awaits() == COMPLETE
 
     def awaits(self) -> int:
-        """What this trace waits for, by its present state."""
+        """What this trace waits for in its present state."""
         if self.suspended:
             return SUSPENDED
         if self.open:
@@ -288,12 +288,12 @@ class OpenTrace:
         return IDLE if self.heartbeats else IDLE_WITHOUT_HEARTBEATS
 
     def resources(self) -> list[bytes]:
-        """The resource bytes of each span, in the order of `spans`; those of one process are one object."""
+        """The resource bytes of each span, in the order of `spans`. Spans of one process share one object."""
         if not self._foreign:
             return [self.process.resource] * len(self.spans)
         return [self._foreign.get(span_id, self.process).resource for span_id in self.spans]
 
     def release(self) -> None:
-        """Let go of everything large: a queue may still name this trace for a while."""
+        """Release everything large, because a queue may still refer to this trace for a while."""
         self.spans = self.missing = self.balance = self.open = self.suspended = _NOTHING
         self._answers = self._injects = self._others = self._foreign = _NOTHING

@@ -1,10 +1,10 @@
-"""The clock of a partition, and the open traces in order of when they are due.
+"""The clocks of a partition, and the open traces in order of their deadlines.
 
-There are two clocks. Stream time is the log's own. The second one, on which missing heartbeats count, runs with it but passes
-over silence: a gap in the log longer than `silence_ms` counts as that much, because nobody could write meanwhile.
+There are two clocks. Stream time is the time of the log. The second clock is for missing heartbeats. It runs with stream time but
+skips silence: a gap in the log longer than `silence_ms` counts as `silence_ms`, because no process could write during the gap.
 
-A deadline moves with every item of its trace, nearly always to later. So a queue holds for each trace a deadline that is never
-later than the real one, and looks at the trace again when that comes.
+Every item of a trace moves its deadline, nearly always to a later time. So the queue holds for each trace a deadline that is
+never later than the real one. The real one is computed when the entry is due.
 """
 
 from heapq import heapify, heappop, heappush
@@ -16,7 +16,7 @@ _Entry = tuple[int, int, int, OpenTrace]
 
 
 class Deadlines:
-    """Which open trace is due when. See `AssemblyOptions` for the waits."""
+    """The deadlines of the open traces. `AssemblyOptions` has the waits."""
 
     def __init__(self, options: AssemblyOptions) -> None:
         self._silence_ms = options.silence_ms
@@ -24,9 +24,9 @@ class Deadlines:
         self._max_age_ms = options.max_age_ms
         self._max_bytes = options.max_bytes
         self._max_spans = options.max_spans
-        # a trace may come to be known as lost without an item of its own; that must never make its deadline earlier
+        # a LOST item without a trace id changes what a trace waits for; that must never move its deadline to an earlier time
         root_wait_ms = max(options.root_wait_ms, options.remote_wait_ms, options.settle_ms)
-        self._waits = (  # by what a trace awaits
+        self._waits = (  # indexed by what a trace waits for
             options.settle_ms, options.remote_wait_ms, root_wait_ms, options.idle_ms, 0, 0, options.idle_without_heartbeats_ms,
         )  # fmt: skip
         self._queue: list[_Entry] = []
@@ -35,14 +35,14 @@ class Deadlines:
         self.clock_ms = 0
 
     def restore(self, clock_ms: int) -> None:
-        """Set the clock, before the first trace."""
+        """Set the clock. Call it before the first trace is opened."""
         self.clock_ms = clock_ms
 
     def restart(self, touched: list[OpenTrace]) -> list[OpenTrace]:
-        """Items of these traces came now: their waits begin anew.
+        """Restart the waits of traces that received items now.
 
         Returns:
-            Those of them that are over a limit.
+            The traces that exceed a limit.
         """
         clock, heard, waits, queue = self.clock_ms, self._heard, self._waits, self._queue
         max_age_ms, max_bytes, max_spans = self._max_age_ms, self._max_bytes, self._max_spans
@@ -67,8 +67,8 @@ class Deadlines:
         """Move the clock to `now_ms`, never back.
 
         Returns:
-            The traces that are due by then, as (deadline, trace, what it awaited), in order of (deadline, first item). They are
-            out of the queue.
+            The traces that are due, as (deadline, trace, what it waited for), in order of (deadline, first item). They are no
+            longer in the queue.
         """
         clock, heard = self.clock_ms, self._heard
         if now_ms > clock:
@@ -98,12 +98,12 @@ class Deadlines:
         return [(deadline, trace, awaited) for deadline, _, _, trace, awaited in found]
 
     def _due(self, trace: OpenTrace, ahead: int) -> tuple[int, int]:
-        """When a trace is due, and at the end of which wait. `ahead`: stream time minus the other clock before the last step."""
+        """The deadline of a trace, and which wait ends then. `ahead`: stream time minus the second clock before this step."""
         awaited = trace.awaits()
         oldest = trace.first_ms + self._max_age_ms
         if awaited == LOST:
             deadline = trace.heard + self._lost_ms
-            if deadline > self._heard:  # while the silence lasts nobody knows how long it takes to get there
+            if deadline > self._heard:  # during a silence the time of this deadline is not known yet
                 return oldest, SUSPENDED
             deadline += ahead
         elif awaited == SUSPENDED:
@@ -127,7 +127,7 @@ class Deadlines:
         heappush(self._queue, (deadline, trace.first_offset, trace.first_index, trace))
 
     def next_ms(self) -> int | None:
-        """Stream time before which nothing is due if nothing comes; None if nothing waits."""
+        """Stream time of the next deadline if no item arrives; None if no trace is open."""
         queue, watched = self._queue, self._watched
         while queue and (queue[0][3].closed or queue[0][0] != queue[0][3].pushed):
             heappop(queue)
@@ -140,7 +140,7 @@ class Deadlines:
         return min(queue[0][0], self.clock_ms + max(0, watched[0][0] - self._heard))
 
     def compact(self, traces: int) -> None:
-        """Drop what is stale once it is more than what is not; `traces` is how many are open."""
+        """Remove stale entries once they outnumber the others; `traces` is the number of open traces."""
         most = 2 * traces + 1024
         if len(self._queue) > most:
             self._queue = [entry for entry in self._queue if not entry[3].closed and entry[0] == entry[3].pushed]

@@ -1,12 +1,12 @@
-"""What was decided about a trace, for as long as late spans are to follow it; in memory, and read back after a restart.
+"""The decisions of a partition during their late window: held in memory, and loaded from `decisions` after a restart.
 
-A decision is *live* for `late_window_ms` of stream time after it was made: its trace's spans are late and follow it. For as long
-again only the id is known, as *forgotten*: a trace of that id is decided anew, with no weight.
+A decision is *live* for `late_window_ms` of stream time: spans of its trace are late and inherit the verdict. For the same time
+after that only the trace id is remembered, as *forgotten*: a trace with that id is decided again, with weight 0.
 
-After a restart the log is read again from the low watermark, and the decisions that were committed before have to take effect
-where they did: an item at `offset` is in a loaded decision if `first_offset <= offset < cut_offset` (`covers`), and the decision
-is live from its cut on. The caller loads all of them before the first Record, calls `expire` at each Record as always, and leaves
-out of the batch what is covered. So the buffer asks one plain question on both paths: is this trace decided now?
+After a restart the log is read again from the low watermark, and the committed decisions must take effect at the same offsets as
+before. An item at `offset` belongs to a loaded decision if `first_offset <= offset < cut_offset` (`covers`), and the decision is
+live from `cut_offset` on. The caller loads all decisions before the first record, calls `expire` at each record as always, and
+skips covered items. So the buffer uses the same lookup in a replay and after it: is this trace decided now?
 """
 
 from collections import deque
@@ -29,16 +29,16 @@ class _Loaded(msgspec.Struct, Generic[T], frozen=True):
 
 
 class DecidedTraces(Mapping[bytes, T], Generic[T]):
-    """The live decisions by trace id, as a mapping; entries are the caller's and may be shared.
+    """The live decisions by trace id, as a mapping. The caller defines the entries.
 
-    Stream times given to `remember` and `expire` never go back, each on its own.
+    The stream times passed to `remember` never decrease, and neither do those passed to `expire`.
     """
 
     def __init__(self, options: AssemblyOptions) -> None:
         self._window_ms = options.late_window_ms
         self._live: dict[bytes, T] = {}
         self._forgotten: dict[bytes, int] = {}
-        # ids by the time of their decisions: one list for all decisions of a millisecond
+        # ids by decision time: one list for all decisions of one millisecond
         self._live_queue: deque[tuple[int, list[bytes]]] = deque()
         self._forgotten_queue: deque[tuple[int, list[bytes]]] = deque()
         self._loaded: deque[_Loaded[T]] = deque()
@@ -51,25 +51,25 @@ class DecidedTraces(Mapping[bytes, T], Generic[T]):
         return self._live[trace_id]
 
     def __contains__(self, trace_id: object) -> bool:
-        """Whether the trace's spans are late now."""
+        """Whether spans of this trace are late now."""
         return trace_id in self._live
 
     def __iter__(self) -> Iterator[bytes]:
-        """The ids of live decisions."""
+        """The trace ids of live decisions."""
         return iter(self._live)
 
     def __len__(self) -> int:
-        """How many decisions are live."""
+        """The number of live decisions."""
         return len(self._live)
 
     def remember(self, trace_id: bytes, entry: T, decided_at_ms: int) -> None:
-        """A trace was decided at this stream time. One that is live already gets the new entry and keeps its time."""
+        """Add a decision made at this stream time. If the trace has a live one, its entry is replaced and its time is kept."""
         if trace_id not in self._live:
             _enqueue(self._live_queue, decided_at_ms, trace_id)
         self._live[trace_id] = entry
 
     def expire(self, now_ms: int) -> None:
-        """Bring everything to stream time `now_ms`; amortised O(1) a decision. Call it at each Record, between due and add."""
+        """Advance to stream time `now_ms`; amortised O(1) per decision. Call it for each record, between due and add."""
         if not self._in_order:
             self._loaded = deque(sorted(self._loaded, key=lambda loaded: (loaded.decided_at_ms, loaded.cut_offset)))
             self._in_order = True
@@ -83,25 +83,25 @@ class DecidedTraces(Mapping[bytes, T], Generic[T]):
         self._forget(now_ms)
 
     def was_forgotten(self, trace_id: bytes, now_ms: int) -> bool:
-        """Whether the trace had a decision that stopped being live less than `late_window_ms` before `now_ms`."""
+        """Whether the trace had a decision that expired less than `late_window_ms` before `now_ms`."""
         return now_ms < self._forgotten.get(trace_id, now_ms)
 
     def load(self, trace_id: bytes, entry: T, decided_at_ms: int, first_offset: int, cut_offset: int) -> None:
-        """Take in a decision that was committed earlier; all of them before the first Record of a replay.
+        """Load a committed decision. Load all of them before the first record of a replay.
 
-        All those are needed that were made later than twice `late_window_ms` before the clock at which the replay begins.
+        Needed are the decisions made later than twice `late_window_ms` before the clock at which the replay starts.
         """
         self._loaded.append(_Loaded(decided_at_ms, cut_offset, first_offset, trace_id, entry))
         self._in_order = False
         self._ranges.setdefault(trace_id, []).append((first_offset, cut_offset))
 
     def covers(self, trace_id: bytes, offset: int) -> bool:
-        """Whether an item of this trace in the Record at `offset` is part of a loaded decision. False once a replay is over."""
+        """Whether an item of this trace in the record at `offset` belongs to a loaded decision. False after the replay."""
         ranges = self._ranges.get(trace_id)
         return ranges is not None and any(first <= offset < cut for first, cut in ranges)
 
     def _pass(self, loaded: _Loaded[T]) -> None:
-        """The clock has gone on since a loaded decision was made, so all that it covers has been read."""
+        """Remove the range of a loaded decision. The clock is past the decision, so all items in the range have been read."""
         ranges = self._ranges[loaded.trace_id]
         ranges.remove((loaded.first_offset, loaded.cut_offset))
         if not ranges:

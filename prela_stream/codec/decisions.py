@@ -15,10 +15,10 @@ _decisions: Final = msgspec.msgpack.Decoder(list[Decision])
 
 
 def encode_decisions(decisions: Sequence[Decision]) -> bytes:
-    """The value of a Record of `decisions`: all those of one commit, or as many as fit."""
+    """The value of a record of `decisions`: all decisions of a commit, or as many as fit."""
     return PREFIX + _encoder.encode(decisions)
 
 
 def decode_decisions(value: bytes | memoryview) -> list[Decision]:
-    """Read a Record of `decisions`; raises CodecError."""
+    """Decode a record of `decisions`; raises CodecError."""
     return read_versioned(_decisions, value, "decisions")

@@ -1,4 +1,4 @@
-"""The `dlq` topic: the bytes of items that could not be read, with their place and the reason."""
+"""The `dlq` topic: the bytes of unreadable items with their topic, partition, offset, index and the reason."""
 
 from typing import Final
 
@@ -11,13 +11,14 @@ DLQ_FORMAT: Final = b"dlq/1"
 
 
 class DeadLetter(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """One Record of the `dlq` topic: bytes that could not be read, and where they stood."""
+    """One record of the `dlq` topic: unreadable bytes, and where they came from."""
 
     topic: str
     partition: int
     offset: int
     index: int
-    """Place in the Record; -1: the Record as a whole."""
+    """Index of the item in its record. -1: the whole record, or a span found unreadable at its decision, when `offset` is that of
+    the trace's first item."""
     reason: str
     raw: bytes
 
@@ -27,10 +28,10 @@ _dead: Final = msgspec.msgpack.Decoder(DeadLetter)
 
 
 def encode_dead_letter(letter: DeadLetter) -> bytes:
-    """The value of a Record of `dlq`."""
+    """The value of a record of `dlq`."""
     return PREFIX + _encoder.encode(letter)
 
 
 def decode_dead_letter(value: bytes | memoryview) -> DeadLetter:
-    """Read a Record of `dlq`; raises CodecError."""
+    """Decode a record of `dlq`; raises CodecError."""
     return read_versioned(_dead, value, "dlq")

@@ -1,7 +1,7 @@
-"""Where MessagePack values begin and end, read without recursion and without believing any length.
+"""Finds the boundaries of MessagePack values without recursion and without trusting any length.
 
-The codec reads Records with msgspec, in C. This is for Records that msgspec refuses as a whole, because they are cut short or
-nested beyond what a stack holds: it finds the items that are still sound. Slow (a step a value), and never reads past the end.
+The codec decodes records with msgspec, in C. If msgspec rejects a whole record, because it is truncated or nested deeper than the
+stack, this module finds the items that are still readable. It is slow (one step per value) and never reads past the end.
 """
 
 from collections.abc import Mapping
@@ -12,35 +12,35 @@ _FIXED: Final[Mapping[int, int]] = dict(
     + [(0xCA, 5), (0xCB, 9), (0xCC, 2), (0xCD, 3), (0xCE, 5), (0xCF, 9), (0xD0, 2), (0xD1, 3), (0xD2, 5), (0xD3, 9)]
     + [(0xD4, 3), (0xD5, 4), (0xD6, 6), (0xD7, 10), (0xD8, 18)]  # above the numbers, here ext of 1 to 16 bytes
 )
-"""Bytes of a value whose first byte says them all."""
+"""Size in bytes of a value whose first byte determines it."""
 _SIZED: Final[Mapping[int, tuple[int, int]]] = {
     code: (1 << exponent, type_byte)
     for first, type_byte in ((0xC4, 0), (0xC7, 1), (0xD9, 0))  # bin, ext, str, each with a length of 1, 2 or 4 bytes
     for exponent, code in enumerate(range(first, first + 3))
 }
-"""Bytes of the length that follows the first byte, and further bytes that it does not count."""
+"""Width of the length field after the first byte, and the bytes that the length does not include."""
 _COUNTED: Final[Mapping[int, tuple[int, int]]] = {0xDC: (2, 1), 0xDD: (4, 1), 0xDE: (2, 2), 0xDF: (4, 2)}
-"""Bytes of the count that follows the first byte of an array or a map, and values that each entry has."""
+"""Width of the count field after the first byte of an array or a map, and the values per entry."""
 
 
 class FramingError(ValueError):
-    """The bytes do not hold a whole MessagePack value."""
+    """The bytes do not contain a whole MessagePack value."""
 
 
 def end_of(data: memoryview, start: int) -> int:
-    """The offset after the value that begins at `start`. Raises FramingError where the value is not whole."""
+    """The offset after the value that starts at `start`. Raises FramingError if the value is truncated."""
     at, values = start, 1
     while values:
         at, inner = _step(data, at)
         values += inner - 1
         if at > len(data):
-            msg = f"the value at byte {start} is cut short: it needs more than the {len(data) - start} bytes there are"
+            msg = f"the value at byte {start} is truncated: it needs more than the {len(data) - start} bytes there are"
             raise FramingError(msg)
     return at
 
 
 def array_at(data: memoryview, start: int) -> tuple[int, int]:
-    """Offset of the first element, and the number of elements, of the array at `start`. Raises FramingError for no array."""
+    """Offset of the first element and number of elements of the array at `start`. Raises FramingError if it is not an array."""
     code = data[start] if start < len(data) else None
     if code is None or not (0x90 <= code <= 0x9F or code in (0xDC, 0xDD)):
         msg = f"expected a MessagePack array at byte {start}, got {'the end' if code is None else f'0x{code:02x}'}"
@@ -48,25 +48,25 @@ def array_at(data: memoryview, start: int) -> tuple[int, int]:
     at, count = _step(data, start)
     if at > len(data):
         msg = (
-            f"the head of the array at byte {start} is cut short: it needs {at - start} bytes, got {len(data) - start}"
+            f"the head of the array at byte {start} is truncated: it needs {at - start} bytes, got {len(data) - start}"
         )
         raise FramingError(msg)
     return at, count
 
 
-class Pieces(NamedTuple):
-    """An array `[first, [item, item, …], …]` in pieces, as far as it is sound."""
+class Parts(NamedTuple):
+    """The readable parts of an array `[first, [item, item, …], …]`."""
 
     first: memoryview
     items: list[memoryview]
     rest: memoryview
-    """The bytes that belong to no piece."""
+    """The bytes that belong to no part."""
     problem: str | None
-    """What is wrong with them; None if there are none."""
+    """Why `rest` is unreadable; None if it is empty."""
 
 
-def split(data: memoryview, start: int) -> Pieces:
-    """Take the array at `start` apart. Raises FramingError where it does not begin `[first, [`."""
+def split(data: memoryview, start: int) -> Parts:
+    """Split the array at `start`. Raises FramingError if it does not start with `[first, [`."""
     at, parts = array_at(data, start)
     if parts < 2:
         msg = f"expected an array of at least 2 elements at byte {start}, got {parts}"
@@ -83,13 +83,13 @@ def split(data: memoryview, start: int) -> Pieces:
         for _ in range(parts - 2):
             at = end_of(data, at)
     except FramingError as error:
-        return Pieces(first, items, data[at:], str(error))
+        return Parts(first, items, data[at:], str(error))
     rest = data[at:]
-    return Pieces(first, items, rest, f"{len(rest)} bytes after the end of the array" if rest else None)
+    return Parts(first, items, rest, f"{len(rest)} bytes after the end of the array" if rest else None)
 
 
 def _step(data: memoryview, at: int) -> tuple[int, int]:
-    """The offset after one value, or after the head of an array or map; and the number of values that belong into it."""
+    """The offset after one value, or after the header of an array or map, and the number of values in it."""
     if at >= len(data):
         return len(data) + 1, 0
     code = data[at]

@@ -12,18 +12,18 @@ SAMPLED_FORMAT: Final = b"sampled/1"
 
 
 class KeptFragment(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """One Record of the `sampled` topic: a kept trace, or a part of one that is larger than a Record, or its late spans.
+    """One record of the `sampled` topic: a kept trace, a part of a kept trace that is larger than a record, or late spans.
 
-    A trace is whole when fragments 0 … `last` with `late` false are there. `items` are pairs of an index into
-    `resources` and an item's bytes exactly as the agent wrote them.
+    A trace is whole if all fragments from 0 to the one with `last`, and with `late` false, were received. `items` are pairs of an
+    index into `resources` and the bytes of an item as the agent wrote them.
     """
 
     decision: Decision
     fragment: int = 0
     last: bool = True
-    """No further fragment of the decided part follows. Always true for a late one."""
+    """This is the last fragment of the decided part. Always true for late spans."""
     late: bool = False
-    """Spans that arrived after the decision; `fragment` then is the offset of their Record."""
+    """The spans arrived after the decision. `fragment` is then the offset of their record."""
     resources: list[msgspec.Raw] = []
     items: list[tuple[int, msgspec.Raw]] = []
 
@@ -33,10 +33,10 @@ _kept: Final = msgspec.msgpack.Decoder(KeptFragment)
 
 
 def encode_kept(fragment: KeptFragment) -> bytes:
-    """The value of a Record of `sampled`."""
+    """The value of a record of `sampled`."""
     return PREFIX + _encoder.encode(fragment)
 
 
 def decode_kept(value: bytes | memoryview) -> KeptFragment:
-    """Read a Record of `sampled`; raises CodecError."""
+    """Decode a record of `sampled`; raises CodecError."""
     return read_versioned(_kept, value, "sampled")

@@ -1,7 +1,7 @@
 """The `spans` topic: records of span items and control items.
 
-Spans are decoded in two depths. Assembly reads `ItemHead`s and keeps each item's bytes; at the decision the items are decoded
-again as `SpanHead`s plus just the attributes that the policies declared. One bad item never costs its neighbours.
+Spans are decoded in two steps. Assembly reads `ItemHead`s and keeps the bytes of each item. At the decision the items are decoded
+again as `SpanHead`s, with only the attributes that the policies declare. One unreadable item never affects the others.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +33,7 @@ _NO_RESOURCE: Final = b"\x80"
 
 
 class BadItem(msgspec.Struct, frozen=True, kw_only=True):
-    """An item (or with index -1 a whole Record) that could not be read."""
+    """An unreadable item, or with index -1 an unreadable record."""
 
     index: int
     raw: bytes
@@ -41,9 +41,9 @@ class BadItem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ItemBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """One Record of the `spans` topic, read. `heads[i]` and `raws[i]` are the same item.
+    """The decoded record of the `spans` topic. `heads[i]` and `raws[i]` are the same item.
 
-    `raws` are copies. `heads` are for now: each holds views on the Record and so keeps all of it in memory.
+    `raws` are copies. Do not keep `heads`: each contains views of the record, which keep all of it in memory.
     """
 
     resource: bytes
@@ -51,10 +51,10 @@ class ItemBatch(msgspec.Struct, frozen=True, kw_only=True):
     heads: Sequence[ItemHead]
     raws: Sequence[bytes]
     indexes: Sequence[int]
-    """Place of each item in the Record."""
+    """Index of each item in the record."""
     bad: list[BadItem]
     unknown: int
-    """Items of kinds that this version does not know; skipped."""
+    """Number of skipped items with a kind that this version does not know."""
 
 
 class _Envelope(msgspec.Struct, array_like=True):
@@ -65,7 +65,7 @@ class _Envelope(msgspec.Struct, array_like=True):
 class _HeadEnvelope(msgspec.Struct, array_like=True):
     resource: msgspec.Raw
     items: list[SpanHead]
-    """Whole items, not `ItemHead`s: half as fast, but then whatever is accepted here can be decided and stored."""
+    """Whole items instead of `ItemHead`s. That is half as fast, but every accepted item can be decided."""
 
 
 class _KindOnly(msgspec.Struct, array_like=True, gc=False):
@@ -85,26 +85,26 @@ _links: Final = msgspec.msgpack.Decoder(list[SpanLink])
 
 
 def encode_item(kind: int, *fields: object) -> bytes:
-    """An item of the `spans` topic: `fields` are those of `SpanHead` after `kind`, in order; trailing ones may be left out."""
+    """An item of the `spans` topic. `fields` are those of `SpanHead` after `kind`, in order; trailing fields may be omitted."""
     return _encoder.encode((kind, *fields))
 
 
 def encode_resource(resource: Resource) -> bytes:
-    """The resource map that precedes the items of a Record."""
+    """The resource map before the items of a record."""
     return _encoder.encode(resource)
 
 
 def encode_batch(resource: bytes, items: Sequence[bytes]) -> bytes:
-    """The value of a Record of `spans`: items that `encode_item` made, under one encoded resource."""
+    """The value of a record of `spans`: items from `encode_item` under one encoded resource."""
     count = len(items)
     return b"".join((PREFIX, b"\x92", resource, b"\xdd", count.to_bytes(4, "big"), *items))
 
 
 def decode_batch(value: bytes | memoryview) -> ItemBatch:
-    """Read a Record of `spans`: heads and each item's bytes. Never raises: what cannot be read is in `bad`.
+    """Decode the heads and the bytes of each item of a record of `spans`. Never raises: unreadable parts are in `bad`.
 
-    Every item that comes back can be read with `decode_head`, and its numbers are in the ranges of docs/wire.md. Its
-    attributes, events and links have not been looked at: they may still turn out to be unreadable.
+    Every returned item can be decoded with `decode_head`, and its numbers are in the ranges of docs/wire.md. Its attributes,
+    events and links are not checked here.
     """
     view = memoryview(value)
     try:
@@ -130,16 +130,16 @@ def decode_batch(value: bytes | memoryview) -> ItemBatch:
 
 
 def _rescue(view: memoryview, problem: str) -> ItemBatch:
-    """What is sound in a Record that msgspec refuses: cut short, nested too deep, or followed by something."""
+    """The readable items of a record that msgspec rejects: truncated, nested too deep, or with bytes after its end."""
     try:
-        pieces = rescue.split(view, 1)
+        parts = rescue.split(view, 1)
     except rescue.FramingError:
         whole = BadItem(index=-1, raw=bytes(view), reason=problem)
         return ItemBatch(resource=_NO_RESOURCE, heads=[], raws=[], indexes=(), bad=[whole], unknown=0)
-    batch = _decode_one_by_one(bytes(pieces.first), pieces.items)
-    if pieces.problem is None:
+    batch = _decode_one_by_one(bytes(parts.first), parts.items)
+    if parts.problem is None:
         return batch
-    rest = BadItem(index=len(pieces.items), raw=bytes(pieces.rest), reason=pieces.problem)
+    rest = BadItem(index=len(parts.items), raw=bytes(parts.rest), reason=parts.problem)
     return msgspec.structs.replace(batch, bad=[*batch.bad, rest])
 
 
@@ -168,7 +168,7 @@ def _decode_one_by_one(resource: bytes, items: Iterable[msgspec.Raw | memoryview
 
 
 def _id_problem(head: ItemHead) -> str | None:
-    """Which id an item of its kind lacks, or None; their lengths are checked by the decoder."""
+    """Which id this item lacks, or None. The decoder has checked the lengths."""
     if head.kind in _NO_IDS or not (head.trace_id is None or head.span_id is None):
         return None
     which = "a trace id of 16 bytes at index 1" if head.trace_id is None else "a span id of 8 bytes at index 2"
@@ -176,19 +176,19 @@ def _id_problem(head: ItemHead) -> str | None:
 
 
 def decode_head(raw: bytes | msgspec.Raw) -> SpanHead:
-    """A whole item with its large parts left as bytes (views on `raw`); raises CodecError."""
+    """An item with its large parts left as bytes (views of `raw`); raises CodecError."""
     return read(_span_head, raw, "item")
 
 
 def decode_heads(raws: Sequence[bytes]) -> list[SpanHead]:
-    """As `decode_head` for the items of a whole trace, in one call; raises CodecError if any of them is unreadable."""
+    """As `decode_head` for all items of a trace in one call; raises CodecError if any of them is unreadable."""
     return read(_span_heads, b"".join((b"\xdd", len(raws).to_bytes(4, "big"), *raws)), "items")
 
 
 def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
-    """The resource of a Record. Never raises: what does not fit a known key's type is found in `attributes` instead.
+    """The resource of a record. Never raises: a value that does not fit the type of its key is moved to `attributes`.
 
-    A process that describes itself badly should not lose its spans for it.
+    A process with an invalid resource does not lose its spans.
     """
     try:
         return _resource.decode(raw)
@@ -212,10 +212,10 @@ def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
 
 
 def decode_span(raw: bytes | msgspec.Raw, resource: Resource | None = None) -> SpanData:
-    """A whole span item as people read it; raises CodecError, also for an item that has no span or no readable body."""
+    """A span item as `SpanData`; raises CodecError, also if the item is not a span or its body is unreadable."""
     head = decode_head(raw)
     if head.trace_id is None or head.span_id is None:
-        msg = f"an item of kind {head.kind} is no span"
+        msg = f"an item of kind {head.kind} is not a span"
         raise CodecError(msg)
     return SpanData(
         trace_id=head.trace_id.hex(),
@@ -242,16 +242,16 @@ def decode_span(raw: bytes | msgspec.Raw, resource: Resource | None = None) -> S
 
 
 def projection(keys: Iterable[str]) -> Callable[[bytes | msgspec.Raw], dict[str, Any]]:
-    """A decoder for just these attribute keys; msgspec skips all others in C.
+    """A decoder for these attribute keys only; msgspec skips all others in C.
 
-    The returned function takes the bytes of an attribute map and returns those of `keys` that it holds. Raises CodecError
-    where the bytes are no map.
+    The returned function takes the bytes of an attribute map and returns the attributes with these keys. It raises CodecError if
+    the bytes are not a map.
     """
     wanted = sorted(set(keys))
     if not wanted:
         return lambda _: {}
-    # A TypedDict comes out of C as a plain dict of what is there: five times as fast as asking a Struct for each key.
-    # It compares keys by the UTF-8 form that a str caches; one that is not ASCII has none until it was encoded once.
+    # msgspec decodes a TypedDict to a dict of the present keys, five times as fast as reading each field of a Struct.
+    # It compares keys by the cached UTF-8 form of a str; a non-ASCII str has none until it was encoded once.
     _encoder.encode(wanted)
     some: Any = TypedDict("some", dict.fromkeys(wanted, Any), total=False)  # type: ignore[misc]
     decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(some)

@@ -1,1 +1,1 @@
-"""What flows through the pipeline: spans, traces, trees, decisions, and the names and ids they use. Pure data."""
+"""The data of the pipeline: spans, traces, trees, decisions, attribute names and ids. Pure."""

@@ -1,7 +1,7 @@
-"""A decision about a whole trace, why it was taken, and the arithmetic that makes its weight honest.
+"""A decision on a whole trace, the reason for it, and the arithmetic of thresholds and weights.
 
-The arithmetic stands here and nowhere else: a policy says with which probability a trace should be kept, `threshold_of` turns
-that into OpenTelemetry's rejection threshold, and both the test and the weight use that same threshold.
+This is the only place with that arithmetic. A policy returns the probability with which a trace should be kept. `threshold_of`
+converts it to OpenTelemetry's rejection threshold, and both the test and the weight use that threshold.
 """
 
 import enum
@@ -18,25 +18,25 @@ _TH_FORM: Final = re.compile("[0-9a-f]{1,14}")
 
 
 class Trigger(enum.StrEnum):
-    """Why a trace was decided when it was."""
+    """Why a trace was decided at this time."""
 
     COMPLETE = "complete"
-    """Every counted span has arrived, and nothing new for `settle`."""
+    """Every counted span was received, and no new item for `settle_ms`."""
     REMOTE_WAIT = "remote_wait"
-    """Whole but for contexts that other processes never answered."""
+    """Complete except for injects without an answer."""
     ROOT_WAIT = "root_wait"
-    """The root ended, the tree is not whole, and nothing came any more."""
+    """The root ended, the tree is not whole, and no new item arrived."""
     IDLE = "idle"
-    """Nothing came any more, and no root."""
+    """No root, and no new item arrived."""
     LOST = "lost"
-    """The heartbeats of an open span stopped: its process died."""
+    """The heartbeats of an open span stopped, because its process died."""
     MAX_AGE = "max_age"
     MAX_SPANS = "max_spans"
     MAX_BYTES = "max_bytes"
 
 
 class TraceSummary(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
-    """What is worth knowing of a trace that may be gone. Tokens count each leaf LLM call once."""
+    """Summary of a decided trace, kept or dropped. Tokens count each leaf LLM call once."""
 
     root_name: str = ""
     service: str = ""
@@ -47,9 +47,9 @@ class TraceSummary(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float | None = None
-    """None: unknown, never 0 for unknown."""
+    """None if unknown; 0 means free."""
     shape_hash: str = ""
-    """Hex of the tree's shape: types and names, without order, times or ids."""
+    """Hex digest of the tree's shape: types and names, without order, times or ids."""
 
 
 class Decision(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -60,39 +60,39 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """16 bytes, `decision_id_of`."""
     kept: bool
     probability: float
-    """Probability with which traces like this one are kept: (2**56 - threshold) / 2**56."""
+    """Probability with which such traces are kept: (2**56 - threshold) / 2**56."""
     threshold: int
-    """Kept iff randomness >= threshold; 56 bits; 2**56 stands for never."""
+    """Kept if and only if randomness >= threshold; 56 bits. 2**56 means never."""
     weight: float
-    """How many traces this one stands for: 1 / probability if kept; 0 if dropped or decided a second time."""
+    """Number of traces that this one represents: 1 / probability if kept; 0 if dropped or decided again."""
     policy: str
     """Name of the policy that set the probability."""
     reason: str
     trigger: Trigger
     complete: bool
-    """Whether every span that was counted had arrived."""
+    """Whether every counted span was received."""
     first_offset: int
-    """Offset of the Record that held the trace's first item."""
+    """Offset of the record with the first item of the trace."""
     cut_offset: int
-    """Items in Records below this offset are in the decision; later ones are late."""
+    """Items in records below this offset are part of the decision; later ones are late."""
     decided_at_ms: int
     """Stream time of the decision, ms since the epoch."""
     policy_version: str
     """Content hash of the policy set."""
     summary: TraceSummary = TraceSummary()
     weight_biased: bool = False
-    """Spans disagreed on the head-sampling threshold: the weight is an estimate."""
+    """Spans disagree on the head-sampling threshold, so the weight is an estimate."""
     repeated: bool = False
-    """The trace had been decided before, longer than `late_window` ago."""
+    """The trace was decided before, longer than `late_window_ms` ago."""
 
     @property
     def trace_id_hex(self) -> str:
-        """The trace id as people write it: 32 lower-case hex digits."""
+        """The trace id as 32 lower-case hex digits."""
         return self.trace_id.hex()
 
 
 def decision_id_of(topic: str, partition: int, trace_id: bytes, first_offset: int) -> bytes:
-    """16 bytes that name a decision, the same in every replay: blake2b over where the trace began."""
+    """The 16-byte id of a decision: blake2b of where the trace began, so it is the same in every replay."""
     digest = blake2b(digest_size=16)
     digest.update(f"{topic}\0{partition}\0{first_offset}\0".encode())
     digest.update(trace_id)
@@ -100,17 +100,17 @@ def decision_id_of(topic: str, partition: int, trace_id: bytes, first_offset: in
 
 
 def threshold_of(probability: float) -> int:
-    """The rejection threshold T = (1 - p) * 2**56, rounded to the form that `ot=th` writes.
+    """The rejection threshold T = (1 - p) * 2**56, rounded to the precision of `ot=th`.
 
-    `ot=th` carries up to 14 hex digits without trailing zeros. We emit at most four of them past the leading `f`s, the
-    precision that OpenTelemetry recommends, and use that rounded T for the test and for the weight alike. The probability
-    that results is within 0.013 % of the one that was asked for wherever that is below 1/16, and within 2**-17 above.
+    `ot=th` has up to 14 hex digits without trailing zeros. At most four of them after the leading `f`s are written, which is the
+    precision that OpenTelemetry recommends. The test and the weight use the rounded T. The resulting probability is within
+    0.013 % of the requested one if that is below 1/16, and within 2**-17 otherwise.
 
     Source: OpenTelemetry "TraceState: Probability Sampling", converting floating-point probability to threshold value; and
     `ProbabilityToThresholdWithPrecision` of the Collector's pkg/sampling.
 
     Args:
-        probability: In [0, 1]; raises ValueError outside. Above 0 and below 2**-56 counts as 2**-56, the least there is.
+        probability: In [0, 1]; raises ValueError otherwise. A value between 0 and 2**-56 counts as 2**-56, the minimum.
 
     Returns:
         An integer in [0, 2**56]; 2**56 means never and has no `ot=th` form.
@@ -120,7 +120,7 @@ def threshold_of(probability: float) -> int:
         raise ValueError(msg)
     if probability == 0.0:
         return RANDOMNESS_RANGE
-    accepted = max(1, round(probability * RANDOMNESS_RANGE))  # 1 - p first would lose the digits of a small p
+    accepted = max(1, round(probability * RANDOMNESS_RANGE))  # computing 1 - p first would lose the digits of a small p
     leading_fs = (RANDOMNESS_BITS - accepted.bit_length()) // 4
     digits = min(_TH_DIGITS + leading_fs, RANDOMNESS_BITS // 4)
     unit = 1 << (RANDOMNESS_BITS - 4 * digits)
@@ -130,7 +130,7 @@ def threshold_of(probability: float) -> int:
 def format_threshold(threshold: int) -> str:
     """The `th` value of `ot=th:…`: hex digits of the 56 bits without trailing zeros, `0` for keep-all.
 
-    Raises ValueError for 2**56 (never), which has no such form: a dropped trace is written nowhere.
+    Raises ValueError for 2**56 (never), which has no such form; a dropped trace has no `th`.
     """
     if not 0 <= threshold < RANDOMNESS_RANGE:
         msg = f"`th` holds a threshold in [0, 2**56), got {threshold!r}"
@@ -139,15 +139,15 @@ def format_threshold(threshold: int) -> str:
 
 
 def parse_threshold(text: str) -> int | None:
-    """The threshold that a `th` value stands for; None where it is not 1 to 14 lower-case hex digits."""
+    """The threshold of a `th` value; None if it is not 1 to 14 lower-case hex digits."""
     return int(text.ljust(14, "0"), 16) if _TH_FORM.fullmatch(text) else None
 
 
 def weight_of(threshold: int) -> float:
-    """How many traces one that passed this threshold stands for: 2**56 / (2**56 - T); 0 for never."""
+    """Number of traces that one above this threshold represents: 2**56 / (2**56 - T); 0 for never."""
     return RANDOMNESS_RANGE / (RANDOMNESS_RANGE - threshold) if threshold < RANDOMNESS_RANGE else 0.0
 
 
 def probability_of(threshold: int) -> float:
-    """The share of traces that pass this threshold."""
+    """The share of traces at or above this threshold."""
     return (RANDOMNESS_RANGE - threshold) / RANDOMNESS_RANGE

@@ -38,7 +38,7 @@ def murmur2(data: bytes) -> int:
     return h ^ (h >> 15)
 
 
-@lru_cache(maxsize=16384)  # a trace has many spans; hashing 16 bytes in Python costs ten times the look-up
+@lru_cache(maxsize=16384)  # a trace has many spans; hashing 16 bytes in Python takes ten times as long as the cache
 def partition_of(trace_id: bytes, partitions: int) -> int:
     """The partition of a trace: murmur2 of its 16 raw id bytes, made positive as Kafka does, modulo `partitions`."""
     return (murmur2(trace_id) & 0x7FFFFFFF) % partitions

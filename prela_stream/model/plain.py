@@ -1,7 +1,7 @@
-"""Any value of an application as one that MessagePack can hold: the slow way, for what the encoder refused.
+"""Converts any value to one that MessagePack can encode: the slow path, for values that the encoder rejected.
 
-Attributes come from other people's code, so nothing here trusts a value: neither its size, nor its text form, nor that it ends.
-Secrets, which is what has a method `get_secret_value` as pydantic's `SecretStr` does, never become part of anything.
+Attribute values come from applications, so this module does not trust their size, their text form, or that they are finite.
+Secrets never become part of the result. A secret is an object with a method `get_secret_value`, such as pydantic's `SecretStr`.
 """
 
 import inspect
@@ -13,7 +13,7 @@ import msgspec
 from prela_stream.errors import guard
 
 CONCEALED: Final = "[secret]"
-"""What stands for a secret."""
+"""The text that replaces a secret."""
 _MAX_TEXT: Final = 1000
 _MAX_DEPTH: Final = 32
 _INT64: Final = 1 << 63
@@ -21,7 +21,7 @@ _MOST_DECIMAL_BITS: Final = 2048  # Python refuses the decimal digits of much la
 _REPR_GUARD: Final = guard("the text form of an attribute value")
 SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
 are_scalars: Final = SCALARS.issuperset
-"""Of types: whether values of them hold nothing else. A C function, since each span asks."""
+"""Whether all of these types are scalars. It is a C function, because every span calls it."""
 _TEXT_KEYS: Final = frozenset({str}).issuperset
 _FIELDS_GUARD: Final = guard("the fields of an attribute value")
 _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
@@ -29,7 +29,7 @@ _REFUSED: Final = (msgspec.MsgspecError, OverflowError, RecursionError, TypeErro
 
 
 def safe_text(value: object) -> str:
-    """The text form of a value that MessagePack cannot hold: its repr, cut to 1,000 characters; never raises."""
+    """The text form of a value that MessagePack cannot encode: its repr, cut to 1,000 characters. Never raises."""
     if holds_secret(value):
         return CONCEALED
     text = f"<{type(value).__name__}: it has no text form>"
@@ -39,10 +39,10 @@ def safe_text(value: object) -> str:
 
 
 def plain(value: object, depth: int = 0) -> Any:
-    """A copy of any value that surely encodes.
+    """A copy of any value that MessagePack can encode.
 
     Secrets become `CONCEALED`, integers beyond 64 bits text, lone surrogates are escaped, keys become text, nesting below 32
-    levels (a cycle, that is) becomes text, and whatever else MessagePack cannot hold its `safe_text`.
+    levels (as in a cycle) becomes text, and every other value that MessagePack cannot encode becomes its `safe_text`.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -62,17 +62,17 @@ def plain(value: object, depth: int = 0) -> Any:
 
 
 def refuse_unless_plain(value: object) -> None:
-    """Raise TypeError for a value that `is_plain` does not vouch for; the encoder itself refuses with one, too."""
+    """Raise TypeError if `is_plain` is false, as the encoder does for values that it rejects."""
     if not is_plain(value):
         msg = f"expected text keys, lists and scalars, got {type(value).__name__}"
         raise TypeError(msg)
 
 
 def is_plain(value: object, depth: int = 0) -> bool:
-    """Whether a dict, list or tuple is built of text keys and plain values alone, so that it may be encoded as it is.
+    """Whether a dict, list or tuple consists of text keys and plain values only, so that it can be encoded unchanged.
 
-    Not so for what the encoder would take without a word and no reader could decode: `msgspec.Raw`, which is copied as bytes
-    of whatever content, and keys that decode to something unhashable. May raise RuntimeError if another thread changes it.
+    It is false for values that the encoder accepts and no reader can decode: `msgspec.Raw`, which is copied whatever it contains,
+    and keys that decode to an unhashable value. May raise RuntimeError if another thread changes the value.
     """
     if type(value) is dict:
         if not _TEXT_KEYS(map(type, value)):
@@ -88,12 +88,12 @@ def is_plain(value: object, depth: int = 0) -> bool:
 
 
 def is_secret(value: object) -> bool:
-    """Whether a value is one of those that say their secret only when asked for it. Runs no code of the value."""
+    """Whether a value is a secret. Runs no code of the value."""
     return inspect.getattr_static(type(value), "get_secret_value", None) is not None
 
 
 def holds_secret(value: object) -> bool:
-    """Whether a secret stands somewhere in what the encoder would look into: containers, dataclasses, Structs."""
+    """Whether the value contains a secret in its containers, dataclasses or Structs, which the encoder would encode."""
     pending: list[Any] = [value]
     seen: set[int] = set()
     while pending:
@@ -113,7 +113,7 @@ def holds_secret(value: object) -> bool:
 
 
 def _fields(value: object) -> list[tuple[str, Any]]:
-    """Names and values of what MessagePack writes as a map: dataclasses, attrs classes and Structs."""
+    """Names and values of the fields of a dataclass, an attrs class or a Struct, which MessagePack encodes as a map."""
     kind = type(value)
     names: Iterable[str]
     if isinstance(value, msgspec.Struct):
@@ -151,7 +151,7 @@ def _container(value: Mapping[Any, Any] | Collection[Any], depth: int) -> dict[s
 
 
 def _integer(value: int) -> int | str:
-    """The plain number of a subclass; text beyond 64 bits."""
+    """The integer as `int`; as text if it exceeds 64 bits."""
     if -_INT64 <= value < 2 * _INT64:
         return int.__index__(value)
     return _cut(str(value) if value.bit_length() < _MOST_DECIMAL_BITS else hex(value))
@@ -162,7 +162,7 @@ def _key(key: object) -> str:
 
 
 def _sound(text: str) -> str:
-    """The text without lone surrogates, which UTF-8 has no bytes for."""
+    """The text without lone surrogates, which UTF-8 cannot encode."""
     return str.encode(text, "utf-8", "backslashreplace").decode()
 
 

@@ -1,8 +1,8 @@
-"""Attribute names: the one spelling that we write, and the other spellings that we understand on read.
+"""Attribute names: the canonical spelling that is written, and the aliases that are understood when reading.
 
-We write OpenTelemetry's GenAI names. Those are still in development and have moved before, other tracers have their own, and
-the ancestor SDK had a third set; so whoever reads an attribute asks `read()`, which knows the aliases. `to_genai()` and
-`to_ancestor()` translate whole sets, values included. Counts of input tokens include cached ones, as OpenTelemetry defines them.
+The canonical names are OpenTelemetry's GenAI names. These have changed before, other tracers have their own names, and the
+ancestor SDK had a third set. So code that reads an attribute calls `read()`, which knows the aliases. `to_genai()` and
+`to_ancestor()` translate all attributes of a span, including values. Input tokens include cached tokens (OpenTelemetry).
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
 """Seconds."""
 
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
-"""With cached ones."""
+"""Including cached tokens."""
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 CACHE_READ_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
 CACHE_WRITE_TOKENS: Final = "gen_ai.usage.cache_write.input_tokens"
@@ -61,7 +61,7 @@ ERROR_TYPE: Final = "error.type"
 ERROR_MESSAGE: Final = "error.message"
 ERROR_STACKTRACE: Final = "error.stacktrace"
 ERROR_CONTEXT: Final = "error.context"
-"""What the application adds to an error."""
+"""Context that the application adds to an error."""
 RESEND_COUNT: Final = "http.request.resend_count"
 
 SERVICE_NAME: Final = "service.name"
@@ -72,9 +72,9 @@ DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 COST_USD: Final = "prela.cost.usd"
 """US dollars. OpenTelemetry has no name for it."""
 TRUNCATED: Final = "prela.truncated"
-"""Size of the span's attributes and events in bytes before it was cut to fit; absent where nothing was cut."""
+"""Size of the attributes and events of a truncated span before truncation, in bytes; absent on other spans."""
 FUNCTION_ARGUMENTS: Final = "prela.function.arguments"
-"""Of a function under `@trace(capture_arguments=True)`, by parameter name."""
+"""Arguments of a function with `@trace(capture_arguments=True)`, by parameter name."""
 FUNCTION_RESULT: Final = "prela.function.result"
 
 EVENT_LLM_REQUEST: Final = "llm.request"
@@ -113,7 +113,7 @@ ALIASES: Final[Mapping[str, str]] = {
     "tool.name": TOOL_NAME,
     "tool.id": TOOL_CALL_ID,
     "tool.parameters": TOOL_CALL_ARGUMENTS,
-    # the ancestor SDK; its `llm.system` is the prompt, elsewhere the vendor, so that one is nobody's alias
+    # the ancestor SDK; its `llm.system` is the prompt, but elsewhere it is the vendor, so it is not an alias
     "llm.vendor": PROVIDER_NAME,
     "llm.model": REQUEST_MODEL,
     "llm.request.model": REQUEST_MODEL,
@@ -138,7 +138,7 @@ ALIASES: Final[Mapping[str, str]] = {
     "embedding.model": REQUEST_MODEL,
     "embedding.dimensions": EMBEDDING_DIMENSIONS,
 }
-"""Alias → the name that we write."""
+"""Canonical name by alias."""
 
 _SPELLINGS: Final[dict[str, tuple[str, ...]]] = {}
 for _alias, _canonical in ALIASES.items():
@@ -146,15 +146,15 @@ for _alias, _canonical in ALIASES.items():
 
 
 def read_keys(key: str) -> tuple[str, ...]:
-    """Every spelling under which the attribute `key` may stand, the one that we write first; `key` may be an alias itself."""
+    """Every spelling of the attribute `key`, the canonical one first; `key` may be an alias."""
     canonical = ALIASES.get(key, key)
     return _SPELLINGS.get(canonical, (canonical,))
 
 
 def read(attributes: Mapping[str, Any], key: str) -> Any:
-    """The value of `key` under any of its spellings, our own first; None where there is none.
+    """The value of `key` under any of its spellings, the canonical one first; None if it is missing.
 
-    The shape of a value may differ between spellings: finish reasons are a list in ours and one string in others.
+    The shape of a value may differ between spellings: canonical finish reasons are a list, others are one string.
     """
     for spelling in read_keys(key):
         value = attributes.get(spelling)
@@ -168,7 +168,7 @@ _SYSTEM: Final = "llm.system"
 _KIND: Final = "openinference.span.kind"
 _TOTAL: Final = "llm.total_tokens"
 _TOTALS: Final = (_TOTAL, "llm.token_count.total", "gen_ai.usage.total_tokens")
-"""Names of a sum that OpenTelemetry has no name for: it can be derived."""
+"""Names of a sum that OpenTelemetry does not name, because it can be derived."""
 _DERIVED: Final = frozenset({_TOTAL, _SYSTEM, _FIRST_CHUNK_MS, "llm.latency_ms"})
 _ANCESTOR: Final[Mapping[str, str]] = {
     PROVIDER_NAME: "llm.vendor",
@@ -192,9 +192,9 @@ _ANCESTOR: Final[Mapping[str, str]] = {
 
 
 def look_up(attributes: Mapping[str, Any], key: str, duration_ms: float | None = None) -> Any:
-    """An attribute of a span under any of its spellings, in the shape that goes with the spelling asked for; None for none.
+    """An attribute of a span under any of its spellings, in the shape of the requested spelling; None if it is missing.
 
-    Also what the ancestor SDK stored and we derive: `llm.total_tokens`, and `llm.latency_ms` from `duration_ms`.
+    Derives what the ancestor SDK stored: `llm.total_tokens`, and `llm.latency_ms` from `duration_ms`.
     """
     if key in attributes:
         return attributes[key]
@@ -205,9 +205,9 @@ def look_up(attributes: Mapping[str, Any], key: str, duration_ms: float | None =
 
 
 def to_genai(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes of any spelling in ours: names by ALIASES, values in OpenTelemetry's shape. What is not known stays as it is.
+    """Attributes with canonical names by ALIASES and values in OpenTelemetry's shape. Unknown attributes are unchanged.
 
-    Where one fact stands under several names, our own goes first, then the others in the order of ALIASES.
+    If one fact has several names, the canonical one has priority, then the others in the order of ALIASES.
     """
     found: dict[str, Any] = {}
     for key, value in attributes.items():
@@ -221,7 +221,7 @@ def to_genai(attributes: Mapping[str, Any]) -> dict[str, Any]:
         del found[_FIRST_CHUNK_MS]
         found.setdefault(TIME_TO_FIRST_CHUNK, milliseconds / 1000)
     if isinstance(system := found.get(_SYSTEM), str):
-        # OpenInference writes the vendor here; the ancestor SDK, which names the vendor elsewhere, the system prompt.
+        # OpenInference writes the vendor here. The ancestor SDK, which names the vendor elsewhere, writes the system prompt.
         if _KIND in attributes:
             del found[_SYSTEM]
             found.setdefault(PROVIDER_NAME, system)
@@ -236,11 +236,11 @@ def to_genai(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_ancestor(attributes: Mapping[str, Any], *, duration_ms: float | None = None) -> dict[str, Any]:
-    """Attributes of any spelling in that of the ancestor SDK, for code which reads those. What it has no name for stays.
+    """Attributes with the names of the ancestor SDK, for code that reads those. Others are unchanged.
 
     Args:
-        attributes: Of a span.
-        duration_ms: That of the span, in milliseconds: it becomes `llm.latency_ms` of a model call.
+        attributes: The attributes of a span.
+        duration_ms: The duration of the span in milliseconds, which becomes `llm.latency_ms` of a model call.
     """
     genai = to_genai(attributes)
     found = {_ANCESTOR.get(key, key): value for key, value in genai.items()}

@@ -1,7 +1,7 @@
-"""A finished span in its two forms: `SpanHead`, what the wire holds with the large parts left as bytes, and `SpanData`.
+"""A finished span in its two forms: `SpanHead`, an item with its large parts left as bytes, and `SpanData`.
 
-`SpanHead` is the layout of an item of the `spans` topic (docs/wire.md): its fields stand at fixed array indexes and are only
-ever appended to. `SpanData` is what people read: ids in hex, times as datetimes, attributes as a dict.
+`SpanHead` is the layout of an item of the `spans` topic (docs/wire.md): its fields have fixed array indexes, and new fields are
+only appended. `SpanData` is the public form: ids in hex, times as datetimes, attributes as a dict.
 """
 
 import enum
@@ -13,36 +13,36 @@ import msgspec
 
 from prela_stream.model import semconv
 
-# What the wire may hold. Only decoders check it: a value outside makes an item poison before anything computes with it.
+# The valid ranges on the wire. Decoders check them, so that a value outside makes an item poison before any code uses it.
 TraceId = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 SpanId = Annotated[bytes, msgspec.Meta(min_length=8, max_length=8)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 Nanoseconds = Annotated[int, msgspec.Meta(ge=0, le=2**62 - 1)]
-"""146 years: a start, a duration and the sum of both fit into 64 bits with a sign."""
+"""Up to 146 years, so that a start, a duration and their sum fit into signed 64 bits."""
 Bits56 = Annotated[int, msgspec.Meta(ge=0, le=2**56 - 1)]
 
 
 class ItemKind(enum.IntEnum):
-    """What an item of the `spans` topic says. Readers skip and count kinds that they do not know."""
+    """The kind of an item of the `spans` topic. Readers skip and count unknown kinds."""
 
     SPAN = 0
-    """A span ended (or, with status PENDING, is reported while open)."""
+    """A span that ended, or with status PENDING the report of an open span."""
     START = 1
-    """A span was started and will end; sent for roots and AGENT spans."""
+    """A span started and will end; sent for roots and AGENT spans."""
     HEARTBEAT = 2
-    """The process that holds this open span is alive."""
+    """The process with this open span is alive."""
     SUSPEND = 3
-    """This span waits for something outside, a person for instance: its trace must not be decided meanwhile."""
+    """This span waits for something external, such as a person. Its trace must not be decided during the wait."""
     RESUME = 4
-    """The wait of SUSPEND is over."""
+    """The wait of SUSPEND ended."""
     LOST = 5
-    """The process dropped spans of this trace (of some trace that it cannot name any more, if there is no id)."""
+    """The process dropped spans of this trace; without a trace id, of traces that it no longer knows."""
     TICK = 6
-    """Nothing but the log's own time: a worker appends it to a silent partition. Has no trace id."""
+    """Only carries the log-append time of its record. A worker appends it to a silent partition. Has no trace id."""
 
 
 class SpanType(enum.StrEnum):
-    """What kind of work a span stands for."""
+    """The kind of work that a span represents."""
 
     AGENT = "AGENT"
     LLM = "LLM"
@@ -94,16 +94,16 @@ PENDING, SUCCESS, ERROR, CANCELLED = range(4)
 COUNTED: Final = 1
 """Flag: the parent's `child_count` includes this span."""
 AFTER_END: Final = 2
-"""Flag: started after its parent had ended, so no `child_count` includes it."""
+"""Flag: started after its parent ended, so no `child_count` includes it."""
 REMOTE_PARENT: Final = 4
-"""Flag: the parent lives in another process; its context came by propagation."""
+"""Flag: the parent is in another process; its context came by propagation."""
 
 EMPTY_MAP: Final = msgspec.Raw(b"\x80")
 EMPTY_ARRAY: Final = msgspec.Raw(b"\x90")
 
 
 class ItemHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The first fields of an item of the `spans` topic: all that assembly needs. Decoding it skips the rest in C."""
+    """The first fields of an item of the `spans` topic, which assembly needs. Decoding skips the other fields in C."""
 
     kind: int
     trace_id: TraceId | None = None
@@ -116,23 +116,23 @@ class ItemHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     status: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0
     """Index into SPAN_STATUSES."""
     revision: Count = 0
-    """Of several reports of one span the highest revision wins."""
+    """If a span is reported several times, the highest revision wins."""
     child_count: Count | None = None
-    """Local children started before this span ended; None where nobody counted (foreign spans)."""
+    """Number of local children started before this span ended; None if they were not counted (foreign spans)."""
     inject_count: Count | None = None
-    """Contexts of this span that were handed to other processes."""
+    """Number of injects: contexts of this span passed to other processes."""
     inject_ordinal: Count | None = None
-    """With REMOTE_PARENT: which inject of the parent (0, 1, …) this span comes from; None if the parent's process
-    does not count them: this span then is a local root."""
+    """With REMOTE_PARENT: the inject of the parent (0, 1, …) that this span comes from. None if the parent's process does not
+    count injects; this span is then a local root."""
 
 
 class SpanHead(ItemHead, frozen=True, array_like=True, gc=False):
-    """A whole item of the `spans` topic with attributes, events and links left as the bytes they came in."""
+    """A whole item of the `spans` topic with attributes, events and links left as bytes."""
 
     span_type: Annotated[int, msgspec.Meta(ge=0, le=5)] = 5
     """Index into SPAN_TYPES."""
     start_ns: Nanoseconds = 0
-    """Wall clock at the start, ns since the epoch. For SUSPEND, RESUME and HEARTBEAT: when it was said."""
+    """Wall clock at the start, ns since the epoch. For SUSPEND, RESUME and HEARTBEAT: at the creation of the item."""
     duration_ns: Nanoseconds | None = None
     """Monotonic duration in ns; None while the span is open."""
     name: str = ""
@@ -152,7 +152,7 @@ class SpanHead(ItemHead, frozen=True, array_like=True, gc=False):
 
 
 class SpanEvent(msgspec.Struct, frozen=True, array_like=True):
-    """Something that happened at one moment of a span."""
+    """An event at one moment of a span."""
 
     name: str
     time_ns: int
@@ -165,12 +165,12 @@ class SpanEvent(msgspec.Struct, frozen=True, array_like=True):
         return to_datetime(self.time_ns)
 
     def to_dict(self) -> dict[str, Any]:
-        """`timestamp` (ISO 8601), `name` and `attributes`, as on the ancestor's page."""
+        """`timestamp` (ISO 8601), `name` and `attributes`, as in the ancestor SDK."""
         return {"timestamp": self.timestamp.isoformat(), "name": self.name, "attributes": self.attributes}
 
 
 class SpanLink(msgspec.Struct, frozen=True, array_like=True):
-    """A reference to a span of this or another trace that is related, but not the parent."""
+    """A reference to a related span, of this or another trace, that is not the parent."""
 
     trace_id: TraceId
     span_id: SpanId
@@ -178,22 +178,22 @@ class SpanLink(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What all spans of one process share. On the wire it is a map with OpenTelemetry's resource attribute names."""
+    """The resource of a process, shared by all its spans. On the wire it is a map with OpenTelemetry's attribute names."""
 
     service_name: str = msgspec.field(default="", name="service.name")
     sdk_version: str = msgspec.field(default="", name="telemetry.sdk.version")
     host: str = msgspec.field(default="", name="host.name")
     pid: int = msgspec.field(default=0, name="process.pid")
     instance_id: str = msgspec.field(default="", name="service.instance.id")
-    """Random hex of this process's pipeline; tells a restarted process from its predecessor."""
+    """Random hex of this process's pipeline, which distinguishes a restarted process from its predecessor."""
     heartbeat_ms: int = msgspec.field(default=0, name="prela.heartbeat_ms")
-    """Interval at which this process sends heartbeats for open spans, ms; 0: it sends none."""
+    """Interval of heartbeats for open spans, ms; 0: this process sends none."""
     attributes: dict[str, Any] = {}
-    """Further resource attributes that the user set."""
+    """Other resource attributes that the user set."""
 
 
 class SpanData(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished span as people read it. Ids are lower-case hex of W3C length, times are ns since the epoch."""
+    """A finished span. Ids are lower-case hex of W3C length, times are ns since the epoch."""
 
     trace_id: str
     span_id: str
@@ -237,7 +237,7 @@ class SpanData(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.duration_ns is None else self.duration_ns / 1e6
 
     def attribute(self, name: str) -> Any:
-        """An attribute under any of its names: ours, OpenInference's or the ancestor SDK's; None if there is none.
+        """An attribute under any of its names: OpenTelemetry's, OpenInference's or the ancestor SDK's; None if it is missing.
 
         `llm.model` finds `gen_ai.request.model` and the reverse; `llm.total_tokens` and `llm.latency_ms` are derived.
         """

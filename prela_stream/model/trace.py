@@ -1,4 +1,4 @@
-"""A whole trace as policies see it: heads, the attributes that were declared, the tree, and what assembly knows."""
+"""A whole trace as policies receive it: heads, the declared attributes, the tree, the trigger and completeness."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ class Trace:
 
     Args:
         trace_id: 16 raw bytes.
-        heads: One a span, at least one, in order of arrival; duplicates are gone. Open spans have status PENDING.
-        attributes: One dict a span, in the same order: those attribute keys that the policies declared.
-        resources: One a span, in the same order; spans of one process share the object.
+        heads: One per span, at least one, in order of arrival, without duplicates. Open spans have status PENDING.
+        attributes: One dict per span, in the same order, with the attribute keys that the policies declared.
+        resources: One per span, in the same order; spans of one process share the object.
         trigger: Why the trace is decided now.
-        complete: Whether every counted span is there.
+        complete: Whether every counted span was received.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Trace:
 
     @property
     def tree(self) -> SpanTree[SpanHead]:
-        """The spans as a tree; made when it is first asked for."""
+        """The spans as a tree, built on first use."""
         if self._tree is None:
             self._tree = SpanTree(self.heads)
         return self._tree
 
     @property
     def randomness(self) -> int:
-        """56 bits: the explicit randomness of the first span that has one, else the trace id's last 56 bits."""
+        """56 bits: the explicit randomness of the first span that has one, or the last 56 bits of the trace id."""
         for head in self.heads:
             if head.randomness is not None:
                 return head.randomness
@@ -62,7 +62,7 @@ class Trace:
 
     @property
     def head_thresholds(self) -> set[int]:
-        """The different head-sampling thresholds that the spans carry; 0 stands for a span that was not head-sampled."""
+        """The distinct head-sampling thresholds of the spans; 0 for a span that was not head-sampled."""
         return {head.threshold or 0 for head in self.heads}
 
     @property

@@ -1,1 +1,1 @@
-"""Which traces are kept: policies say with which probability and why, the evaluator decides. Pure."""
+"""Tail sampling: policies return a probability and a reason for a trace, the evaluator decides. Pure."""

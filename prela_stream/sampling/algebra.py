@@ -1,7 +1,7 @@
-"""The policies that are made of policies: `and`, `or`, `not`.
+"""The policies that combine other policies: `and`, `or`, `not`.
 
-Probabilities combine so that the result is one that a single draw can realise: all policies share the trace's randomness, so
-"a and b" is kept as often as the rarer of the two, and "a or b" as often as the more frequent.
+All policies share the trace's randomness, so a single draw must realise the combined probability: "a and b" has the lower of both
+probabilities, "a or b" the higher.
 """
 
 from collections.abc import Iterator
@@ -17,23 +17,23 @@ SubPolicies = Annotated[tuple[Condition, ...], msgspec.Meta(min_length=1)]
 
 
 class Together(Condition, frozen=True, kw_only=True):
-    """A policy of policies that have to match together; the least of their probabilities and of its own counts."""
+    """Matches if all sub-policies match, with the lowest of their probabilities and its own `probability`."""
 
     policies: SubPolicies
     probability: Probability = 1.0
 
     @property
     def reads(self) -> frozenset[str]:
-        """What the sub-policies read."""
+        """The attribute keys that the sub-policies read."""
         return union_of_reads(self.policies)
 
     @property
     def unconditional(self) -> bool:
-        """Whether all sub-policies are."""
+        """Whether all sub-policies match every trace."""
         return all(policy.unconditional for policy in self.policies)
 
     def vote(self, trace: Trace) -> Vote:
-        """All or nothing."""
+        """The combined vote, or no match if any sub-policy does not match."""
         probability = self.probability
         reasons = []
         for policy in self.policies:
@@ -45,56 +45,56 @@ class Together(Condition, frozen=True, kw_only=True):
         return Vote(matched=True, probability=probability, reason=" and ".join(reasons))
 
     def fractions(self) -> Iterator[tuple[str, float]]:
-        """Its own and those of the sub-policies."""
+        """Its own probability and those of the sub-policies."""
         if self.probability not in (0.0, 1.0):
             yield "probability", self.probability
         yield from fractions_of(self.policies)
 
 
 class And(Together, frozen=True, kw_only=True, tag="and"):
-    """Matches where all sub-policies match; keeps with the least of their probabilities and of its own."""
+    """Matches if all sub-policies match; keeps with the lowest of their probabilities and its own."""
 
 
 class Or(Condition, frozen=True, kw_only=True, tag="or"):
-    """Matches where any sub-policy matches; keeps with the highest probability of those that do."""
+    """Matches if any sub-policy matches; keeps with the highest probability of those that match."""
 
     policies: SubPolicies
 
     @property
     def reads(self) -> frozenset[str]:
-        """What the sub-policies read."""
+        """The attribute keys that the sub-policies read."""
         return union_of_reads(self.policies)
 
     @property
     def unconditional(self) -> bool:
-        """Whether any sub-policy is."""
+        """Whether any sub-policy matches every trace."""
         return any(policy.unconditional for policy in self.policies)
 
     def vote(self, trace: Trace) -> Vote:
-        """The highest vote, the first of equals."""
+        """The vote with the highest probability, the first of equal ones."""
         votes = [vote for policy in self.policies if (vote := policy.vote(trace)).matched]
         return max(votes, key=lambda vote: vote.probability, default=NO_MATCH)
 
     def fractions(self) -> Iterator[tuple[str, float]]:
-        """Those of the sub-policies."""
+        """The probabilities of the sub-policies."""
         yield from fractions_of(self.policies)
 
 
 class Not(Match, frozen=True, kw_only=True, tag="not"):
-    """Matches where no sub-policy wants the trace kept.
+    """Matches if no sub-policy keeps the trace.
 
-    The opposite of "keep one in ten" has no honest meaning, so the sub-policies' probabilities are 0 or 1.
+    The opposite of "keep one in ten" has no meaning, so each probability of the sub-policies is 0 or 1.
     """
 
     policies: SubPolicies
 
     @property
     def reads(self) -> frozenset[str]:
-        """What the sub-policies read."""
+        """The attribute keys that the sub-policies read."""
         return union_of_reads(self.policies)
 
     def match(self, trace: Trace) -> str | None:
-        """Which kinds of policy did not want it."""
+        """The names or types of the sub-policies that do not keep the trace."""
         votes = [policy.vote(trace) for policy in self.policies]
         if any(vote.matched and vote.probability > 0.0 for vote in votes):
             return None
@@ -107,12 +107,12 @@ class Not(Match, frozen=True, kw_only=True, tag="not"):
 
 
 def union_of_reads(policies: tuple[Condition, ...]) -> frozenset[str]:
-    """Attribute keys that any of these reads."""
+    """The attribute keys that any of these policies reads."""
     return frozenset[str]().union(*(policy.reads for policy in policies))
 
 
 def fractions_of(policies: tuple[Condition, ...]) -> Iterator[tuple[str, float]]:
-    """`fractions` of sub-policies, with their paths."""
+    """The `fractions` of sub-policies with their paths."""
     for index, policy in enumerate(policies):
         for path, value in policy.fractions():
             yield f"policies[{index}].{path}", value

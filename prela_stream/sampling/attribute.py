@@ -1,4 +1,4 @@
-"""The `attribute` policy: what stands in an attribute of a span, or of the process that the span comes from."""
+"""The `attribute` policy: tests the value of an attribute of a span or of its resource."""
 
 import math
 import re
@@ -14,17 +14,17 @@ from prela_stream.model.trace import Trace
 from prela_stream.sampling.conditions import Match, Text, shorten, spans_of, spellings
 
 _SEARCHED: Final = 65_536
-"""Characters of a value that a regex looks at: a value can be a whole prompt."""
+"""Number of characters of a value that a regex searches, because a value can be a whole prompt."""
 _RESOURCE_FIELDS: Final[Mapping[str, str]] = {
     field.encode_name: field.name for field in msgspec.structs.fields(Resource) if field.name != "attributes"
 }
 
 
 class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
-    """Matches where the attribute `key` passes one test: on any span (of `span_type`), or on any span's resource.
+    """Matches if the attribute `key` passes one test, on any span (of `span_type`) or on the resource of any span.
 
-    A test looks at each element of a list. Names are read under all their spellings. An attribute that is missing
-    passes no test but `exists = false`, which matches where no span has it.
+    A test applies to each element of a list. A key is read under all its spellings. A missing attribute passes no test except
+    `exists = false`, which matches if no span has the attribute.
     """
 
     key: Text
@@ -33,20 +33,20 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
     equals: str | bool | int | float | None = None
     one_of: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] | None = None
     regex: str | None = None
-    """Found anywhere in a string, as `re.search` does."""
+    """Searched anywhere in a string, as by `re.search`."""
     min: float | None = None
-    """A number, and at least this."""
+    """The value is a number and at least this."""
     max: float | None = None
-    """A number, and at most this."""
+    """The value is a number and at most this."""
     exists: bool | None = None
 
     @property
     def reads(self) -> frozenset[str]:
-        """All spellings of its key; nothing where it looks at resources, which are always decoded."""
+        """All spellings of its key. Empty with `on = "resource"`, because resources are always decoded."""
         return spellings(self.key) if self.on == "span" else frozenset()
 
     def match(self, trace: Trace) -> str | None:
-        """The key, the value that passed and the test."""
+        """The key, the value that passed, and the test."""
         values = self._values(trace)
         if self.exists is False:
             return None if any(True for _ in values) else f"attribute: {self.key} is nowhere"
@@ -56,7 +56,7 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
         return None
 
     def _values(self, trace: Trace) -> Iterator[tuple[str, Any]]:
-        """Where each value stands, and the value; lists element by element unless only existence is asked for."""
+        """The location of each value, and the value. Lists give their elements, unless the test is `exists`."""
         for index, head in spans_of(trace, self.span_type):
             if self.on == "resource":
                 where, value = "resource", resource_value(trace.resources[index], self.key)
@@ -68,7 +68,7 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
                 yield where, value
 
     def _passes(self, value: Any) -> str | None:
-        """The test that `value` passed, in words."""
+        """The test that `value` passed, as text; None if it passed none."""
         if self.exists:
             return "exists"
         if self.equals is not None:
@@ -94,7 +94,7 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
         return f"= {shorten(value)}, which is {words}"
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Not exactly one test, a regex that does not compile, an empty range."""
+        """Not exactly one test, an invalid regex, or an empty range."""
         tests = {"equals": self.equals, "one_of": self.one_of, "regex": self.regex, "exists": self.exists}
         given = [name for name, value in tests.items() if value is not None]
         if self.min is not None or self.max is not None:
@@ -112,7 +112,7 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
 
 
 def _same(value: Any, wanted: str | float) -> bool:
-    """Equality without Python's `True == 1`."""
+    """Whether both are equal, and both or neither are booleans, because in Python `True == 1`."""
     return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
 
 
@@ -122,7 +122,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def resource_value(resource: Resource, key: str) -> Any:
-    """The resource attribute `key` under any spelling, its own fields included; None where there is none or it is empty."""
+    """The resource attribute `key` under any spelling, including the fields of `Resource`; None if it is missing or empty."""
     value = read(resource.attributes, key)
     if value is None and key in _RESOURCE_FIELDS:
         value = getattr(resource, _RESOURCE_FIELDS[key]) or None

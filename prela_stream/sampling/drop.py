@@ -1,4 +1,4 @@
-"""The `drop` policy: what must not be kept, or only rarely, whatever the other policies say."""
+"""The `drop` policy: drops traces, or a share of them, whatever the other policies vote."""
 
 import msgspec
 
@@ -8,14 +8,14 @@ from prela_stream.sampling.policy import Vote
 
 
 class Drop(Together, frozen=True, kw_only=True, tag="drop"):
-    """Where all sub-policies match, the trace is dropped with the least of their probabilities and of its own.
+    """If all sub-policies match, the trace is dropped with the lowest of their probabilities and its own.
 
-    Its vote's `probability` is what is left: 1 minus that. In mode `any` it is a cap on the other policies' probability, and
-    where it is 0 the matter is settled before they are asked. It stands at the top of a policy set only.
+    The `probability` of its vote is 1 minus that. In mode `any` it limits the probability of the other policies; if it is 0,
+    they are not evaluated. A policy set contains it at the top level only.
     """
 
     def vote(self, trace: Trace) -> Vote:
-        """What may be kept of traces like this one."""
+        """The share of such traces that may be kept."""
         vote = super().vote(trace)
         if not vote.matched:
             return vote

@@ -1,4 +1,4 @@
-"""The one place that decides: policies say with which probability, the evaluator draws once and weighs with the same number."""
+"""The only place that decides. Policies return probabilities; the evaluator draws once and uses one threshold for the weight."""
 
 import msgspec
 
@@ -11,9 +11,9 @@ from prela_stream.sampling.policy import Policy, Verdict, Vote
 from prela_stream.sampling.policyset import Mode, PolicySet
 
 NO_POLICY = "(none)"
-"""Stands for a policy in mode `any` where none matched."""
+"""The policy name of a decision in mode `any` if no policy matched."""
 DEFAULT_POLICY = "(default)"
-"""Stands for a policy in mode `first_match` where none matched."""
+"""The policy name of a decision in mode `first_match` if no policy matched."""
 
 
 class Evaluator:
@@ -22,15 +22,15 @@ class Evaluator:
     def __init__(self, policy_set: PolicySet) -> None:
         self.policy_set = policy_set
         self.reads: frozenset[str] = frozenset().union(*(policy.reads for policy in policy_set.policies))
-        """Attribute keys that any policy needs; all others need not be decoded."""
+        """The attribute keys that any policy needs; others are not decoded."""
         self._drops = [policy for policy in policy_set.policies if isinstance(policy, Drop)]
         self._keeps = [policy for policy in policy_set.policies if not isinstance(policy, Drop)]
 
     def decide(self, trace: Trace) -> Verdict:
-        """Whether `trace` is kept, with which probability traces like it are, and why.
+        """Whether `trace` is kept, the probability for such traces, and why.
 
-        The threshold is rounded first; then it is tested and weighed. A trace that was head-sampled is kept with the
-        smaller of both probabilities, which is the higher of both thresholds.
+        The threshold is rounded first and then used for the test and the weight. A head-sampled trace is kept with the lower of
+        both probabilities, which is the higher of both thresholds.
         """
         first_match = self.policy_set.mode is Mode.FIRST_MATCH
         name, vote = self._first_match(trace) if first_match else self._any(trace)
@@ -51,7 +51,7 @@ class Evaluator:
         )
 
     def _any(self, trace: Trace) -> tuple[str, Vote]:
-        """Drops first; then the highest probability, the first of equals."""
+        """Drop policies first; then the highest probability, the first of equal ones."""
         cap: tuple[str, Vote] | None = None
         for drop in self._drops:
             vote = drop.vote(trace)
@@ -74,7 +74,7 @@ class Evaluator:
         )
 
     def _first_match(self, trace: Trace) -> tuple[str, Vote]:
-        """The first policy that matches, else the file's default."""
+        """The first policy that matches, or the default of the policy set."""
         for policy in self.policy_set.policies:
             vote = policy.vote(trace)
             if vote.matched:
@@ -85,11 +85,10 @@ class Evaluator:
 
 
 def head_threshold(trace: Trace) -> tuple[int, bool]:
-    """The head-sampling threshold of a trace (0: none), and whether the weight that comes of it is only an estimate.
+    """The head-sampling threshold of a trace (0: none), and whether a weight computed from it is only an estimate.
 
-    Where spans disagree, the smallest threshold that any of them carries counts: with consistent samplers the trace was
-    visible at all from there on. A threshold above the trace's own randomness cannot have let it through; it is ignored,
-    as OpenTelemetry's Collector does.
+    If spans disagree, the smallest threshold counts, because with consistent samplers it decided whether any span was sampled.
+    A threshold above the trace's randomness cannot have sampled the trace. It is ignored, as in OpenTelemetry's Collector.
     """
     found = trace.head_thresholds
     carried = [threshold for threshold in found if 0 < threshold < RANDOMNESS_RANGE]

@@ -12,7 +12,7 @@ Milliseconds = Annotated[float, msgspec.Meta(ge=0.0)]
 
 
 class Latency(Match, frozen=True, kw_only=True, tag="latency"):
-    """Matches traces that took at least `min_ms` and, where it is given, less than `max_ms`.
+    """Matches traces that took at least `min_ms` and, if `max_ms` is set, less than that.
 
     From the first start to the last end: a wait for a person counts as time too.
     """
@@ -21,7 +21,7 @@ class Latency(Match, frozen=True, kw_only=True, tag="latency"):
     max_ms: Milliseconds | None = None
 
     def match(self, trace: Trace) -> str | None:
-        """The duration beside the limits that it keeps."""
+        """The duration and the limits."""
         took = trace.duration_ns / 1e6
         if took < self.min_ms:
             return None
@@ -32,6 +32,6 @@ class Latency(Match, frozen=True, kw_only=True, tag="latency"):
         return f"latency: {duration(took)} >= {duration(self.min_ms)} and < {duration(self.max_ms)}"
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """A range that holds nothing."""
+        """An empty range."""
         if self.max_ms is not None and self.max_ms <= self.min_ms:
             yield "max_ms", f"expected more than min_ms ({self.min_ms:g}), got {self.max_ms:g}"

@@ -1,4 +1,4 @@
-"""The seam of tail sampling: what a policy is given and what it answers."""
+"""The interface of tail sampling: a policy receives a trace and returns a vote."""
 
 from typing import Protocol
 
@@ -8,10 +8,10 @@ from prela_stream.model.trace import Trace
 
 
 class Vote(msgspec.Struct, frozen=True, kw_only=True):
-    """A policy's answer about one trace.
+    """The vote of a policy on one trace.
 
-    `matched` says whether the policy is about this trace at all; `probability` is with which probability it wants traces like
-    this kept (0 where it did not match); `reason` says why, in words that an operator understands without the policy file.
+    `matched`: whether the policy applies to this trace. `probability`: the probability with which the policy keeps such traces
+    (0 if it did not match). `reason`: why, in words that an operator understands without the policy file.
     """
 
     matched: bool
@@ -22,27 +22,27 @@ class Vote(msgspec.Struct, frozen=True, kw_only=True):
 class Policy(Protocol):
     """A rule about whole traces.
 
-    A policy is pure: the same trace gives the same vote. It must not look at the trace's randomness or hash anything: the
-    evaluator draws once for all policies, so that the probability it reports is the probability that was used.
+    A policy is pure: the same trace gives the same vote. It must not read the trace's randomness or derive any from a hash. The
+    evaluator draws once for all policies, so that the reported probability is the one that was used.
     """
 
     @property
     def name(self) -> str:
-        """Unique in its policy set; stands in every decision that this policy settles."""
+        """Unique in its policy set; the `policy` of every decision whose probability it set."""
         ...
 
     @property
     def reads(self) -> frozenset[str]:
-        """Attribute keys it needs. Only declared keys are decoded: others are missing from `Trace.attributes`."""
+        """The attribute keys that it needs. Only declared keys are decoded; others are missing from `Trace.attributes`."""
         ...
 
     def vote(self, trace: Trace) -> Vote:
-        """The vote about `trace`. Raises nothing for any trace; a missing attribute is no match."""
+        """The vote on `trace`. It raises nothing for any trace. A missing attribute is no match."""
         ...
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What the evaluator made of the votes."""
+    """The result of the evaluator."""
 
     kept: bool
     threshold: int

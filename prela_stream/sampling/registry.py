@@ -1,4 +1,4 @@
-"""Every policy that a policy file can name. A new one is a file of its own, a line here and a row in the contract suite."""
+"""The policy types of policy files. A new one is one module, one line here and one row in the contract suite."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -24,4 +24,4 @@ _CLASSES: Final[tuple[type[Condition], ...]] = (
 )
 
 POLICIES: Final[Mapping[str, type[Condition]]] = {str(cls.__struct_config__.tag): cls for cls in _CLASSES}
-"""By the word that stands for it in a policy file."""
+"""Policy classes by the `type` in a policy file."""

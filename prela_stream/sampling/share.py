@@ -1,4 +1,4 @@
-"""Policies that ask nothing of a trace: `always`, and `probabilistic` for a share of all traces."""
+"""The policies that match every trace: `always`, and `probabilistic` for a share of all traces."""
 
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.conditions import Match, Probability, percent
@@ -12,13 +12,13 @@ class Always(Match, frozen=True, kw_only=True, tag="always"):
         """True."""
         return True
 
-    def match(self, trace: Trace) -> str | None:  # noqa: ARG002 - every trace is alike to it
-        """Why: there is nothing to ask."""
+    def match(self, trace: Trace) -> str | None:  # noqa: ARG002 - it matches every trace
+        """Always the same reason."""
         return "always"
 
 
 class Probabilistic(Match, frozen=True, kw_only=True, tag="probabilistic"):
-    """Matches every trace and keeps a share: `always` for a file in which the number is the point, so it has no default."""
+    """Matches every trace and keeps a share. As `always`, but `probability` has no default."""
 
     probability: Probability
 
@@ -27,6 +27,6 @@ class Probabilistic(Match, frozen=True, kw_only=True, tag="probabilistic"):
         """True."""
         return True
 
-    def match(self, trace: Trace) -> str | None:  # noqa: ARG002 - every trace is alike to it
-        """Why: it is one of all."""
+    def match(self, trace: Trace) -> str | None:  # noqa: ARG002 - it matches every trace
+        """The share."""
         return f"probabilistic: {percent(self.probability)} of all traces"

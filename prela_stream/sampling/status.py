@@ -17,16 +17,16 @@ def _codes(statuses: tuple[SpanStatus, ...]) -> frozenset[int]:
 
 
 class Status(Match, frozen=True, kw_only=True, tag="status"):
-    """Matches where any span has one of these statuses.
+    """Matches if any span has one of these statuses.
 
-    A trace whose process died has open spans that will never end. It counts as an error, so it matches ERROR too.
+    If a process died, its open spans never end. Such a trace (trigger `lost`) counts as an error, so it also matches ERROR.
     """
 
     statuses: Annotated[tuple[SpanStatus, ...], msgspec.Meta(min_length=1)] = (SpanStatus.ERROR,)
     span_type: SpanType | None = None
 
     def match(self, trace: Trace) -> str | None:
-        """How many spans, with which of the statuses, and the first one's name."""
+        """The number of matching spans, the statuses, and the name of the first one."""
         codes = _codes(self.statuses)
         found: list[SpanHead] = []
         if not codes.isdisjoint(trace.statuses):

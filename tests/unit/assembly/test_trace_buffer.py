@@ -267,7 +267,7 @@ def test_memory_of_a_long_open_trace_does_not_grow_with_what_passes_by() -> None
         log.at(number * 1_000, control(ItemKind.HEARTBEAT, 1), control(ItemKind.START, 2, trace), span(2, trace=trace))
     buffer = log.buffer
     assert buffer.open_traces == 2
-    assert len(buffer._begun) < 1_100
+    assert len(buffer._opened) < 1_100
     assert len(buffer._deadlines._queue) < 1_100
     assert len(buffer._deadlines._watched) < 1_100
     assert buffer.low_watermark() == (0, 0)

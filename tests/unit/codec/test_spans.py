@@ -122,7 +122,7 @@ def test_a_record_cut_short_gives_what_came_before_the_cut() -> None:
     assert list(batch.raws) == [GOOD]
     assert [bad.index for bad in batch.bad] == [1]
     assert batch.bad[0].reason.startswith("the value at byte ")
-    assert "is cut short" in batch.bad[0].reason
+    assert "is truncated" in batch.bad[0].reason
     assert cut.endswith(batch.bad[0].raw)
 
 
@@ -215,7 +215,7 @@ def test_the_largest_and_smallest_times_can_be_computed_with(fields: dict[str, i
 def test_control_items_that_need_no_ids(kind: ItemKind) -> None:
     head = between_good_ones(encode_item(kind)).heads[1]
     assert (head.kind, head.trace_id, head.span_id) == (kind, None, None)
-    with pytest.raises(CodecError, match=f"an item of kind {kind:d} is no span"):
+    with pytest.raises(CodecError, match=f"an item of kind {kind:d} is not a span"):
         decode_span(encode_item(kind))
 
 
