@@ -1,12 +1,12 @@
-"""What the whole pipeline costs and how long it takes on Kafka, in processes of their own as in real use. Prints JSON.
+"""The CPU and the latency of the whole pipeline on Kafka, in separate processes as in production. Prints JSON.
 
     python bench/pipeline.py [--seconds 20] [--traces-per-s 20]
 
-`delivery`: CPU of an agent's whole process for a span of about 1 KB from the queue to the broker's acknowledgement (acks=all);
-beside it opentelemetry-sdk with its OTLP exporter (HTTP, protobuf), from `on_end` to the answer of a server that discards.
-`latency`: traces of ten spans at a steady rate through a `prela-stream worker` and a `prela-stream sink` that keep every one, at
-commit intervals of 0.2, 1 and 5 seconds: from the end of the root until a read_committed reader has the trace, and until the
-store shows it; what the worker's transactions cost beside it, as CPU seconds a second and commits a second.
+`delivery`: CPU of an agent's whole process for a span of about 1 KB, from the queue to the broker's acknowledgement (acks=all).
+The peer is opentelemetry-sdk with its OTLP exporter (HTTP, protobuf), from `on_end` to the answer of a server that discards.
+`latency`: traces of ten spans at a steady rate through a `prela-stream worker` and a `prela-stream sink` that keep each trace, at
+commit intervals of 0.2, 1 and 5 seconds. Measured from the end of the root until a read_committed reader has the trace, and until
+the store has it; and the worker's CPU seconds and commits per second.
 """
 
 import argparse
@@ -52,7 +52,7 @@ TURN: Final = 5_000
 # --- delivery: CPU from the queue to the acknowledgement ---
 
 
-def ours(bootstrap: str, spans: int) -> float:
+def prela_cpu(bootstrap: str, spans: int) -> float:
     """Microseconds of process CPU a span."""
     items = [make_span(number) for number in range(TURN)]
 
@@ -89,7 +89,7 @@ class Discard(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        """Read it and say yes."""
+        """Read the body and accept it."""
         self.rfile.read(int(self.headers["content-length"]))
         self.send_response(200)
         self.send_header("content-length", "0")
@@ -137,19 +137,19 @@ def otlp(port: int, spans: int) -> float:
 
 
 def alone(*arguments: object) -> float:
-    """The figure that this script prints in a process of its own."""
+    """The figure that this script prints when it runs in a separate process."""
     done = subprocess.run([sys.executable, __file__, *map(str, arguments)], stdout=subprocess.PIPE, check=True)
     return float(done.stdout)
 
 
 def delivery(bootstrap: str, spans: int) -> dict[str, Any]:
-    """Ours and the peer in turns."""
+    """Both SDKs in turns."""
     with subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         port = server.stdout.readline().strip()
         try:
             rounds = [
-                (alone("--ours", bootstrap, "--spans", spans), alone("--otlp", port, "--spans", spans))
+                (alone("--prela", bootstrap, "--spans", spans), alone("--otlp", port, "--spans", spans))
                 for _ in range(ROUNDS)
             ]
         finally:
@@ -170,7 +170,7 @@ def delivery(bootstrap: str, spans: int) -> dict[str, Any]:
 
 @contextmanager
 def service(name: str, settings: Settings) -> Iterator[psutil.Process]:
-    """`prela-stream worker` or `sink` for the length of the block; entered when it says that it is ready."""
+    """`prela-stream worker` or `sink` for the length of the block; the block begins when the service is ready."""
     env = {**os.environ, **environment_of(settings)}
     log = Path(settings.directory) / f"{name}.log"
     with log.open("wb") as errors:
@@ -216,7 +216,7 @@ class Seen:
                         self.commits += bool(decode_decisions(record.value))
 
     async def follow_store(self, settings: Settings) -> None:
-        """Look into the store every 10 ms, as `prela-stream traces tail` does."""
+        """Read the store every 10 ms, as `prela-stream traces tail` does."""
         mark = 0
         async with open_reader(settings) as reader:
             while not self.stop.is_set():
@@ -232,7 +232,7 @@ class Seen:
 
 
 def make_traces(seen: Seen, seconds: float, traces_per_s: float) -> None:
-    """A steady load through the SDK, in a thread of its own."""
+    """A steady load through the SDK, in a separate thread."""
     tracer = prela_stream.get_tracer()
     began = time.monotonic()
     made = 0
@@ -306,14 +306,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="length of the load at each commit interval")
     parser.add_argument("--traces-per-s", type=float, default=20.0)
     parser.add_argument("--spans", type=int, default=100_000, help="spans of a delivery round")
-    for hidden in ("--ours", "--otlp"):
+    for hidden in ("--prela", "--otlp"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.serve:
         serve()
-    elif chosen.ours:
-        print(ours(chosen.ours, chosen.spans))
+    elif chosen.prela:
+        print(prela_cpu(chosen.prela, chosen.spans))
     elif chosen.otlp:
         print(otlp(int(chosen.otlp), chosen.spans))
     else:

@@ -1,12 +1,12 @@
-"""How long an agent's own event loop is held up while spans are recorded at a steady rate (design: Budgets, event-loop stall).
+"""How long an agent's event loop stalls while spans are recorded at a steady rate (design: Budgets, event-loop stall).
 
-Run `python bench/stall.py`; it prints JSON. A ticker on the agent's loop asks to be woken every millisecond; a stall is how much
-later than asked it is. Four set-ups, in turn over several rounds, each in a fresh process; the budget is held against the round
-that other work on the machine disturbed least, and the medians stand beside it:
+Run `python bench/stall.py`; it prints JSON. A ticker on the agent's loop asks to be woken every millisecond; a stall is the delay
+of a tick. Four set-ups, in turn over several rounds, each in a fresh process. The budget is compared with the round that other
+work on the machine disturbed least; the medians are printed too:
 
-- `idle`: the ticker alone. What the machine and the ticker themselves cost.
-- `record_only`: items are recorded at the given rate and nobody sends them: what the agent does anyway.
-- `background`: the pipeline runs in its background thread, as `init()` hosts it, on the local transport.
+- `idle`: the ticker alone, which shows the cost of the machine and of the ticker.
+- `record_only`: items are recorded at the given rate and never sent: the cost that every set-up has.
+- `background`: the pipeline runs in its background thread, as after `init()`, on the local transport.
 - `own_loop`: the pipeline runs in the agent's own loop, on the local transport.
 """
 
@@ -134,7 +134,7 @@ def summary(runs: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Run every set-up in a process of its own and print the figures."""
+    """Run every set-up in a separate process and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=int, default=10_000, help="spans a second")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each run")

@@ -124,7 +124,7 @@ class Attempts:
             logger.info("prela_stream: the transport accepts spans again")
 
     def _timeout(self, delivery: Delivery, now: float) -> float:
-        """Seconds that the send may take: fewer if its last attempt failed and other partitions wait meanwhile."""
+        """Seconds that the send may take: fewer if its last attempt failed and other partitions wait."""
         longest = self._options.send_timeout_s
         if delivery.attempts and self.outbox.others_ready(delivery, now):
             return min(longest, longest * _RETRY_SHARE * delivery.attempts)

@@ -11,7 +11,7 @@ locked. The child starts with an empty queue, and with a new thread at its first
 
 import asyncio
 import atexit
-import concurrent.futures.thread  # noqa: F401 - registers its exit hook before ours: they run in reverse order
+import concurrent.futures.thread  # noqa: F401 - its exit hook must be registered first: they run in reverse order
 import contextlib
 import logging
 import os

@@ -151,6 +151,32 @@ def read_keys(key: str) -> tuple[str, ...]:
     return _SPELLINGS.get(canonical, (canonical,))
 
 
+_CONTENT: Final = (
+    INPUT_MESSAGES,
+    OUTPUT_MESSAGES,
+    SYSTEM_INSTRUCTIONS,
+    TOOL_DEFINITIONS,
+    TOOL_CALL_ARGUMENTS,
+    TOOL_CALL_RESULT,
+    REQUEST_STOP_SEQUENCES,
+)
+_OTHER_CONTENT: Final = (
+    *("prompt", "prompts", "completion", "messages", "system_prompt"),
+    *("prela.function.arguments", "prela.function.result", "function.arguments", "function.result"),
+    *("gen_ai.prompt", "gen_ai.prompt.*", "gen_ai.completion", "gen_ai.completion.*", "gen_ai.content.*"),
+    *("gen_ai.retrieval.query.text", "gen_ai.retrieval.documents", "gen_ai.evaluation.explanation"),
+    *("input.value", "output.value", "llm.input_messages.*", "llm.output_messages.*", "llm.prompts.*", "llm.tools.*"),
+    *("llm.prompt", "llm.prompts", "llm.completion", "llm.response", "llm.system", "llm.messages", "llm.content"),
+    *("llm.prompt_template.*", "llm.function_call", "embedding.embeddings.*", "embedding.text", "embedding.vector"),
+    *("tool.input", "tool.output", "tool.result", "tool.arguments", "tool_call.function.arguments"),
+    *("retrieval.query", "retrieval.documents", "retrieval.documents.*", "document.content"),
+    *("traceloop.entity.input", "traceloop.entity.output"),
+)
+"""Content in other conventions, and in attributes that people write by hand."""
+CONTENT_NAMES: Final = (*(spelling for name in _CONTENT for spelling in read_keys(name)), *_OTHER_CONTENT)
+"""Attributes that hold what people and models wrote. A name that ends in `.*` is a prefix."""
+
+
 def read(attributes: Mapping[str, Any], key: str) -> Any:
     """The value of `key` under any of its spellings, the canonical one first; None if it is missing.
 

@@ -1,1 +1,1 @@
-"""What a span may carry out of the process: content rules, media, truncation and the encoding of a span."""
+"""Makes spans fit to leave the process: content rules, media, truncation, encoding."""

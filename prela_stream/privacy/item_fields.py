@@ -1,4 +1,4 @@
-"""The fields of an item by name, for the code that takes one apart; the fast way builds the same as a plain tuple."""
+"""The fields of an item by name, for code that changes an item. The hot path builds the same as a plain tuple."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ class Fields(NamedTuple):
     randomness: int | None
     threshold: int | None
     attributes: dict[str, Any]
-    # What few spans have: an item that has none of the three ends before them.
+    # Few spans have these: an item without all three ends before them.
     events: Sequence[Any] = ()
     links: Sequence[Any] = ()
     status_message: str | None = None

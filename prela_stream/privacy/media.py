@@ -1,6 +1,6 @@
-"""Images, sounds and documents in base64 are not recorded: what they are and how large stands in their place.
+"""Replaces images, sounds and documents in base64 by a note with their type and size.
 
-Works on plain data, as it comes out of MessagePack, so one walk finds the blocks of every API: Anthropic's `source`, OpenAI's
+It works on plain data, as decoded from MessagePack, so one pass finds the blocks of every API: Anthropic's `source`, OpenAI's
 `image_url`, `input_audio`, `file_data` and `b64_json`, Gemini's `inline_data`, Bedrock's `bytes`, and data URLs in any text, JSON
 text included.
 """
@@ -11,12 +11,12 @@ from typing import Any, Final
 
 _GENERATED: Final = "image_generation_call"
 _MARKS: Final = (b"base64", b"b64_json", b"audio", b"mime", b"\xa5bytes", _GENERATED.encode())
-"""One of these is in every item with media. The fifth is a key as MessagePack writes it."""
+"""Every item with media contains one of these. The fifth is a key as MessagePack writes it."""
 _KEYS: Final = frozenset({"data", "b64_json", "file_data", "bytes"})
-"""Where media data stands; other keys hold it only as a data URL."""
+"""Keys of media data. Other keys hold it only as a data URL."""
 _TYPES: Final = ("media_type", "mime_type", "mimeType", "mediaType", "format", "output_format")
 _LEAST: Final = 64
-"""Characters below which a value is not worth replacing, and may well be an id or a digest."""
+"""A shorter value is not replaced: it may be an id or a digest."""
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
 _HEX: Final = re.compile(r"[0-9a-fA-F]+")
 _DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,\s\"]*)*);base64,([A-Za-z0-9+/_=%-]{64,})")
@@ -26,7 +26,7 @@ _IN_JSON: Final = re.compile(
 
 
 def may_hold_media(item: bytes) -> bool:
-    """Whether an encoded item is worth a walk."""
+    """Whether an encoded item may contain media."""
     return any(mark in item for mark in _MARKS)
 
 
@@ -35,8 +35,8 @@ def without_media(value: Any, key: object = None, holder: Mapping[Any, Any] | No
 
     Args:
         value: Dicts, lists and scalars.
-        key: The key in `holder` under which it stands.
-        holder: The dict around it, whose other keys may name the type.
+        key: The key of the value in `holder`.
+        holder: The dict that contains the value. Its other keys may name the type.
     """
     if isinstance(value, dict):
         return {key: without_media(part, key, value) for key, part in value.items()}
@@ -72,5 +72,5 @@ def _note(kind: str | None, size: int) -> str:
 
 
 def _decoded_size(text: str) -> int:
-    """Bytes that a base64 text stands for."""
+    """Bytes that a base64 text encodes."""
     return len(text.rstrip("=")) * 3 // 4

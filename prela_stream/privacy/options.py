@@ -1,12 +1,12 @@
-"""Settings of what spans may carry. Imports nothing heavy."""
+"""Settings of what spans may contain. Imports nothing heavy."""
 
 import msgspec
 
 
 class PrivacyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Attributes by name. `.*` at the end of a name stands for whatever follows. In the environment: names with commas."""
+    """Attributes by name. A name that ends in `.*` is a prefix. In the environment, separate names by commas."""
 
     content_attributes: tuple[str, ...] = ()
-    """Further names that are content, and so not sent where `capture_content` is off."""
+    """Further names of content, which is not sent if `capture_content` is off."""
     withhold: tuple[str, ...] = ()
     """Names that are never sent."""

@@ -1,7 +1,7 @@
-"""What must not leave the process: content where its capture is off, attributes by name, and what the application's hook removes.
+"""Removes what must not leave the process: content if its capture is off, attributes by name, and what the hook removes.
 
-Works on an item that is encoded already, decoded into plain data of our own: so what the hook sees is what would be sent, and
-nothing that it does can change an object of the application. An item that none of this concerns is not touched.
+It works on plain data that was decoded from an encoded item. So the hook sees exactly what would be sent, and it cannot change an
+object of the application. An item that no rule concerns is sent as it was encoded.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,34 +14,12 @@ import msgspec
 from prela_stream import telemetry
 from prela_stream.errors import guard
 from prela_stream.model import semconv
-from prela_stream.model.plain import plain
+from prela_stream.model.plain import plain, safe_text
 from prela_stream.model.span import SPAN_TYPES, SpanEvent, SpanType
 from prela_stream.privacy.item_fields import Fields
 
 WITHHELD: Final = "prela.withheld"
-"""Attribute that says why a span's content is missing: the hook failed, and with what error."""
-_CONTENT: Final = (
-    semconv.INPUT_MESSAGES,
-    semconv.OUTPUT_MESSAGES,
-    semconv.SYSTEM_INSTRUCTIONS,
-    semconv.TOOL_DEFINITIONS,
-    semconv.TOOL_CALL_ARGUMENTS,
-    semconv.TOOL_CALL_RESULT,
-    semconv.REQUEST_STOP_SEQUENCES,
-)
-_CONTENT_ELSEWHERE: Final = (
-    *("prompt", "prompts", "completion", "messages", "system_prompt"),
-    *("prela.function.arguments", "prela.function.result", "function.arguments", "function.result"),
-    *("gen_ai.prompt", "gen_ai.prompt.*", "gen_ai.completion", "gen_ai.completion.*", "gen_ai.content.*"),
-    *("gen_ai.retrieval.query.text", "gen_ai.retrieval.documents", "gen_ai.evaluation.explanation"),
-    *("input.value", "output.value", "llm.input_messages.*", "llm.output_messages.*", "llm.prompts.*", "llm.tools.*"),
-    *("llm.prompt", "llm.prompts", "llm.completion", "llm.response", "llm.system", "llm.messages", "llm.content"),
-    *("llm.prompt_template.*", "llm.function_call", "embedding.embeddings.*", "embedding.text", "embedding.vector"),
-    *("tool.input", "tool.output", "tool.result", "tool.arguments", "tool_call.function.arguments"),
-    *("retrieval.query", "retrieval.documents", "retrieval.documents.*", "document.content"),
-    *("traceloop.entity.input", "traceloop.entity.output"),
-)
-"""Names of other conventions, and of people who write attributes by hand. `.*` stands for whatever follows."""
+"""Attribute with the reason why a span has no content: the hook failed, and with which error."""
 _CONTENT_EVENTS: Final = ("llm.", "tool.", "gen_ai.")
 """Events of these names carry messages, arguments and results under any key."""
 _FACTS: Final = frozenset(
@@ -50,7 +28,7 @@ _FACTS: Final = frozenset(
         semconv.FINISH_REASONS, semconv.TOOL_NAME, semconv.TOOL_CALL_ID, semconv.AGENT_NAME, semconv.ERROR_TYPE,
     }
 )  # fmt: skip
-"""Texts that are no content, whoever writes them."""
+"""Texts that are not content under any convention."""
 _FACTS_SPELLED: Final = frozenset(spelling for name in _FACTS for spelling in semconv.read_keys(name))
 _EVENT_FACTS: Final = _FACTS_SPELLED | {"name", "id", "model", *semconv.read_keys(semconv.ERROR_MESSAGE)}
 _NUMBERS: Final = ("gen_ai.", "llm.", "prela.", "http.", "anthropic.", "openai.")
@@ -58,10 +36,10 @@ _NUMBERS: Final = ("gen_ai.", "llm.", "prela.", "http.", "anthropic.", "openai."
 
 
 class Redactable(msgspec.Struct, kw_only=True):
-    """A span on its way out, as the hook of `init(redact=…)` gets it: a copy in plain data, to be changed in place."""
+    """A span before it is sent, as the hook of `init(redact=…)` receives it: a copy in plain data, to be changed in place."""
 
     name: str
-    """For information: names of spans and events say what is done, and are sent as they are."""
+    """For information. Names of spans and events name an operation, and are sent unchanged."""
     span_type: SpanType
     attributes: dict[str, Any]
     events: list[SpanEvent]
@@ -81,28 +59,28 @@ class Redactable(msgspec.Struct, kw_only=True):
 
 
 class Privacy(msgspec.Struct, frozen=True, kw_only=True):
-    """What is taken out of every span before it leaves the process."""
+    """What is removed from every span before it leaves the process."""
 
     capture_content: bool = True
     """Whether prompts, answers, and arguments and results of tools are sent."""
     content_attributes: tuple[str, ...] = ()
-    """Further names of attributes that are content; `.*` at the end stands for whatever follows."""
+    """Further names of attributes that are content; a name that ends in `.*` is a prefix."""
     withhold: tuple[str, ...] = ()
-    """Names of attributes that are never sent, written in the same way."""
+    """Names of attributes that are never sent, in the same form."""
     redact: Callable[[Redactable], object] | None = None
     """The application's hook, called for each span when it ends, in the thread that ends it."""
 
     @property
     def is_active(self) -> bool:
-        """Whether any span is concerned."""
+        """Whether a rule concerns any span."""
         return not self.capture_content or bool(self.withhold) or self.redact is not None
 
     def apply(self, fields: Fields) -> Fields:
-        """The fields without what must not be sent. They are plain and our own; raises what cannot be helped."""
+        """The fields without what must not be sent. They are plain data that no other code holds."""
         if self.withhold:
             fields = _filtered(fields, _Names(self.withhold), "attribute", events=())
         if not self.capture_content:
-            names = _Names((*_content_names, *self.content_attributes))
+            names = _Names((*semconv.CONTENT_NAMES, *self.content_attributes))
             fields = _filtered(fields, names, "capture_off", events=_CONTENT_EVENTS)
         return fields if self.redact is None else _redacted(fields, self.redact)
 
@@ -117,12 +95,6 @@ class _Names:
 
     def __contains__(self, key: str) -> bool:
         return key in self._exact or key.startswith(self._prefixes)
-
-
-_content_names: Final = (
-    *(spelling for name in _CONTENT for spelling in semconv.read_keys(name)),
-    *_CONTENT_ELSEWHERE,
-)
 
 
 def _filtered(fields: Fields, names: _Names, reason: str, *, events: tuple[str, ...]) -> Fields:
@@ -158,7 +130,7 @@ def _is_fact(key: str, value: Any) -> bool:
 
 
 def _redacted(fields: Fields, redact: Callable[[Redactable], object]) -> Fields:
-    """What the hook leaves; if it fails in any way, only what is no content whatever the hook would have done."""
+    """What the hook leaves. If the hook fails, only what is not content under any rule."""
     span = Redactable(
         name=fields.name,
         span_type=SPAN_TYPES[fields.span_type],
@@ -182,16 +154,16 @@ def _redacted(fields: Fields, redact: Callable[[Redactable], object]) -> Fields:
 
 
 def _taken_back(fields: Fields, span: Redactable, answer: object) -> Fields:
-    """The fields as the hook has changed them; raises TypeError if it left something else than it was given."""
+    """The fields as the hook has changed them; raises TypeError if they no longer have their types."""
     if answer is not None:
         close = getattr(answer, "close", None)
         if callable(close):
-            close()  # a coroutine, which would complain that nobody awaited it
-        msg = f"a redaction hook changes the span in place and returns None, got {type(answer).__name__}; is it async?"
+            close()  # a coroutine, which would warn that it was never awaited
+        msg = f"a redaction hook must change the span in place and return None, but it returned {type(answer).__name__}"
         raise TypeError(msg)
     checked = msgspec.convert(plain(msgspec.structs.asdict(span)), Redactable)
     if len(checked.links) != len(fields.links):
-        msg = f"a redaction hook leaves as many links as there were: {len(fields.links)}, got {len(checked.links)}"
+        msg = f"a redaction hook must keep the number of links: expected {len(fields.links)}, got {len(checked.links)}"
         raise TypeError(msg)
     return fields._replace(
         attributes=checked.attributes,
@@ -202,7 +174,7 @@ def _taken_back(fields: Fields, span: Redactable, answer: object) -> Fields:
 
 
 def without_content(fields: Fields, why: str) -> Fields:
-    """Only what is no content under any rule: ids, times, names, counts, models, stop reasons, the error's type."""
+    """Only what is not content under any rule: ids, times, names, counts, models, stop reasons, the error's type."""
     return fields._replace(
         attributes={
             **{key: value for key, value in fields.attributes.items() if _is_fact(key, value)},
@@ -219,7 +191,7 @@ def _text_only(change: Callable[[str], str]) -> Callable[[str], str]:
         changed: object = change(text)
         if isinstance(changed, str):
             return changed
-        msg = f"map_text() takes a function from text to text; it returned {type(changed).__name__}"
+        msg = f"map_text() needs a function that returns text, but it returned {type(changed).__name__}"
         raise TypeError(msg)
 
     return checked
@@ -237,20 +209,21 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
 
 content_scope: Final[ContextVar[bool | None]] = ContextVar("prela_stream_capture_content", default=None)
 scopes_used: Final[list[bool]] = []
-"""Not empty once `capture_content()` was called in this process: until then no span asks the variable above."""
+"""Not empty after the first `capture_content()` in this process: until then no span reads the variable above."""
 
 
 @contextmanager
 def capture_content(on: bool) -> Iterator[None]:
-    """For spans that begin in the block, whatever `init(capture_content=…)` says: record content (True) or not (False).
+    """For spans that begin in the block, record content (True) or not (False). It overrides `init(capture_content=…)`.
 
-    Holds for tasks that are started inside, for the calls of traced libraries and for threads to which `wrap()` carries it. Off:
-    prompts, answers, and arguments and results of tools are left out; tokens, latency, cost, stop reasons and errors stay.
+    It holds for tasks that are started in the block, for the calls of traced libraries, and for threads to which `wrap()` carries
+    it. If it is off, prompts, answers, and arguments and results of tools are not recorded. Tokens, latency, cost, stop reasons
+    and errors are.
     """
     given: object = on
     if not isinstance(given, bool):
         with guard("capture_content"):
-            msg = f"capture_content() takes True or False, got {given!r}; content is not recorded in the block"
+            msg = f"capture_content() needs True or False, got {safe_text(given)}; content is not recorded in the block"
             raise TypeError(msg)
         on = False
     if not scopes_used:
@@ -264,6 +237,6 @@ def capture_content(on: bool) -> Iterator[None]:
 
 
 def captures_content(default: bool) -> bool:
-    """Whether a call that begins now is to be recorded with its content; `default` is what the process was set to."""
+    """Whether to record the content of a call that begins now; `default` is the setting of the process."""
     scope = content_scope.get()
     return default if scope is None else scope

@@ -1,7 +1,7 @@
-"""The three headers of a trace in the shapes that headers have: mappings, ASGI's pairs of bytes, Kafka's pairs of text and bytes.
+"""Reads and writes the three trace headers in mappings, ASGI headers (pairs of bytes) and Kafka headers (text and bytes).
 
-Names are matched in any case and values taken as text or bytes. What cannot be understood is left out; only a carrier that is
-no collection of headers at all raises.
+Names match in any case, and values may be text or bytes. A header that cannot be read is ignored. Only a carrier that is no
+collection of headers raises.
 """
 
 from collections.abc import Iterable, Mapping, MutableMapping
@@ -18,7 +18,7 @@ _MAX_PAIRS: Final = 10_000
 
 
 def read_headers(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict[str, str]:
-    """Our three headers as text, by lower-case name; several of one name are joined, several parents are none.
+    """The three headers as text, by lower-case name. Headers of one name are joined; several `traceparent` count as none.
 
     Raises:
         TypeError: the carrier is neither a mapping nor a collection of pairs. ValueError: an element of it is no pair.
@@ -37,7 +37,7 @@ def read_headers(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> dict
 
 
 def write_mapping(carrier: MutableMapping[str, str], written: Mapping[str, str]) -> None:
-    """Set headers in a mapping; what stands there under another case of their names goes."""
+    """Set headers in a mapping, and remove entries with the same name in another case."""
     for key in [key for key in carrier if key not in written and (_text(key) or "").lower() in written]:
         del carrier[key]
     for name, value in written.items():
@@ -45,13 +45,13 @@ def write_mapping(carrier: MutableMapping[str, str], written: Mapping[str, str])
 
 
 def write_asgi(headers: list[tuple[bytes, bytes]], written: Mapping[str, str]) -> None:
-    """Set headers in a list as ASGI has it: pairs of bytes, names in lower case."""
+    """Set headers in an ASGI list: pairs of bytes, names in lower case."""
     headers[:] = [pair for pair in headers if (_text(pair[0]) or "").lower() not in written]
     headers += [(name.encode(), value.encode("latin-1", "replace")) for name, value in written.items()]
 
 
 def write_kafka(headers: list[tuple[str, bytes]], written: Mapping[str, str]) -> None:
-    """Set headers in a list as Kafka clients have it: pairs of text and bytes."""
+    """Set headers in a list of Kafka clients: pairs of text and bytes."""
     headers[:] = [pair for pair in headers if (_text(pair[0]) or "").lower() not in written]
     headers += [(name, value.encode()) for name, value in written.items()]
 

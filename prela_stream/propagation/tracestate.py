@@ -1,7 +1,7 @@
-"""The `tracestate` header: other vendors' members kept as they came, OpenTelemetry's `ot` and our own read and written.
+"""The `tracestate` header: reads and writes OpenTelemetry's `ot` and our member, and keeps the members of other vendors.
 
-Our member is `prela=<parent span id>-<ordinal>`. The span id is in it because a process that knows nothing of us passes
-`tracestate` on unchanged under a parent of its own: the ordinal then counts for somebody else, and must not be used.
+Our member is `prela=<parent span id>-<ordinal>`. It contains the span id, because a process without this SDK forwards
+`tracestate` unchanged below its own span. The ordinal then belongs to another parent, and must not be used.
 
 Source: W3C Trace Context level 2, section 3.3; OpenTelemetry "TraceState: Probability Sampling".
 """
@@ -20,24 +20,24 @@ _LONG: Final = 128
 _DIGITS: Final = RANDOMNESS_BITS // 4
 _KEY: Final = re.compile(r"[a-z0-9][a-z0-9_\-*/]{0,255}(@[a-z][a-z0-9_\-*/]{0,13})?\Z")
 _VALUE: Final = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]\Z")
-_OURS: Final = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,8})\Z")
+_MEMBER_VALUE: Final = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,8})\Z")
 _HEX: Final = re.compile(r"[0-9a-f]{1,14}\Z")
 
 
 class TraceState(NamedTuple):
-    """What a `tracestate` header says."""
+    """A `tracestate` header, parsed."""
 
     others: tuple[tuple[str, str], ...] = ()
-    """Members that are not ours, in order; `ot` without `th` and `rv`, if anything of it is left."""
+    """Members of other vendors, in order; and `ot` without `th` and `rv`, unless nothing remains of it."""
     threshold: int | None = None
     randomness: int | None = None
     parent_span_id: bytes | None = None
-    """The span whose inject `ordinal` counts."""
+    """The span to whose injects `ordinal` belongs."""
     ordinal: int | None = None
 
 
 def parse(header: str) -> TraceState:
-    """Read a header. Members that break the rules are left out, so is all of a repeated key but the first; never raises."""
+    """Read a header; never raises. Invalid members are ignored, and all but the first of a repeated key."""
     state = TraceState()
     seen: set[str] = set()
     others: list[tuple[str, str]] = []
@@ -47,8 +47,8 @@ def parse(header: str) -> TraceState:
             continue
         seen.add(key)
         if key == MEMBER:
-            if ours := _OURS.match(value):
-                state = state._replace(parent_span_id=bytes.fromhex(ours[1]), ordinal=int(ours[2]))
+            if found := _MEMBER_VALUE.match(value):
+                state = state._replace(parent_span_id=bytes.fromhex(found[1]), ordinal=int(found[2]))
         elif key == _OT:
             rest, threshold, randomness = _read_ot(value)
             state = state._replace(threshold=threshold, randomness=randomness)
@@ -60,7 +60,7 @@ def parse(header: str) -> TraceState:
 
 
 def _read_ot(value: str) -> tuple[str, int | None, int | None]:
-    """What else is in `ot`, the threshold and the randomness; values that break the rules are None."""
+    """The rest of `ot`, its threshold and its randomness. Invalid values are None."""
     threshold = randomness = None
     rest: list[str] = []
     for part in value.split(";"):
@@ -75,7 +75,7 @@ def _read_ot(value: str) -> tuple[str, int | None, int | None]:
 
 
 def render(state: TraceState) -> str:
-    """The header, ours first and `ot` next, within 32 members and 512 characters; empty if there is nothing to say."""
+    """The header: our member, then `ot`, then the others, within 32 members and 512 characters. May be empty."""
     members: list[tuple[str, str]] = []
     if state.parent_span_id is not None and state.ordinal is not None:
         members.append((MEMBER, f"{state.parent_span_id.hex()}-{state.ordinal}"))
@@ -87,9 +87,8 @@ def render(state: TraceState) -> str:
         members.append((_OT, ";".join(ot)))
     texts = [f"{key}={value}" for key, value in (*members, *(pair for pair in state.others if pair[0] != _OT))]
     own = len(members)
-    if (
-        len(",".join(texts)) > _MAX_LENGTH
-    ):  # the rules: entries of more than 128 characters go first, then the last ones
+    if len(",".join(texts)) > _MAX_LENGTH:
+        # W3C: remove members of more than 128 characters first, then the last ones.
         texts = texts[:own] + [text for text in texts[own:] if len(text) <= _LONG]
     texts = texts[:_MAX_MEMBERS]
     while len(texts) > own and len(",".join(texts)) > _MAX_LENGTH:

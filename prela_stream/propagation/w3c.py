@@ -1,6 +1,6 @@
-"""Carries a trace to another process and takes one up: W3C `traceparent`, `tracestate` and `baggage` in headers of any shape.
+"""Writes and reads the context of a trace: W3C `traceparent`, `tracestate` and `baggage`, in headers of any shape.
 
-What arrives is hostile input: a header that breaks the rules is as good as none, and nothing here raises.
+Incoming headers are hostile input: an invalid header counts as absent, and nothing here raises.
 
 Source: W3C Trace Context level 2; W3C Baggage.
 """
@@ -38,14 +38,14 @@ _SAFE_IN_BAGGAGE: Final = "!#$&'()*+-./:<=>?@[]^_`{|}~"
 
 
 def inject(carrier: MutableMapping[str, str], parent: Parent | None = None) -> MutableMapping[str, str]:
-    """Write the headers that continue a trace elsewhere into a mapping, and count that this was done.
+    """Write the headers with which another process continues the trace, and count this inject in the span.
 
     Args:
-        carrier: Any mutable mapping of header names to text; what it held under these names is replaced.
-        parent: The span (or trace context) that will be the parent there; None: what is current.
+        carrier: Any mutable mapping of header names to text. Former values of these headers are replaced.
+        parent: The span or trace context that is the parent there; None: the current one.
 
     Returns:
-        The carrier. Unchanged where there is no trace to continue.
+        The carrier. It is unchanged if there is no trace to continue.
     """
     with guard("inject"):
         write_mapping(carrier, headers(parent))
@@ -53,7 +53,7 @@ def inject(carrier: MutableMapping[str, str], parent: Parent | None = None) -> M
 
 
 def inject_asgi(target: list[tuple[bytes, bytes]], parent: Parent | None = None) -> list[tuple[bytes, bytes]]:
-    """As `inject`, for a list of headers as ASGI has it: pairs of bytes. Returns the list, changed in place."""
+    """As `inject`, for an ASGI list of headers: pairs of bytes. Returns the list, changed in place."""
     with guard("inject_asgi"):
         write_asgi(target, headers(parent))
     return target
@@ -67,7 +67,7 @@ def inject_kafka(target: list[tuple[str, bytes]], parent: Parent | None = None) 
 
 
 def headers(parent: Parent | None = None) -> dict[str, str]:
-    """The headers that `inject` writes. Each call is one context handed out, which the worker waits for."""
+    """The headers that `inject` writes. Each call is counted as one inject, and the worker waits for its spans."""
     span_id: bytes | None
     parent = current() if parent is None else parent
     if isinstance(parent, Span):
@@ -92,21 +92,21 @@ def headers(parent: Parent | None = None) -> dict[str, str]:
 
 
 def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> TraceContext | None:
-    """Read the context of a trace that began elsewhere.
+    """Read the context of a trace from another process.
 
     Args:
-        carrier: Any mapping of header names, in any case, to text, bytes or lists of these; or pairs of them, as ASGI
-            (bytes, bytes) and Kafka (text, bytes) have them.
+        carrier: Any mapping of header names, in any case, to text, bytes or lists of these; or pairs, as in ASGI
+            (bytes, bytes) and Kafka (text, bytes).
 
     Returns:
-        What to `attach()` or to pass as the `parent` of a span: its spans then are children of the remote one. None where
-        the headers name no trace. With baggage alone, the context of a new trace that carries it.
+        A context for `attach()` or for the `parent` of a span, which is then a child of the remote span. None if the headers
+        contain no trace. If they contain baggage only, the context of a new trace with this baggage.
     """
     with guard("extract"):
         found = read_headers(carrier)
         baggage = _parse_baggage(found.get(BAGGAGE, ""))
         parent = _TRACEPARENT.match(found.get(TRACEPARENT, "").strip(" \t"))
-        if parent is None or not _follows_the_rules(parent):
+        if parent is None or not _is_valid(parent):
             return TraceContext(sampled=None, baggage=baggage) if baggage else None
         flags = int(parent[4], 16)
         context = TraceContext(parent[2], bool(flags & _SAMPLED), baggage, span_id=parent[3])
@@ -119,7 +119,7 @@ def extract(carrier: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> TraceCont
     return None
 
 
-def _follows_the_rules(parent: re.Match[str]) -> bool:
+def _is_valid(parent: re.Match[str]) -> bool:
     version, trace_id, span_id, _, more = parent.groups()
     return version != "ff" and not (version == "00" and more) and bool(int(trace_id, 16)) and bool(int(span_id, 16))
 

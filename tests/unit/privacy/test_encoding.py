@@ -1,4 +1,4 @@
-"""Whatever the application passes: nothing raises into it, and the span arrives with what can be said of it."""
+"""Any argument of the application: nothing raises into it, and the span arrives with what can be read."""
 
 import dataclasses
 import datetime as dt
@@ -35,7 +35,7 @@ def not_strict(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Nasty:
-    """Every question put to it is an error."""
+    """Each of its methods raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")

@@ -1,4 +1,4 @@
-"""Images, sounds and documents are replaced by what they are and how large, whoever's block they stand in."""
+"""Images, sounds and documents are replaced by their type and size, in the blocks of every API."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ def arrived(value: Any) -> Any:
 
 
 def blocks(data: str) -> dict[str, tuple[Any, Any]]:
-    """A block of each API, and where its data then says what it was."""
+    """A block of each API, and the function that reads its data."""
     png = "[image/png, 301 bytes]"
     return {
         "anthropic": (

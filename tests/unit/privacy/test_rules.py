@@ -1,4 +1,4 @@
-"""What must not leave the process does not, and what is no secret still does; when redaction fails, nothing leaks."""
+"""What must not leave the process does not, everything else does, and nothing leaks when redaction fails."""
 
 import asyncio
 import dataclasses
@@ -59,14 +59,14 @@ def captured_under(privacy: Privacy) -> Iterator[CapturedSpans]:
 
 
 def record_call() -> None:
-    """A model call with everything that one may say."""
+    """A model call with every kind of attribute."""
     with tracer.span("chat", SpanType.LLM, CALL) as span:
         span.add_event("llm.request", {"anything": "4711", "messages": MESSAGES, "tokens": 3})
         span.add_event("milestone", {"step": "planned"})
         span.add_link(span, {"gen_ai.input.messages": MESSAGES, "why": "batch"})
 
 
-def nowhere(captured: CapturedSpans, text: str) -> None:
+def assert_absent(captured: CapturedSpans, text: str) -> None:
     """No item holds this text."""
     assert [item for item in captured.items if text.encode() in item] == []
 
@@ -75,7 +75,7 @@ def test_capture_off_keeps_tokens_cost_stop_reasons_and_what_is_no_content() -> 
     before = telemetry.WITHHELD_VALUES.value("capture_off")
     with captured_under(OFF) as captured:
         record_call()
-    nowhere(captured, "4711")
+    assert_absent(captured, "4711")
     (span,) = captured.spans
     assert span.attributes == {**FACTS, "app.note": "kept"}
     assert [(event.name, event.attributes) for event in span.events] == [
@@ -102,7 +102,7 @@ def test_capture_off_keeps_errors() -> None:
 def test_every_spelling_of_content_is_known(name: str) -> None:
     with captured_under(OFF) as captured:
         tracer.span("chat", attributes={name: "4711"}).end()
-    nowhere(captured, "4711")
+    assert_absent(captured, "4711")
 
 
 def test_names_of_content_and_names_that_are_never_sent() -> None:
@@ -131,7 +131,7 @@ async def test_a_block_decides_for_the_spans_that_begin_in_it() -> None:
                 tracer.span("inner", attributes={"prompt": "inner 2"}).end()
         late.end()
         tracer.span("after", attributes={"prompt": "after 3"}).end()
-    nowhere(captured, "4711")
+    assert_absent(captured, "4711")
     kept = {span.attributes["prompt"] for span in captured.spans if "prompt" in span.attributes}
     assert kept == {"early 1", "inner 2", "after 3"}
 
@@ -148,7 +148,7 @@ def test_anything_but_a_bool_turns_capture_off(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("PRELA_STRICT", raising=False)
     with captured_under(Privacy()) as captured, capture_content("yes"):  # type: ignore[arg-type]
         record_call()
-    nowhere(captured, "4711")
+    assert_absent(captured, "4711")
 
 
 # --- the hook ---
@@ -169,10 +169,10 @@ def test_the_hook_sees_plain_data_and_what_it_leaves_is_sent() -> None:
     mine = [{"content": "PIN 4711", "odd": {1, 2}}]
     with captured_under(Privacy(redact=redact)) as captured:  # noqa: SIM117 - shows the nesting
         with tracer.span("agent", SpanType.AGENT, {"messages": mine}) as span:
-            span.add_event("said", {"text": ["4711"]})
+            span.add_event("answer", {"text": ["4711"]})
             span.add_link(span, {"text": "4711"})
             span.set_status(SpanStatus.ERROR, "4711 is wrong")
-    nowhere(captured, "4711")
+    assert_absent(captured, "4711")
     (sent,) = captured.spans
     assert (seen[0].name, seen[0].span_type) == ("agent", SpanType.AGENT)
     assert sent.attributes == {"messages": [{"content": "PIN ****", "odd": [1, 2]}], "by": "hook"}
@@ -218,7 +218,7 @@ def test_a_hook_that_fails_withholds_the_content_and_the_span_arrives(
             span.add_event("llm.request", {"messages": MESSAGES})
             span.add_link(span, {"text": "4711"})
             span.set_status(SpanStatus.ERROR, "4711")
-    nowhere(captured, "4711")
+    assert_absent(captured, "4711")
     (sent,) = captured.spans
     why = sent.attributes.pop(WITHHELD)
     assert why.startswith("the hook of init(redact=…) failed")
@@ -234,10 +234,10 @@ def test_under_strict_the_hooks_error_is_let_out_and_nothing_is_sent(monkeypatch
     monkeypatch.setenv("PRELA_STRICT", "1")
     with captured_under(Privacy(redact=fails)) as captured, pytest.raises(LookupError):
         record_call()
-    nowhere(captured, "PIN")
+    assert_absent(captured, "PIN")
 
 
-def test_if_looking_through_fails_nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_leaks_if_the_rules_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PRELA_STRICT", raising=False)
 
     class Broken(Privacy, frozen=True):
@@ -255,7 +255,7 @@ def test_if_looking_through_fails_nothing_leaks(monkeypatch: pytest.MonkeyPatch)
 
 
 class SecretText:
-    """As pydantic's SecretStr, but with a telling text form."""
+    """As pydantic's SecretStr, but its text form reveals the secret."""
 
     def __init__(self, value: str) -> None:
         self._value = value
@@ -323,7 +323,7 @@ def test_secrets_are_never_serialized(secret: Any) -> None:
             span.add_event("e", values)
             span.add_link(span, values)
             span.set_attribute("late", secret)
-    nowhere(captured, "4711")
+    assert_absent(captured, "4711")
     (sent,) = captured.spans
     assert sent.attributes["itself"] == "[secret]"
     assert sent.attributes["in a dataclass"] == {"name": "c", "key": "[secret]"}
@@ -334,7 +334,7 @@ def test_secrets_are_never_serialized(secret: Any) -> None:
 def test_secrets_as_keys() -> None:
     with captured_under(Privacy()) as captured:
         tracer.span("x", attributes={"map": {SecretString("4711"): 1}, "other": {SecretData("4711"): 1}}).end()
-    nowhere(captured, "4711")
+    assert_absent(captured, "4711")
 
 
 def test_secrets_as_names_and_messages() -> None:
@@ -344,7 +344,7 @@ def test_secrets_as_names_and_messages() -> None:
             span.add_event(secret, {secret: secret})
             span.set_status(SpanStatus.ERROR, secret)
             span.suspend(reason=secret)
-    nowhere(captured, "4711")
+    assert_absent(captured, "4711")
     assert captured.spans[0].name == "[secret]"
 
 
@@ -369,4 +369,4 @@ def test_secrets_are_found_however_deep(value: Any) -> None:
         tracer.span("x", attributes={"value": value}).end()
     assert len(captured.spans) == 1
     if "4711" not in repr(value).replace("SecretText(4711)", ""):
-        nowhere(captured, "4711")
+        assert_absent(captured, "4711")

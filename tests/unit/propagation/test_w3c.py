@@ -69,7 +69,7 @@ def test_an_ended_span_counts_no_more_injects(captured: CapturedSpans) -> None:
 
 
 def test_our_member_counts_only_for_the_span_it_names() -> None:
-    # somebody between us passed tracestate on unchanged, under a span of their own
+    # a process without this SDK forwarded tracestate unchanged, below its own span
     context = extract({"traceparent": PARENT, "tracestate": "prela=00f067aa0ba902b7-3,congo=t61"})
     assert context is not None
     assert context.inject_ordinal is None
