@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Mapping
+from datetime import date, time
+from pathlib import PurePath
 from typing import Any, Final
 
 _LONGEST_VALUE: Final = 60
@@ -72,7 +74,7 @@ def show(value: Any, name: str = "") -> str:
     if isinstance(value, list | tuple) and any(isinstance(part, Mapping | list | tuple) for part in value):
         return f"a list of {len(value)} tables or lists"
     try:
-        text = _integer(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False, default=str)
+        text = _integer(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False, default=_foreign)
     except ValueError:  # an integer in a list with more digits than Python converts
         return f"a {_kind(value)}"
     text = visible(without_credentials(text[: _LONGEST_VALUE * 20]), lines=False)
@@ -84,6 +86,11 @@ def _integer(value: int) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if value.bit_length() < 256 else f"a number of about {value.bit_length() * 3 // 10} digits"
+
+
+def _foreign(value: object) -> str:
+    """A value that no settings file can hold. Only types of the standard library are asked for their text."""
+    return str(value) if isinstance(value, PurePath | date | time) else f"<{type(value).__name__}>"
 
 
 def _kind(value: Any) -> str:

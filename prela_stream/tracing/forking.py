@@ -16,17 +16,19 @@ from prela_stream.errors import guard
 class Step(enum.IntEnum):
     """The order of the handlers: a later step may use what the earlier ones have repaired."""
 
-    IDS = 1
+    METRICS = 1
+    """The child sets every metric to zero, with new locks."""
+    IDS = 2
     """The child drops the random ids that it shares with its parent."""
-    LOCKS = 2
+    LOCKS = 3
     """The child replaces locks that another thread of the parent may have held."""
-    CURRENT_SPAN = 3
+    CURRENT_SPAN = 4
     """The child goes on below the current span, and abandons the spans that the parent has to end."""
-    OPEN_SPANS = 4
+    OPEN_SPANS = 5
     """The child forgets which spans were open before the fork."""
-    PIPELINE = 5
+    PIPELINE = 6
     """The child closes the pipelines of event loops that do not run in it."""
-    BACKGROUND = 6
+    BACKGROUND = 7
     """Background threads stop before the fork and restart after it in the parent; the child starts with an empty queue."""
 
 
@@ -76,6 +78,8 @@ def _in_child() -> None:
 
 
 at_fork(Step.LOCKS, in_child=telemetry.restart)
+
+at_fork(Step.METRICS, in_child=telemetry.restart)  # telemetry is in a layer below and cannot register itself
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

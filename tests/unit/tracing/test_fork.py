@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from prela_stream import telemetry
 from prela_stream.model.span import REMOTE_PARENT
 from prela_stream.testing import CapturedSpans, capture_spans
 from prela_stream.tracing.ids import new_span_id, new_trace_id
@@ -64,6 +65,20 @@ def test_child_draws_other_ids_and_leaves_inherited_spans_to_the_parent() -> Non
     assert not mine & set(answer["ids"])
     assert captured.find("inner").child_count == 0
     assert captured.find("root").child_count == 1
+
+
+def test_a_child_counts_from_zero() -> None:
+    telemetry.SWALLOWED.add(1, "test", "Error")
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(write, str(telemetry.SWALLOWED.value("test", "Error")).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert int(pipe.read()) == 0
+    os.waitpid(pid, 0)
+    assert telemetry.SWALLOWED.value("test", "Error") >= 1
 
 
 def test_a_fork_inside_a_generator_goes_on_below_the_generators_span() -> None:
