@@ -25,8 +25,8 @@ import anyio
 from bench.broker import bench_broker, kafka_settings
 from deploy.kafka import KafkaMissingError
 from prela_stream.app import create_topics, ready_transport
+from prela_stream.app.services import GC_THRESHOLDS
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.cli.services import GC_THRESHOLDS
 from prela_stream.codec.spans import SPANS_FORMAT, encode_batch, encode_item, encode_resource
 from prela_stream.codec.versions import FORMAT_HEADER
 from prela_stream.config import Settings, load_settings

@@ -8,14 +8,18 @@ from pathlib import PurePath
 from typing import Any, Final
 
 _LONGEST_VALUE: Final = 60
+_PICTURES: Final = "\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
+"""Emoji and symbols. Between them a zero width joiner, and after them a variation selector, belong to what is shown."""
 _INVISIBLE: Final = re.compile(
     "["
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters except tab and line feed
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"  # soft hyphen, joiners and fillers of scripts
-    "\u200b-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3164"  # zero width, bidi marks and isolates, odd blanks
-    "\ud800-\udfff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff"  # surrogates, variation selectors, byte order mark
+    "\u200b\u200c\u200e\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164"  # zero width, bidi marks and isolates, blanks
+    "\ud800-\udfff\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufffc\ufffe\uffff"  # surrogates, selectors, byte order mark
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"  # formats of shorthand and music, tags
     "]"
+    f"|(?<![{_PICTURES}\ufe0f])\u200d|\u200d(?![{_PICTURES}])"
+    f"|(?<![#*0-9\u00a9\u00ae\u203c\u2049\u2122\u2139{_PICTURES}])\ufe0f"
 )
 _LINE_BREAKS: Final = str.maketrans({"\n": "\\n", "\t": "\\t"})
 _USER_INFO: Final = re.compile(r"(?<=//)[^/\s,\"']*@|(?<![^\s,\"'\[(=])[^\s/:@,\"'\[(=]+:[^\s/,\"']*@")

@@ -1,7 +1,8 @@
-"""`prela-stream demo`: the whole pipeline at work on this machine, and what came of it."""
+"""`prela-stream demo`: runs the whole pipeline on this machine and shows the result."""
 
 import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,45 +13,40 @@ from rich.text import Text
 
 from prela_stream import app as root
 from prela_stream.cli import formats, render
+from prela_stream.cli.consoles import messages, output, print_json
+from prela_stream.cli.faults import NOT_FOUND, fail_line
 from prela_stream.cli.formats import clean
-from prela_stream.cli.session import (
-    NOT_FOUND,
-    ConfigOption,
-    DirOption,
-    JsonOption,
-    TransportOption,
-    fail_line,
-    messages,
-    output,
-    print_json,
-    run_until_stopped,
-    settings_of,
-)
+from prela_stream.cli.options import Options, command
+from prela_stream.cli.running import run_until_stopped
 from prela_stream.config import Settings
 from prela_stream.demo import show
 from prela_stream.errors import ConfigurationError
 from prela_stream.sinks.base import StoredTrace
+from prela_stream.validation import absolute
 
 DEFAULT_DIRECTORY = ".prela/demo"
 _STAGES = {"starting": "starting processes", "agents": "running agents", "storing": "deciding and storing"}
 
 
-def demo_command(
-    ctx: typer.Context,
-    *,
-    runs: Annotated[int, typer.Option("--runs", min=1, help="Runs of agents, each a trace.")] = 150,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed gives the same runs.")] = 0,
-    config: ConfigOption = None,
-    directory: DirOption = None,
-    transport: TransportOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Run agents on a bundled model server through the whole pipeline, and show what was kept. Needs no key and no network."""
+RunsOption = Annotated[int, typer.Option("--runs", min=1, max=1_000_000, help="Runs of agents; each is one trace.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=-(1 << 63), max=(1 << 63) - 1, help="The same seed gives the same runs.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    command(app, "demo")(demo_command)
+
+
+def demo_command(options: Options, runs: RunsOption = 150, seed: SeedOption = 0) -> None:
+    """Run agents against a bundled model server through the whole pipeline, and show what was kept. Needs no network."""
     if importlib.util.find_spec("anthropic") is None:
-        msg = "the demo's agents use the Anthropic client, which is not installed: pip install 'prela-stream[demo]'"
+        msg = (
+            "the agents of the demo need the Anthropic client, which is not installed: pip install 'prela-stream[demo]'"
+        )
         raise ConfigurationError(msg)
-    chosen = directory or (ctx.find_root().obj or {}).get("directory") or DEFAULT_DIRECTORY
-    settings = settings_of(ctx, config, chosen, transport)
+    settings = options.settings(DEFAULT_DIRECTORY)
     found: list[show.DemoResult] = []
     best: list[StoredTrace] = []
 
@@ -65,13 +61,13 @@ def demo_command(
 
     run_until_stopped(demo)
     if not found:
-        fail_line("stopped before the end")
+        fail_line("the demo was stopped before its end")
         raise typer.Exit(NOT_FOUND)
     (result,) = found
-    if as_json:
+    if options.as_json:
         print_json(formats.to_json(result))
     else:
-        _tell(result, best, settings)
+        _show(result, best, settings)
     if result.undecided or result.incomplete:
         raise typer.Exit(NOT_FOUND)
 
@@ -92,15 +88,18 @@ def _follow(progress: Progress) -> Callable[[show.Progress], None]:
     return follow
 
 
-def _tell(result: show.DemoResult, best: list[StoredTrace], settings: Settings) -> None:
+def _show(result: show.DemoResult, best: list[StoredTrace], settings: Settings) -> None:
     console = output()
     for stored in best:
         console.print(render.trace_tree(stored))
         console.print(Text(""), render.decision_line(stored.decision), Text(""), sep="\n")
     console.print(_summary(result))
     if result.undecided or result.incomplete:
-        fail_line(f"{result.undecided} traces were not decided and stored in time, {result.incomplete} lack spans")
-    console.print(Text(f"\nlook on: prela-stream traces list --dir {settings.directory}", "dim"))
+        logs = f"the logs of its processes are in {absolute(Path(settings.directory))}/demo"
+        fail_line(
+            f"{result.undecided} traces were not decided and stored in time, {result.incomplete} lack spans; {logs}"
+        )
+    console.print(Text(f"\nlist its traces: prela-stream traces list --dir {settings.directory}", "dim"))
 
 
 def _summary(result: show.DemoResult) -> Table:
@@ -112,10 +111,10 @@ def _summary(result: show.DemoResult) -> Table:
     facts = {
         "traces": f"{result.traces} from {result.runs} runs, {result.spans} spans",
         "kept": f"{result.kept} with {result.kept_spans} spans ({kept_by})",
-        "dropped": f"{result.dropped} that lost their draw ({lost})",
+        "dropped": f"{result.dropped} at random, by the probability of their policy ({lost})",
         "decided": ", ".join(f"{number} as {name}" for name, number in sorted(result.by_trigger.items())),
         "ledger": str(result.ledger),
-        "estimate": f"{result.estimated_traces:.0f} traces by the weights of the kept ones, {result.traces} in truth",
+        "estimate": f"{result.estimated_traces:.0f} traces by the weights of the kept ones; the agents made {result.traces}",
         "tokens": formats.tokens(result.input_tokens, result.output_tokens),
         "time": f"agents {result.agents_s:.1f} s, then {result.settled_s:.1f} s until all was decided and stored",
     }

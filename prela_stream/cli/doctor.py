@@ -1,4 +1,4 @@
-"""`prela-stream doctor`: what is wrong with this set-up, and what to do."""
+"""`prela-stream doctor`: what is wrong with this installation, and what to do."""
 
 from collections.abc import Callable
 from typing import Annotated, Final
@@ -9,18 +9,11 @@ from rich.text import Text
 
 from prela_stream import app as root
 from prela_stream.cli import formats
+from prela_stream.cli.consoles import output, print_json
+from prela_stream.cli.faults import NOT_FOUND
 from prela_stream.cli.formats import clean
-from prela_stream.cli.session import (
-    NOT_FOUND,
-    ConfigOption,
-    DirOption,
-    JsonOption,
-    TransportOption,
-    ask,
-    output,
-    print_json,
-    settings_of,
-)
+from prela_stream.cli.options import Options, command
+from prela_stream.cli.running import ask
 from prela_stream.config import Settings
 from prela_stream.errors import ConfigurationError
 from prela_stream.transport.findings import ROLES, Finding, Role, mistake, ok, skipped
@@ -28,50 +21,52 @@ from prela_stream.transport.findings import ROLES, Finding, Role, mistake, ok, s
 _STYLES: Final = {"ok": "green", "wrong": "bold red", "unknown": "yellow", "skipped": "dim"}
 
 
-def doctor_command(
-    ctx: typer.Context,
-    *,
-    role: Annotated[
-        Role | None,
-        typer.Option("--as", help="Whose rights this login should have; default: all three."),
-    ] = None,
-    write: Annotated[
-        bool, typer.Option("--write", help="Write one harmless Record and read it back; this also compares the clocks.")
-    ] = False,
-    config: ConfigOption = None,
-    directory: DirOption = None,
-    transport: TransportOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Look for what keeps this set-up from working, and say what to do. Writes nothing without --write. Exit code 1 if wrong."""
+RoleOption = Annotated[
+    Role | None, typer.Option("--as", help="Check the permissions that this role needs. Default: all roles.")
+]
+WriteOption = Annotated[
+    bool,
+    typer.Option("--write", help="Also write one tick, which workers ignore, read it back and compare the clocks."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    command(app, "doctor")(doctor_command)
+
+
+def doctor_command(options: Options, role: RoleOption = None, write: WriteOption = False) -> None:
+    """Check this installation, and print how to fix what is wrong. Writes nothing without --write. Exit code 1 if wrong."""
     found: list[Finding] = []
     console = output()
 
-    def tell(finding: Finding) -> None:
+    def report(finding: Finding) -> None:
         found.append(finding)
-        if not as_json:
+        if not options.as_json:
             _show(console, finding)
 
     try:
-        settings = settings_of(ctx, config, directory, transport)
+        settings = options.settings()
     except ConfigurationError as error:
-        tell(mistake("settings", str(error)))
-        tell(skipped("everything else", "the settings"))
+        report(mistake("settings", str(error)))
+        report(skipped("everything else", "the settings"))
     else:
-        tell(ok("settings", f"readable; the transport is {settings.transport}"))
-        ask(lambda: _look(settings, ROLES if role is None else (role,), write, tell))
+        report(ok("settings", f"readable; the transport is {settings.transport}"))
+        ask(lambda: _diagnose(settings, ROLES if role is None else (role,), write, report))
     wrong = sum(finding.state == "wrong" for finding in found)
-    if as_json:
+    if options.as_json:
         print_json(formats.to_json({"ok": not wrong, "findings": found}))
     elif wrong:
-        console.print(Text(f"\n{wrong} thing{'s' * (wrong != 1)} wrong", "bold red"))
+        console.print(Text(f"\n{wrong} check{'s' * (wrong != 1)} failed", "bold red"))
     if wrong:
         raise typer.Exit(NOT_FOUND)
 
 
-async def _look(settings: Settings, roles: tuple[Role, ...], write: bool, tell: Callable[[Finding], None]) -> None:
+async def _diagnose(
+    settings: Settings, roles: tuple[Role, ...], write: bool, report: Callable[[Finding], None]
+) -> None:
     async for finding in root.diagnose(settings, roles=roles, write=write):
-        tell(finding)
+        report(finding)
 
 
 def _show(console: Console, finding: Finding) -> None:

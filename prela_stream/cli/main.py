@@ -6,23 +6,21 @@ import typer
 
 from prela_stream._version import __version__
 from prela_stream.cli import demo, doctor, policies, services, topics, traces
-from prela_stream.cli.session import ConfigOption, DirOption, Group, TransportOption
+from prela_stream.cli.faults import Group
+from prela_stream.cli.options import ConfigOption, DebugOption, DirOption, TransportOption
 
 app = typer.Typer(
     cls=Group,
     name="prela-stream",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,  # they may hold prompts and keys
+    pretty_exceptions_enable=False,  # cli.faults reports errors
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(traces.app, name="traces")
 app.add_typer(topics.app, name="topics")
 app.add_typer(policies.app, name="policies")
-app.command("demo")(demo.demo_command)
-app.command("dev")(services.dev_command)
-app.command("worker")(services.worker_command)
-app.command("sink")(services.sink_command)
-app.command("doctor")(doctor.doctor_command)
+for module in (demo, services, doctor):
+    module.add_to(app)
 
 
 def _version(asked: bool) -> None:
@@ -37,7 +35,8 @@ def prela_stream(
     config: ConfigOption = None,
     directory: DirOption = None,
     transport: TransportOption = None,
-    version: Annotated[  # noqa: ARG001 - acted on by its callback
+    debug: DebugOption = False,  # noqa: ARG001 - its callback acts on it
+    version: Annotated[  # noqa: ARG001 - its callback acts on it
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:

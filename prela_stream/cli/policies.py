@@ -10,19 +10,12 @@ from rich.text import Text
 
 from prela_stream import app as root
 from prela_stream.cli import formats
+from prela_stream.cli.consoles import output, print_json
+from prela_stream.cli.faults import NOT_FOUND, Group, fail_line
 from prela_stream.cli.formats import clean
-from prela_stream.cli.session import (
-    NOT_FOUND,
-    ConfigOption,
-    DirOption,
-    Group,
-    JsonOption,
-    fail_line,
-    output,
-    print_json,
-    settings_of,
-)
+from prela_stream.cli.options import Options, command
 from prela_stream.errors import ConfigurationError
+from prela_stream.validation import absolute
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="Check sampling policies.")
 
@@ -32,30 +25,27 @@ def policies() -> None:
     """Check sampling policies."""
 
 
-@app.command("check")
-def check_command(
-    ctx: typer.Context,
-    file: Annotated[
-        Path | None, typer.Argument(help="Policy file; default: that of the settings.", exists=True, dir_okay=False)
-    ] = None,
-    config: ConfigOption = None,
-    directory: DirOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Check a policy file and say what it holds. Exit code 1, and every mistake with its place, if it is wrong."""
-    settings = settings_of(ctx, config, directory)
+FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="Policy file. Default: policies_file.")]
+
+
+def check_command(options: Options, file: FileArgument = None) -> None:
+    """Check a policy file and list its policies. If it is wrong: exit code 1, and every mistake with its path."""
+    settings = options.settings()
     if file is not None:
         settings = msgspec.structs.replace(settings, policies_file=str(file))
+    if file is not None and not file.exists():
+        msg = f"there is no policy file {absolute(file)}; name one that exists"
+        raise ConfigurationError(msg)
     try:
         found = root.load_policy_set(settings)
     except ConfigurationError as error:
-        if as_json:
+        if options.as_json:
             print_json(formats.to_json({"ok": False, "error": str(error)}))
         else:
             fail_line(str(error))
         raise typer.Exit(NOT_FOUND) from None
     names = [policy.name for policy in found.policies]
-    if as_json:
+    if options.as_json:
         document = {"ok": True, "version": found.version, "mode": found.mode, "policies": names, "source": found.source}
         print_json(formats.to_json(document))
         return
@@ -70,3 +60,6 @@ def check_command(
     console = output()
     console.print(Text(f"{clean(found.source)}: mode {found.mode}, version {found.version}"))
     console.print(table)
+
+
+command(app, "check")(check_command)

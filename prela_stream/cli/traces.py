@@ -1,7 +1,7 @@
-"""`prela-stream traces …`: look at what the store holds."""
+"""`prela-stream traces …`: reads the store."""
 
 import time
-from typing import Annotated
+from typing import Annotated, Final
 
 import anyio
 import typer
@@ -9,56 +9,55 @@ from rich.text import Text
 
 from prela_stream import app as root
 from prela_stream.cli import formats, render
-from prela_stream.cli.session import (
-    NOT_FOUND,
-    ConfigOption,
-    DirOption,
-    Group,
-    JsonOption,
-    TransportOption,
-    ask,
-    fail_line,
-    messages,
-    output,
-    print_json,
-    run_until_stopped,
-    settings_of,
-)
+from prela_stream.cli.consoles import messages, output, print_json
+from prela_stream.cli.faults import NOT_FOUND, Group, fail_line
+from prela_stream.cli.options import JsonLinesOption, Options, command
+from prela_stream.cli.running import ask, run_until_stopped
 from prela_stream.config import Settings
 from prela_stream.errors import ConfigurationError
 from prela_stream.model.decision import Decision
 from prela_stream.sinks.base import SortKey, StoredTrace, TraceFilter, TraceReader, TraceRow
 
-app = typer.Typer(cls=Group, no_args_is_help=True, help="Look at kept traces: list, show, search, follow.")
+_MOST: Final = 1_000_000
 
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Traces at most.")]
-ServiceOption = Annotated[str | None, typer.Option("--service", help="Only of this service.")]
+app = typer.Typer(cls=Group, no_args_is_help=True, help="List, show, search and follow kept traces.")
+
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=_MOST, help="Most traces to print.")]
+ServiceOption = Annotated[str | None, typer.Option("--service", help="Only traces of this service.")]
 SinceOption = Annotated[
     str | None, typer.Option("--since", help="Started since: a duration ago (15m, 2h, 7d) or an ISO date or time.")
 ]
+UntilOption = Annotated[str | None, typer.Option("--until", help="Started before: written as --since.")]
+NameOption = Annotated[str | None, typer.Option("--name", help="Only traces whose root span has this name.")]
+ErrorsOption = Annotated[
+    bool | None, typer.Option("--errors/--no-errors", help="Only traces with, or without, errors.")
+]
+MinDurationOption = Annotated[str | None, typer.Option("--min-duration", help="At least this long: 250ms, 1.5s, 2m.")]
+PolicyOption = Annotated[str | None, typer.Option("--policy", help="Only traces that this policy kept.")]
+TextOption = Annotated[str | None, typer.Option("--text", help="Words that all occur in the trace.")]
+SortOption = Annotated[SortKey, typer.Option("--sort", help="Order.")]
+OffsetOption = Annotated[int, typer.Option("--offset", min=0, max=(1 << 63) - 1, help="Skip this many traces.")]
+WordsArgument = Annotated[list[str], typer.Argument(help="Words that all occur in a trace; a word may end in *.")]
+TraceArgument = Annotated[str, typer.Argument(help="Trace id, or its first digits (at least 4).")]
+SpanOption = Annotated[str | None, typer.Option("--span", help="Show this span in full: its id, or its first digits.")]
+AllOption = Annotated[bool, typer.Option("--all", help=f"Show more than {render.MAX_SPANS:,} spans.")]
+LastOption = Annotated[int, typer.Option("--last", min=0, max=_MOST, help="Begin with this many stored traces.")]
+IntervalOption = Annotated[float, typer.Option("--interval", min=0.05, max=3_600, help="Seconds between two checks.")]
 
 
-@app.command("list")
-def list_command(
-    ctx: typer.Context,
-    *,
+def list_command(  # noqa: PLR0917 - typer makes each an option
+    options: Options,
     service: ServiceOption = None,
-    name: Annotated[str | None, typer.Option("--name", help="Only with this root name.")] = None,
-    errors: Annotated[bool | None, typer.Option("--errors/--no-errors", help="Only with, or without, errors.")] = None,
-    min_duration: Annotated[
-        str | None, typer.Option("--min-duration", help="At least so long: 250ms, 1.5s, 2m.")
-    ] = None,
-    policy: Annotated[str | None, typer.Option("--policy", help="Only what this policy kept.")] = None,
-    text: Annotated[str | None, typer.Option("--text", help="Words that all occur in the trace.")] = None,
+    name: NameOption = None,
+    errors: ErrorsOption = None,
+    min_duration: MinDurationOption = None,
+    policy: PolicyOption = None,
+    text: TextOption = None,
     since: SinceOption = None,
-    until: Annotated[str | None, typer.Option("--until", help="Started before, written like --since.")] = None,
-    sort: Annotated[SortKey, typer.Option("--sort", help="Order.")] = "newest",
+    until: UntilOption = None,
+    sort: SortOption = "newest",
     limit: LimitOption = 50,
-    offset: Annotated[int, typer.Option("--offset", min=0, help="Skip so many.")] = 0,
-    config: ConfigOption = None,
-    directory: DirOption = None,
-    transport: TransportOption = None,
-    as_json: JsonOption = False,
+    offset: OffsetOption = 0,
 ) -> None:
     """List kept traces, the newest first."""
     now = time.time_ns()
@@ -72,94 +71,50 @@ def list_command(
         policy=policy,
         text=text,
     )
-    settings = settings_of(ctx, config, directory, transport)
+    settings = options.settings()
     rows = _rows(settings, where, sort, limit, offset)
-    _print_rows(rows, as_json)
-    if not rows and not as_json and not offset and where == TraceFilter():
+    _print_rows(rows, options.as_json)
+    if not rows and not options.as_json and not offset and where == TraceFilter():
         _explain_nothing(settings)
 
 
-@app.command("errors")
 def errors_command(
-    ctx: typer.Context,
-    service: ServiceOption = None,
-    since: SinceOption = None,
-    limit: LimitOption = 50,
-    config: ConfigOption = None,
-    directory: DirOption = None,
-    transport: TransportOption = None,
-    as_json: JsonOption = False,
+    options: Options, service: ServiceOption = None, since: SinceOption = None, limit: LimitOption = 50
 ) -> None:
-    """List traces in which something failed."""
+    """List traces in which a span failed."""
     since_ns = None if since is None else formats.since(since, time.time_ns())
     where = TraceFilter(errors=True, service=service, since_ns=since_ns)
-    _print_rows(_rows(settings_of(ctx, config, directory, transport), where, "newest", limit, 0), as_json)
+    _print_rows(_rows(options.settings(), where, "newest", limit, 0), options.as_json)
 
 
-@app.command("search")
-def search_command(
-    ctx: typer.Context,
-    words: Annotated[list[str], typer.Argument(help="Words that all occur in a trace; a word may end in *.")],
-    limit: LimitOption = 50,
-    config: ConfigOption = None,
-    directory: DirOption = None,
-    transport: TransportOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def search_command(options: Options, words: WordsArgument, limit: LimitOption = 50) -> None:
     """Find traces by words in their names, messages, attributes and events. Exit code 1 if there is none."""
-    where = TraceFilter(text=" ".join(words))
-    rows = _rows(settings_of(ctx, config, directory, transport), where, "newest", limit, 0)
-    _print_rows(rows, as_json)
+    rows = _rows(options.settings(), TraceFilter(text=" ".join(words)), "newest", limit, 0)
+    _print_rows(rows, options.as_json)
     if not rows:
         raise typer.Exit(NOT_FOUND)
 
 
-@app.command("last")
-def last_command(
-    ctx: typer.Context,
-    config: ConfigOption = None,
-    directory: DirOption = None,
-    transport: TransportOption = None,
-    as_json: JsonOption = False,
-) -> None:
+def last_command(options: Options) -> None:
     """Show the newest trace. Exit code 1 if there is none."""
-    settings = settings_of(ctx, config, directory, transport)
+    settings = options.settings()
     rows = _rows(settings, TraceFilter(), "newest", 1, 0)
     if not rows:
         fail_line("no trace is stored yet")
         raise typer.Exit(NOT_FOUND)
-    _show(settings, rows[0].trace_id, None, as_json, all_spans=False)
+    _show(settings, rows[0].trace_id, None, options.as_json, all_spans=False)
 
 
-@app.command("show")
 def show_command(
-    ctx: typer.Context,
-    trace_id: Annotated[str, typer.Argument(help="Trace id, or its first 4 or more digits.")],
-    span: Annotated[
-        str | None, typer.Option("--span", help="Show this span in full: its id, or its first digits.")
-    ] = None,
-    all_spans: Annotated[bool, typer.Option("--all", help=f"More than {render.MAX_SPANS} spans.")] = False,
-    config: ConfigOption = None,
-    directory: DirOption = None,
-    transport: TransportOption = None,
-    as_json: JsonOption = False,
+    options: Options, trace_id: TraceArgument, span: SpanOption = None, all_spans: AllOption = False
 ) -> None:
-    """Show one trace as a tree and why it was kept, or why it was dropped. Exit code 1 if nobody knows it."""
-    _show(settings_of(ctx, config, directory, transport), trace_id, span, as_json, all_spans=all_spans)
+    """Show one trace as a tree with the reason for its decision. Exit code 1 if the store has no decision on it."""
+    _show(options.settings(), trace_id, span, options.as_json, all_spans=all_spans)
 
 
-@app.command("tail")
-def tail_command(
-    ctx: typer.Context,
-    last: Annotated[int, typer.Option("--last", min=0, help="Begin with so many stored before.")] = 10,
-    interval: Annotated[float, typer.Option("--interval", min=0.05, help="Seconds between looks.")] = 0.5,
-    config: ConfigOption = None,
-    directory: DirOption = None,
-    transport: TransportOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line.")] = False,
-) -> None:
-    """Follow traces as they are stored, until Ctrl-C. A trace comes again when late spans extend it."""
-    settings = settings_of(ctx, config, directory, transport)
+def tail_command(options: Options, last: LastOption = 10, interval: IntervalOption = 0.5) -> None:
+    """Print traces as they are stored, until Ctrl-C. A trace is printed again when late spans extend it."""
+    settings = options.settings()
 
     async def follow() -> None:
         async with root.open_reader(settings) as reader:
@@ -167,12 +122,20 @@ def tail_command(
             while True:
                 rows = await reader.tail(mark, limit=100)
                 for row in rows:
-                    _print_line(row, as_json)
+                    _print_line(row, options.as_json)
                     mark = row.stored
                 if len(rows) < 100:
                     await anyio.sleep(interval)
 
     run_until_stopped(follow)
+
+
+command(app, "list")(list_command)
+command(app, "errors")(errors_command)
+command(app, "search")(search_command)
+command(app, "last")(last_command)
+command(app, "show")(show_command)
+command(app, "tail", as_json=JsonLinesOption)(tail_command)
 
 
 async def newest_mark(reader: TraceReader) -> int:
@@ -208,7 +171,7 @@ def _print_rows(rows: list[TraceRow], as_json: bool) -> None:
 
 
 def _explain_nothing(settings: Settings) -> None:
-    """Why a list of everything is empty: most traces of a new set-up are dropped, and that is no fault."""
+    """Print why a list without a filter is empty: dropping most traces of a new set-up is no fault."""
 
     async def question() -> dict[str, int]:
         async with root.open_reader(settings) as reader:
@@ -217,11 +180,14 @@ def _explain_nothing(settings: Settings) -> None:
     totals = ask(question)
     if totals["decisions"]:
         text = (
-            f"decided so far: {totals['kept']} kept, {totals['dropped']} dropped. The policies say which are kept; "
-            "`prela-stream policies check` names them"
+            f"decided so far: {totals['kept']} kept, {totals['dropped']} dropped. The policies decide which are kept; "
+            "`prela-stream policies check` lists them"
         )
     else:
-        text = "nothing is decided yet: a trace is when it is whole, or nothing came for a while, and `dev` or `worker` runs"
+        text = (
+            "no traces have been decided yet. A trace is decided once it is complete or idle, while `prela-stream dev` or "
+            "`prela-stream worker` is running"
+        )
     messages().print(Text(text))
 
 
@@ -247,7 +213,8 @@ def _show(settings: Settings, trace_id: str, span: str | None, as_json: bool, *,
         else:
             output().print(render.decision_only(decision))
     else:
-        fail_line(f"no trace {trace_id} was stored or decided here, or its spans were dropped with it")
+        what = f"span {span} of trace {trace_id}" if span is not None else f"trace {trace_id}"
+        fail_line(f"the store has no {what}: it was not decided yet, was dropped, or its id is another one")
         raise typer.Exit(NOT_FOUND)
 
 
@@ -255,7 +222,9 @@ def _show_stored(stored: StoredTrace, span: str | None, as_json: bool, *, all_sp
     if span is not None:
         found = [one for one in stored.spans if one.span_id.startswith(span.lower())]
         if len(found) > 1 and span:
-            msg = f"several spans begin with {span!r}, for instance {found[0].span_id} and {found[1].span_id}"
+            msg = (
+                f"several spans begin with {span!r}, for instance {found[0].span_id} and {found[1].span_id}; add digits"
+            )
             raise ConfigurationError(msg)
         if not found or not span:
             fail_line(f"trace {stored.row.trace_id} has no span {span!r}")

@@ -146,9 +146,9 @@ def test_last_errors_and_search(store: Path) -> None:
 
 def test_an_empty_list_says_whether_anything_was_decided(tmp_path: Path) -> None:
     write(tmp_path)
-    assert "nothing is decided yet" in run(tmp_path, "list").stderr
+    assert "no traces have been decided yet" in run(tmp_path, "list").stderr
     write(tmp_path, decisions=[decision(number, kept=False, weight=0.0) for number in (1, 2)])
-    assert "decided so far: 0 kept, 2 dropped. The policies say which are kept" in run(tmp_path, "list").stderr
+    assert "decided so far: 0 kept, 2 dropped. The policies decide which are kept" in run(tmp_path, "list").stderr
     assert "decided so far" not in run(tmp_path, "list", "--service", "none").stderr
     assert json.loads(run(tmp_path, "list", "--json").stdout) == []
 
