@@ -104,7 +104,7 @@ def load_settings(
     Args:
         path: A TOML file; None: the one that `PRELA_CONFIG` names, else `prela.toml` in the working directory if it exists.
         env: The environment; None: that of this process.
-        overrides: Top-level keys that win over file and environment, as `init()` and the command line give them.
+        overrides: Settings that win over file and environment, in the form of the tables of a settings file.
 
     Raises:
         ConfigurationError: With every mistake: its source, its path, what was expected and what was found.
@@ -164,18 +164,21 @@ class _SettingsReader:
                 "store", 'unknown key; the store is a sink, write [[sink]] with type = "sqlite" and its options'
             )
         self.file.unknown_keys(table, fields_of(Settings), "", but=("store",))
+        self._read_table(self.file, table)
+
+    def _read_table(self, source: Mistakes, table: Mapping[str, Any]) -> None:
         for name, value in table.items():
             if name == "sink":
-                self._sink, self._sources["sink"] = value, (self.file, "")
+                self._sink, self._sources["sink"] = value, (source, "")
             elif name in _TOP:
-                self._take(self.file, "", name, value)
+                self._take(source, "", name, value)
             elif name in SECTIONS and not isinstance(value, Mapping):
-                self.file.report(name, f"expected a section, [{name}] with its settings below, got {_kind(value)}")
+                source.report(name, f"expected a section, [{name}] with its settings below, got {_kind(value)}")
             elif name in SECTIONS:
-                self.file.unknown_keys(value, fields_of(SECTIONS[name]), name)
+                source.unknown_keys(value, fields_of(SECTIONS[name]), name)
                 for key, inner in value.items():
                     if key in fields_of(SECTIONS[name]):
-                        self._take(self.file, name, key, inner)
+                        self._take(source, name, key, inner)
 
     def _take(self, source: Mistakes, section: str, name: str, value: Any) -> None:
         field = fields_of(SECTIONS[section])[name] if section else _TOP[name]
@@ -216,11 +219,9 @@ class _SettingsReader:
             self._variables.report(_SINK_VARIABLE, f"{expected}, got something else, which is not shown")
 
     def read_arguments(self, arguments: Mapping[str, Any]) -> None:
-        """Take the arguments of a call or of the command line."""
-        self._arguments.unknown_keys(arguments, _TOP, "")
-        for name, value in arguments.items():
-            if name in _TOP:
-                self._take(self._arguments, "", name, value)
+        """Take the arguments of a call or of the command line, in the form of the tables of a settings file."""
+        self._arguments.unknown_keys(arguments, fields_of(Settings), "")
+        self._read_table(self._arguments, arguments)
 
     def _keep(self, section: str, name: str, value: Any, source: tuple[Mistakes, str]) -> None:
         self._values[section][name] = value
