@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from prela_stream.model import semconv
-from prela_stream.model.plain import refuse_unless_plain
+from prela_stream.model.plain import refuse_unless_plain, safe_text
 from prela_stream.model.span import (
     SPAN_STATUSES,
     SPAN_TYPES,
@@ -182,3 +182,13 @@ class SpanView(Parent):
 
     def __repr__(self) -> str:
         return f"<Span {self._name!r} {self.span_type.value} {self.status.value} {self.trace_id}/{self.span_id}>"
+
+
+def target_of(target: object) -> tuple[bytes, bytes]:
+    """The trace id and span id that a link points to; raises TypeError for anything but a span or its context."""
+    if isinstance(target, SpanView):
+        return target._trace.raw_trace_id, target._id
+    if isinstance(target, TraceContext) and target.raw_span_id is not None:
+        return target.raw_trace_id, target.raw_span_id
+    msg = f"a link points to a Span or to the TraceContext of one, got {safe_text(target)}; the link was not added"
+    raise TypeError(msg)

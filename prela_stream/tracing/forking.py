@@ -77,8 +77,6 @@ def _in_child() -> None:
     _run(handlers.in_child for handlers in _in_order())
 
 
-at_fork(Step.LOCKS, in_child=telemetry.restart)
-
 at_fork(Step.METRICS, in_child=telemetry.restart)  # telemetry is in a layer below and cannot register itself
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork

@@ -1,32 +1,17 @@
-"""A live span: open until `end()`, which freezes it and passes its bytes to the recorder. It is its own context manager.
-
-Two things are exact without a lock:
-
-- Writing an attribute needs no check. The end replaces the attributes by the read-only mapping `CLOSED`, so a later write fails.
-- Each child and each injected context is one byte appended to `_children`, and is either in the count or not counted at all:
-
-      a child starts: 1. create `_children`    2. attributes are CLOSED? then not counted    3. append; BufferError: not counted
-      the span ends:  1. attributes = CLOSED   2. `_children` exists? then take a memoryview of it    3. count its bytes
-
-  A bytearray with a memoryview refuses to grow. If step 2 of the child finds the attributes open, the end has not read
-  `_children` yet, so the byte is counted or the append fails. This holds in any order of threads.
-"""
+"""A live span: open until `end()`, which freezes it and passes its bytes to the recorder. It is its own context manager."""
 
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from types import FrameType, MappingProxyType, TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Final, Self
 
 from prela_stream import telemetry
 from prela_stream.errors import SpanEndedError, guard, guarded, logger, strict
 from prela_stream.model.plain import SCALARS, refuse_unless_plain
 from prela_stream.model.span import (
-    AFTER_END,
     CANCELLED,
-    COUNTED,
     ERROR,
     REMOTE_PARENT,
     SPAN_TYPES,
@@ -38,6 +23,7 @@ from prela_stream.model.span import (
     SpanType,
 )
 from prela_stream.privacy.encoding import REFUSED, encode_fast, encode_slow, sanitized
+from prela_stream.tracing.children import CLOSED, INJECT, ChildCounts
 from prela_stream.tracing.coerce import (
     describe_error,
     event_attributes,
@@ -49,8 +35,7 @@ from prela_stream.tracing.coerce import (
 )
 from prela_stream.tracing.context import TraceContext
 from prela_stream.tracing.current import enter, leave
-from prela_stream.tracing.fields import SpanExtras, SpanView
-from prela_stream.tracing.forking import Step, at_fork
+from prela_stream.tracing.fields import target_of
 from prela_stream.tracing.generators import GENERATOR, ON_BEHALF, FrameEntry, watched
 from prela_stream.tracing.items import control_item
 from prela_stream.tracing.parent import get_raw, set_raw
@@ -59,21 +44,16 @@ from prela_stream.tracing.setters import TypedSetters
 SUSPEND_UNTIL: Final = "prela.suspend.until"
 """Attribute of a wait: its latest end, ns since the epoch."""
 SUSPEND_REASON: Final = "prela.suspend.reason"
-_CHILD: Final = 0
-_INJECT: Final = 1
 _SPAN: Final = int(ItemKind.SPAN)
 _AGENT: Final = SPAN_TYPES.index(SpanType.AGENT)
-CLOSED: Final[Any] = MappingProxyType({})
-"""The attributes of an ended span."""
 _now: Final = time.time_ns
 _clock: Final = time.perf_counter_ns
 _new: Final = object.__new__
 _getframe: Final = sys._getframe
 _END_GUARD: Final = guard("span.end")
-_slow_lock = threading.RLock()  # reentrant: a finalizer can start a child while this thread holds the lock
 
 
-class Span(SpanView, TypedSetters):
+class Span(ChildCounts, TypedSetters):
     """A piece of work with a start and an end. Made by `Tracer.span()` and `Tracer.start_span()`, which start it.
 
     Use it with `with` or `async with`: it is current in the block and ends with it. If an exception leaves the block, its
@@ -156,7 +136,7 @@ class Span(SpanView, TypedSetters):
         children_started = injects = 0
         if children is not None:
             self._frozen = memoryview(children)
-            injects = children.count(_INJECT)
+            injects = children.count(INJECT)
             children_started = len(children) - injects
         self._duration_ns = duration
         self._status = status = self._status or SUCCESS
@@ -296,43 +276,6 @@ class Span(SpanView, TypedSetters):
 
     # --- for the tracer and the pipeline ---
 
-    def _count_child(self) -> int:
-        """Count a child; returns the child's flag: COUNTED, or AFTER_END if this span has ended."""
-        children = self._child_bytes()
-        if self._attributes is CLOSED:
-            return AFTER_END
-        try:
-            children.append(_CHILD)
-        except BufferError:
-            return AFTER_END
-        if self._announce_pending:
-            self._announce()
-        return COUNTED
-
-    def _child_bytes(self) -> bytearray:
-        children = self._children
-        if children is None:
-            with _slow_lock:  # without it, one of two threads that create the bytearray would lose its child
-                if self._children is None:
-                    self._children = bytearray()
-                children = self._children
-        return children
-
-    def _count_inject(self) -> int | None:
-        """Count a context that leaves the process; returns its ordinal, None if this span has ended."""
-        with _slow_lock:
-            children = self._child_bytes()
-            if self._attributes is CLOSED:
-                return None
-            try:
-                children.append(_INJECT)
-            except BufferError:
-                return None
-            ordinal = children.count(_INJECT) - 1
-        if self._announce_pending:
-            self._announce()
-        return ordinal
-
     def _announce(self) -> None:
         """Send the START item: this span is open and will end. A root or an AGENT span sends it before its first child."""
         self._announce_pending = False
@@ -362,12 +305,6 @@ class Span(SpanView, TypedSetters):
             self._final, self._attributes = self._attributes, CLOSED
             self._duration_ns = _clock() - self._began
 
-    def _extras(self) -> SpanExtras:
-        with _slow_lock:  # without it, one of two threads that create it would lose its event
-            if self._more is None:
-                self._more = SpanExtras()
-            return self._more
-
     def _is_open(self, method: str) -> bool:
         if self._attributes is not CLOSED:
             return True
@@ -384,22 +321,3 @@ class Span(SpanView, TypedSetters):
         if not telemetry.ENDED_SPAN_CHANGES.value(method):
             logger.warning("prela_stream: %s Further calls of this kind are counted and not logged.", text)
         telemetry.ENDED_SPAN_CHANGES.add(1, method)
-
-
-def target_of(target: object) -> tuple[bytes, bytes]:
-    """The trace id and span id that a link points to; raises TypeError for anything but a span or its context."""
-    if isinstance(target, Span):
-        return target._trace.raw_trace_id, target._id
-    if isinstance(target, TraceContext) and target.raw_span_id is not None:
-        return target.raw_trace_id, target.raw_span_id
-    msg = f"a link points to a Span or to the TraceContext of one, got {target!r}"
-    raise TypeError(msg)
-
-
-def _renew_lock() -> None:
-    """After a fork: another thread of the parent process may have held it."""
-    global _slow_lock  # noqa: PLW0603 - one lock a process
-    _slow_lock = threading.RLock()
-
-
-at_fork(Step.LOCKS, in_child=_renew_lock)

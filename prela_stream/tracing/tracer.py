@@ -9,6 +9,7 @@ from prela_stream.model.plain import safe_text
 from prela_stream.model.semconv import SERVICE_NAME
 from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SpanType
 from prela_stream.privacy.rules import Privacy, scopes_used
+from prela_stream.tracing.children import CLOSED
 from prela_stream.tracing.coerce import attributes_of, text_of, type_code
 from prela_stream.tracing.context import TraceContext
 from prela_stream.tracing.current import current, forget_generators, parent_of_new_span
@@ -22,7 +23,7 @@ from prela_stream.tracing.parent import Parent, Scope, get_raw, set_raw
 from prela_stream.tracing.recorder import Recorder, SpanOutput
 from prela_stream.tracing.sampler import KEEP, AlwaysOnSampler, BaseSampler, checked
 from prela_stream.tracing.session import carried_attributes, ids_used, note_baggage
-from prela_stream.tracing.span import CLOSED, Span
+from prela_stream.tracing.span import Span
 from prela_stream.tracing.unsampled import UnsampledSpan
 
 _AGENT: Final = SPAN_TYPE_CODES[SpanType.AGENT]
