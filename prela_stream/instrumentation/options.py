@@ -1,12 +1,10 @@
-"""What instrumentors may record. Imports nothing heavy: configuration is made of these Structs."""
+"""What instrumentors may record."""
 
 import msgspec
 
 
 class InstrumentationOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How instrumented calls are recorded."""
+    """How instrumented calls are recorded. The arguments of `auto_instrument()`; not a section of the settings file."""
 
-    names: tuple[str, ...] | None = None
-    """Instrumentors to switch on, by name; None: every one."""
     capture_content: bool = True
-    """Record prompts, answers, and tools with their arguments. Off: tokens, latency, stop reasons and errors stay."""
+    """Record prompts, answers, and tools with their arguments. If off, tokens, latency, stop reasons and errors stay."""

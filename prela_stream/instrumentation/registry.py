@@ -1,10 +1,11 @@
-"""Instrumentors by name, and `auto_instrument()`, which switches them on for what the program really uses."""
+"""The registry of instrumentors, and `auto_instrument()`, which turns them on for the libraries that a program uses."""
 
+import functools
+import importlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from prela_stream.errors import ConfigurationError, guard
-from prela_stream.instrumentation.anthropic.client import AnthropicInstrumentor
+from prela_stream.errors import ConfigurationError, guard, logger
 from prela_stream.instrumentation.base import Instrumentor
 from prela_stream.instrumentation.import_hook import forget, when_imported
 from prela_stream.instrumentation.options import InstrumentationOptions
@@ -12,10 +13,20 @@ from prela_stream.model.plain import safe_text
 from prela_stream.tracing.coerce import text_of
 from prela_stream.tracing.tracer import Tracer, get_tracer
 
-__all__ = ["INSTRUMENTORS", "InstrumentationOptions", "Instrumentor", "auto_instrument", "uninstrument"]
+__all__ = ["INSTRUMENTORS", "InstrumentationOptions", "Instrumentor", "auto_instrument", "instrumentor", "uninstrument"]
 
-INSTRUMENTORS: Final[dict[str, Instrumentor]] = {one.name: one for one in (AnthropicInstrumentor(),)}
-"""Every instrumentor, one line each."""
+INSTRUMENTORS: Final[dict[str, str]] = {
+    "anthropic": "prela_stream.instrumentation.anthropic.client:AnthropicInstrumentor",
+}
+"""Name → import path of the class. It is imported when it is first used."""
+
+
+@functools.cache
+def instrumentor(name: str) -> Instrumentor:
+    """The one instance of the instrumentor with this name."""
+    module, _, attribute = INSTRUMENTORS[name].partition(":")
+    made: Instrumentor = getattr(importlib.import_module(module), attribute)()
+    return made
 
 
 def auto_instrument(
@@ -26,16 +37,16 @@ def auto_instrument(
 ) -> list[str]:
     """Trace the calls of the libraries that this program uses, with no change to its code.
 
-    A library that is imported already is patched now, one that is installed but not imported when the program imports it; none is
-    imported by this. Calling it again changes tracer and options.
+    A library that is imported already is patched now. One that is installed but not imported is patched when the program imports
+    it; this call imports none. Another call changes tracer and options.
 
     Args:
-        tracer: Where spans go; None: the current one of `init()`.
+        tracer: Destination of the spans; None: the current tracer of `init()`.
         names: Keys of INSTRUMENTORS; None: all of them.
-        capture_content: Record prompts and answers; without it tokens, latency, stop reasons and errors stay.
+        capture_content: Record prompts and answers. Without it tokens, latency, stop reasons and errors stay.
 
     Returns:
-        The names of those that are installed, and so are or will be traced.
+        The names of the libraries whose calls are traced now, or will be once they are imported.
 
     Raises:
         ConfigurationError: for a name that is no instrumentor.
@@ -45,11 +56,11 @@ def auto_instrument(
     if not isinstance(target, Tracer):
         msg = f"auto_instrument(tracer=…) takes a Tracer, got {safe_text(target)}"
         raise ConfigurationError(msg)
-    options = InstrumentationOptions(names=chosen, capture_content=capture_content is True)
+    options = InstrumentationOptions(capture_content=capture_content is True)
     switched_on = []
     for name in chosen:
         with guard(f"auto_instrument({name})"):
-            if _switch_on(INSTRUMENTORS[name], target, options):
+            if _switch_on(instrumentor(name), target, options):
                 switched_on.append(name)
     return switched_on
 
@@ -65,15 +76,26 @@ def checked_names(names: object) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _switch_on(instrumentor: Instrumentor, tracer: Tracer, options: InstrumentationOptions) -> bool:
-    if not instrumentor.is_available():
+def _switch_on(one: Instrumentor, tracer: Tracer, options: InstrumentationOptions) -> bool:
+    """Patch the library now or after its import; returns False if it is not installed or cannot be patched."""
+    if not one.is_available():
         return False
-    when_imported(instrumentor.module, lambda: instrumentor.instrument(tracer, options))
-    return True
+    failed: list[str] = []
+
+    def instrument() -> None:
+        try:
+            one.instrument(tracer, options)
+        except ImportError as error:
+            failed.append(one.name)
+            logger.warning("prela_stream does not trace %s: %s", one.name, error)
+
+    when_imported(one.module, instrument)
+    return not failed
 
 
 def uninstrument(names: Sequence[str] | None = None) -> None:
-    """Put back what was patched, and call off what waits for an import. None: all of it."""
+    """Restore what was patched, and cancel what waits for an import. None: all of it."""
     for name in INSTRUMENTORS if names is None else names:
-        forget(INSTRUMENTORS[name].module)
-        INSTRUMENTORS[name].uninstrument()
+        one = instrumentor(name)
+        forget(one.module)
+        one.uninstrument()

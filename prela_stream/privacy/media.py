@@ -18,6 +18,7 @@ _TYPES: Final = ("media_type", "mime_type", "mimeType", "mediaType", "format", "
 _LEAST: Final = 64
 """A shorter value is not replaced: it may be an id or a digest."""
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
+_NOTE: Final = re.compile(r"\[[^\[\]]*, \d+ bytes\]")
 _HEX: Final = re.compile(r"[0-9a-fA-F]+")
 _DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[^;,\s\"]*)*);base64,([A-Za-z0-9+/_=%-]{64,})")
 _IN_JSON: Final = re.compile(
@@ -42,10 +43,12 @@ def without_media(value: Any, key: object = None, holder: Mapping[Any, Any] | No
         return {key: without_media(part, key, value) for key, part in value.items()}
     if isinstance(value, list):
         return [without_media(part) for part in value]
+    if isinstance(value, str) and key == "data" and holder is not None and holder.get("type") == "base64":
+        return value if _NOTE.fullmatch(value) else _note(_type_in(holder), decoded_size(value))
     if isinstance(value, str) and len(value) >= _LEAST:
         named = key in _KEYS or (key == "result" and holder is not None and holder.get("type") == _GENERATED)
         if named and _BASE64.fullmatch(value) and not _HEX.fullmatch(value):
-            return _note(_type_in(holder), _decoded_size(value))
+            return _note(_type_in(holder), decoded_size(value))
         return _without_media_text(value)
     if isinstance(value, bytes) and len(value) >= _LEAST and key in _KEYS:
         return _note(_type_in(holder), len(value))
@@ -54,9 +57,9 @@ def without_media(value: Any, key: object = None, holder: Mapping[Any, Any] | No
 
 def _without_media_text(text: str) -> str:
     if ";base64," in text:
-        text = _DATA_URL.sub(lambda found: _note(found[1] or "text/plain", _decoded_size(found[3])), text)
+        text = _DATA_URL.sub(lambda found: _note(found[1] or "text/plain", decoded_size(found[3])), text)
     if '"' in text:
-        text = _IN_JSON.sub(lambda found: f"{found[1]}{_note(None, _decoded_size(found[2]))}", text)
+        text = _IN_JSON.sub(lambda found: f"{found[1]}{_note(None, decoded_size(found[2]))}", text)
     return text
 
 
@@ -67,10 +70,10 @@ def _type_in(holder: Mapping[Any, Any] | None) -> str | None:
     return None
 
 
-def _note(kind: str | None, size: int) -> str:
+def _note(kind: str | None, size: int | None) -> str:
     return f"[{kind or 'media'}, {size} bytes]"
 
 
-def _decoded_size(text: str) -> int:
-    """Bytes that a base64 text encodes."""
-    return len(text.rstrip("=")) * 3 // 4
+def decoded_size(data: object) -> int | None:
+    """Bytes that a base64 text represents; None if `data` is no text."""
+    return len(data.rstrip("=")) * 3 // 4 if isinstance(data, str) else None

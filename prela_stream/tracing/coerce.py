@@ -71,15 +71,29 @@ def is_failure(error: BaseException) -> bool:
     return isinstance(error, Exception)
 
 
+def is_ordinary_exit(error: BaseException) -> bool:
+    """Whether an exception ends work in an ordinary way: a generator is closed, or the program exits with code 0.
+
+    A group is ordinary if all exceptions in it are.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return all(is_ordinary_exit(part) for part in error.exceptions)
+    return isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and error.code in (None, 0))
+
+
+def message_of(error: BaseException) -> str:
+    """The text of an exception, whatever its own methods do."""
+    with _TEXT:
+        return str(error)
+    return f"<{type(error).__name__}: it has no text form>"
+
+
 def describe_error(error: object, *, with_stack: bool) -> dict[str, Any]:
     """`error.type`, `error.message` and, with `with_stack`, `error.stacktrace`, even if the exception's methods raise."""
     if not isinstance(error, BaseException):
         msg = f"record_exception() takes an exception, got {safe_text(error)}; the call has no effect"
         raise TypeError(msg)
-    message = f"<{type(error).__name__}: it has no text form>"
-    with _TEXT:
-        message = str(error)
-    described: dict[str, Any] = {ERROR_TYPE: type(error).__name__, ERROR_MESSAGE: message}
+    described: dict[str, Any] = {ERROR_TYPE: type(error).__name__, ERROR_MESSAGE: message_of(error)}
     if with_stack:
         with _TEXT:
             described[ERROR_STACKTRACE] = "".join(traceback.format_exception(error))

@@ -1,25 +1,21 @@
-"""The Messages API in the words of OpenTelemetry's GenAI conventions: JSON in, span attributes out. Pure.
+"""Maps the JSON of the Messages API to the attributes of OpenTelemetry's GenAI conventions. Pure.
 
-Requests and responses are read as plain JSON data and never through the client's models, so one code serves whole answers,
-streams and raw bodies, and a field that this version does not know costs nothing but itself. Sources: the `client-inference`
-page and the JSON schemas of `semantic-conventions-genai`; for names outside them, the tracer that is built into anthropic 2.x.
+Requests and answers are read as plain JSON data and never through the client's models. So the same code serves whole answers,
+streams and raw bodies, and a field that this version does not know costs only itself. Sources: the `client-inference` page and
+the JSON schemas of `semantic-conventions-genai`; for names outside them, the tracer that is built into anthropic 2.x.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
+from prela_stream.instrumentation.anthropic.stream import MessageStream, failure_of
+from prela_stream.instrumentation.provider import Failure, StreamState
 from prela_stream.model import semconv
+from prela_stream.model.span import SpanType
+from prela_stream.privacy.media import decoded_size, without_media
 
-REQUEST_ID: Final = "anthropic.request.id"
 COUNTED_TOKENS: Final = "anthropic.message.count_tokens.input_tokens"
-"""What `count_tokens` answered. Not a usage: nothing was generated or billed."""
-CLOSED_EARLY: Final = "prela.stream.closed_early"
-"""True where the application stopped reading before the answer was whole; there are no output tokens then."""
-UNFINISHED: Final = "error"
-"""The finish reason of a generation that was cut off."""
-
+"""The answer of `count_tokens`. Not a usage, because nothing was generated or billed."""
 _REQUEST_KEYS: Final = {
     "model": semconv.REQUEST_MODEL,
     "max_tokens": semconv.REQUEST_MAX_TOKENS,
@@ -37,8 +33,55 @@ _INPUT_KEYS: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation
 _CACHE_LIFETIMES: Final = ("ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens")
 
 
+class CreateMessage:
+    """`POST /v1/messages`: as `Operation`."""
+
+    name = "chat"
+    span_type = SpanType.LLM
+
+    def request_attributes(self, body: object) -> dict[str, Any]:
+        """As `Operation.request_attributes`."""
+        return {semconv.OPERATION_NAME: "chat", **request_attributes(body)}
+
+    def request_content(self, body: object) -> dict[str, Any]:
+        """As `Operation.request_content`."""
+        return content_attributes(body)
+
+    def response_attributes(self, answer: Mapping[str, Any], *, content: bool) -> dict[str, Any]:
+        """As `Operation.response_attributes`."""
+        return response_attributes(answer, content=content)
+
+    def response_failure(self, answer: Mapping[str, Any]) -> Failure | None:
+        """As `Operation.response_failure`."""
+        return failure_of(answer)
+
+    def stream_state(self, *, content: bool) -> StreamState:
+        """As `Operation.stream_state`."""
+        return MessageStream(content=content)
+
+
+class CountTokens(CreateMessage):
+    """`POST /v1/messages/count_tokens`: as `Operation`. It generates nothing, and its prompt belongs to no generation."""
+
+    name = "count_tokens"
+    span_type = SpanType.CUSTOM
+
+    def request_attributes(self, body: object) -> dict[str, Any]:
+        """As `Operation.request_attributes`."""
+        return request_attributes(body)
+
+    def request_content(self, body: object) -> dict[str, Any]:  # noqa: ARG002 - the protocol
+        """As `Operation.request_content`."""
+        return {}
+
+    def response_attributes(self, answer: Mapping[str, Any], *, content: bool) -> dict[str, Any]:  # noqa: ARG002 - the protocol
+        """As `Operation.response_attributes`."""
+        counted = answer.get("input_tokens")
+        return {COUNTED_TOKENS: counted} if isinstance(counted, int) else {}
+
+
 def request_attributes(body: object) -> dict[str, Any]:
-    """What a request asks for, without its content: model and parameters. Reads top-level values only, iterates none."""
+    """The model and the parameters of a request, without content. Reads top-level values only and iterates over none."""
     if not isinstance(body, Mapping):
         return {}
     found = {name: body[key] for key, name in _REQUEST_KEYS.items() if isinstance(body.get(key), str | int | float)}
@@ -72,7 +115,7 @@ def content_attributes(body: object) -> dict[str, Any]:
 
 
 def response_attributes(message: Mapping[str, Any], *, content: bool) -> dict[str, Any]:
-    """What a message says, whole or as far as it came.
+    """The attributes of a message, whole or as far as it was received.
 
     Args:
         message: A `message` of the API. Absent fields give no attributes: a stream that was broken off has no `stop_reason`
@@ -95,7 +138,7 @@ def response_attributes(message: Mapping[str, Any], *, content: bool) -> dict[st
 
 
 def usage_attributes(usage: object) -> dict[str, Any]:
-    """Token counts. The API's `input_tokens` leave out what came from or went to the cache; the attribute has all three."""
+    """Token counts. The API's `input_tokens` exclude tokens read from and written to the cache; the attribute includes them."""
     if not isinstance(usage, Mapping):
         return {}
     found: dict[str, Any] = {name: usage[key] for key, name in _USAGE_KEYS.items() if isinstance(usage.get(key), int)}
@@ -123,64 +166,6 @@ def usage_attributes(usage: object) -> dict[str, Any]:
     return found
 
 
-class MessageBuilder:
-    """Puts the events of a stream together into the message that they make.
-
-    Args:
-        content: Whether to keep the blocks; without it only usage, model and stop reason are kept.
-    """
-
-    def __init__(self, *, content: bool) -> None:
-        self.stopped = False
-        """`message_stop` has come: the message is whole."""
-        self.error: Mapping[str, Any] | None = None
-        """The `error` of an error event, with `type` and `message`."""
-        self._content = content
-        self._message: dict[str, Any] = {}
-        self._usage: dict[str, Any] = {}
-        self._blocks: dict[int, dict[str, Any]] = {}
-        self._texts: dict[tuple[int, str], list[str]] = {}
-
-    def add(self, event: Mapping[str, Any]) -> None:
-        """Take the next event; unknown kinds are ignored."""
-        match event.get("type"):
-            case "message_start":
-                self._message = dict(event["message"])
-                # The count at the start is a placeholder: only message_delta tells what was generated.
-                self._usage = {**(self._message.get("usage") or {}), "output_tokens": None}
-            case "content_block_start" if self._content:
-                self._blocks[event["index"]] = dict(event["content_block"])
-            case "content_block_delta" if self._content:
-                self._add_delta(event["index"], event["delta"])
-            case "message_delta":
-                self._message.update(event["delta"])
-                self._usage.update(
-                    {key: value for key, value in (event.get("usage") or {}).items() if value is not None}
-                )
-            case "message_stop":
-                self.stopped = True
-            case "error":
-                self.error = event.get("error") or {}
-
-    def _add_delta(self, index: int, delta: Mapping[str, Any]) -> None:
-        for key in ("text", "thinking", "partial_json"):
-            if key in delta:
-                self._texts.setdefault((index, key), []).append(delta[key])
-
-    def message(self) -> dict[str, Any]:
-        """The message so far; empty before `message_start`. A tool call that is not whole keeps its arguments as text."""
-        if not self._message:
-            return {}
-        blocks = {index: dict(block) for index, block in self._blocks.items()}
-        for (index, key), texts in self._texts.items():
-            block = blocks.setdefault(index, {})
-            if key == "partial_json":
-                block["input"] = _json_or_text("".join(texts)) or block.get("input")
-            else:
-                block[key] = block.get(key, "") + "".join(texts)
-        return {**self._message, "usage": self._usage, "content": [blocks[index] for index in sorted(blocks)]}
-
-
 def _parts(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, str):
         return [{"type": "text", "content": content}]
@@ -203,18 +188,18 @@ def _part(block: Mapping[str, Any]) -> dict[str, Any]:
             return _media(kind, block.get("source"))
         case str() if "tool_use_id" in block:
             name = "tool_call_response" if kind in ("tool_result", "mcp_tool_result") else "server_tool_call_response"
-            part = {"type": name, "id": block["tool_use_id"], "response": _without_media(block.get("content"))}
+            part = {"type": name, "id": block["tool_use_id"], "response": without_media(block.get("content"))}
             return {**part, "is_error": True} if block.get("is_error") else part
-    return {**_without_media(block), "type": f"anthropic_{kind}"}
+    return {**without_media(block), "type": f"anthropic_{kind}"}
 
 
 def _media(kind: str, source: Any) -> dict[str, Any]:
-    """Media is not recorded: what it is and how large, or where it lies."""
+    """What a piece of media is, and its size or location; its data is not recorded."""
     if not isinstance(source, Mapping):
         return {"type": "blob", "modality": kind}
     match source.get("type"):
         case "base64":
-            size = _decoded_size(source.get("data"))
+            size = decoded_size(source.get("data"))
             return {"type": "blob", "modality": kind, "mime_type": source.get("media_type"), "size": size}
         case "url":
             return {"type": "uri", "modality": kind, "uri": source.get("url")}
@@ -222,23 +207,7 @@ def _media(kind: str, source: Any) -> dict[str, Any]:
             return {"type": "file", "modality": kind, "file_id": source.get("file_id")}
         case "text":
             return {"type": "text", "content": source.get("data")}
-    return {"type": "blob", "modality": kind, "content": _without_media(source)}
-
-
-def _without_media(value: Any) -> Any:
-    """A copy in which the data of each base64 source is replaced by its size."""
-    if isinstance(value, Mapping):
-        if value.get("type") == "base64" and "data" in value:
-            return {**value, "data": None, "size": _decoded_size(value["data"])}
-        return {key: _without_media(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_without_media(part) for part in value]
-    return value
-
-
-def _decoded_size(data: object) -> int | None:
-    """Bytes that a base64 text stands for."""
-    return len(data) * 3 // 4 - data[-2:].count("=") if isinstance(data, str) else None
+    return {"type": "blob", "modality": kind, "content": without_media(source)}
 
 
 def _tool_definition(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,13 +217,6 @@ def _tool_definition(tool: Mapping[str, Any]) -> dict[str, Any]:
         if key in tool:
             found[name] = tool[key]
     return found
-
-
-def _json_or_text(text: str) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
 
 
 def _dig(value: object, *path: str) -> Any:

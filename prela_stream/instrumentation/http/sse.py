@@ -1,29 +1,50 @@
-"""Server-sent events out of bytes that come in arbitrary pieces: only what the model APIs use, the `data` of each event."""
+"""Decodes server-sent events from bytes that arrive in arbitrary pieces: the name and the data of each event, nothing else."""
 
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
-import msgspec
-
-_event: Final = msgspec.json.Decoder(dict[str, Any])
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
-class EventParser:
-    """Feed it bytes, get the JSON objects of the events that became whole."""
+class StreamEvent(NamedTuple):
+    """One event of a streamed answer, not yet read as JSON."""
+
+    name: str | None
+    """The `event` field; None if the event has none. A heartbeat of a proxy usually has none."""
+    data: bytes
+
+
+class SseDecoder:
+    """Turns bytes into events. Lines end with LF, CR LF or CR, as the HTML standard allows."""
 
     def __init__(self) -> None:
         self._rest = b""
+        self._name: str | None = None
         self._data: list[bytes] = []
+        self._at_start = True
 
-    def feed(self, chunk: bytes) -> list[dict[str, Any]]:
-        """The events that end within this chunk; raises msgspec.DecodeError if the data of one is no JSON object."""
-        lines = (self._rest + chunk).split(b"\n")
-        self._rest = lines.pop()
-        events = []
-        for line in lines:
-            stripped = line.rstrip(b"\r")
-            if stripped.startswith(b"data:"):
-                self._data.append(stripped[5:].strip())
-            elif not stripped and self._data:
-                data, self._data = b"\n".join(self._data), []
-                events.append(_event.decode(data))
-        return events
+    def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
+        """Yield the events that end within this chunk. An event ends with an empty line."""
+        for line in self._lines(chunk):
+            if not line:
+                if self._data or self._name:
+                    event = StreamEvent(self._name, b"\n".join(self._data))
+                    self._name, self._data = None, []
+                    yield event
+                continue
+            field, _, value = line.partition(b":")
+            value = value.removeprefix(b" ")
+            if field == b"data":
+                self._data.append(value)
+            elif field == b"event":
+                self._name = value.decode(errors="replace") or None
+
+    def _lines(self, chunk: bytes) -> list[bytes]:
+        """The lines that are complete with this chunk. A final CR may be half of a CR LF, so its line waits."""
+        text = self._rest + chunk
+        if self._at_start and len(text) >= len(_BYTE_ORDER_MARK):
+            text = text.removeprefix(_BYTE_ORDER_MARK)
+            self._at_start = False
+        lines = text.splitlines(keepends=True)
+        self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        return [line.rstrip(b"\r\n") for line in lines]

@@ -11,7 +11,9 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic, AsyncStream, Stream
 from anthropic.lib.streaming import AsyncMessageStream, AsyncMessageStreamManager, MessageStream, MessageStreamManager
 
-from prela_stream.instrumentation.anthropic import messages as names
+from prela_stream.instrumentation.anthropic.client import REQUEST_ID
+from prela_stream.instrumentation.anthropic.messages import COUNTED_TOKENS
+from prela_stream.instrumentation.llm_call import CLOSED_EARLY
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanData, SpanStatus, SpanType
 from prela_stream.tracing.tracer import get_tracer
@@ -193,7 +195,7 @@ def check_whole(span: SpanData, truth: anthropic.types.Message, parent: str, sce
     assert found[semconv.OUTPUT_TOKENS] == usage.output_tokens
     assert found[semconv.FINISH_REASONS] == [truth.stop_reason]
     assert found[semconv.RESPONSE_ID].startswith("msg_")
-    assert found[names.REQUEST_ID].startswith("req_")
+    assert found[REQUEST_ID].startswith("req_")
     assert found["http.response.status_code"] == 200
     assert truth.content[0].type == "text"
     parts = [{"type": "text", "content": truth.content[0].text}]
@@ -207,7 +209,7 @@ def check_whole(span: SpanData, truth: anthropic.types.Message, parent: str, sce
         assert 0 < found[semconv.TIME_TO_FIRST_CHUNK] * 1000 <= span.duration_ms
     else:
         assert semconv.TIME_TO_FIRST_CHUNK not in found
-    assert names.CLOSED_EARLY not in found
+    assert CLOSED_EARLY not in found
     assert semconv.ERROR_TYPE not in found
 
 
@@ -254,7 +256,7 @@ def test_count_tokens_is_a_span_that_counts_as_no_generation(client: Anthropic, 
             SpanType.CUSTOM,
             SpanStatus.SUCCESS,
         )
-        assert span.attributes[names.COUNTED_TOKENS] == expected.input_tokens
+        assert span.attributes[COUNTED_TOKENS] == expected.input_tokens
         assert not {semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS, semconv.INPUT_MESSAGES} & set(span.attributes)
     assert len(captured.spans) == 2
 

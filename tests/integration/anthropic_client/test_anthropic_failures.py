@@ -5,13 +5,14 @@ The application gets the error that it gets without instrumentation.
 
 import asyncio
 import gc
+import socket
 from typing import Any
 
 import anthropic
 import pytest
 from anthropic import Anthropic, AsyncAnthropic
 
-from prela_stream.instrumentation.anthropic import messages as names
+from prela_stream.instrumentation.llm_call import CLOSED_EARLY
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanData, SpanStatus
 from prela_stream.tracing.tracer import get_tracer
@@ -81,7 +82,8 @@ def test_an_error_of_the_api(
     assert span.attributes[semconv.ERROR_TYPE] == kind
     assert span.attributes["http.response.status_code"] == status
     assert span.attributes.get(semconv.RESEND_COUNT) == resent
-    assert semconv.FINISH_REASONS not in span.attributes
+    assert span.attributes[semconv.FINISH_REASONS] == ["error"]
+    assert span.attributes[semconv.ERROR_MESSAGE] == span.status_message == str(expected.value)
     assert span.attributes[semconv.INPUT_MESSAGES]
 
 
@@ -92,8 +94,10 @@ async def test_an_error_of_the_api_async(async_client: AsyncAnthropic, instrumen
     assert (span.status, span.attributes[semconv.ERROR_TYPE]) == (SpanStatus.ERROR, "invalid_request_error")
 
 
-def test_nobody_listens(instrumented: Instrumented) -> None:
-    nowhere = Anthropic(base_url="http://127.0.0.1:1", api_key="demo", max_retries=0)
+def test_a_refused_connection(instrumented: Instrumented) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    nowhere = Anthropic(base_url=f"http://127.0.0.1:{port}", api_key="demo", max_retries=0)
     with nowhere as client, instrumented() as captured, pytest.raises(anthropic.APIConnectionError):
         client.messages.create(**REQUEST)
     (span,) = captured.spans
@@ -129,7 +133,7 @@ def test_a_stream_that_is_left_early(client: Anthropic, instrumented: Instrument
         gc.collect()
         (span,) = captured.spans
     check_partial(span, SpanStatus.SUCCESS, whole)
-    assert span.attributes[names.CLOSED_EARLY] is True
+    assert span.attributes[CLOSED_EARLY] is True
     assert semconv.ERROR_TYPE not in span.attributes
     assert semconv.FINISH_REASONS not in span.attributes
 
@@ -158,7 +162,7 @@ async def test_an_async_stream_that_is_left_early(
                 break
         (span,) = captured.spans
     check_partial(span, SpanStatus.SUCCESS, whole)
-    assert span.attributes[names.CLOSED_EARLY] is True
+    assert span.attributes[CLOSED_EARLY] is True
 
 
 def test_a_stream_that_is_never_read_nor_closed(client: Anthropic, instrumented: Instrumented) -> None:
@@ -170,7 +174,7 @@ def test_a_stream_that_is_never_read_nor_closed(client: Anthropic, instrumented:
         (span,) = captured.spans
     assert stream is None
     assert span.status is SpanStatus.SUCCESS
-    assert span.attributes[names.CLOSED_EARLY] is True
+    assert span.attributes[CLOSED_EARLY] is True
     assert span.attributes[semconv.REQUEST_MODEL] == "claude-demo"
 
 

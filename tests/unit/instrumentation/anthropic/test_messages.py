@@ -1,15 +1,13 @@
-"""The Messages API in GenAI attributes: tokens, parts, media, and messages that were put together from stream events."""
+"""The Messages API in GenAI attributes: tokens, parts, media and errors."""
 
 from typing import Any
 
 import pytest
 
-from prela_stream.demo.model_script import answer, stream_events
 from prela_stream.instrumentation.anthropic.messages import (
-    MessageBuilder,
+    CreateMessage,
     content_attributes,
     request_attributes,
-    response_attributes,
     usage_attributes,
 )
 from prela_stream.model import semconv
@@ -147,49 +145,19 @@ def test_a_body_of_an_unknown_shape_gives_no_content_and_no_error(body: object) 
     assert request_attributes(body) == {}
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_a_stream_makes_the_message_that_comes_whole(seed: int) -> None:
-    reply = answer(REQUEST, seed=seed)
-    builder = MessageBuilder(content=True)
-    for event in stream_events(reply):
-        assert not builder.stopped
-        builder.add(event)
-    assert builder.stopped
-    assert response_attributes(builder.message(), content=True) == response_attributes(reply.message(), content=True)
-
-
-def test_half_a_stream_has_no_output_tokens_and_no_stop_reason_but_what_was_said() -> None:
-    reply = answer({**REQUEST, "tools": []}, seed=1)
-    events = [event for event in stream_events(reply) if event["type"] not in ("message_delta", "message_stop")]
-    builder = MessageBuilder(content=True)
-    for event in events[:-3]:
-        builder.add(event)
-    found = response_attributes(builder.message(), content=True)
-    assert found[semconv.INPUT_TOKENS] > 0
-    assert not {semconv.OUTPUT_TOKENS, semconv.FINISH_REASONS} & set(found)
-    said = found[semconv.OUTPUT_MESSAGES][0]["parts"][-1]["content"]
-    assert said
-    assert reply.content[-1]["text"].startswith(said)
-
-
-def test_a_tool_call_that_was_cut_keeps_its_arguments_as_text() -> None:
-    builder = MessageBuilder(content=True)
-    builder.add({"type": "message_start", "message": {"usage": {"input_tokens": 1}}})
-    builder.add(
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "name": "s", "input": {}}}
-    )
-    builder.add(
-        {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": '{"q": "so'}}
-    )
-    parts = response_attributes(builder.message(), content=True)[semconv.OUTPUT_MESSAGES][0]["parts"]
-    assert parts[0]["arguments"] == '{"q": "so'
-
-
-def test_without_content_nothing_that_was_said_is_kept() -> None:
-    builder = MessageBuilder(content=False)
-    for event in stream_events(answer(REQUEST, seed=1)):
-        builder.add(event)
-    found = response_attributes(builder.message(), content=False)
-    assert semconv.OUTPUT_MESSAGES not in found
-    assert "lithium" not in repr(builder.message())
-    assert found[semconv.OUTPUT_TOKENS] > 1
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        ({"type": "message"}, None),
+        (
+            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+            ("overloaded_error", "Overloaded"),
+        ),
+        ({"type": "error", "error": "busy"}, ("api_error", "busy")),
+        ({"type": "error", "message": "busy"}, ("api_error", "busy")),
+        ({"type": "error"}, ("api_error", "api_error")),
+        ({"type": "error", "error": {"type": 7, "message": None}}, ("api_error", "api_error")),
+    ],
+)
+def test_an_error_envelope_has_a_type_and_a_message(answer: dict[str, Any], failure: tuple[str, str] | None) -> None:
+    assert CreateMessage().response_failure(answer) == failure

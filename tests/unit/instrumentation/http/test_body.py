@@ -1,4 +1,4 @@
-"""The observer of a body learns of every byte and of how the reading ended, and the reader notices nothing."""
+"""The observer of a body receives every byte and how the reading ended, and the reader notices nothing."""
 
 import asyncio
 import datetime as dt
@@ -9,13 +9,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from prela_stream.instrumentation.http.body import interruption, observe_body
+from prela_stream.instrumentation.http.body import handled_exception, observe_body
 
 CHUNKS = [b"one", b"two", b"three"]
 
 
 class Observer:
-    """Writes down what it is told."""
+    """Keeps what it receives."""
 
     def __init__(self) -> None:
         self.data: list[bytes] = []
@@ -57,7 +57,7 @@ class Body(httpx2.SyncByteStream, httpx2.AsyncByteStream):
 def observed(body: Any) -> tuple[httpx2.Response, Observer]:
     response = httpx2.Response(200, stream=body)
     observer = Observer()
-    observe_body(response, observer)
+    observe_body(response, observer, reader=__name__.partition(".")[0])
     return response, observer
 
 
@@ -127,12 +127,62 @@ async def test_a_cancelled_reader_that_closes_on_its_way_out() -> None:
     assert observer.ends[0] == ("CancelledError", False)
 
 
-def test_what_handles_an_ordinary_error_is_not_interrupted() -> None:
-    assert interruption() is None
+class Reader:
+    """Reads a response as a client library does: closes it when it fails."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.response = response
+
+    def read(self) -> None:
+        chunks = self.response.iter_bytes()
+        try:
+            for _ in chunks:
+                msg = "cannot be parsed"
+                raise ValueError(msg)
+        finally:
+            self.response.close()
+
+
+def test_an_error_of_the_reader_is_the_reason() -> None:
+    response, observer = observed(Body())
+    with pytest.raises(ValueError, match="cannot be parsed"):
+        Reader(response).read()
+    assert observer.ends[0] == ("ValueError", False)
+
+
+def test_an_error_of_the_application_is_not() -> None:
+    response, observer = observed(Body())
     try:
         raise ValueError
     except ValueError:
-        assert interruption() is None
+        response.close()
+    assert observer.ends[0] == (None, False)
+
+
+def test_an_error_of_the_reader_for_another_response_is_not() -> None:
+    response, observer = observed(Body())
+    other, _ = observed(Body())
+    try:
+        Reader(other).read()
+    except ValueError:
+        response.close()
+    assert observer.ends[0] == (None, False)
+
+
+def test_a_close_without_any_error_has_no_reason() -> None:
+    assert handled_exception(object(), "") is None
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, asyncio.CancelledError])
+def test_a_dropped_generator_has_the_interrupt_that_dropped_it_as_its_reason(interrupt: type[BaseException]) -> None:
+    response, observer = observed(Body())
+    chunks: Any = response.stream.__iter__()  # type: ignore[union-attr]  # it is a sync body
+    next(chunks)
+    try:
+        raise interrupt
+    except interrupt:
+        chunks.close()
+    assert observer.ends[0] == (interrupt.__name__, False)
 
 
 @pytest.mark.parametrize("kinds", [(True, False), (False, True), (True, True)])

@@ -1,0 +1,227 @@
+"""Instruments client libraries that Stainless generates: `anthropic`, `openai` and others have the same base clients.
+
+Every method, of every client class and platform, beta or not, raw or not, ends in `request` of the two base clients. So `request`
+is replaced on these classes, which covers clients that exist already. `create`, `stream=True`, stream helpers, `parse`,
+`with_raw_response`, `with_streaming_response` and tool runners need no code. Retries happen inside `request`: `_attempt_request`
+sends each attempt, so it is patched to count them and to read the request as it is sent. Messages that are one-shot iterators
+are plain lists there, so nothing of the application's is consumed.
+"""
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from prela_stream.errors import guard, logger
+from prela_stream.instrumentation.llm_call import ModelCall, call_in_progress
+from prela_stream.instrumentation.options import InstrumentationOptions
+from prela_stream.instrumentation.patching import Patch
+from prela_stream.instrumentation.provider import Provider
+from prela_stream.model import semconv
+from prela_stream.model.span import SpanType
+from prela_stream.privacy.rules import captures_content
+from prela_stream.tracing.tracer import Tracer
+
+_guard: Final = guard("instrumentation.llm_call")
+_BASE_CLIENTS: Final = ("SyncAPIClient", "AsyncAPIClient")
+_ATTEMPT: Final = "_attempt_request"
+
+
+class ApiClientInstrumentor:
+    """Instruments one such library.
+
+    Args:
+        name: Key in the registry.
+        provider: The field mapping of its API.
+        oldest: The oldest version of the library whose calls can be traced.
+        complete_from: The version from which on every patched name exists.
+    """
+
+    def __init__(self, name: str, provider: Provider, *, oldest: str, complete_from: str) -> None:
+        self.name = name
+        self.module = provider.module
+        self._provider = provider
+        self._oldest = oldest
+        self._complete_from = complete_from
+        self._tracer: Tracer | None = None
+        self._options = InstrumentationOptions()
+        self._patches: list[Patch] = []
+        self._sees_attempts = {"SyncAPIClient": False, "AsyncAPIClient": False}
+
+    def is_available(self) -> bool:
+        """As `Instrumentor.is_available`."""
+        try:
+            if importlib.util.find_spec(self.module) is None:
+                return False
+        except ValueError:  # a module without a spec, made by a test for instance
+            return True
+        version = self._version()
+        return version is None or _numbers(version) >= _numbers(self._oldest)
+
+    def instrument(self, tracer: Tracer, options: InstrumentationOptions) -> None:
+        """As `Instrumentor.instrument`."""
+        self._tracer, self._options = tracer, options
+        if self._patches:
+            return
+        base = importlib.import_module(f"{self.module}._base_client")
+        missing: list[str] = []
+        for class_name in _BASE_CLIENTS:
+            self._patch_client(getattr(base, class_name, None), class_name, missing)
+        if not self._patches:
+            msg = f"{self.module} {self._version()}: no call is traced, because {' and '.join(missing)} are missing; "
+            msg += f"they are traced from {self.module} {self._oldest} on"
+            raise ImportError(msg)
+        if missing:
+            logger.warning(
+                "%s %s is traced in part. Not traced: %s. Install %s>=%s to trace all of it.",
+                self.module, self._version(), "; ".join(missing), self.module, self._complete_from,
+            )  # fmt: skip
+
+    def uninstrument(self) -> None:
+        """As `Instrumentor.uninstrument`."""
+        self._tracer = None  # a replacement that other code has patched over calls the original from now on
+        self._patches = [patch for patch in self._patches if not patch.restore()]
+
+    def _patch_client(self, client: Any, class_name: str, missing: list[str]) -> None:
+        is_async = class_name == "AsyncAPIClient"
+        methods = vars(client) if isinstance(client, type) else {}
+        if "request" not in methods:
+            missing.append(f"all calls of {'async' if is_async else 'sync'} clients ({class_name}.request is missing)")
+            return
+        request = self._async_request if is_async else self._sync_request
+        self._patches.append(Patch(client, "request", request(methods["request"])))
+        self._sees_attempts[class_name] = _ATTEMPT in methods
+        if _ATTEMPT in methods:
+            attempt = _async_attempt if is_async else _sync_attempt
+            self._patches.append(Patch(client, _ATTEMPT, attempt(methods[_ATTEMPT])))
+        else:
+            kind = "async" if is_async else "sync"
+            missing.append(f"retries and one-shot iterators of {kind} clients ({class_name}.{_ATTEMPT} is missing)")
+
+    def _sync_request(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+            call = self._begin(client, options, kwargs.get("stream"), "SyncAPIClient")
+            if call is None:
+                return original(client, cast_to, options, *args, **kwargs)
+            with call:
+                value = original(client, cast_to, options, *args, **kwargs)
+                call.returned(value)
+            return value
+
+        return request
+
+    def _async_request(self, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        @functools.wraps(original)
+        async def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+            call = self._begin(client, options, kwargs.get("stream"), "AsyncAPIClient")
+            if call is None:
+                return await original(client, cast_to, options, *args, **kwargs)
+            with call:
+                value = await original(client, cast_to, options, *args, **kwargs)
+                call.returned(value)
+            return value
+
+        return request
+
+    def _begin(self, client: Any, options: Any, streams: object, class_name: str) -> ModelCall | None:
+        """Open the span of a request; None for a request that is not traced or that another layer records."""
+        tracer = self._tracer
+        if tracer is None:
+            return None
+        with _guard:
+            operation = self._provider.operation(options.method, options.url.partition("?")[0])
+            enclosing = call_in_progress()
+            if operation is None or (enclosing is not None and enclosing.covers(self._provider, options)):
+                return None
+            body = getattr(options, "json_data", None)
+            is_stream = bool(streams) or (isinstance(body, dict) and body.get("stream") is True)
+            attributes = operation.request_attributes(body)
+            with _guard:
+                attributes |= self._provider.client_attributes(client)
+            with _guard:
+                attributes |= _server_attributes(client)
+            if is_stream:
+                attributes[semconv.REQUEST_STREAM] = True
+            model = attributes.get(semconv.REQUEST_MODEL, "")
+            span = tracer.start_span(
+                f"{operation.name} {model}".rstrip(), span_type=operation.span_type, attributes=attributes
+            )
+            if not span.sampled:
+                span.end()
+                return None
+            call = ModelCall(
+                span,
+                self._provider,
+                operation,
+                request=options,
+                url=options.url,
+                streaming=is_stream and operation.span_type is SpanType.LLM,
+                content=captures_content(self._options.capture_content),
+            )
+            if not self._sees_attempts[class_name]:
+                with _guard:
+                    call.describe_request(body)
+            return call
+        return None
+
+    def _version(self) -> str | None:
+        try:
+            return importlib.metadata.version(self.name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+
+def _server_attributes(client: Any) -> dict[str, Any]:
+    url = client.base_url
+    return {"server.address": url.host, "server.port": url.port or (80 if url.scheme == "http" else 443)}
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version, to compare releases."""
+    parts: list[int] = []
+    for part in version.split("."):
+        if not part.isdigit():
+            break
+        parts.append(int(part))
+    return tuple(parts)
+
+
+def _sync_attempt(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def attempt(client: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+        call = _attempted(options)
+        result = original(client, options, *args, **kwargs)
+        _responded(call, result)
+        return result
+
+    return attempt
+
+
+def _async_attempt(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(original)
+    async def attempt(client: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+        call = _attempted(options)
+        result = await original(client, options, *args, **kwargs)
+        _responded(call, result)
+        return result
+
+    return attempt
+
+
+def _attempted(options: Any) -> ModelCall | None:
+    """The call that sends this attempt, which has noted it; None if the attempt belongs to no recorded call."""
+    with _guard:
+        call = call_in_progress()
+        if call is not None and call.url == options.url:
+            call.attempt(options.json_data)
+            return call
+    return None
+
+
+def _responded(call: ModelCall | None, result: Any) -> None:
+    if call is not None:
+        with _guard:
+            call.responded(result[0])
