@@ -1,59 +1,74 @@
-"""One partition that is ours: its writer, its state, and the task that takes it over, commits and ticks.
+"""One assigned partition of a worker: its writer, its state, and the task that takes it over, commits and ticks.
 
-A group that shares its partitions out anew takes all of them back first, and most come straight back to where they were. So what
-is taken back is parked: it commits what it has decided and keeps its state. Whether that is still good when the partition comes
-back needs no question: had anybody else opened a writer meanwhile, ours would be fenced with its next commit.
+During a rebalance a group first revokes all partitions, and then assigns most of them to the same member again. So a revoked
+partition is parked: it commits what is decided and keeps its state. If it is assigned again, its state is still valid, or another
+worker has opened a writer. In the second case the next commit is fenced.
 """
 
+import enum
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
 
 import anyio
 
 from prela_stream import telemetry
 from prela_stream.errors import FencedError, PrelaError, TransportError
-from prela_stream.transport.base import CommitOutcome, Consumer, LogRecord, Producer, TopicPartition, Writer
+from prela_stream.transport.base import CommitOutcome, Consumer, LogRecord, TopicPartition, Writer
+from prela_stream.worker.backoff import Backoff
+from prela_stream.worker.intake import PoisonLimitError
 from prela_stream.worker.options import WorkerOptions
-from prela_stream.worker.partition import PartitionState, tick_record
+from prela_stream.worker.pace import Pace
+from prela_stream.worker.partition import PartitionState, PartitionStatus
+from prela_stream.worker.ticks import Ticks
 
 logger = logging.getLogger("prela_stream.worker")
 
 RETRY_S = 0.5
-"""Pause before a take-over that failed is tried again."""
+"""Pause before a failed takeover is retried."""
 
 
-class Ticks:
-    """Appends ticks for all partitions of a worker: a producer takes one send at a time.
+class Phase(enum.Enum):
+    """What an assigned partition does. `AssignedPartition` lists the transitions."""
 
-    Args:
-        producer: What they are sent with.
-        timeout_s: How long one may take.
-    """
+    TAKING_OVER = "taking over"
+    """Its task opens the writer and restores the state. There is no state yet."""
+    RESTORED = "restored"
+    """The state is restored. The consumer still has to seek to its position."""
+    RUNNING = "running"
+    """Records are applied."""
+    FULL = "full"
+    """As RUNNING, but the consumer is paused until the pending output is committed."""
+    PARKED = "parked"
+    """Revoked by a rebalance that is not complete yet. What is decided is committed, and no record is applied."""
+    ENDED = "ended"
+    """The partition was given up or stopped."""
 
-    def __init__(self, producer: Producer, timeout_s: float) -> None:
-        self._producer = producer
-        self._timeout_s = timeout_s
-        self._sending = anyio.Lock()
 
-    async def send(self, to: TopicPartition) -> None:
-        """One tick, or none if that takes too long: somebody ticks again. Raises TransportError."""
-        with anyio.move_on_after(self._timeout_s):
-            async with self._sending:
-                await self._producer.send(to, [tick_record()])
+_APPLYING = frozenset({Phase.RUNNING, Phase.FULL})
+_COMMITTING = _APPLYING | {Phase.PARKED}
 
 
 class AssignedPartition:
-    """One partition that is ours.
+    """One partition that the group assigned to this worker.
+
+    ```
+    TAKING_OVER ─► RESTORED ─► RUNNING ◄─► FULL
+         ▲             ▲  │       │          │
+         │     unpark  │  ▼       ▼          ▼   park
+         │             └──────── PARKED ◄────┘
+         └── a failure in RESTORED, RUNNING or FULL         give_up, stop, a failure in PARKED: ENDED
+    ```
 
     Args:
         source: The partition.
         options: Limits of the worker.
-        consumer: What the partition is read with; shared with the others.
-        ticks: What moves the log's clock; shared with the others.
-        open_writer: Takes the partition over.
-        restore: Makes the state at the last commit, as the writer found it.
+        consumer: Reads the partition; shared with the other partitions.
+        ticks: Appends ticks; shared with the other partitions.
+        pace: The slices in which the worker applies records; shared with the other partitions.
+        open_writer: Opens a writer, which fences the earlier one.
+        restore: Restores the state at the last commit that the writer found.
     """
 
     def __init__(
@@ -63,6 +78,7 @@ class AssignedPartition:
         options: WorkerOptions,
         consumer: Consumer,
         ticks: Ticks,
+        pace: Pace,
         open_writer: Callable[[TopicPartition], Awaitable[Writer]],
         restore: Callable[[TopicPartition, Writer], Awaitable[PartitionState]],
     ) -> None:
@@ -70,171 +86,217 @@ class AssignedPartition:
         self._options = options
         self._consumer = consumer
         self._ticks = ticks
+        self._pace = pace
         self._open_writer = open_writer
         self._restore = restore
+        self._phase = Phase.TAKING_OVER
         self._writer: Writer | None = None
         self._state: PartitionState | None = None
-        self._restored: PartitionState | None = None
+        """Present in every phase except TAKING_OVER and ENDED."""
+        self._backoff = Backoff(options, RETRY_S)
         self._scope = anyio.CancelScope()
         self._committing = anyio.Lock()
         self._wake = anyio.Event()
-        self._parked = False
-        self._paused = False
-        self._complained = ""
+        self._reported = ""
         self._last_commit = self._last_record = self._last_tick = monotonic()
 
     @property
-    def state(self) -> PartitionState | None:
-        """The live state; None while it is being restored."""
-        return self._state
-
-    def apply(self, record: LogRecord) -> None:
-        """Apply one Record of this partition."""
-        state = self._state
-        assert state is not None
-        state.apply(record)
-        self._last_record = monotonic()
-        if state.pending_bytes >= self._options.commit_bytes:
-            self._wake.set()
-
-    async def settle(self) -> None:
-        """Between two polls: start what was restored, stop what broke, hold back what is too far ahead of its commits."""
-        if self._restored is not None:
-            try:
-                await self._consumer.seek(self._source, self._restored.position)
-            except FencedError:
-                return  # lost meanwhile: the next poll says so, or brings it again
-            self._state, self._restored = self._restored, None
-            self._consumer.resume(self._source)
-            self._paused = False
-            self._last_commit = self._last_record = monotonic()
-        elif self._state is None:
-            self._consumer.pause(self._source)
-        else:
-            # in a replay nothing is committed, so waiting for that would be for ever
-            full = not self._state.replaying and self._state.pending_bytes >= 4 * self._options.commit_bytes
-            if full and not self._paused:
-                self._consumer.pause(self._source)
-            elif self._paused and not full:
-                self._consumer.resume(self._source)
-            self._paused = full
-
-    def park(self) -> bool:
-        """The group is sharing out anew: take in nothing, until `unpark` or `give_up`. False: there is nothing to keep."""
-        self._parked = self._has_something
-        return self._parked
+    def phase(self) -> Phase:
+        """What the partition does."""
+        return self._phase
 
     @property
-    def _has_something(self) -> bool:
-        return self._writer is not None and (self._state is not None or self._restored is not None)
+    def is_running(self) -> bool:
+        """Whether records of this partition are applied."""
+        return self._phase in _APPLYING
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the partition was restored several times without a commit between."""
+        return self._backoff.stalled
+
+    def status(self) -> PartitionStatus | None:
+        """The state in numbers; None unless records are applied."""
+        return self._state.status() if self.is_running and self._state is not None else None
+
+    def apply(self, record: LogRecord) -> Iterator[None]:
+        """Apply one record in steps. It ends early if the partition fails between two of them."""
+        state = self._state
+        if not self.is_running or state is None or state.poisoned:
+            return
+        for _ in state.steps(record):
+            yield
+            if self._state is not state:
+                return
+        self._last_record = monotonic()
+        if state.pending_bytes >= self._backoff.commit_bytes or state.poisoned:
+            self._wake.set()
+
+    async def between_polls(self) -> None:
+        """Start reading after a restore, and pause the consumer during a takeover or while too much output is pending."""
+        if self._phase is Phase.RESTORED and self._state is not None:
+            try:
+                await self._consumer.seek(self._source, self._state.position)
+            except FencedError:
+                return  # revoked: the next poll reports it
+            self._phase = Phase.RUNNING
+            self._consumer.resume(self._source)
+            self._last_commit = self._last_record = monotonic()
+        elif self._phase is Phase.TAKING_OVER:
+            self._consumer.pause(self._source)
+        elif self.is_running and self._state is not None:
+            # a replay cannot commit, so it must not wait for a commit
+            full = not self._state.replaying and self._state.pending_bytes >= self._backoff.most_pending_bytes
+            if full and self._phase is Phase.RUNNING:
+                self._phase = Phase.FULL
+                self._consumer.pause(self._source)
+            elif not full and self._phase is Phase.FULL:
+                self._phase = Phase.RUNNING
+                self._consumer.resume(self._source)
+
+    def park(self) -> bool:
+        """A rebalance revoked the partition: apply no records until `unpark` or `give_up`. False: there is no state to keep."""
+        if self._state is None:
+            return False
+        self._phase = Phase.PARKED
+        return True
 
     def unpark(self) -> bool:
-        """It came back, and goes on where it was. False: that is lost, it has to be taken over anew, by a new object."""
-        if not self._has_something:
+        """The partition is assigned again. False: its state was lost, and a new object has to take it over."""
+        if self._phase is not Phase.PARKED or self._state is None:
             return False
-        if self._state is not None:
-            self._state, self._restored = None, self._state
-        self._parked = False
+        self._phase = Phase.RESTORED
         return True
 
     async def run(self) -> None:
-        """Take the partition over and keep it going until it is given up, or lost while it is parked."""
+        """Take the partition over and work on it, until it is given up or fails while it is parked."""
         with self._scope:
-            while not self._parked or self._writer is not None:
+            while self._phase is not Phase.ENDED:
                 try:
-                    if self._writer is None:
-                        began = monotonic()
-                        self._writer = await self._open_writer(self._source)
-                        self._restored = await self._restore(self._source, self._writer)
-                        telemetry.WORKER_RESTORE_SECONDS.observe(monotonic() - began)
+                    if self._phase is Phase.TAKING_OVER:
+                        await self._take_over()
                     await self._turn()
                 except FencedError:
                     telemetry.WORKER_FENCES.add()
                     logger.info("%s was taken over by another worker", self._source)
                     await self._fail()
                 except TransportError as error:
-                    self._complain(error, "restoring from the log")
+                    self._report(error, "restoring from the log")
                     await self._fail()
 
-    def _complain(self, error: TransportError, consequence: str) -> None:
-        if self._complained != str(error):  # once, until a commit has gone well
-            self._complained = str(error)
+    async def _take_over(self) -> None:
+        began = monotonic()
+        self._writer = await self._open_writer(self._source)
+        self._state = await self._restore(self._source, self._writer)
+        self._phase = Phase.RESTORED
+        telemetry.WORKER_RESTORE_SECONDS.observe(monotonic() - began)
+
+    def _report(self, error: TransportError, consequence: str) -> None:
+        if self._reported != str(error):  # once, until a commit lands
+            self._reported = str(error)
             logger.warning("%s: %s; %s", self._source, error, consequence)
 
     async def _fail(self) -> None:
         telemetry.WORKER_FAILURES.add()
-        await self._discard()
-        if not self._parked:
-            await anyio.sleep(RETRY_S)  # if the group still says that it is ours, take it back
+        was_parked = self._phase is Phase.PARKED
+        await self._discard(Phase.ENDED if was_parked else Phase.TAKING_OVER)
+        if was_parked:
+            return
+        stalled = self._backoff.stalled
+        self._backoff.failed()
+        if self._backoff.stalled and not stalled:
+            logger.error(
+                "%s makes no progress: it was restored %d times without a commit. The other partitions continue. The next "
+                "commit has %.0f s (worker.commit_timeout_s: %g); check the load of this machine and of the brokers",
+                self._source,
+                self._backoff.failures,
+                self._backoff.commit_timeout_s,
+                self._options.commit_timeout_s,
+            )
+        await anyio.sleep(self._backoff.retry_s)
 
     async def _turn(self) -> None:
-        wait = self._options.tick_min_ms / 1000
-        with anyio.move_on_after(wait):
+        with anyio.move_on_after(self._options.tick_min_ms / 1000):
             await self._wake.wait()
         self._wake = anyio.Event()
         state = self._state
-        if state is None:
+        if state is None or self._phase not in _COMMITTING:
             return
         due = monotonic() - self._last_commit >= self._options.commit_interval_ms / 1000
-        if (due or state.pending_bytes >= self._options.commit_bytes) and state.has_news:
+        full = state.pending_bytes >= self._backoff.commit_bytes
+        if (due or full or state.poisoned) and state.has_news:
             await self._commit(state)
-        if self._state is state and not state.replaying and not self._parked:
+        if self._state is state and self.is_running and not state.replaying:
             await self._tick(state)
 
     async def _commit(self, state: PartitionState) -> None:
-        assert self._writer is not None
         async with self._committing:
-            frozen = state.freeze()
+            writer = self._writer
+            if writer is None or self._state is not state:
+                return  # a commit failed just now, so this state is no longer valid
+            pending = state.freeze()
             began = self._last_commit = monotonic()
             outcome, ended = CommitOutcome.UNKNOWN, "fenced"
             try:
-                with anyio.move_on_after(self._options.commit_timeout_s, shield=True):  # half a commit helps nobody
-                    outcome = await self._writer.commit(frozen.records, frozen.offset, frozen.metadata)
+                # shielded, because a cancelled commit has an unknown outcome
+                with self._pace.committing(), anyio.move_on_after(self._backoff.commit_timeout_s, shield=True):
+                    outcome = await writer.commit(pending.records, pending.offset, pending.metadata)
                 ended = outcome.value
             finally:
+                took = monotonic() - began
                 telemetry.WORKER_COMMITS.add(1, ended)
-                telemetry.WORKER_COMMIT_SECONDS.observe(monotonic() - began, ended)
+                telemetry.WORKER_COMMIT_SECONDS.observe(took, ended)
         if outcome is not CommitOutcome.COMMITTED:
-            msg = f"the commit of {self._source} up to offset {frozen.offset} was {outcome.value}"
+            if outcome is CommitOutcome.UNKNOWN:
+                self._backoff.unknown()
+            msg = f"the commit of {self._source} up to offset {pending.offset} was {outcome.value}"
             raise TransportError(msg)
-        frozen.tally.publish(time.time() * 1000)
-        self._complained = ""
+        self._backoff.landed(took)
+        self._reported = ""
+        pending.tally.publish(time.time() * 1000)
+        if pending.poison is not None:
+            raise PoisonLimitError(pending.poison)
 
     async def _tick(self, state: PartitionState) -> None:
-        """Move the log's clock where nobody else does and somebody waits for it."""
+        """Append a tick if the partition is silent and an open trace waits for its clock."""
         now = monotonic()
-        silent_ms = (now - self._last_record) * 1000
         wait = state.ms_to_next_deadline()
         if wait is None or (now - self._last_tick) * 1000 < self._options.tick_min_ms:
             return
+        silent_ms = (now - self._last_record) * 1000
         if silent_ms >= min(wait, self._options.tick_max_ms):
             self._last_tick = now
             try:
                 await self._ticks.send(self._source)
-            except TransportError as error:  # the clock stands still a little longer, and nothing is lost
-                self._complain(error, "the log's clock was not moved")
+            except TransportError as error:  # a later tick moves the clock; nothing is lost
+                self._report(error, "no tick was appended; decisions of this partition are delayed")
 
-    async def _discard(self) -> None:
-        self._state = self._restored = None
+    async def _discard(self, phase: Phase) -> None:
+        self._phase = phase
+        self._state = None
         writer, self._writer = self._writer, None
         if writer is not None:
             await writer.aclose()
 
     async def give_up(self) -> None:
-        """The partition is somebody else's now: drop everything without writing."""
+        """The partition belongs to another worker now: discard everything without a commit."""
         self._scope.cancel()
         with anyio.CancelScope(shield=True):
             async with self._committing:
-                await self._discard()
+                await self._discard(Phase.ENDED)
 
     async def stop(self) -> None:
-        """A clean stop: commit what is decided. Stopping is no reason to decide anything."""
+        """Commit what is decided and close the writer. A stop is not a reason to decide a trace."""
         self._scope.cancel()
-        state = self._state or self._restored
+        state = self._state
         try:
-            if state is not None and self._writer is not None and state.has_news and not state.replaying:
+            if state is not None and state.has_news:
                 await self._commit(state)
+        except PoisonLimitError as error:
+            logger.warning("%s", error)
         except PrelaError as error:
             telemetry.WORKER_FENCES.add(isinstance(error, FencedError))
-            logger.warning("%s: the last commit failed (%s); the next worker does it again", self._source, error)
-        await self._discard()
+            logger.warning(
+                "%s: the last commit before the stop failed (%s); the next worker repeats its work", self._source, error
+            )
+        await self._discard(Phase.ENDED)

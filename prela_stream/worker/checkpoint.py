@@ -1,7 +1,7 @@
-"""What a commit says about its partition besides the Records: enough to go on exactly where it stopped.
+"""The state that a commit stores with its offset, so that the next owner of the partition continues exactly there.
 
-The committed offset is the low watermark L: the first Record that an undecided trace still needs. This checkpoint travels as the
-offset's metadata, so it is part of the same transaction and needs no topic of its own.
+The committed offset is the low watermark L: the first record that an undecided trace still needs. The checkpoint is the metadata
+of that offset. So it is part of the same transaction and needs no topic.
 """
 
 import msgspec
@@ -12,11 +12,11 @@ FORMAT = 1
 
 
 class CheckpointError(PrelaError):
-    """A checkpoint cannot be used by this worker; the text says why and what to do."""
+    """A checkpoint is unusable. The text contains the reason and what to do."""
 
 
-class Counters(msgspec.Struct, kw_only=True, array_like=True):
-    """What became of every item of a partition's log below the position. All but `open` only grow."""
+class ItemCounters(msgspec.Struct, kw_only=True, array_like=True):
+    """The class of every item of a partition's log below the position. All counters except `open` only grow."""
 
     consumed: int = 0
     open: int = 0
@@ -26,11 +26,11 @@ class Counters(msgspec.Struct, kw_only=True, array_like=True):
     late_kept: int = 0
     late_dropped: int = 0
     control: int = 0
-    """Starts, heartbeats, ticks and the like, and items of kinds that this release does not know."""
+    """Control items (starts, heartbeats, ticks, …), and items of kinds that this release does not know."""
     dlq: int = 0
 
     def unaccounted(self) -> int:
-        """Consumed items that are in no class; invariant I1 says 0."""
+        """Consumed items that are in no class. It is 0 by invariant I1."""
         classes = self.open + self.kept + self.dropped + self.duplicates + self.late_kept + self.late_dropped
         return self.consumed - classes - self.control - self.dlq
 
@@ -39,42 +39,45 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """State of a partition at a commit."""
 
     position: int
-    """Offset of the next Record to consume; everything below is decided, open, or written."""
+    """Offset of the next record to consume. Every item below it is decided, open, or written."""
     clock_before_ms: int
-    """Stream time just before the Record at the low watermark."""
+    """Stream time just before the record at the low watermark."""
     clock_ms: int
     """Stream time at the position."""
     partitions: int
-    """How many partitions `spans` had: a trace's partition depends on it."""
-    counters: Counters
+    """Partition count of `spans`, because the partition of a trace depends on it."""
+    counters: ItemCounters
     format: int = FORMAT
 
     def encode(self) -> str:
-        """The offset metadata of the commit, JSON of a few hundred bytes."""
+        """The offset metadata of the commit: JSON of a few hundred bytes."""
         return msgspec.json.encode(self).decode()
 
 
 def read_checkpoint(metadata: str, *, partitions: int, where: str) -> Checkpoint:
-    """Read a commit's metadata.
+    """Read the metadata of a committed offset.
 
     Raises:
-        CheckpointError: it is no checkpoint, or one of another format or another number of partitions.
+        CheckpointError: it is not a checkpoint, or its format or partition count is different.
     """
     try:
         checkpoint = msgspec.json.decode(metadata, type=Checkpoint)
     except msgspec.MsgspecError as error:
         msg = (
-            f"the offset committed for {where} carries no checkpoint of a worker ({error}). Another program has committed "
-            "in this group; give the worker a group of its own (worker.group)"
+            f"the offset committed for {where} has no checkpoint of a worker ({error}). Another program committed offsets in "
+            "this consumer group; set worker.group to a group that only workers use"
         )
         raise CheckpointError(msg) from error
     if checkpoint.format != FORMAT:
-        msg = f"the checkpoint of {where} has format {checkpoint.format}, this release reads {FORMAT}: use the one that wrote it"
+        msg = (
+            f"the checkpoint of {where} has format {checkpoint.format}, this release reads {FORMAT}. Run the release that "
+            "wrote it"
+        )
         raise CheckpointError(msg)
     if checkpoint.partitions != partitions:
         msg = (
-            f"the checkpoint of {where} was made when the topic had {checkpoint.partitions} partitions, now it has {partitions}. "
-            "The partitions of a prefix are fixed: go back, or use a new prefix and drain the old one"
+            f"the checkpoint of {where} was written when the topic had {checkpoint.partitions} partitions, now it has "
+            f"{partitions}. The partition count of a prefix is fixed: restore it, or use a new prefix and drain the old one"
         )
         raise CheckpointError(msg)
     return checkpoint

@@ -1,6 +1,7 @@
-"""Reads an undecided trace's bytes for the policies, and sums it up for its decision."""
+"""Decodes the bytes of a trace for the policies, and summarises it for its decision."""
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -10,77 +11,60 @@ from prela_stream.codec.spans import BadItem, decode_head, decode_heads, decode_
 from prela_stream.errors import CodecError
 from prela_stream.model import semconv
 from prela_stream.model.decision import TraceSummary
-from prela_stream.model.span import SPAN_TYPE_CODES, Resource, SpanHead, SpanType
+from prela_stream.model.span import SPAN_TYPE_CODES, SpanHead, SpanType
 from prela_stream.model.trace import Trace
 
 _LLM = SPAN_TYPE_CODES[SpanType.LLM]
 _NAME_CHARACTERS = 200
-"""Names in a decision are cut to this: it has to fit its Record whatever an agent calls its spans."""
+"""Names in a decision are cut to this length, so that a decision fits into its record."""
 SUMMARY_KEYS = frozenset(
     spelling
     for key in (semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS, semconv.COST_USD)
     for spelling in semconv.read_keys(key)
 )
-"""Attributes that every summary needs, whatever the policies read."""
+"""Attribute keys that every summary needs."""
 
 
 class ReadTrace(msgspec.Struct, frozen=True, kw_only=True):
-    """A trace read from its bytes; `raws` and `resources` are those of its readable spans, in the order of its heads."""
+    """A decoded trace. `raws` and `resources` belong to its readable spans, in the order of `trace.heads`."""
 
     trace: Trace | None
-    """None if no span could be read."""
+    """None if no span is readable."""
     raws: Sequence[bytes]
     resources: Sequence[bytes]
-    poison: Sequence[BadItem]
+    poison: list[BadItem]
+    """The unreadable spans."""
 
 
 class TraceDecoder:
-    """Decodes heads and just the declared attributes; remembers resources by their bytes, for they repeat.
+    """Decodes heads and the declared attributes only.
 
     Args:
         reads: Attribute keys that the policies declared.
     """
 
-    _MOST_RESOURCES = 10_000
-
     def __init__(self, reads: Iterable[str]) -> None:
         reads = frozenset(reads)
         self._project = projection(reads | SUMMARY_KEYS)
         self._every_span = bool(reads)
-        """Policies may look at any span; the summary only at LLM spans."""
-        self._resources: dict[bytes, Resource] = {}
+        """Whether policies read attributes of any span. The summary reads those of LLM spans only."""
 
-    def read(self, undecided: ReadyTrace) -> ReadTrace:
-        """The trace as policies see it. Spans whose bytes turn out to be unreadable are left out and returned as poison."""
+    def read(self, ready: ReadyTrace) -> ReadTrace:
+        """Decode a trace for the policies. Unreadable spans are excluded and returned as `poison`."""
         try:
-            heads = decode_heads(undecided.raws)
+            heads = decode_heads(ready.raws)
             attributes = [self._attributes(head) for head in heads]
-            raws: Sequence[bytes] = undecided.raws
-            sources: Sequence[bytes] = undecided.resources
-            poison: list[BadItem] = []
         except CodecError:
-            heads, attributes, raws, sources, poison = self._read_one_by_one(undecided)
-        if not heads:
-            return ReadTrace(trace=None, raws=raws, resources=sources, poison=poison)
-        trace = Trace(
-            trace_id=undecided.trace_id,
-            heads=heads,
-            attributes=attributes,
-            resources=[self._resource(source) for source in sources],
-            trigger=undecided.trigger,
-            complete=undecided.complete,
-        )
-        return ReadTrace(trace=trace, raws=raws, resources=sources, poison=poison)
+            return self._read_one_by_one(ready)
+        return _read_trace(ready, heads, attributes, ready.raws, ready.resources, [])
 
-    def _read_one_by_one(
-        self, undecided: ReadyTrace
-    ) -> tuple[list[SpanHead], list[dict[str, Any]], list[bytes], list[bytes], list[BadItem]]:
+    def _read_one_by_one(self, ready: ReadyTrace) -> ReadTrace:
         heads: list[SpanHead] = []
         attributes: list[dict[str, Any]] = []
         raws: list[bytes] = []
-        sources: list[bytes] = []
+        resources: list[bytes] = []
         poison: list[BadItem] = []
-        for raw, source in zip(undecided.raws, undecided.resources, strict=True):
+        for raw, resource in zip(ready.raws, ready.resources, strict=True):
             try:
                 head = decode_head(raw)
                 found = self._attributes(head)
@@ -90,27 +74,40 @@ class TraceDecoder:
             heads.append(head)
             attributes.append(found)
             raws.append(raw)
-            sources.append(source)
-        return heads, attributes, raws, sources, poison
+            resources.append(resource)
+        return _read_trace(ready, heads, attributes, raws, resources, poison)
 
     def _attributes(self, head: SpanHead) -> dict[str, Any]:
         return self._project(head.attributes) if self._every_span or head.span_type == _LLM else {}
 
-    def _resource(self, raw: bytes) -> Resource:
-        resource = self._resources.get(raw)
-        if resource is None:
-            try:
-                resource = decode_resource(raw)
-            except CodecError:
-                resource = Resource()  # a foreign producer's resource may be anything; its spans count all the same
-            if len(self._resources) >= self._MOST_RESOURCES:
-                self._resources.clear()
-            self._resources[raw] = resource
-        return resource
+
+def _read_trace(
+    ready: ReadyTrace,
+    heads: list[SpanHead],
+    attributes: list[dict[str, Any]],
+    raws: Sequence[bytes],
+    resources: Sequence[bytes],
+    poison: list[BadItem],
+) -> ReadTrace:
+    if not heads:
+        return ReadTrace(trace=None, raws=raws, resources=resources, poison=poison)
+    trace = Trace(
+        trace_id=ready.trace_id,
+        heads=heads,
+        attributes=attributes,
+        resources=[_resource(resource) for resource in resources],
+        trigger=ready.trigger,
+        complete=ready.complete,
+    )
+    return ReadTrace(trace=trace, raws=raws, resources=resources, poison=poison)
 
 
-def summarise(trace: Trace) -> TraceSummary:
-    """What a decision says about its trace. Tokens and cost count each leaf LLM call once."""
+_resource = lru_cache(maxsize=1_024)(decode_resource)
+"""The decoded resource of a process. Spans of one process have equal resource bytes."""
+
+
+def summarize(trace: Trace) -> TraceSummary:
+    """The summary of a trace for its decision. Tokens and cost count each leaf LLM call once."""
     tree = trace.tree
     totals = tree.totals(trace.attributes)
     first = tree.foremost

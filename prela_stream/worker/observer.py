@@ -1,4 +1,4 @@
-"""What can be read of a running worker: its gauges, and whether it is ready. Reading costs nothing until somebody reads."""
+"""The gauges of a running worker, and whether it is ready. They are computed only when they are read."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -13,14 +13,14 @@ from prela_stream.worker.assignment import AssignedPartition
 from prela_stream.worker.partition import PartitionStatus
 
 _REFRESH_S = 2.0
-"""Most seconds that asking for the ends of the partitions may take. A partition that did not answer keeps its last known end."""
+"""Time limit for reading the end offsets. A partition without an answer keeps its last known end offset."""
 
 
 class WorkerObserver:
     """The metrics and the readiness of one worker.
 
     Args:
-        partitions: The worker's assigned partitions; it goes on changing them.
+        partitions: The assigned partitions of the worker, which changes this mapping.
     """
 
     def __init__(self, partitions: Mapping[TopicPartition, AssignedPartition]) -> None:
@@ -28,7 +28,7 @@ class WorkerObserver:
         self._ends: dict[TopicPartition, int] = {}
         self._assigned = False
         self.consumer: Consumer | None = None
-        """What the partitions are read with; None unless the worker runs."""
+        """The consumer of the worker; None unless the worker runs."""
         telemetry.register(self)
 
     def rebalanced(self) -> None:
@@ -37,7 +37,7 @@ class WorkerObserver:
         telemetry.WORKER_REBALANCES.add()
 
     async def refresh(self) -> None:
-        """Ask for the end of every restored partition. An error of the transport leaves the last known ends."""
+        """Read the end offset of every restored partition. After an error of the transport the last known ones remain."""
         with anyio.move_on_after(_REFRESH_S):
             async with anyio.create_task_group() as tasks:
                 for source in self._statuses():
@@ -85,7 +85,8 @@ class WorkerObserver:
             yield telemetry.WORKER_WATERMARK_AGE, _age_s(status, status.watermark_ms), labels
 
     def _statuses(self) -> dict[TopicPartition, PartitionStatus]:
-        return {source: one.state.status() for source, one in list(self._partitions.items()) if one.state is not None}
+        found = {source: one.status() for source, one in list(self._partitions.items())}
+        return {source: status for source, status in found.items() if status is not None}
 
     def _lag(self, source: TopicPartition, status: PartitionStatus) -> int:
         return max(0, self._ends.get(source, status.position) - status.position)

@@ -13,22 +13,23 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     group: str = "sampler"
     """Consumer group; the workers of one group share the partitions."""
     commit_interval_ms: Annotated[int, bounded(1, HOUR)] = 1_000
-    """How often a partition's decisions are committed, if there are any."""
+    """How often the decisions of a partition are committed, if there are any."""
     commit_bytes: Annotated[int, bounded(1, 1 << 40)] = 4 << 20
-    """A partition with this much to write is committed at once; with four times as much it is paused until it was."""
+    """A partition with this much pending output is committed at once. With four times as much it is paused until the commit."""
     tick_min_ms: Annotated[int, bounded(1, HOUR)] = 100
-    """A worker appends at most one tick to a silent partition in this time."""
+    """Shortest time between two ticks that a worker appends to a silent partition."""
     tick_max_ms: Annotated[int, bounded(1, HOUR)] = 10_000
-    """A silent partition with open traces gets a tick at least this often."""
-    poll_bytes: Annotated[int, bounded(1, 1 << 40)] = 4 << 20
-    """Most bytes of Records taken in at a time."""
+    """Longest time without a tick on a silent partition with open traces."""
+    poll_bytes: Annotated[int, bounded(1, 1 << 40)] = 256 << 10
+    """Most bytes of records of one poll, decompressed. Larger polls delay commits, heartbeats and a stop."""
     poison_limit: Annotated[float, bounded(0, 1, "share")] = 0.5
-    """The worker stops when more than this share of the last `poison_window` items could not be read."""
+    """The worker stops if more than this share of the last `poison_window` items is unreadable."""
     poison_window: Annotated[int, bounded(1, 100_000_000, "items")] = 10_000
-    """How many of the last items `poison_limit` counts."""
+    """Number of items over which `poison_limit` is computed."""
     accept_truncation: bool = False
-    """Go on although Records that undecided traces need are gone from the log (retention was too short)."""
+    """Continue although retention deleted records that undecided traces need."""
     commit_timeout_s: Annotated[float, bounded(0.001, 3_600)] = 5.0
-    """A commit that takes longer counts as unknown: the partition is restored from the log."""
+    """A commit that takes longer has an unknown outcome, and the partition is restored from the log. After that, commits of this
+    partition are smaller and have more time (up to 60 s) until they are fast again."""
     stop_timeout_s: Annotated[float, bounded(0.001, 3_600)] = 8.0
-    """How long a stop may take to commit what is decided."""
+    """Time limit of the last commits at a stop."""

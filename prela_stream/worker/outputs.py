@@ -1,4 +1,4 @@
-"""What a partition has decided and not yet committed: Records of `sampled`, `decisions` and `dlq`, cut to size."""
+"""The pending output of a partition: records of `sampled`, `decisions` and `dlq`, within the size limits of their topics."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,16 +14,16 @@ from prela_stream.transport.base import Record, TopicPartition
 from prela_stream.transport.options import TopicOptions
 
 _DECISION_BYTES = 400
-"""About what one encoded decision takes; paces commits, and says how many to try in one Record."""
+"""Approximate size of an encoded decision. It determines when to commit and how many decisions to put into one record."""
 
 
 class Outputs:
-    """Collects what the next commit of one partition writes. Pure; not shared between partitions.
+    """Collects the records of the next commit of one partition. Pure; not shared between partitions.
 
     Args:
         source: The partition whose traces are decided.
         topics: Names, partition counts and the size limit of the topics.
-        group: The group of the worker, as its Records say.
+        group: The consumer group of the worker, written into the header of each record.
     """
 
     def __init__(self, source: TopicPartition, topics: TopicOptions, group: str) -> None:
@@ -34,34 +34,34 @@ class Outputs:
         self._records: list[tuple[TopicPartition, Record]] = []
         self._decisions: list[Decision] = []
         self.bytes = 0
-        """About how much the next commit writes."""
+        """Approximate size of the next commit."""
 
     def decide(self, decision: Decision) -> None:
-        """Record a decision, kept or dropped."""
+        """Add a decision, kept or dropped."""
         self._decisions.append(decision)
         self.bytes += _DECISION_BYTES
 
     def keep(self, decision: Decision, raws: Sequence[bytes], resources: Sequence[bytes]) -> None:
-        """Forward a kept trace, in as many fragments as it needs. `raws[i]` came under `resources[i]`."""
+        """Add a kept trace, in as many fragments as it needs. `resources[i]` is the resource of `raws[i]`."""
         parts = list(self._cut(raws, resources))
         for number, (part_raws, part_resources) in enumerate(parts):
             last = number == len(parts) - 1
             self._forward(decision, part_raws, part_resources, fragment=number, last=last, late=False)
 
     def keep_late(self, decision: Decision, raws: Sequence[bytes], resource: bytes, offset: int) -> None:
-        """Forward spans of a kept trace that came after its decision, in the Record at `offset`."""
+        """Add late spans of a kept trace from the record at `offset`."""
         for part_raws, part_resources in self._cut(raws, [resource] * len(raws)):
             self._forward(decision, part_raws, part_resources, fragment=offset, last=True, late=True)
 
-    def bury(self, letter: DeadLetter) -> None:
-        """Put aside what could not be read. Bytes beyond a Record's limit are cut; the reason says so."""
+    def dead_letter(self, letter: DeadLetter) -> None:
+        """Add unreadable bytes. If they exceed the size limit of a record, they are cut and the reason records it."""
         if len(letter.raw) > self._limit:
-            reason = f"{letter.reason} (only the first {self._limit} of {len(letter.raw)} bytes are here)"
+            reason = f"{letter.reason} (only the first {self._limit} of {len(letter.raw)} bytes are stored)"
             letter = msgspec.structs.replace(letter, raw=letter.raw[: self._limit], reason=reason)
         self._add(TopicPartition(self._topics.dlq, 0), encode_dead_letter(letter), DLQ_FORMAT, key=None)
 
     def take(self) -> list[tuple[TopicPartition, Record]]:
-        """Everything collected, as the Records of one commit; this object is empty afterwards."""
+        """Remove and return all records."""
         step = max(1, self._limit // (4 * _DECISION_BYTES))
         for start in range(0, len(self._decisions), step):
             self._write(self._decisions[start : start + step])
@@ -69,7 +69,7 @@ class Outputs:
         return records
 
     def _write(self, decisions: Sequence[Decision]) -> None:
-        """As one Record, or as two where names of many bytes a character make it too large."""
+        """Write decisions as one record, or as two if multi-byte names make it too large."""
         value = encode_decisions(decisions)
         if len(value) > self._limit and len(decisions) > 1:
             half = len(decisions) // 2
@@ -88,9 +88,9 @@ class Outputs:
         last: bool,
         late: bool,
     ) -> None:
-        places: dict[bytes, int] = {}
+        indexes: dict[bytes, int] = {}
         items = [
-            (places.setdefault(resource, len(places)), msgspec.Raw(raw))
+            (indexes.setdefault(resource, len(indexes)), msgspec.Raw(raw))
             for raw, resource in zip(raws, resources, strict=True)
         ]
         value = encode_kept(
@@ -99,7 +99,7 @@ class Outputs:
                 fragment=fragment,
                 last=last,
                 late=late,
-                resources=[msgspec.Raw(resource) for resource in places],
+                resources=[msgspec.Raw(resource) for resource in indexes],
                 items=items,
             )
         )

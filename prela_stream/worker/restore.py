@@ -1,6 +1,8 @@
-"""Takes a partition over where its last worker stopped: reads its decisions back, sets the clock back, replays from L."""
+"""Takes over a partition: loads its committed decisions, sets the clock of the low watermark L, prepares the replay from L."""
 
 import logging
+
+import anyio.lowlevel
 
 from prela_stream import telemetry
 from prela_stream.assembly.options import AssemblyOptions
@@ -13,16 +15,17 @@ from prela_stream.transport.base import Committed, Consumer, LogRecord, TopicPar
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.checkpoint import Checkpoint, read_checkpoint
 from prela_stream.worker.options import WorkerOptions
+from prela_stream.worker.pace import SLICE_BYTES
 from prela_stream.worker.partition import PartitionState
 
 logger = logging.getLogger("prela_stream.worker")
 
 CLOCK_SLACK_MS = 60_000
-"""The decisions' log may be stamped by another machine than the spans': begin to look this much further back."""
+"""Brokers of `decisions` and `spans` may have different clocks. The search starts this much earlier."""
 
 
 class TruncatedLogError(PrelaError):
-    """Records that undecided traces need have been deleted by the topic's retention."""
+    """Retention has deleted records that undecided traces need."""
 
 
 async def restore(
@@ -36,14 +39,14 @@ async def restore(
     evaluator: Evaluator,
     options: WorkerOptions,
 ) -> PartitionState:
-    """The state of `source` at its last commit, ready to be fed from `state.position` on.
+    """The state of `source` at its last commit. Apply records from `state.position` on.
 
-    Call it after the partition's writer was opened: only then is what it reads final. `beginning` is the offset of the first
-    Record of `source` that is still kept.
+    Call it after opening the writer of the partition, which fences the earlier writer, so that the committed state is final.
+    `beginning` is the first offset of `source` that the log still has.
 
     Raises:
-        CheckpointError: what was committed is no checkpoint that fits.
-        TruncatedLogError: the log no longer holds what it starts from.
+        CheckpointError: the committed metadata is not a checkpoint that this worker can use.
+        TruncatedLogError: the log no longer has the records to start from.
     """
     state = PartitionState(
         source, topics=topics, assembly=assembly, evaluator=evaluator, options=options, start=beginning
@@ -55,15 +58,15 @@ async def restore(
     checkpoint = read_checkpoint(committed.metadata, partitions=topics.partitions, where=where)
     if beginning > committed.offset and checkpoint.position > committed.offset and not options.accept_truncation:
         msg = (
-            f"{where}: undecided traces need the log from offset {committed.offset} on, but it begins at {beginning}: the "
-            "topic's retention is shorter than traces stay open. Make it longer; to go on without those Records set "
+            f"{where}: undecided traces need the log from offset {committed.offset} on, but it begins at {beginning}. The "
+            "retention of the topic is shorter than traces stay open: increase it. To continue without the deleted records, set "
             "worker.accept_truncation = true"
         )
         raise TruncatedLogError(msg)
     if beginning > checkpoint.position:
         logger.error(
-            "%s: the Records from offset %d up to %d were deleted before this group had read them: the workers were away for "
-            "longer than the topic's retention",
+            "%s: retention deleted the records from offset %d to %d before this consumer group read them. No worker ran for "
+            "longer than the retention of the topic; increase it",
             where,
             checkpoint.position,
             beginning,
@@ -95,21 +98,22 @@ async def _read_decisions_back(
     horizon_ms = checkpoint.clock_before_ms - 2 * assembly.late_window_ms
     where = TopicPartition(topics.decisions, source.partition)
     async with await transport.consumer([topics.decisions]) as log:
-        await log.poll(timeout=0)  # the assignment of a consumer without a group comes with its first poll
+        await log.poll(timeout=0)  # a consumer without a group gets its assignment with its first poll
         end = await log.end_offset(where)
         log.resume(where)
         await log.seek(where, await _first_needed(log, where, horizon_ms, group))
         count = 0
         while await log.position(where) < end:
             count += await _load(log, state, where, group)
+            await anyio.lowlevel.checkpoint()  # other partitions may be committing
     return count
 
 
 async def _first_needed(log: Consumer, where: TopicPartition, horizon_ms: int, group: str) -> int:
-    """An offset below which no decision of ours is younger than `horizon_ms` of stream time.
+    """An offset below which every decision of this group is older than `horizon_ms` of stream time.
 
-    The log's own time says about where that is. But it is not stream time: a clock that was ahead when the spans were stamped
-    and right when they were decided leaves young decisions before that place. So look at what stands there, and go further back.
+    If a broker's clock ran fast when spans were stamped, recent decisions can have older log timestamps. So start at the
+    timestamp and step back until a decision older than the horizon is found.
     """
     beginning = await log.beginning_offset(where)
     start = await log.offset_at(where, horizon_ms - CLOCK_SLACK_MS)
@@ -126,14 +130,14 @@ async def _first_needed(log: Consumer, where: TopicPartition, horizon_ms: int, g
 
 
 def _decisions_of(record: LogRecord, group: str) -> list[Decision]:
-    """Those of a Record, if this group has made them: another one on the same spans has other policies."""
+    """The decisions of a record if this group wrote it. Another group on the same spans has other policies."""
     writer = dict(record.headers).get(GROUP_HEADER, group.encode())
     return decode_decisions(record.value or b"") if writer == group.encode() else []
 
 
 async def _load(log: Consumer, state: PartitionState, where: TopicPartition, group: str) -> int:
     count = 0
-    poll = await log.poll(max_bytes=16 << 20)
+    poll = await log.poll(max_bytes=SLICE_BYTES)
     for record in poll.records:
         if record.partition == where.partition:
             for decision in _decisions_of(record, group):

@@ -1,17 +1,17 @@
-"""The worker service: takes partitions over, feeds their Records to a `PartitionState`, commits, ticks, stops.
+"""The worker service: takes partitions over, applies their records to a `PartitionState`, commits, ticks, and stops.
 
-One task polls. Each partition has a task of its own that takes it over, commits and ticks. Consumption goes on while a commit is
-under way: what is frozen for it has left the state, and if the outcome is anything but `committed`, the state is thrown away and
-restored from the log, which says what happened.
+One task polls and applies records. Each partition has a task that takes it over, commits and ticks. Records are applied during a
+commit too, because the content of the commit has been taken out of the state. If a commit does not land, the state is discarded
+and restored from the log, which shows the outcome.
 """
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
 
@@ -19,7 +19,7 @@ from prela_stream import telemetry
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.errors import PrelaError, TransportError, UnknownTopicError, ungrouped
 from prela_stream.sampling.evaluator import Evaluator
-from prela_stream.transport.base import Consumer, Poll, TopicPartition, Transport, Writer
+from prela_stream.transport.base import Consumer, LogRecord, Poll, TopicPartition, Transport, Writer
 from prela_stream.transport.options import TopicOptions
 from prela_stream.transport.topics import (
     TopicMismatchError,
@@ -28,24 +28,28 @@ from prela_stream.transport.topics import (
     merge_mistakes,
     topic_names,
 )
-from prela_stream.worker.assignment import RETRY_S, AssignedPartition, Ticks
+from prela_stream.worker.assignment import RETRY_S, AssignedPartition
 from prela_stream.worker.observer import WorkerObserver
 from prela_stream.worker.options import WorkerOptions
+from prela_stream.worker.pace import Pace
 from prela_stream.worker.partition import PartitionState, PartitionStatus
 from prela_stream.worker.restore import restore
+from prela_stream.worker.ticks import Ticks
 
 logger = logging.getLogger("prela_stream.worker")
 
 _POLL_S = 0.1
-"""How long a poll waits: also how soon a restored partition is resumed."""
+"""How long a poll waits, and so the longest time until a restored partition is resumed."""
+_FINISH_S = 0.5
+"""How long a stop may take to finish the record that is being applied."""
 
 
 class Worker:
     """Decides the traces of the partitions that its group assigns to it.
 
     Args:
-        transport: Where `spans` is read from and everything is written to. The caller closes it.
-        topics: Names and sizes of the topics; they must exist.
+        transport: Carries `spans` and all output. The caller closes it.
+        topics: Names and sizes of the topics, which must exist.
         options: Settings of the service.
         assembly: Settings of assembly.
         evaluator: The policies.
@@ -67,24 +71,25 @@ class Worker:
         self._evaluator = evaluator
         self._partitions: dict[TopicPartition, AssignedPartition] = {}
         self._parked: dict[TopicPartition, AssignedPartition] = {}
-        """Taken back by the group, which has not said yet who gets them."""
-        self._shared_out = False
+        """Revoked by a rebalance that is not complete yet."""
+        self._rebalanced = False
+        self._pace = Pace()
         self.observer = WorkerObserver(self._partitions)
-        """Its metrics and whether it is ready."""
+        """The metrics and the readiness of this worker."""
         self._on_ready: Callable[[], None] | None = None
 
     async def run(self, on_ready: Callable[[], None] | None = None) -> None:
         """Work until cancelled; then commit what is decided, within `stop_timeout_s`, and leave the group.
 
-        Undecided traces stay in the log, for whoever takes the partitions over.
+        Undecided traces stay in the log for the next owner of each partition.
 
         Args:
-            on_ready: Called once, when every partition of the first assignment is restored; also if there is none for us.
+            on_ready: Called once, when every partition of the first assignment is restored. The assignment may be empty.
 
         Raises:
             UnknownTopicError: a topic is missing.
-            TopicMismatchError: a topic is not as the settings say: what is decided could not be written.
-            PrelaError: a partition cannot be worked on: a checkpoint that does not fit, Records gone, too much poison.
+            TopicMismatchError: a topic does not match the settings, so that decisions could not be written.
+            PrelaError: a partition cannot be processed: unusable checkpoint, deleted records, or too much poison.
         """
         self._on_ready = on_ready
         await self._require_topics()
@@ -105,8 +110,8 @@ class Worker:
                 self._parked.clear()
 
     def status(self) -> dict[TopicPartition, PartitionStatus]:
-        """Each partition that is ours and restored, at this moment."""
-        return {source: state.status() for source, partition in self._partitions.items() if (state := partition.state)}
+        """The status of each assigned partition that is restored."""
+        return {source: status for source, one in self._partitions.items() if (status := one.status()) is not None}
 
     async def _require_topics(self) -> None:
         topics = self._topics
@@ -115,7 +120,7 @@ class Worker:
         if missing := sorted(set(names) - set(existing)):
             msg = f"the worker needs the topics {', '.join(missing)}, which do not exist: run `prela-stream topics create`"
             raise UnknownTopicError(msg)
-        # Retention may be any: a worker that needs what it took says so at the takeover.
+        # Any retention is accepted here. If a takeover needs deleted records, it fails with a clear error.
         if mistakes := check_topics(msgspec.structs.replace(topics, retention_hours=0.0), existing):
             raise TopicMismatchError("\n".join(merge_mistakes(mistakes)))
         ages = {"max_age_ms": self._assembly.max_age_ms, "late_window_ms": self._assembly.late_window_ms}
@@ -131,35 +136,51 @@ class Worker:
             await self._reassign(poll, consumer, ticks, tasks)
             for record in poll.records:
                 partition = self._partitions.get(TopicPartition(record.topic, record.partition))
-                if partition is not None and partition.state is not None:
-                    partition.apply(record)
-            for owned in self._partitions.values():
-                await owned.settle()
-            if self._on_ready and self._shared_out and all(owned.state for owned in self._partitions.values()):
+                if partition is not None:
+                    await self._apply(partition, record)
+            for partition in self._partitions.values():
+                await partition.between_polls()
+            if self._on_ready and self._rebalanced and all(one.is_running for one in self._partitions.values()):
                 self._on_ready()
                 self._on_ready = None
-            await anyio.lowlevel.checkpoint()  # a full topic must not keep the commits waiting
+            await self._pace.rest()
+
+    async def _apply(self, partition: AssignedPartition, record: LogRecord) -> None:
+        """Apply a record, and let other tasks run whenever a slice is over."""
+        steps = partition.apply(record)
+        try:
+            for _ in steps:
+                if self._pace.is_over():
+                    await self._pace.rest()
+        except anyio.get_cancelled_exc_class():
+            until = monotonic() + _FINISH_S
+            for _ in steps:  # a commit needs a whole record, and the last one follows
+                if monotonic() > until:
+                    break
+            raise
+        if self._pace.is_over(len(record.value or b"")):
+            await self._pace.rest()
 
     async def _poll(self, consumer: Consumer) -> Poll:
-        """The next poll that works: a transport that is away for a while is no reason to stop."""
-        complained = ""
+        """Poll until it succeeds. A transport that is unavailable for a while does not stop the worker."""
+        reported = ""
         while True:
             try:
                 return await consumer.poll(max_bytes=self._options.poll_bytes, timeout=_POLL_S)
             except TransportError as error:
-                if complained != str(error):
-                    complained = str(error)
-                    logger.warning("cannot read from the transport, will try again: %s", error)
+                if reported != str(error):
+                    reported = str(error)
+                    logger.warning("cannot read from the transport, retrying every %g s: %s", RETRY_S, error)
                 await anyio.sleep(RETRY_S)
 
     async def _reassign(self, poll: Poll, consumer: Consumer, ticks: Ticks, tasks: TaskGroup) -> None:
         leaving: list[AssignedPartition] = []
         for source in poll.revoked:
-            if owned := self._partitions.pop(source, None):
-                if owned.park():
-                    self._parked[source] = owned
+            if partition := self._partitions.pop(source, None):
+                if partition.park():
+                    self._parked[source] = partition
                 else:
-                    leaving.append(owned)
+                    leaving.append(partition)
         new: list[TopicPartition] = []
         for source in poll.assigned:
             parked = self._parked.get(source)
@@ -168,24 +189,27 @@ class Worker:
             else:
                 new.append(source)
         if poll.rebalanced:
-            self._shared_out = True
+            self._rebalanced = True
             self.observer.rebalanced()
             leaving += self._parked.values()
             self._parked.clear()
         if kept := len(poll.assigned) - len(new):
             telemetry.WORKER_RETURNED.add(kept)
-            logger.info("%d partitions came back and go on where they were", kept)
-        await _all_at_once(owned.give_up for owned in leaving)
+            logger.info(
+                "a rebalance assigned %d partitions to this worker again; they continue without a restore", kept
+            )
+        await _all_at_once(partition.give_up for partition in leaving)
         for source in new:
-            self._partitions[source] = owned = self._own(source, consumer, ticks)
-            tasks.start_soon(owned.run, name=str(source))
+            self._partitions[source] = partition = self._assigned(source, consumer, ticks)
+            tasks.start_soon(partition.run, name=str(source))
 
-    def _own(self, source: TopicPartition, consumer: Consumer, ticks: Ticks) -> AssignedPartition:
+    def _assigned(self, source: TopicPartition, consumer: Consumer, ticks: Ticks) -> AssignedPartition:
         return AssignedPartition(
             source,
             options=self._options,
             consumer=consumer,
             ticks=ticks,
+            pace=self._pace,
             open_writer=partial(self._transport.writer, self._options.group),
             restore=partial(self._restore, consumer),
         )

@@ -1,11 +1,11 @@
-"""What a partition has done since its last commit, in plain integers. It is added to the metrics when that commit has landed."""
+"""Counts of a partition since its last commit. They are added to the metrics when the next commit has landed."""
 
 from prela_stream import telemetry
 from prela_stream.model.decision import Decision
 
 
 class Tally:
-    """Counts of one partition between two commits. What a failed commit loses is counted when it is done again."""
+    """Counts of one partition between two commits. If a commit fails, its work is repeated and counted then."""
 
     __slots__ = ("_decisions", "_due_ms", "_items", "_late_dropped", "_late_kept", "_poison")
 

@@ -21,7 +21,7 @@ from prela_stream.transport.local.consumer import LocalConsumer
 from prela_stream.transport.local.transport import wall_ms
 from prela_stream.transport.options import LocalOptions
 from prela_stream.transport.topics import TopicMismatchError, topic_specs
-from prela_stream.worker.partition import PoisonLimitError
+from prela_stream.worker.intake import PoisonLimitError
 from tests.support.workers import (
     DEADLINE,
     KEEP_ALL,
@@ -150,8 +150,7 @@ async def test_records_that_nobody_read_in_time_are_named(tmp_path: Path, caplog
         async with running(make_worker(transport, topics=topics)):
             pass
     assert "topic prela.spans: expected Records to be kept for 86,400,000 ms or longer" in caplog.text
-    assert "were deleted before this group had read them" in caplog.text
-    assert f"up to {begin}" in caplog.text
+    assert f"retention deleted the records from offset {position} to {begin}" in caplog.text
 
 
 @pytest.mark.parametrize(

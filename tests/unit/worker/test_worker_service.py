@@ -15,7 +15,7 @@ from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicP
 from prela_stream.transport.local import LocalTransport
 from prela_stream.transport.options import LocalOptions, TopicOptions
 from prela_stream.worker.checkpoint import CheckpointError
-from prela_stream.worker.partition import PoisonLimitError
+from prela_stream.worker.intake import PoisonLimitError
 from prela_stream.worker.restore import TruncatedLogError
 from tests.support.workers import (
     DEADLINE,
@@ -88,8 +88,8 @@ async def test_too_much_poison_stops_the_worker_loudly(tmp_path: Path) -> None:
         with pytest.raises(PoisonLimitError) as caught:
             await make_worker(transport, poison_window=20).run()
     assert str(caught.value) == (
-        "100% of the last 20 items of prela.spans[0] could not be read (limit 50%); they are in prela.dlq. Look there for the "
-        "reason; raise worker.poison_limit to go on all the same"
+        "100% of the last 20 items of prela.spans[0] were unreadable (worker.poison_limit: 50%); they are in prela.dlq with the "
+        "reason. A producer probably writes another format. To continue anyway, raise worker.poison_limit"
     )
 
 
@@ -181,10 +181,10 @@ async def commit_as(transport: LocalTransport, metadata: str, offset: int = 0) -
 @pytest.mark.parametrize(
     ("metadata", "said"),
     [
-        ("somebody else's", "carries no checkpoint of a worker"),
+        ("somebody else's", "has no checkpoint of a worker"),
         (
             '{"position":0,"clock_before_ms":0,"clock_ms":0,"partitions":8,"counters":[0,0,0,0,0,0,0,0,0],"format":1}',
-            "was made when the topic had 8 partitions, now it has 1. The partitions of a prefix are fixed",
+            "was written when the topic had 8 partitions, now it has 1. The partition count of a prefix is fixed",
         ),
         (
             '{"position":0,"clock_before_ms":0,"clock_ms":0,"partitions":1,"counters":[0,0,0,0,0,0,0,0,0],"format":7}',

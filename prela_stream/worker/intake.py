@@ -1,0 +1,129 @@
+"""Accounting of new records: every item is counted, and every unreadable one goes to the dead-letter topic.
+
+`NewRecords` and `replay.Replay` have the same methods. `PartitionState` calls one of them for each record and does not need to
+know whether the record is new.
+"""
+
+from typing import Protocol
+
+from prela_stream.assembly.buffer import Applied
+from prela_stream.codec.dlq import DeadLetter
+from prela_stream.codec.spans import BadItem, ItemBatch
+from prela_stream.errors import PrelaError
+from prela_stream.transport.base import TopicPartition
+from prela_stream.worker.checkpoint import ItemCounters
+from prela_stream.worker.outputs import Outputs
+from prela_stream.worker.tally import Tally
+
+
+class PoisonLimitError(PrelaError):
+    """Too many items were unreadable. A producer probably writes another format."""
+
+
+class Intake(Protocol):
+    """How the items of a record are admitted and counted."""
+
+    def admit(self, batch: ItemBatch, offset: int) -> ItemBatch:
+        """Account for the items of a record and return those to apply."""
+        ...
+
+    def applied(self, result: Applied) -> None:
+        """Account for what the buffer did with the admitted items."""
+        ...
+
+    def decided(self, trace_id: bytes) -> None:
+        """A trace was decided."""
+        ...
+
+    def discarded(self, bad: list[BadItem], offset: int) -> None:
+        """Dead-letter all spans of a trace that cannot be decided, because none of them is readable."""
+        ...
+
+    def writes_late(self, trace_id: bytes) -> bool:
+        """Whether late spans of this trace have to be counted and written."""
+        ...
+
+
+class DeadLetters:
+    """Counts unreadable items and adds them to the output.
+
+    Args:
+        source: The partition that they come from.
+        outputs: The pending output.
+        counters: The counters of the partition.
+    """
+
+    def __init__(self, source: TopicPartition, outputs: Outputs, counters: ItemCounters) -> None:
+        self._source = source
+        self._outputs = outputs
+        self._counters = counters
+        self.tally = Tally()
+        """Counts since the last commit."""
+
+    def add(self, bad: BadItem, offset: int) -> None:
+        """Dead-letter an item of the record at `offset`."""
+        self._counters.dlq += 1
+        self.tally.poison()
+        self._outputs.dead_letter(
+            DeadLetter(
+                topic=self._source.topic,
+                partition=self._source.partition,
+                offset=offset,
+                index=bad.index,
+                reason=bad.reason,
+                raw=bad.raw,
+            )
+        )
+
+
+class NewRecords:
+    """Records that no commit covers yet.
+
+    Args:
+        counters: The counters of the partition.
+        dead_letters: Receives unreadable items.
+        window: Number of items over which the share of unreadable ones is computed.
+    """
+
+    def __init__(self, counters: ItemCounters, dead_letters: DeadLetters, window: int) -> None:
+        self._counters = counters
+        self._dead_letters = dead_letters
+        self._window = window
+        self._items = self._bad = 0
+
+    def admit(self, batch: ItemBatch, offset: int) -> ItemBatch:
+        """See `Intake.admit`: all items are applied."""
+        items = len(batch.heads) + len(batch.bad) + batch.unknown
+        self._counters.consumed += items
+        self._counters.control += batch.unknown
+        self._dead_letters.tally.items(items)
+        for bad in batch.bad:
+            self._dead_letters.add(bad, offset)
+        self._items += items
+        self._bad += len(batch.bad)
+        return batch
+
+    def applied(self, result: Applied) -> None:
+        """See `Intake.applied`."""
+        self._counters.duplicates += result.duplicates
+        self._counters.control += result.control
+
+    def decided(self, trace_id: bytes) -> None:
+        """See `Intake.decided`: nothing to do."""
+
+    def discarded(self, bad: list[BadItem], offset: int) -> None:
+        """See `Intake.discarded`."""
+        for item in bad:
+            self._dead_letters.add(item, offset)
+
+    def writes_late(self, trace_id: bytes) -> bool:  # noqa: ARG002 - all late spans of new records are written
+        """See `Intake.writes_late`: always."""
+        return True
+
+    def unreadable_share(self) -> tuple[float, int] | None:
+        """The share of unreadable items and the number of items, once a window is full; it then starts a new window."""
+        if self._items < self._window:
+            return None
+        found = self._bad / self._items, self._items
+        self._items = self._bad = 0
+        return found
