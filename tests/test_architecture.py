@@ -26,8 +26,8 @@ def test_the_layer_contracts_hold() -> None:
 INTERFACES = {
     "prela_stream.transport": {"base", "checks", "findings", "options", "topics"},
     "prela_stream.sinks": {
-        *("base", "registry", "options", "fragments", "iterators", "kept_trace", "service", "span_items"),
-        *("observer", "settings", "topic_consumer"),
+        *("base", "registry", "fragments", "iterators", "kept_trace", "service", "span_items"),
+        *("documents", "observer", "settings", "topic_consumer"),
     },
 }
 """What transports, and sinks, share. Every other child of these packages is an adapter, a new one too."""

@@ -84,7 +84,8 @@ async def _run_sink(settings: Settings, sink: SinkSettings, on_ready: Callable[[
     from prela_stream.sinks.service import SinkService
 
     async with ready_transport(settings) as transport:
-        service = SinkService(transport, settings.topics, open_sink(sink), group=group_of(settings, sink.group))
+        group = group_of(settings, sink.group)
+        service = SinkService(transport, settings.topics, open_sink(sink), name=sink.name, group=group)
         await service.run(on_ready=on_ready)
 
 

@@ -8,8 +8,9 @@ import msgspec
 
 from prela_stream.errors import ConfigurationError
 from prela_stream.model.decision import Decision
-from prela_stream.model.span import SpanData, to_datetime
+from prela_stream.model.span import to_datetime
 from prela_stream.sinks.base import StoredTrace
+from prela_stream.sinks.documents import decision_document, span_document
 
 _SEQUENCE: Final = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours, cursor moves
@@ -108,25 +109,3 @@ def trace_document(stored: StoredTrace | None, decision: Decision) -> dict[str, 
     """A trace with its decision and spans; ids in hex, times in ns. `row` is null where only the decision is there."""
     spans = [] if stored is None else [span_document(span) for span in stored.spans]
     return {"row": None if stored is None else stored.row, "decision": decision_document(decision), "spans": spans}
-
-
-def decision_document(decision: Decision) -> dict[str, Any]:
-    """A decision by its field names; ids in hex."""
-    document = {name: getattr(decision, name) for name in decision.__struct_fields__}
-    document["trace_id"] = decision.trace_id.hex()
-    document["decision_id"] = decision.decision_id.hex()
-    document["summary"] = {name: getattr(decision.summary, name) for name in decision.summary.__struct_fields__}
-    return document
-
-
-def span_document(span: SpanData) -> dict[str, Any]:
-    """A span by its field names."""
-    document = {name: getattr(span, name) for name in span.__struct_fields__}
-    document["events"] = [
-        {"name": event.name, "time_ns": event.time_ns, "attributes": event.attributes} for event in span.events
-    ]
-    document["links"] = [
-        {"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex(), "attributes": link.attributes}
-        for link in span.links
-    ]
-    return document

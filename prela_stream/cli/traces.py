@@ -16,7 +16,8 @@ from prela_stream.cli.running import ask, run_until_stopped
 from prela_stream.config import Settings
 from prela_stream.errors import ConfigurationError
 from prela_stream.model.decision import Decision
-from prela_stream.sinks.base import SortKey, StoredTrace, TraceFilter, TraceReader, TraceRow
+from prela_stream.sinks.base import SortKey, StoredTrace, TraceFilter, TraceRow
+from prela_stream.sinks.documents import span_document
 
 _MOST: Final = 1_000_000
 
@@ -118,7 +119,7 @@ def tail_command(options: Options, last: LastOption = 10, interval: IntervalOpti
 
     async def follow() -> None:
         async with root.open_reader(settings) as reader:
-            mark = max(0, await newest_mark(reader) - last)
+            mark = max(0, await reader.newest_mark() - last)
             while True:
                 rows = await reader.tail(mark, limit=100)
                 for row in rows:
@@ -136,21 +137,6 @@ command(app, "search")(search_command)
 command(app, "last")(last_command)
 command(app, "show")(show_command)
 command(app, "tail", as_json=JsonLinesOption)(tail_command)
-
-
-async def newest_mark(reader: TraceReader) -> int:
-    """The `stored` mark of the trace that was stored or extended last; 0 if there is none."""
-    high = 1
-    while await reader.tail(high - 1, limit=1):
-        high *= 2
-    low = high // 2  # a change after low - 1 exists, none after high - 1
-    while low < high - 1:
-        middle = (low + high) // 2
-        if await reader.tail(middle - 1, limit=1):
-            low = middle
-        else:
-            high = middle
-    return low
 
 
 def _rows(settings: Settings, where: TraceFilter, sort: SortKey, limit: int, offset: int) -> list[TraceRow]:
@@ -230,7 +216,7 @@ def _show_stored(stored: StoredTrace, span: str | None, as_json: bool, *, all_sp
             fail_line(f"trace {stored.row.trace_id} has no span {span!r}")
             raise typer.Exit(NOT_FOUND)
         if as_json:
-            print_json(formats.to_json(formats.span_document(found[0])))
+            print_json(formats.to_json(span_document(found[0])))
         else:
             output().print(render.span_detail(found[0]))
     elif as_json:

@@ -1,4 +1,4 @@
-"""The two seams of a store: `Sink` writes kept traces, `TraceReader` reads them back."""
+"""The interfaces of a sink: `Sink` writes kept traces; `TraceReader` reads the ones that a store has written."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -6,43 +6,57 @@ from typing import Literal, Protocol, Self
 
 import msgspec
 
-from prela_stream.codec.sampled import KeptFragment
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import SpanData
+from prela_stream.sinks.kept_trace import KeptTrace
 from prela_stream.transport.base import TopicPartition
 
 SortKey = Literal["newest", "oldest", "slowest", "costliest", "most_tokens", "most_spans"]
 
 
 class SinkBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sink is given at a time: Records of one partition, read and in order."""
+    """What a sink receives at a time: the next records of one partition, in order."""
 
     source: TopicPartition
-    fragments: Sequence[KeptFragment] = ()
-    """Of `sampled`."""
+    traces: Sequence[KeptTrace] = ()
+    """Whole kept traces, and late spans of traces that came before (`KeptTrace.late`). Never a part of a trace."""
     decisions: Sequence[Decision] = ()
-    """Of `decisions`, kept and dropped; empty for a sink that does not ask for them."""
+    """Kept and dropped ones; empty for a sink that does not ask for them."""
     next_offset: int
-    """The offset to go on from once this batch is durable."""
+    """The offset to continue from after this batch: the first record that a trace in progress needs, else the next record."""
 
 
 class Sink(Protocol):
-    """Writes kept traces somewhere. Called by one task, one batch at a time."""
+    """Writes kept traces somewhere. One task calls it, one batch at a time.
+
+    The class docstring of a sink states its delivery guarantee: `exactly once` if it stores offsets with its data, else `at least
+    once`. Its constructor takes its options and opens nothing.
+    """
 
     wants_decisions: bool
-    """Whether it is given the `decisions` topic too."""
+    """Whether it receives the `decisions` topic too."""
 
     async def write(self, batch: SinkBatch) -> None:
-        """Store the batch. Returning means durable: only then is its offset committed.
+        """Store the batch. After the return it is durable, and its offset may be committed.
 
-        A batch may come again after a crash: writing it twice must have the effect of writing it once. The sink's docstring
-        says whether it stores offsets with the data (exactly once) or relies on ids (at least once). An error that is
-        raised stops the sink's service, nothing is committed, and the batch comes again.
+        The same batch, or the same traces in other batches, may come again after a failure or a crash. Writing them again must
+        have the effect of writing them once, for readers who identify a span by `(trace_id, span_id)` and a decision by its id.
+        A batch may hold nothing but an offset.
+
+        Raises:
+            SinkError, OSError: The batch is not stored, for a reason that may pass: a full disk, a lock, a refused connection.
+                The service calls again with the same batch after a pause.
+            ConfigurationError: The options are wrong, as a file that belongs to another program. Ends the service if nothing
+                was written before; else treated as a SinkError.
         """
         ...
 
     async def stored_offset(self, source: TopicPartition) -> int | None:
-        """Where to go on, for a sink that stores offsets with its data; None: the group's committed offset counts."""
+        """The `next_offset` of the last batch of `source`, for a sink that stores offsets with its data.
+
+        None: nothing is stored, or the sink stores no offsets. Then the committed offset of the consumer group counts.
+        Raises as `write`.
+        """
         ...
 
     async def aclose(self) -> None:
@@ -87,7 +101,7 @@ class TraceRow(msgspec.Struct, frozen=True, kw_only=True):
     trigger: str
     complete: bool
     stored: int
-    """Grows with each stored change; `TraceReader.tail` goes on after it."""
+    """Mark of the last change of this trace: each change of the store has a higher mark than those before."""
 
 
 class StoredTrace(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +134,10 @@ class TraceReader(Protocol):
 
     async def tail(self, after: int, *, limit: int = 100) -> list[TraceRow]:
         """Traces stored or extended after mark `after` (a row's `stored`; 0: from the start), oldest first."""
+        ...
+
+    async def newest_mark(self) -> int:
+        """The mark of the last change, for `tail`; 0 if nothing is stored."""
         ...
 
     async def totals(self) -> dict[str, int]:

@@ -1,6 +1,6 @@
-"""Kept traces and decisions as async iterators with a commit, for programs that are no store: at least once, in a group or alone.
+"""Kept traces and decisions as async iterators with a commit, for applications: at least once, in a consumer group or alone.
 
-`TopicIterator` knows Records, partitions and offsets; what an item is, is said by a `PartitionItems`, one for each partition.
+`TopicIterator` handles records, partitions and offsets. One `PartitionItems` for each partition makes items of the records.
 """
 
 from collections import deque
@@ -16,7 +16,7 @@ import msgspec
 from prela_stream.errors import ConfigurationError, FencedError
 from prela_stream.model.decision import Decision
 from prela_stream.sinks.fragments import FragmentJoiner
-from prela_stream.sinks.kept_trace import KeptTrace, read_trace
+from prela_stream.sinks.kept_trace import KeptTrace
 from prela_stream.sinks.topic_consumer import TopicConsumer
 from prela_stream.transport.base import LogRecord, Poll, TopicPartition, Transport
 
@@ -25,61 +25,49 @@ T = TypeVar("T")
 _MAX_RECORDS: Final = 500
 _MAX_BYTES: Final = 4 << 20
 _CHECK_S: Final = 1.0
-"""While items of an earlier poll are handed out, this often somebody looks whether their partitions are still ours."""
+"""Seconds between two checks of the assignment while items of an earlier poll are returned."""
 
 
 class Step(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
-    """What is handed out next, and what may be committed then."""
+    """The next item, and the offset that may be committed once it is returned."""
 
     partition: TopicPartition
     item: Callable[[], T] | None
-    """Makes the item when it is asked for; None: nothing is to be handed out."""
+    """Makes the item when it is asked for; None: there is no item, only an offset."""
     next_offset: int
-    """Everything of the partition below it is done once the item is."""
 
 
 class PartitionItems(Protocol[T]):
-    """Makes items of the Records of one partition."""
+    """Makes items of the records of one partition."""
 
-    def steps(self, record: LogRecord, reader: TopicConsumer) -> Sequence[Step[T]]:
-        """At least one step for the next Record."""
+    def steps(self, record: LogRecord, consumer: TopicConsumer) -> Sequence[Step[T]]:
+        """At least one step for the next record."""
         ...
 
 
 class KeptTraceItems:
-    """Kept traces of one partition of `sampled`. A trace that is not whole keeps offsets from being committed."""
+    """Kept traces of one partition of `sampled`. Offsets are not committed past the first record of an incomplete trace."""
 
     def __init__(self) -> None:
         self._joiner = FragmentJoiner()
 
-    def steps(self, record: LogRecord, reader: TopicConsumer) -> list[Step[KeptTrace]]:
+    def steps(self, record: LogRecord, consumer: TopicConsumer) -> list[Step[KeptTrace]]:
         """See `PartitionItems.steps`."""
-        fragment = reader.fragment(record)
-        found = []
-        if fragment is not None:
-            given_up = self._joiner.given_up
-            found = self._joiner.add(fragment, offset=record.offset, timestamp_ms=record.timestamp_ms)
-            for _ in range(self._joiner.given_up - given_up):
-                reader.skip(record, "a kept trace of which a fragment is missing")
-        needed = self._joiner.first_offset()
-        return [
-            Step(
-                partition=TopicPartition(record.topic, record.partition),
-                item=partial(read_trace, found) if found else None,
-                next_offset=record.offset + 1 if needed is None else needed,
-            )
-        ]
+        partition = TopicPartition(record.topic, record.partition)
+        fragments, next_offset = consumer.join(record, self._joiner)
+        item = partial(consumer.read, fragments, partition) if fragments else None
+        return [Step(partition=partition, item=item, next_offset=next_offset)]
 
 
 class DecisionItems:
-    """Decisions of one partition of `decisions`. One Record holds many: it is done with the last of them."""
+    """Decisions of one partition of `decisions`. A record holds many; it may be committed after the last of them."""
 
-    def steps(self, record: LogRecord, reader: TopicConsumer) -> list[Step[Decision]]:
+    def steps(self, record: LogRecord, consumer: TopicConsumer) -> list[Step[Decision]]:
         """See `PartitionItems.steps`."""
         partition = TopicPartition(record.topic, record.partition)
         before = [
             Step(partition=partition, item=partial(_same, decision), next_offset=record.offset)
-            for decision in reader.decisions(record)
+            for decision in consumer.decisions(record)
         ]
         if not before:
             return [Step(partition=partition, item=None, next_offset=record.offset + 1)]
@@ -91,30 +79,30 @@ def _same(decision: Decision) -> Decision:
 
 
 class _Open:
-    """What an entered `TopicIterator` holds."""
+    """What an open `TopicIterator` holds."""
 
     def __init__(self, stack: AsyncExitStack, reader: TopicConsumer) -> None:
         self.stack = stack
         self.reader = reader
         self.polled = anyio.current_time()
         self.paused = False
-        """Everything of ours is paused while items are handed out for long."""
+        """All partitions are paused, because returning the items of one poll takes long."""
 
 
 class TopicIterator(Generic[T]):
-    """Items of one topic, one after the other, and the commit of those that are done.
+    """The items of one topic in order, and the commit of those that are done.
 
         async with prela_stream.kept_traces(group="billing") as traces:
             async for trace in traces:
                 ...
                 await traces.commit()
 
-    One task iterates. Members of one group share the partitions. What was not committed when a member left, died or lost a
-    partition is handed out again, to the partition's new member: at least once, in order within a partition. Ask for the next
-    item at least every five minutes, or the group takes this member for dead.
+    One task iterates. Members of one consumer group share the partitions. If a member leaves, dies or loses a partition, the new
+    member of the partition receives again what was not committed: at least once, in order within a partition. Ask for the next
+    item at least every five minutes; otherwise the group removes this member.
 
-    Without `async with` (`async for trace in prela_stream.kept_traces(…)`) it opens with the loop and closes when the loop is
-    garbage: at once in CPython, but in a task of the event loop's own.
+    Without `async with` (`async for trace in prela_stream.kept_traces(…)`) the iterator opens with the loop and closes when it is
+    garbage-collected. In CPython that happens when the loop ends, but in another task.
     """
 
     def __init__(
@@ -137,11 +125,11 @@ class TopicIterator(Generic[T]):
         self._steps: deque[Step[T]] = deque()
         self._ends: dict[TopicPartition, int] = {}
         self._assignment_complete = False
-        """Whether what is ours is all of our share, as far as we were told; it may be nothing."""
+        """Whether the assignment is that of the last rebalance; it may be empty."""
 
     async def __aenter__(self) -> Self:
         if self._used:
-            msg = "this reading was opened before; call kept_traces() or decisions() again for another one"
+            msg = "this iterator was opened before and cannot be opened twice: call kept_traces() or decisions() again"
             raise ConfigurationError(msg)
         self._used = True
         async with AsyncExitStack() as stack:
@@ -157,7 +145,7 @@ class TopicIterator(Generic[T]):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Leave the group. Nothing is committed by it. Safe to call twice and under cancellation."""
+        """Leave the group without a commit. Safe to call twice and under cancellation."""
         opened, self._opened = self._opened, None
         self._steps.clear()
         if opened is not None:
@@ -165,9 +153,9 @@ class TopicIterator(Generic[T]):
                 await opened.stack.aclose()
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return self if self._used else self._opened_by_the_loop()
+        return self if self._used else self._open_and_iterate()
 
-    async def _opened_by_the_loop(self) -> AsyncGenerator[T, None]:
+    async def _open_and_iterate(self) -> AsyncGenerator[T, None]:
         async with self:
             async for item in self:
                 yield item
@@ -187,29 +175,27 @@ class TopicIterator(Generic[T]):
             await self._fill(opened)
 
     async def commit(self) -> None:
-        """Everything that was handed out so far is done: a group's members will not see it again.
+        """Commit everything that was returned so far: no member of the group receives it again.
 
-        A trace of which some fragments are still to come, and a Record of decisions of which some are still to be handed out,
-        stay uncommitted. So does what another member has taken over meanwhile: it is logged, and that one gets it again.
+        Not committed are records that an incomplete trace needs, and a record of decisions before its last decision was returned.
+        If a partition was reassigned, this is logged, and its new member receives the items again.
 
         Raises:
-            TransportError: the transport is away; nothing, or not everything, is committed. Try again, or go on: the next
-                commit covers this one.
-            ConfigurationError: there is no group to commit for.
+            TransportError: The transport cannot be reached; some or all offsets are not committed. Try again or continue: the
+                next commit includes this one.
+            ConfigurationError: There is no consumer group.
         """
         opened = self._entered()
         if self._group is None:
-            msg = "without a group there is nothing to commit to: name one, as in kept_traces(group='billing')"
+            msg = "commit() needs a consumer group, and group is None: name one, as in kept_traces(group='billing')"
             raise ConfigurationError(msg)
         for partition in await opened.reader.commit():
             self._forget(partition)
-            self._assignment_complete = (
-                False  # who has what is told anew; this one may come back, with what was not committed
-            )
+            self._assignment_complete = False  # a rebalance follows; it may return this partition
 
     def _entered(self) -> _Open:
         if self._opened is None:
-            msg = "this reading is not open: use `async with prela_stream.kept_traces(…) as traces`"
+            msg = "this iterator is not open: use `async with prela_stream.kept_traces(…) as traces`"
             raise ConfigurationError(msg)
         return self._opened
 
@@ -223,7 +209,7 @@ class TopicIterator(Generic[T]):
         self._apply(opened, poll)
 
     async def _check_assignment(self, opened: _Open) -> None:
-        """Learn of partitions that have gone before more of them is handed out, and stay a member of the group."""
+        """Drop the items of revoked partitions before they are returned, and stay a member of the group."""
         consumer = opened.reader.consumer
         consumer.pause(*consumer.assignment())
         opened.paused = True
@@ -248,7 +234,7 @@ class TopicIterator(Generic[T]):
         self._steps = deque(step for step in self._steps if step.partition != partition)
 
     async def _at_the_end(self, reader: TopicConsumer) -> bool:
-        """Whether all of our share, which may be nothing, has been read up to where it ended when reading it began."""
+        """Whether every assigned partition is read up to the end that it had when reading it began."""
         consumer = reader.consumer
         try:
             for partition in consumer.assignment():
@@ -260,5 +246,5 @@ class TopicIterator(Generic[T]):
                 if await consumer.position(partition) < self._ends[partition]:
                     return False
         except FencedError:
-            return False  # the next poll says that it has gone
+            return False  # revoked; the next poll reports it
         return self._assignment_complete

@@ -4,27 +4,38 @@ from collections.abc import Sequence
 
 import msgspec
 
-from prela_stream import telemetry
 from prela_stream.codec.sampled import KeptFragment
 from prela_stream.codec.spans import decode_resource
 from prela_stream.errors import CodecError
 from prela_stream.model.decision import Decision
-from prela_stream.model.span import SpanData
+from prela_stream.model.span import SpanData, SpanHead
 from prela_stream.model.tree import SpanTree
 from prela_stream.sinks.span_items import at, rank_of, read_span
 
 
+class SpanItem(msgspec.Struct, frozen=True, gc=False):
+    """A span as it was received, for sinks that store bytes."""
+
+    head: SpanHead
+    raw: msgspec.Raw
+    """The item. See docs/wire.md."""
+    resource: msgspec.Raw
+    """The resource map of its process."""
+
+
 class KeptTrace(msgspec.Struct, frozen=True, kw_only=True):
-    """A trace that was kept, or spans of one that came after its decision."""
+    """A trace that was kept, or spans of one that arrived after its decision."""
 
     decision: Decision
-    """Why it was kept, with which probability, and what is known of it in sum."""
+    """Why the trace was kept, the probability of that, and the trace in sum."""
     spans: list[SpanData]
-    """One a span, in order of arrival. A span that had not ended at the decision has the status PENDING."""
+    """Each span once, in order of arrival. A span that had not ended at the decision has the status PENDING."""
     late: bool = False
-    """These spans came after the decision. The trace itself was an item before this one."""
+    """These spans arrived after the decision. The trace itself was an item before this one."""
     unreadable: int = 0
     """Spans that could not be read and are not in `spans`."""
+    items: list[SpanItem] = []
+    """The bytes of each span, in the order of `spans`."""
 
     @property
     def trace_id(self) -> str:
@@ -33,22 +44,32 @@ class KeptTrace(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def weight(self) -> float:
-        """How many traces, each with spans like these, this one stands for: 1 / probability, 0 if it was decided before.
+        """How many traces, each with spans like these, this one represents: 1 / probability; 0 if it was decided before.
 
-        Multiply what you sum over spans by it. To count traces, add it up over the items that are not `late`.
+        Multiply what you sum over spans by it. To count traces, sum it over the items that are not `late`.
         """
         return self.decision.weight
 
     def tree(self) -> SpanTree[SpanData]:
-        """The spans as a tree. That of a late item has only orphans, unless the trace's root came late."""
+        """The spans as a tree. That of a late item has only orphans, unless the root is among the late spans."""
         return SpanTree(self.spans)
 
 
-def read_trace(fragments: Sequence[KeptFragment]) -> KeptTrace:
-    """One item of the fragments of one trace: at least one, in order. Never raises: what cannot be read is counted."""
+class _Found(msgspec.Struct):
+    rank: int
+    span: SpanData
+    item: SpanItem
+
+
+def read_trace(fragments: Sequence[KeptFragment], problems: list[str] | None = None) -> KeptTrace:
+    """Read the fragments of one trace. Never raises: spans that cannot be read are counted in `unreadable`.
+
+    Args:
+        fragments: At least one, in order.
+        problems: Receives the reason for each span that cannot be read.
+    """
     first = fragments[0]
-    spans: dict[bytes, SpanData] = {}
-    ranks: dict[bytes, int] = {}
+    found: dict[bytes, _Found] = {}
     unreadable = 0
     for fragment in fragments:
         resources = [decode_resource(raw) for raw in fragment.resources]
@@ -59,12 +80,20 @@ def read_trace(fragments: Sequence[KeptFragment]) -> KeptTrace:
                     continue
                 head, span_id, span = read
                 resource = at(resources, index)
-            except CodecError:
+            except CodecError as error:
                 unreadable += 1
+                if problems is not None:
+                    problems.append(str(error))
                 continue
-            if (rank := rank_of(head)) > ranks.get(span_id, -1):
-                ranks[span_id] = rank
-                spans[span_id] = msgspec.structs.replace(span, resource=resource)
-    if unreadable:
-        telemetry.SINK_BAD_ITEMS.add(unreadable)
-    return KeptTrace(decision=first.decision, spans=list(spans.values()), late=first.late, unreadable=unreadable)
+            rank = rank_of(head)
+            known = found.get(span_id)
+            if known is None or rank > known.rank:
+                item = SpanItem(head, raw, fragment.resources[index])
+                found[span_id] = _Found(rank, msgspec.structs.replace(span, resource=resource), item)
+    return KeptTrace(
+        decision=first.decision,
+        spans=[one.span for one in found.values()],
+        late=first.late,
+        unreadable=unreadable,
+        items=[one.item for one in found.values()],
+    )

@@ -26,6 +26,8 @@ class SinkObserver:
         self._assigned = False
         self.consumer: Consumer | None = None
         """What the sink reads with; None unless it runs."""
+        self.failure = ""
+        """Why the last attempt to write failed; empty if it succeeded."""
         telemetry.register(self)
 
     def polled(self, poll: Poll) -> None:
@@ -54,10 +56,10 @@ class SinkObserver:
             self._lag[partition] = max(0, lag)
 
     def problems(self) -> list[str]:
-        """Why the sink is not ready: it has not received its partitions."""
+        """Why the sink is not ready: it has not received its partitions, or it cannot write."""
         if self.consumer is None or not self._assigned:
             return [f"the sink has not received its partitions from the consumer group {self._group}"]
-        return []
+        return [f"the sink cannot write, and tries again: {self.failure}"] if self.failure else []
 
     def collect(self) -> Iterator[Collected]:
         """The lag of each topic."""

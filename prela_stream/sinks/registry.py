@@ -30,6 +30,9 @@ SINK_TYPES: Final[dict[str, SinkType]] = {
         reader="prela_stream.sinks.sqlite.reader:SqliteReader",
         path="traces.db",
     ),
+    "jsonl": SinkType(
+        sink="prela_stream.sinks.jsonl:JsonlSink", options="prela_stream.sinks.jsonl:JsonlOptions", path="jsonl"
+    ),
 }
 
 

@@ -1,18 +1,22 @@
-"""The loop of a sink: a consumer group on `sampled` (and `decisions`) that hands batches over and commits what is durable.
+"""The loop of a sink: a consumer of `sampled` (and `decisions`) that joins traces, passes them on and commits what is durable.
 
-A group of its own is what keeps a slow or dead store away from the workers: nothing upstream waits for it. It knows the transport
-and the sink by their seams alone.
+The consumer group belongs to the sink alone, so nothing upstream waits for a slow or failing sink. The service knows the
+transport and the sink only by their interfaces.
 """
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
+from typing import Final
 
 import anyio
+import msgspec
 
 from prela_stream import telemetry
-from prela_stream.errors import FencedError, TransportError
+from prela_stream.errors import ConfigurationError, FencedError, SinkError, TransportError, UnknownTopicError
 from prela_stream.sinks.base import Sink, SinkBatch
+from prela_stream.sinks.fragments import FragmentJoiner
 from prela_stream.sinks.observer import SinkObserver
 from prela_stream.sinks.topic_consumer import TopicConsumer
 from prela_stream.transport.base import Consumer, LogRecord, Poll, TopicPartition, Transport
@@ -20,17 +24,81 @@ from prela_stream.transport.options import TopicOptions
 
 logger = logging.getLogger(__name__)
 
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
+
+
+class _Waiting(msgspec.Struct, frozen=True):
+    """A batch that is not durable yet."""
+
+    batch: SinkBatch
+    records: int
+
+
+class _Assigned:
+    """What the service knows of the partitions that are assigned to it."""
+
+    def __init__(self) -> None:
+        self.unpositioned: set[TopicPartition] = set()
+        """Assigned, but not yet read from the right offset."""
+        self.waiting: deque[_Waiting] = deque()
+        self.joiners: dict[TopicPartition, FragmentJoiner] = {}
+        self.offsets: dict[TopicPartition, int] = {}
+        """`next_offset` of the last batch of each partition."""
+
+    def apply(self, poll: Poll) -> None:
+        """Forget what was revoked, and note what was assigned."""
+        for partition in poll.revoked:
+            self.forget(partition)
+        self.unpositioned.update(poll.assigned)
+
+    def forget(self, partition: TopicPartition) -> None:
+        """`partition` belongs to another member, which reads from the last commit on."""
+        self.unpositioned.discard(partition)
+        self.joiners.pop(partition, None)
+        self.offsets.pop(partition, None)
+        self.waiting = deque(one for one in self.waiting if one.batch.source != partition)
+
+
+class _Retry:
+    """The pauses between attempts while a sink fails. One line is logged at the start of a failure and one at its end."""
+
+    def __init__(self, name: str, group: str) -> None:
+        self._name = name
+        self._group = group
+        self.pause_s = 0.0
+        """Seconds until the next attempt; 0 while all is well."""
+
+    def failed(self, error: Exception) -> None:
+        """Count a failed attempt and log the first one."""
+        telemetry.SINK_RETRIES.add(1, self._group)
+        if not self.pause_s:
+            logger.warning(
+                "sink %s failed and will try again until it succeeds; nothing is lost, and other services are not affected: %s",
+                self._name,
+                str(error) or type(error).__name__,
+            )
+        self.pause_s = min(2 * self.pause_s or _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+
+    def succeeded(self) -> bool:
+        """Whether a failure has ended with this attempt."""
+        ended, self.pause_s = bool(self.pause_s), 0.0
+        if ended:
+            logger.warning("sink %s works again", self._name)
+        return ended
+
 
 class SinkService:
-    """Feeds one sink. Any number of services may share a group: each has its share of the partitions.
+    """Feeds one sink. Services of one consumer group share the partitions.
 
     Args:
         transport: Where kept traces come from.
-        topics: What the topics are called.
-        sink: Where they go. The service closes it at its end.
-        group: Consumer group; a different one for each store.
-        max_records: Records of one batch at most.
-        max_bytes: Bytes of one batch, roughly.
+        topics: The names of the topics.
+        sink: Receives the traces. The service closes it at its end.
+        name: The name of the sink in logs and metrics.
+        group: Consumer group; each sink has its own.
+        max_records: Records of one poll at most.
+        max_bytes: Bytes of one poll, roughly.
     """
 
     def __init__(
@@ -39,6 +107,7 @@ class SinkService:
         topics: TopicOptions,
         sink: Sink,
         *,
+        name: str = "sqlite",
         group: str = "sinks.sqlite",
         max_records: int = 1_000,
         max_bytes: int = 8 << 20,
@@ -46,93 +115,159 @@ class SinkService:
         self._transport = transport
         self._topics = topics
         self._sink = sink
+        self._name = name
         self._group = group
         self._max_records = max_records
         self._max_bytes = max_bytes
+        self._retry = _Retry(name, group)
         self.observer = SinkObserver(group)
         """Its metrics and whether it is ready."""
+        self._has_worked = False
 
     async def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
-        """Store until cancelled. A batch that is being written is finished and committed first.
+        """Write kept traces until cancelled. The batch in progress is finished and committed first.
 
-        An error of the sink ends the service: nothing of its batch is committed, and the batch comes again.
+        If the sink fails with a SinkError or an OSError, its batch is written again after a pause of 0.1 to 2 s, for as long as
+        it takes. Records wait in the topic.
 
         Args:
-            on_ready: Called once, when the first partitions are ours and positioned.
+            on_ready: Called once, when the first partitions are assigned and positioned.
 
         Raises:
-            PrelaError: what the sink or the transport raised.
+            ConfigurationError: The sink cannot work with its options. Only before its first success.
+            UnknownTopicError: The topics do not exist.
         """
-        wanted = [self._topics.sampled]
+        topics = [self._topics.sampled]
         if self._sink.wants_decisions:
-            wanted.append(self._topics.decisions)
+            topics.append(self._topics.decisions)
         try:
-            async with await self._transport.consumer(wanted, group=self._group) as consumer:
-                reader = TopicConsumer(consumer, self._group)
+            async with await self._transport.consumer(topics, group=self._group) as consumer:
                 self.observer.consumer = consumer
-                while True:
-                    poll = await reader.poll(max_records=self._max_records, max_bytes=self._max_bytes)
-                    with anyio.CancelScope(shield=True):  # no half batch: a sink bounds its own time
-                        await self._handle(reader, poll)
-                    self.observer.polled(poll)
-                    if poll.assigned and on_ready is not None:
-                        on_ready()
-                        on_ready = None
+                await self._serve(TopicConsumer(consumer, self._group), on_ready)
         finally:
             self.observer.consumer = None
             with anyio.CancelScope(shield=True):
                 await self._sink.aclose()
 
-    async def _handle(self, reader: TopicConsumer, poll: Poll) -> None:
-        for partition in poll.assigned:
-            try:
-                await self._position(reader.consumer, partition)
-            except FencedError:
-                continue  # it has gone to another member meanwhile; the next poll says so
-            reader.consumer.resume(partition)
-        for partition, records in _by_partition(poll.records):
-            began = time.monotonic()
-            await self._sink.write(self._batch(reader, partition, records))
-            labels = (self._group, partition.topic)
-            telemetry.SINK_WRITE_SECONDS.observe(time.monotonic() - began, *labels)
-            telemetry.SINK_BATCH_RECORDS.observe(len(records), *labels)
-            telemetry.SINK_RECORDS.add(len(records), *labels)
-            reader.done(partition, records[-1].offset + 1)
+    async def _serve(self, consumer: TopicConsumer, on_ready: Callable[[], None] | None) -> None:
+        assigned = _Assigned()
+        while True:
+            if self._retry.pause_s:
+                await anyio.sleep(self._retry.pause_s)
+                poll = await consumer.check_assignment()
+            else:
+                poll = await consumer.poll(max_records=self._max_records, max_bytes=self._max_bytes)
+            assigned.apply(poll)
+            for partition, records in _by_partition(poll.records):
+                self._add(consumer, assigned, partition, records)
+            with anyio.CancelScope(shield=True):  # a batch is written and committed, or neither; a sink bounds its time
+                await self._attempt(consumer, assigned)
+                await self._commit(consumer)
+            self.observer.polled(poll)
+            if on_ready is not None and self._has_worked:
+                on_ready()
+                on_ready = None
+
+    async def _attempt(self, consumer: TopicConsumer, assigned: _Assigned) -> None:
+        """Position what was assigned and write what waits. After a failure the rest is left for the next attempt."""
         try:
-            await reader.commit()
-        except TransportError as error:  # it costs nothing but that batches may come again
-            telemetry.SINK_RETRIES.add(1, self._group)
-            logger.warning("could not commit offsets of %s, will try again: %s", self._group, error)
+            await self._position_all(consumer.consumer, assigned)
+            await self._write_all(consumer, assigned)
+        except ConfigurationError as error:
+            if not self._has_worked:
+                raise
+            self._pause(consumer, error)
+        except UnknownTopicError:
+            raise
+        except (SinkError, TransportError, OSError) as error:
+            self._pause(consumer, error)
+        else:
+            if self._retry.succeeded():
+                self.observer.failure = ""
+                consumer.consumer.resume(*consumer.consumer.assignment())
+
+    def _pause(self, consumer: TopicConsumer, error: Exception) -> None:
+        """Fetch no further records until the sink succeeds; polling keeps this member in its group."""
+        self._retry.failed(error)
+        self.observer.failure = str(error)
+        consumer.consumer.pause(*consumer.consumer.assignment())
+
+    async def _position_all(self, consumer: Consumer, assigned: _Assigned) -> None:
+        for partition in sorted(assigned.unpositioned):
+            try:
+                await self._position(consumer, partition)
+            except FencedError:
+                assigned.forget(partition)  # reassigned; the next poll reports it
+                continue
+            assigned.unpositioned.discard(partition)
+            consumer.resume(partition)
+            self._has_worked = True
 
     async def _position(self, consumer: Consumer, partition: TopicPartition) -> None:
-        """Go on where the data ends, for a sink that stores offsets with it."""
+        """Continue where the data of the sink ends, if it stores offsets; else at the committed offset of the group."""
         stored = await self._sink.stored_offset(partition)
         if stored is None:
-            return  # the group's committed offset counts, and that is where the consumer stands
-        beyond = stored > await consumer.end_offset(partition)
-        if beyond or await consumer.committed(partition) is None:
-            # Either the log is another one than the store knows (it was deleted, say), or the group never got to commit.
-            # Reading from the beginning is right in both cases: what is stored already changes nothing.
-            if beyond:
+            return
+        other_log = stored > await consumer.end_offset(partition)
+        if other_log or await consumer.committed(partition) is None:
+            # Reading from the beginning is right in both cases, because what is stored already changes nothing.
+            if other_log:
                 logger.warning(
-                    "%s partition %d ends before offset %d, up to which the store has read it: this must be another log; "
-                    "reading it from its beginning",
-                    partition.topic,
-                    partition.partition,
+                    "%s ends before offset %d, up to which sink %s has read it: the topic was deleted and created again. It is "
+                    "read from its beginning",
+                    partition,
                     stored,
+                    self._name,
                 )
             await consumer.seek(partition, await consumer.beginning_offset(partition))
             return
         await consumer.seek(partition, stored)
 
-    def _batch(self, reader: TopicConsumer, partition: TopicPartition, records: list[LogRecord]) -> SinkBatch:
-        next_offset = records[-1].offset + 1
+    async def _write_all(self, consumer: TopicConsumer, assigned: _Assigned) -> None:
+        while assigned.waiting:
+            one = assigned.waiting[0]
+            began = time.monotonic()
+            await self._sink.write(one.batch)
+            assigned.waiting.popleft()
+            labels = (self._group, one.batch.source.topic)
+            telemetry.SINK_WRITE_SECONDS.observe(time.monotonic() - began, *labels)
+            telemetry.SINK_BATCH_RECORDS.observe(one.records, *labels)
+            telemetry.SINK_RECORDS.add(one.records, *labels)
+            consumer.done(one.batch.source, one.batch.next_offset)
+
+    async def _commit(self, consumer: TopicConsumer) -> None:
+        try:
+            await consumer.commit()
+        except TransportError as error:  # the batches may be written again, which changes nothing
+            telemetry.SINK_RETRIES.add(1, self._group)
+            logger.warning(
+                "could not commit the offsets of the consumer group %s, will try again: %s", self._group, error
+            )
+
+    def _add(
+        self, consumer: TopicConsumer, assigned: _Assigned, partition: TopicPartition, records: list[LogRecord]
+    ) -> None:
+        """Make a batch of these records, unless they only begin traces."""
         if partition.topic == self._topics.sampled:
-            read = (reader.fragment(record) for record in records)
-            fragments = [fragment for fragment in read if fragment is not None]
-            return SinkBatch(source=partition, fragments=fragments, next_offset=next_offset)
-        decisions = [decision for record in records for decision in reader.decisions(record)]
-        return SinkBatch(source=partition, decisions=decisions, next_offset=next_offset)
+            batch = _traces(consumer, assigned.joiners.setdefault(partition, FragmentJoiner()), partition, records)
+        else:
+            decisions = [decision for record in records for decision in consumer.decisions(record)]
+            batch = SinkBatch(source=partition, decisions=decisions, next_offset=records[-1].offset + 1)
+        if batch.traces or batch.decisions or batch.next_offset != assigned.offsets.get(partition):
+            assigned.offsets[partition] = batch.next_offset
+            assigned.waiting.append(_Waiting(batch, len(records)))
+
+
+def _traces(
+    consumer: TopicConsumer, joiner: FragmentJoiner, partition: TopicPartition, records: list[LogRecord]
+) -> SinkBatch:
+    traces = []
+    next_offset = records[-1].offset + 1
+    for record in records:
+        fragments, next_offset = consumer.join(record, joiner)
+        if fragments:
+            traces.append(consumer.read(fragments, partition))
+    return SinkBatch(source=partition, traces=traces, next_offset=next_offset)
 
 
 def _by_partition(records: Iterable[LogRecord]) -> Iterable[tuple[TopicPartition, list[LogRecord]]]:

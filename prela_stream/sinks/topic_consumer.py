@@ -1,7 +1,7 @@
-"""What everyone who reads `sampled` and `decisions` needs: a store's service, and the iterators that programs use.
+"""Reads `sampled` and `decisions`, for the service of a sink and for the iterators of applications.
 
-Polls that outlast a transport that is away; Records that cannot be read are counted and skipped, so that none stops the others;
-offsets are remembered until they are committed, and a partition that has gone to another member costs no other its commit.
+A poll outlasts a transport that cannot be reached. A record that cannot be read is counted and skipped. Offsets are kept until
+they are committed. If a partition was reassigned, the other partitions are committed all the same.
 """
 
 import logging
@@ -14,6 +14,8 @@ from prela_stream.codec.decisions import decode_decisions
 from prela_stream.codec.sampled import KeptFragment, decode_kept
 from prela_stream.errors import CodecError, FencedError, TransportError, UnknownTopicError
 from prela_stream.model.decision import Decision
+from prela_stream.sinks.fragments import FragmentJoiner
+from prela_stream.sinks.kept_trace import KeptTrace, read_trace
 from prela_stream.transport.base import Committed, Consumer, LogRecord, Poll, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -22,11 +24,11 @@ _PAUSE_S: Final = 1.0
 
 
 class TopicConsumer:
-    """A consumer of kept traces or decisions, with what has been done and not yet committed. Used by one task.
+    """A consumer of kept traces or decisions, and the offsets that are done but not committed. Used by one task.
 
     Args:
-        consumer: Where Records come from. Whoever opened it closes it.
-        group: Its group, for what is logged; None for a consumer without one.
+        consumer: The consumer of the transport. The caller closes it.
+        group: Its consumer group, for the log; None for a consumer without one.
     """
 
     def __init__(self, consumer: Consumer, group: str | None) -> None:
@@ -34,41 +36,41 @@ class TopicConsumer:
         self._group = group
         self._done: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
-        self._complained: set[str] = set()
-        self._no_end = ""
-        """Why nobody could say where a partition ends, as it was logged; empty once somebody could."""
+        self._reported: set[str] = set()
+        self._end_error = ""
+        """The last logged reason why the end of a partition is unknown; empty once it is known."""
 
     async def poll(self, *, max_records: int, max_bytes: int) -> Poll:
-        """The next poll that works: a transport that is away for a while is no reason to stop."""
-        complained = ""
+        """The next poll that succeeds. While the transport cannot be reached, it is repeated every second."""
+        logged = ""
         while True:
             try:
                 return self._noted(await self.consumer.poll(max_records=max_records, max_bytes=max_bytes))
             except (FencedError, UnknownTopicError):
                 raise
             except TransportError as error:
-                complained = _complaint(error, complained)
+                logged = _log_new(error, logged)
                 await anyio.sleep(_PAUSE_S)
 
     async def check_assignment(self) -> Poll:
-        """Whether the assignment has changed, without waiting. The caller has paused all that is ours."""
+        """Changes of the assignment, without waiting. The caller has paused all partitions, so there are no records."""
         try:
             return self._noted(await self.consumer.poll(timeout=0.0))
         except (FencedError, UnknownTopicError):
             raise
         except TransportError:
-            return Poll()  # nobody knows; the next poll says what is wrong
+            return Poll()  # the next poll reports the error
 
     async def end_offset(self, partition: TopicPartition) -> int | None:
-        """Where `partition` ends; None while the transport is away: poll, and ask again."""
+        """Where `partition` ends; None while the transport cannot be reached: poll, and ask again."""
         try:
             end = await self.consumer.end_offset(partition)
         except (FencedError, UnknownTopicError):
             raise
         except TransportError as error:
-            self._no_end = _complaint(error, self._no_end)
+            self._end_error = _log_new(error, self._end_error)
             return None
-        self._no_end = ""
+        self._end_error = ""
         return end
 
     def _noted(self, poll: Poll) -> Poll:
@@ -76,29 +78,62 @@ class TopicConsumer:
             self.forget(partition)
         return poll
 
-    def fragment(self, record: LogRecord) -> KeptFragment | None:
-        """A Record of `sampled`; None for one that cannot be read."""
-        try:
-            return decode_kept(_value_of(record))
-        except CodecError as error:
-            self.skip(record, str(error))
-            return None
+    def join(self, record: LogRecord, joiner: FragmentJoiner) -> tuple[list[KeptFragment], int]:
+        """Add a record of `sampled` to the fragments of its partition.
+
+        Returns:
+            The fragments of a trace that this record completes, for `read`; empty if there is none. And the offset that may be
+            committed after that trace: the first record that an incomplete trace needs, else the next record.
+        """
+        fragment = self._fragment(record)
+        found: list[KeptFragment] = []
+        if fragment is not None:
+            before = joiner.given_up
+            found = joiner.add(fragment, offset=record.offset, timestamp_ms=record.timestamp_ms)
+            for _ in range(joiner.given_up - before):
+                self._skip(record, "a kept trace of which a fragment is missing")
+        needed = joiner.first_offset()
+        return found, record.offset + 1 if needed is None else needed
+
+    def read(self, fragments: list[KeptFragment], partition: TopicPartition) -> KeptTrace:
+        """The trace of these fragments. Spans that cannot be read are counted, and the first one of a topic is logged."""
+        problems: list[str] = []
+        trace = read_trace(fragments, problems)
+        if problems:
+            telemetry.SINK_BAD_ITEMS.add(len(problems))
+            if f"{partition.topic} spans" not in self._reported:
+                self._reported.add(f"{partition.topic} spans")
+                logger.error(
+                    "%d spans of trace %s in %s cannot be read, the first because: %s. The trace has its other spans. Further "
+                    "ones are counted in prela_sink_bad_items_total and not logged.",
+                    len(problems),
+                    trace.trace_id,
+                    partition,
+                    problems[0],
+                )
+        return trace
 
     def decisions(self, record: LogRecord) -> list[Decision]:
-        """A Record of `decisions`; none where it cannot be read."""
+        """The decisions of a record of `decisions`; empty if it cannot be read."""
         try:
             return decode_decisions(_value_of(record))
         except CodecError as error:
-            self.skip(record, str(error))
+            self._skip(record, str(error))
             return []
 
-    def skip(self, record: LogRecord, reason: str) -> None:
-        """Count a Record that is passed over, and log the first of its topic."""
+    def _fragment(self, record: LogRecord) -> KeptFragment | None:
+        try:
+            return decode_kept(_value_of(record))
+        except CodecError as error:
+            self._skip(record, str(error))
+            return None
+
+    def _skip(self, record: LogRecord, reason: str) -> None:
         telemetry.SINK_BAD_RECORDS.add(1, record.topic)
-        if record.topic not in self._complained:
-            self._complained.add(record.topic)
+        if record.topic not in self._reported:
+            self._reported.add(record.topic)
             logger.error(
-                "skipped the Record at %s partition %d offset %d: %s. Further ones of this topic are counted in "
+                "skipped the record at %s partition %d offset %d: %s. Further ones of this topic are counted in "
                 "prela_sink_bad_records_total and not logged.",
                 record.topic,
                 record.partition,
@@ -111,18 +146,18 @@ class TopicConsumer:
         self._done[partition] = next_offset
 
     def forget(self, partition: TopicPartition) -> None:
-        """A partition is not ours any more: what was done there and not committed will be done again by its new member."""
+        """`partition` was revoked: its new member repeats what was done there and not committed."""
         self._done.pop(partition, None)
         self._committed.pop(partition, None)
 
     async def commit(self) -> frozenset[TopicPartition]:
-        """Commit what is done, each partition for itself where one of them has gone to another member.
+        """Commit what is done. If a partition was reassigned, the others are committed one by one.
 
         Returns:
-            The partitions that are not ours any more, which is logged: their new members read again from the last commit on.
+            The partitions that were reassigned, which is logged: their new members read again from the last commit on.
 
         Raises:
-            TransportError: something is not committed (as an OutcomeUnknownError: may not be). It stays done: try again.
+            TransportError: Something is not committed; after an OutcomeUnknownError it may be. It stays done: try again.
         """
         waiting = {
             partition: Committed(offset=offset)
@@ -142,30 +177,30 @@ class TopicConsumer:
         self._committed.update({partition: committed.offset for partition, committed in offsets.items()})
 
     async def _commit_one_by_one(self, waiting: dict[TopicPartition, Committed]) -> frozenset[TopicPartition]:
-        gone: set[TopicPartition] = set()
+        reassigned: set[TopicPartition] = set()
         for partition, committed in waiting.items():
             try:
                 await self._commit({partition: committed})
             except FencedError:
-                gone.add(partition)
+                reassigned.add(partition)
                 self.forget(partition)
                 logger.info(
-                    "%s has gone to another member of %s; that one reads again what was not committed",
+                    "%s was reassigned to another member of the consumer group %s, which reads again what was not committed",
                     partition,
                     self._group,
                 )
-        return frozenset(gone)
+        return frozenset(reassigned)
 
 
-def _complaint(error: TransportError, last: str) -> str:
-    """Log why the transport cannot be read, unless that was the last that was said of it."""
+def _log_new(error: TransportError, logged: str) -> str:
+    """Log why the transport cannot be read, unless `logged` is the same reason; returns the reason."""
     text = str(error)
-    if text != last:
+    if text != logged:
         logger.warning("cannot read from the transport, will try again: %s", text)
     return text
 
 
 def _value_of(record: LogRecord) -> bytes:
     if record.value is None:
-        raise CodecError("a Record without a value")
+        raise CodecError("a record without a value")
     return record.value

@@ -3,55 +3,23 @@
 import os
 import signal
 import sqlite3
-import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-import pytest
-
-from prela_stream.sinks.base import Sink
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.sink import SqliteSink
-from tests.contracts.sink_contract import SOURCE, SinkContract, trace_id
+from tests.support.kept import SOURCE, trace_id
 
 ROOT = Path(__file__).parents[2]
-
-
-class TestSqliteSink(SinkContract):
-    @pytest.fixture(autouse=True)
-    def _store(self, tmp_path: Path) -> None:
-        self.options = SqliteOptions(path=str(tmp_path / "folder" / "traces.db"))
-
-    def sink(self) -> AbstractAsyncContextManager[Sink]:
-        @asynccontextmanager
-        async def opened() -> AsyncIterator[Sink]:
-            sink = SqliteSink(self.options)
-            try:
-                yield sink
-            finally:
-                await sink.aclose()
-
-        return opened()
-
-    def reader(self) -> SqliteReader:
-        return SqliteReader(self.options)
-
-    async def test_files_are_private(self) -> None:
-        async with self.sink() as sink:
-            assert await sink.stored_offset(SOURCE) is None
-            for file in Path(self.options.path).parent.iterdir():
-                assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 WRITER = """
 import asyncio, sys
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.sink import SqliteSink
-from tests.contracts.sink_contract import SOURCE, batch, decision, whole
+from tests.support.kept import SOURCE, batch, decision, whole
 
 async def main():
     sink = SqliteSink(SqliteOptions(path=sys.argv[1]))

@@ -26,8 +26,8 @@ from prela_stream.sinks import iterators
 from prela_stream.sinks.iterators import TopicIterator
 from prela_stream.transport.base import Committed, TopicPartition, Transport
 from prela_stream.worker.service import Worker
-from tests.contracts.sink_contract import decision, fragment, span, trace_id, whole
 from tests.support.items import encode_span
+from tests.support.kept import decision, fragment, span, trace_id, whole
 from tests.support.threads import own_threads
 from tests.support.workers import DEADLINE, WHOLE_ONLY, decided, make_worker, running, send, values
 

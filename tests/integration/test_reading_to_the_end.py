@@ -20,8 +20,8 @@ from prela_stream.codec.sampled import encode_kept
 from prela_stream.config import Settings, load_settings
 from prela_stream.transport.base import TopicPartition, Transport
 from prela_stream.transport.kafka.consumer import KafkaConsumer
-from tests.contracts.sink_contract import trace_id, whole
 from tests.support.kafka import Clusters
+from tests.support.kept import trace_id, whole
 from tests.support.workers import DEADLINE, send
 
 PLACES = ["local", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])]

@@ -61,6 +61,11 @@ class SqliteReader:
         query = f"SELECT {ROW_COLUMNS} FROM traces WHERE stored > ? ORDER BY stored LIMIT ?"  # noqa: S608 - only names of ours are put in, values are bound
         return await self._ask(lambda connection: [row_of(row) for row in connection.execute(query, (after, limit))])
 
+    async def newest_mark(self) -> int:
+        """The mark of the last change; 0 if nothing is stored."""
+        query = "SELECT value FROM counters WHERE name = 'stored'"
+        return await self._ask(lambda connection: int(connection.execute(query).fetchone()[0]))
+
     async def totals(self) -> dict[str, int]:
         """Counts of what is stored: `traces`, `spans`, `decisions`, `kept`, `dropped`."""
         counts = await self._ask(lambda connection: dict(connection.execute("SELECT name, value FROM counters")))

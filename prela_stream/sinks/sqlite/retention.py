@@ -2,8 +2,7 @@
 
 import sqlite3
 
-from prela_stream.sinks.sqlite.counters import Counters
-from prela_stream.sinks.sqlite.schema import transaction
+from prela_stream.sinks.sqlite.schema import StoreCounts, transaction
 
 
 def purge(connection: sqlite3.Connection, before_ns: int, *, limit: int) -> int:
@@ -12,7 +11,7 @@ def purge(connection: sqlite3.Connection, before_ns: int, *, limit: int) -> int:
     Returns how many traces went; fewer than `limit` means that none is left.
     """
     with transaction(connection):
-        counters = Counters(connection)
+        counters = StoreCounts(connection)
         old = connection.execute(
             "SELECT id, trace_id, spans FROM traces WHERE start_ns < ? ORDER BY start_ns LIMIT ?", (before_ns, limit)
         ).fetchall()

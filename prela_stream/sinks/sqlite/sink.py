@@ -3,7 +3,6 @@
 Reading is `SqliteReader`, in this or another process; the layout is in `schema`. All work is done in a thread, for SQLite blocks.
 """
 
-import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
@@ -14,29 +13,25 @@ from typing import Final
 import anyio
 import anyio.to_thread
 
-from prela_stream import telemetry
 from prela_stream.codec.decisions import decode_decisions, encode_decisions
 from prela_stream.errors import SinkError
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import ERROR
 from prela_stream.sinks.base import SinkBatch
-from prela_stream.sinks.sqlite.counters import Counters
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.retention import purge
-from prela_stream.sinks.sqlite.schema import LABEL_CHARS, open_for_writing, transaction
+from prela_stream.sinks.sqlite.schema import LABEL_CHARS, StoreCounts, open_for_writing, transaction
 from prela_stream.sinks.sqlite.search import join_texts
 from prela_stream.sinks.sqlite.trace_rows import (
     SpanFacts,
     SpanRow,
     TraceChange,
+    changes_of,
     facts_of,
-    gather,
     primary,
     trace_columns,
 )
 from prela_stream.transport.base import TopicPartition
-
-logger = logging.getLogger(__name__)
 
 _PURGE_EVERY_S: Final = 60.0
 _PURGE_TRACES: Final = 200  # a transaction; a slow purge would hold the next batch back
@@ -113,14 +108,8 @@ class SqliteSink:
         return None if row is None else int(row[0])
 
     def _write(self, batch: SinkBatch) -> None:
-        gathered = gather(batch.fragments)
-        if gathered.bad:
-            telemetry.SINK_BAD_ITEMS.add(len(gathered.bad))
-            logger.warning(
-                "%s: skipped %d unreadable spans, first: %s", batch.source, len(gathered.bad), gathered.bad[0]
-            )
         try:
-            self._store(batch, gathered.changes)
+            self._store(batch, changes_of(batch.traces))
             self._purge_now_and_then()
         except sqlite3.Error as error:
             msg = f"the trace store {self._path} did not take a batch of {batch.source}: {error}"
@@ -131,7 +120,7 @@ class SqliteSink:
         offset = (batch.source.topic, batch.source.partition, batch.next_offset)
         try:
             with transaction(connection):
-                counters = Counters(connection)
+                counters = StoreCounts(connection)
                 _put_decisions(connection, batch.decisions, counters)
                 fresh = [change for change in changes if not self._merge(connection, change, counters)]
                 self._insert(connection, fresh, counters)
@@ -141,7 +130,7 @@ class SqliteSink:
             self._resources.clear()  # ids of a rolled back transaction name nothing
             raise
 
-    def _insert(self, connection: sqlite3.Connection, changes: Sequence[TraceChange], counters: Counters) -> None:
+    def _insert(self, connection: sqlite3.Connection, changes: Sequence[TraceChange], counters: StoreCounts) -> None:
         """Traces that the store has not seen: everything about them is in the batch."""
         lines: list[dict[str, object]] = []
         spans: list[tuple[object, ...]] = []
@@ -164,7 +153,7 @@ class SqliteSink:
         counters.add("traces", len(lines))
         counters.add("spans", len(spans))
 
-    def _merge(self, connection: sqlite3.Connection, change: TraceChange, counters: Counters) -> bool:
+    def _merge(self, connection: sqlite3.Connection, change: TraceChange, counters: StoreCounts) -> bool:
         """Add to a trace that is stored; False if it is not. What the store already has changes nothing."""
         found = connection.execute("SELECT id, spans FROM traces WHERE trace_id = ?", (change.trace_id,)).fetchone()
         if found is None:
@@ -220,7 +209,7 @@ class SqliteSink:
             self._next_purge = time.monotonic() + _PURGE_EVERY_S
 
 
-def _put_decisions(connection: sqlite3.Connection, decisions: Sequence[Decision], counters: Counters) -> None:
+def _put_decisions(connection: sqlite3.Connection, decisions: Sequence[Decision], counters: StoreCounts) -> None:
     for kept in (True, False):
         rows = [
             (one.trace_id, one.decision_id, kept, min(one.decided_at_ms, 1 << 62), encode_decisions([one]))

@@ -1,7 +1,7 @@
-"""From kept fragments to the rows of a store: which span wins, and what the line of a trace says. Pure.
+"""From kept traces to the rows of the store: which report of a span is stored, and the columns of its trace. Pure.
 
-Everything here is a function of the set of spans and decisions, not of the order in which they came: fragments, late spans and
-repeats give the same rows in any order.
+All of it is a function of the set of spans and decisions, and not of their order: late spans and repeated traces give the same
+rows in any order.
 """
 
 import math
@@ -10,23 +10,22 @@ from typing import Final
 
 import msgspec
 
-from prela_stream.codec.sampled import KeptFragment
-from prela_stream.errors import CodecError
 from prela_stream.model.decision import Decision
-from prela_stream.model.span import ERROR
-from prela_stream.sinks.span_items import at, rank_of, read_span
+from prela_stream.model.span import ERROR, SpanData
+from prela_stream.sinks.kept_trace import KeptTrace, SpanItem
+from prela_stream.sinks.span_items import rank_of
 from prela_stream.sinks.sqlite.search import texts_of
 
 _INT64: Final = (1 << 63) - 1
 
 
 class SpanRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A span as a store keeps it."""
+    """A row of `spans`."""
 
     span_id: bytes
     parent_id: bytes | None
     rank: int
-    """Of two reports of one span the one with the higher rank stays."""
+    """Of two reports of one span the one with the higher rank is stored."""
     name: str
     span_type: int
     status: int
@@ -34,21 +33,21 @@ class SpanRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     end_ns: int
     """The start, for a span that has not ended."""
     resource: bytes
-    """The resource map as it came."""
+    """The resource map as received."""
     item: msgspec.Raw
-    """The item as it came: a view on its Record."""
+    """The item as received: a view on its record."""
 
 
 class TraceChange(msgspec.Struct, kw_only=True):
-    """What one batch says about one trace."""
+    """What one batch adds to one trace."""
 
     trace_id: bytes
     decisions: dict[bytes, Decision] = {}
-    """By decision id; more than one if the trace was forgotten and decided again."""
+    """By decision id; more than one if the trace was decided again after the late window."""
     spans: dict[bytes, SpanRow] = {}
-    """By span id: the winner of each."""
+    """By span id."""
     texts: dict[str, None] = {}
-    """What the trace is found by, without repeats."""
+    """The texts for the full-text index, each once."""
 
 
 class SpanFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,46 +61,30 @@ class SpanFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the first span without a parent, or of the first span."""
 
 
-class Gathered(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch's fragments by trace."""
-
-    changes: list[TraceChange]
-    bad: list[str]
-    """Why items could not be read, one reason an item; their neighbours are in `changes`."""
-
-
-def gather(fragments: Iterable[KeptFragment]) -> Gathered:
-    """Put the fragments of a batch together by trace. Never raises: an item that cannot be read is in `bad`."""
+def changes_of(traces: Iterable[KeptTrace]) -> list[TraceChange]:
+    """The traces of a batch by trace id: late spans change the same trace."""
     changes: dict[bytes, TraceChange] = {}
-    bad: list[str] = []
-    for fragment in fragments:
-        decision = fragment.decision
+    for trace in traces:
+        decision = trace.decision
         change = changes.get(decision.trace_id)
         if change is None:
             change = changes[decision.trace_id] = TraceChange(trace_id=decision.trace_id)
         change.decisions[decision.decision_id] = decision
-        resources = [bytes(raw) for raw in fragment.resources]
-        for index, raw in fragment.items:
-            try:
-                _add(change, raw, resources, index)
-            except CodecError as error:
-                bad.append(str(error))
-    return Gathered(changes=list(changes.values()), bad=bad)
+        for span, item in zip(trace.spans, trace.items, strict=True):
+            _add(change, span, item)
+    return list(changes.values())
 
 
-def _add(change: TraceChange, raw: msgspec.Raw, resources: Sequence[bytes], index: int) -> None:
-    read = read_span(raw, change.trace_id)
-    if read is None:
-        return
-    head, span_id, span = read
-    resource = at(resources, index)
+def _add(change: TraceChange, span: SpanData, item: SpanItem) -> None:
+    head = item.head
+    assert head.span_id is not None
     change.texts.update(dict.fromkeys(texts_of(span)))
     rank = rank_of(head)
-    known = change.spans.get(span_id)
+    known = change.spans.get(head.span_id)
     if known is not None and known.rank >= rank:
         return
-    change.spans[span_id] = SpanRow(
-        span_id=span_id,
+    change.spans[head.span_id] = SpanRow(
+        span_id=head.span_id,
         parent_id=head.parent_span_id,
         rank=rank,
         name=head.name,
@@ -109,8 +92,8 @@ def _add(change: TraceChange, raw: msgspec.Raw, resources: Sequence[bytes], inde
         status=head.status,
         start_ns=head.start_ns,
         end_ns=head.start_ns + (head.duration_ns or 0),
-        resource=resource,
-        item=raw,
+        resource=bytes(item.resource),
+        item=item.raw,
     )
 
 

@@ -10,12 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from prela_stream.cli.main import app
-from prela_stream.cli.traces import newest_mark
 from prela_stream.model.span import SpanEvent, SpanStatus, SpanType
 from prela_stream.sinks.sqlite.options import SqliteOptions
-from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.sink import SqliteSink
-from tests.contracts.sink_contract import NOW, SECOND, batch, decision, fragment, span, trace_id, whole
+from tests.support.kept import NOW, SECOND, batch, decision, fragment, span, trace_id, whole
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m[red]evil[/red]\u202egpj\x07\r"
 
@@ -215,14 +213,3 @@ def test_a_deep_and_wide_trace_is_drawn_in_bounds(tmp_path: Path) -> None:
     assert "level 999" in "".join(lines)
     assert "… 200 more spans; --all shows them" in "".join(lines)
     assert "level 1199" in run(tmp_path, "show", trace_id(4), "--all").stdout
-
-
-async def test_the_newest_mark_is_found(tmp_path: Path) -> None:
-    options = SqliteOptions(path=str(tmp_path / "traces.db"))
-    sink = SqliteSink(options)
-    await sink.write(batch())
-    async with SqliteReader(options) as reader:
-        for marks in range(20):
-            assert await newest_mark(reader) == marks
-            await sink.write(batch(whole(marks + 1)))
-    await sink.aclose()

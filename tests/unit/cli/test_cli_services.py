@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from prela_stream._version import __version__
 from prela_stream.cli.main import app
-from tests.contracts.sink_contract import trace_id, whole
+from tests.support.kept import trace_id, whole
 from tests.support.processes import DEADLINE
 from tests.unit.cli.test_cli_look import run, write
 

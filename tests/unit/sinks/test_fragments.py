@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from prela_stream.codec.sampled import KeptFragment
 from prela_stream.sinks.fragments import COMMIT_MS, FragmentJoiner
-from tests.contracts.sink_contract import decision, fragment, span
+from tests.support.kept import decision, fragment, span
 
 
 def pieces_of(number: int, count: int) -> list[KeptFragment]:

@@ -15,7 +15,7 @@ from prela_stream.sinks.iterators import KeptTraceItems, TopicIterator
 from prela_stream.transport.base import LogRecord, Poll, TopicPartition
 from prela_stream.transport.local.consumer import LocalConsumer
 from prela_stream.transport.options import TopicOptions
-from tests.contracts.sink_contract import trace_id, whole
+from tests.support.kept import trace_id, whole
 from tests.support.workers import DEADLINE, local_log, send
 
 TOPIC = TopicOptions().sampled

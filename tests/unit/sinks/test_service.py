@@ -2,19 +2,21 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from prela_stream import telemetry
 from prela_stream.codec.decisions import encode_decisions
-from prela_stream.codec.sampled import KeptFragment, encode_kept
+from prela_stream.codec.sampled import encode_kept
 from prela_stream.errors import ConfigurationError, SinkError
 from prela_stream.model.decision import Decision
-from prela_stream.sinks.base import SinkBatch
+from prela_stream.sinks.base import Sink, SinkBatch
 from prela_stream.sinks.service import SinkService
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
@@ -23,7 +25,7 @@ from prela_stream.transport.base import Committed, Record, TopicPartition, Trans
 from prela_stream.transport.local import LocalTransport
 from prela_stream.transport.options import LocalOptions, TopicOptions
 from prela_stream.transport.topics import topic_specs
-from tests.contracts.sink_contract import decision, trace_id, whole
+from tests.support.kept import decision, fragments_of, trace_id, whole
 from tests.support.workers import DEADLINE, local_log
 
 TOPICS = TopicOptions(partitions=2, sampled_partitions=2)
@@ -78,7 +80,7 @@ class WatchedSink(SqliteSink):
         self.given: list[str] = []
 
     async def write(self, batch: SinkBatch) -> None:
-        self.given += [fragment.decision.trace_id_hex for fragment in batch.fragments]
+        self.given += [trace.trace_id for trace in batch.traces]
         self.given += [about.trace_id_hex for about in batch.decisions]
         await super().write(batch)
 
@@ -175,19 +177,27 @@ async def test_a_log_that_was_made_anew_is_read_from_its_beginning(tmp_path: Pat
                 tasks.cancel_scope.cancel()
 
 
-class FailingSink:
-    """A store that takes one batch and breaks on the next."""
+class FaultySink:
+    """A sink in memory that raises `fault` while there is one, and notes what it has written."""
 
     wants_decisions = False
 
-    def __init__(self) -> None:
-        self.taken: list[KeptFragment] = []
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.fault = fault
+        self.attempts = 0
+        self.batches: list[SinkBatch] = []
         self.closed = False
 
+    @property
+    def written(self) -> list[str]:
+        """Trace ids, each as often as it was written."""
+        return [trace.trace_id for batch in self.batches for trace in batch.traces]
+
     async def write(self, batch: SinkBatch) -> None:
-        if self.taken:
-            raise SinkError("the disk is full")
-        self.taken.extend(batch.fragments)
+        self.attempts += 1
+        if self.fault is not None:
+            raise self.fault
+        self.batches.append(batch)
 
     async def stored_offset(self, source: TopicPartition) -> int | None:
         return None
@@ -196,19 +206,111 @@ class FailingSink:
         self.closed = True
 
 
-async def test_an_error_of_the_sink_stops_the_service_and_the_batch_comes_again(transport: Transport) -> None:
-    await send(transport, encode_kept(whole(1)), encode_kept(whole(2)), encode_kept(whole(3)))
-    seen = []
-    for taken in (1, 2):
-        sink = FailingSink()
-        with pytest.raises(SinkError, match="disk is full"), anyio.fail_after(DEADLINE):
-            await SinkService(transport, TOPICS, sink, group="other", max_records=1).run()
-        assert sink.closed
-        seen += [one.decision.trace_id_hex for one in sink.taken]
-        after = await committed(transport, SAMPLED, "other")
-        assert after is not None
-        assert len(seen) == taken
-    assert seen == [trace_id(1), trace_id(2)]
+@asynccontextmanager
+async def serving(transport: Transport, sink: Sink, **options: Any) -> AsyncIterator[None]:
+    """The service at work for the length of the block, with all its partitions; then stopped cleanly."""
+    async with anyio.create_task_group() as tasks:
+        ready = anyio.Event()
+        tasks.start_soon(partial(SinkService(transport, TOPICS, sink, **options).run, on_ready=ready.set))
+        with anyio.fail_after(DEADLINE):
+            await ready.wait()
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(DEADLINE):
+        while not condition():
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.parametrize("fault", [SinkError("the disk is full"), ConnectionRefusedError(111, "refused")])
+async def test_a_transient_fault_is_waited_for_counted_and_logged_once(
+    transport: Transport, fault: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = telemetry.SINK_RETRIES.value("faulty")
+    numbers = range(1, 6)
+    await send(transport, *[encode_kept(whole(number)) for number in numbers])
+    sink = FaultySink(fault)
+    with caplog.at_level(logging.INFO, logger="prela_stream.sinks"):
+        async with serving(transport, sink, group="faulty", max_records=2):
+            await until(lambda: sink.attempts >= 4)
+            assert await committed(transport, SAMPLED, "faulty") is None
+            sink.fault = None
+            await until(lambda: len(sink.written) == len(numbers))
+    assert sink.closed
+    assert sink.written == [trace_id(number) for number in numbers]
+    assert telemetry.SINK_RETRIES.value("faulty") - before >= 4
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    after = await committed(transport, SAMPLED, "faulty")
+    assert after is not None
+    assert after.offset >= len(numbers)
+
+
+async def test_a_failing_sink_leaves_a_partition_that_moves_to_its_new_member(transport: Transport) -> None:
+    await send_traces(transport, range(1, 21))
+    faulty, working = FaultySink(SinkError("locked")), FaultySink()
+    async with serving(transport, faulty, group="moving"):
+        await until(lambda: faulty.attempts > 0)
+        async with serving(transport, working, group="moving"):
+            await until(lambda: len(working.written) == 10)
+            faulty.fault = None
+            await until(lambda: len(faulty.written) == 10)
+    assert sorted(faulty.written + working.written) == sorted(trace_id(number) for number in range(1, 21))
+
+
+async def test_wrong_options_end_the_service_only_before_its_first_success(transport: Transport) -> None:
+    class Wrong(FaultySink):
+        async def stored_offset(self, source: TopicPartition) -> int | None:
+            raise ConfigurationError("the file belongs to another program")
+
+    with pytest.raises(ConfigurationError, match="another program"), anyio.fail_after(DEADLINE):
+        await SinkService(transport, TOPICS, Wrong(), group="wrong").run()
+    sink = FaultySink()
+    async with serving(transport, sink, group="wrong"):
+        sink.fault = ConfigurationError("the file was replaced")
+        await send(transport, encode_kept(whole(1)))
+        await until(lambda: sink.attempts >= 2)
+        sink.fault = None
+        await until(lambda: sink.written == [trace_id(1)])
+
+
+async def test_traces_are_written_whole_and_offsets_wait_for_the_first_fragment(transport: Transport) -> None:
+    large, small = fragments_of(1, 5), whole(2)
+    await send(transport, *map(encode_kept, [large[0], small, *large[1:4]]))
+    sink = FaultySink()
+    async with serving(transport, sink, group="large", max_records=1):
+        await until(lambda: sink.written == [trace_id(2)])
+    assert {batch.next_offset for batch in sink.batches} == {0}
+    other = FaultySink()
+    async with serving(transport, other, group="large", max_records=2):
+        await send(transport, encode_kept(large[4]))
+        await until(lambda: trace_id(1) in other.written)
+    assert other.written == [trace_id(2), trace_id(1)], "the small trace comes again: its offset was not committed"
+    (trace,) = [trace for batch in other.batches for trace in batch.traces if trace.trace_id == trace_id(1)]
+    assert len(trace.spans) == 5
+    after = await committed(transport, SAMPLED, "large")
+    assert after is not None
+    assert after.offset >= 6
+
+
+async def test_a_store_has_each_trace_once_whatever_was_in_progress_when_it_stopped(
+    transport: Transport, options: SqliteOptions
+) -> None:
+    large = fragments_of(1, 3)
+    await send(transport, *map(encode_kept, [whole(2), large[0], whole(3), large[1]]))
+    async with serving(transport, SqliteSink(options)):
+        await until_stored(options, traces=2)
+    sink = SqliteSink(options)
+    assert await sink.stored_offset(SAMPLED) == 1, "the large trace begins there"
+    await sink.aclose()
+    await send(transport, encode_kept(large[2]), encode_kept(whole(4)))
+    async with serving(transport, SqliteSink(options)):
+        assert await until_stored(options, traces=4) == {
+            "traces": 4, "spans": 9, "decisions": 4, "kept": 4, "dropped": 0,
+        }  # fmt: skip
+    async with SqliteReader(options) as reader:
+        assert await reader.newest_mark() == 4, "trace 3 was written again and changed nothing"
 
 
 async def test_a_batch_that_is_being_written_is_finished_and_committed_before_the_service_stops(
@@ -216,11 +318,11 @@ async def test_a_batch_that_is_being_written_is_finished_and_committed_before_th
 ) -> None:
     begun, go_on = anyio.Event(), anyio.Event()
 
-    class SlowSink(FailingSink):
+    class SlowSink(FaultySink):
         async def write(self, batch: SinkBatch) -> None:
             begun.set()
             await go_on.wait()
-            self.taken.extend(batch.fragments)
+            self.batches.append(batch)
 
     await send(transport, encode_kept(whole(1)))
     sink = SlowSink()
@@ -229,7 +331,7 @@ async def test_a_batch_that_is_being_written_is_finished_and_committed_before_th
         await begun.wait()
         tasks.cancel_scope.cancel()
         go_on.set()
-    assert len(sink.taken) == 1
+    assert sink.written == [trace_id(1)]
     after = await committed(transport, SAMPLED, "other")
     assert after is not None
     assert after.offset >= 1

@@ -2,6 +2,7 @@
 
 import itertools
 import sqlite3
+import stat
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.search import match_query
 from prela_stream.sinks.sqlite.sink import SqliteSink
-from tests.contracts.sink_contract import NOW, SECOND, batch, decision, fragment, span, trace_id, whole
+from tests.support.kept import NOW, SECOND, SOURCE, batch, decision, fragment, span, trace_id, whole
 
 
 @pytest.fixture
@@ -178,6 +179,14 @@ async def test_old_traces_leave_with_everything_they_have(tmp_path: Path) -> Non
     for table in ("spans", "trace_text"):
         assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,)
     connection.close()
+
+
+async def test_its_files_are_private(options: SqliteOptions) -> None:
+    sink = SqliteSink(options)
+    assert await sink.stored_offset(SOURCE) is None
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in Path(options.path).parent.iterdir()}
+    await sink.aclose()
+    assert modes == dict.fromkeys(("traces.db", "traces.db-shm", "traces.db-wal"), 0o600)
 
 
 async def test_a_missing_store_says_what_to_start(options: SqliteOptions) -> None:
