@@ -1,10 +1,12 @@
-"""How many spans a second one core decides: 1 KB spans, 10 a trace, 5 % kept, from a filled topic, local and on Kafka.
+"""Throughput of a worker on one core: 1 KB spans, 10 per trace, 5 % kept, from a filled topic, local and on Kafka.
 
-Prints one JSON document. `spans_per_cpu_s` is spans over CPU seconds of the whole process, so that a waiting disk does not count
-as work; `spans_per_s` is what a clock on the wall says. The ratio between the rows shows what a Record costs beside its spans.
-With `--profile` the time of each transport's last row is split by function (cProfile; its own cost inflates small functions).
+Prints one JSON document. `spans_per_cpu_s` is spans over CPU seconds of the process, so a waiting disk does not count as work.
+`spans_per_s` is by wall time. The ratio between the rows shows the cost of a record without its spans. The worker catches up all
+the time, so a row also shows whether it does so without repeating work: `restores` after a failed commit, the duration of commits
+(`commit_ms`), and how long the event loop was occupied by one turn (`loop_lag_ms`).
+With `--profile` the time of each transport's last row is split by function (cProfile, whose cost inflates small functions).
 
-    python bench/worker.py [--transport local] [--transport kafka] [--spans 200000] [--profile]
+    python bench/worker.py [--transport local] [--transport kafka] [--spans 200000] [--spans-a-record 100] [--profile]
 """
 
 import argparse
@@ -24,6 +26,7 @@ import anyio
 
 from bench.broker import bench_broker, kafka_settings
 from deploy.kafka import KafkaMissingError
+from prela_stream import telemetry
 from prela_stream.app import create_topics, ready_transport
 from prela_stream.app.services import GC_THRESHOLDS
 from prela_stream.assembly.options import AssemblyOptions
@@ -34,7 +37,7 @@ from prela_stream.model.ids import partition_of
 from prela_stream.model.span import COUNTED, ItemKind, Resource
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policyset import load_policies
-from prela_stream.transport.base import Record, TopicPartition, Transport
+from prela_stream.transport.base import CommitOutcome, Record, TopicPartition, Transport, Writer
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.service import Worker
 
@@ -60,7 +63,7 @@ probability = 0.05
 
 
 def trace_items(rng: random.Random, body: str, start_ns: int) -> tuple[bytes, list[bytes]]:
-    """One trace as an SDK sends it: nine spans below a root, ended children first; about 1 KB each."""
+    """One trace in the order in which an SDK sends it: nine children, then the root; about 1 KB each."""
     trace_id, root = rng.randbytes(16), rng.randbytes(8)
     items = []
     for index in range(SPANS_A_TRACE):
@@ -100,7 +103,7 @@ def trace_items(rng: random.Random, body: str, start_ns: int) -> tuple[bytes, li
 
 
 async def fill(transport: Transport, settings: Settings, *, spans: int, a_record: int) -> float:
-    """Write `spans` spans into partition 0 to N-1 in Records of `a_record`; returns the mean bytes a span."""
+    """Write `spans` spans to all partitions in records of `a_record` spans; returns the mean size of a span in bytes."""
     rng = random.Random(7)
     body = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz     ", k=760))
     resource = encode_resource(Resource(service_name="bench", sdk_version="0", host="h", pid=1))
@@ -132,19 +135,71 @@ async def fill(transport: Transport, settings: Settings, *, spans: int, a_record
     return size / spans
 
 
-async def drain(transport: Transport, settings: Settings, spans: int) -> tuple[float, float]:
-    """Run a worker until every trace is decided and committed; returns (wall s, CPU s)."""
+class TimedWriters:
+    """A transport whose writers record how long each commit takes."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.commits_ms: list[float] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    async def writer(self, group: str, source: TopicPartition) -> Writer:
+        """As `Transport.writer`."""
+        writer = await self._transport.writer(group, source)
+        commit = writer.commit
+
+        async def timed(*arguments: Any) -> CommitOutcome:
+            began = time.perf_counter()
+            try:
+                return await commit(*arguments)
+            finally:
+                self.commits_ms.append((time.perf_counter() - began) * 1e3)
+
+        writer.commit = timed  # type: ignore[method-assign, assignment]
+        return writer
+
+
+async def drain(transport: Transport, settings: Settings, spans: int) -> dict[str, Any]:
+    """Run a worker until every trace is decided and committed; returns the measurements."""
     evaluator = Evaluator(load_policies(POLICIES, source="bench"))
+    timed = TimedWriters(transport)
     worker = Worker(
-        transport, topics=settings.topics, evaluator=evaluator, options=WorkerOptions(), assembly=AssemblyOptions()
+        timed,
+        topics=settings.topics,
+        evaluator=evaluator,
+        options=WorkerOptions(),
+        assembly=AssemblyOptions(),
     )
+    failures = telemetry.WORKER_FAILURES.value()
+    lags: list[float] = []
     wall, cpu = time.perf_counter(), time.process_time()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(worker.run)
         while not _drained(worker, spans):
+            woken = time.perf_counter()
             await anyio.sleep(0.02)
+            lags.append((time.perf_counter() - woken - 0.02) * 1e3)
         tasks.cancel_scope.cancel()
-    return time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {
+        "spans_per_s": round(spans / wall),
+        "spans_per_cpu_s": round(spans / cpu),
+        "cpu_us_a_span": round(cpu / spans * 1e6, 2),
+        "restores": telemetry.WORKER_FAILURES.value() - failures,
+        "commits": len(timed.commits_ms),
+        "commit_ms": _quantiles(timed.commits_ms),
+        "loop_lag_ms": _quantiles(lags),
+    }
+
+
+def _quantiles(values: list[float]) -> dict[str, float]:
+    ordered = sorted(values)
+    if not ordered:
+        return {}
+    shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    return {name: round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) for name, share in shares.items()}
 
 
 def _drained(worker: Worker, spans: int) -> bool:
@@ -156,7 +211,7 @@ def _drained(worker: Worker, spans: int) -> bool:
 async def measure(
     bootstrap: str | None, a_record: int, spans: int, profile: cProfile.Profile | None = None
 ) -> dict[str, Any]:
-    """One row: fill a fresh log, then drain it. Without `bootstrap` it is a local one."""
+    """One row: fill a new log, then drain it. Without `bootstrap` the log is local."""
     with tempfile.TemporaryDirectory() as folder:
         if bootstrap is None:
             settings = load_settings(env={}, overrides={"directory": folder})
@@ -167,7 +222,7 @@ async def measure(
             bytes_a_span = await fill(transport, settings, spans=spans, a_record=a_record)
             if profile:
                 profile.enable()
-            wall, cpu = await drain(transport, settings, spans)
+            measured = await drain(transport, settings, spans)
             if profile:
                 profile.disable()
     return {
@@ -175,14 +230,12 @@ async def measure(
         "spans_a_record": a_record,
         "spans": spans,
         "bytes_a_span": round(bytes_a_span),
-        "spans_per_s": round(spans / wall),
-        "spans_per_cpu_s": round(spans / cpu),
-        "cpu_us_a_span": round(cpu / spans * 1e6, 2),
+        **measured,
     }
 
 
 def split(profile: cProfile.Profile) -> list[dict[str, Any]]:
-    """The twenty functions with the most time of their own."""
+    """The twenty functions with the most self time."""
     stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     rows = sorted(stats.items(), key=lambda row: -row[1][2])[:20]
     return [
@@ -196,6 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--transport", choices=TRANSPORTS, action="append", help="default: both")
     parser.add_argument("--spans", type=int, default=200_000)
+    parser.add_argument("--spans-a-record", type=int, choices=SPANS_A_RECORD, action="append", help="default: all")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     gc.set_threshold(*GC_THRESHOLDS)  # as `prela-stream worker` does
@@ -209,7 +263,8 @@ def main() -> None:
         try:
             with bench_broker() if transport == "kafka" else nullcontext() as bootstrap:
                 result["rows"] += [
-                    anyio.run(measure, bootstrap, a_record, arguments.spans) for a_record in SPANS_A_RECORD
+                    anyio.run(measure, bootstrap, a_record, arguments.spans)
+                    for a_record in arguments.spans_a_record or SPANS_A_RECORD
                 ]
                 if arguments.profile:
                     profile = cProfile.Profile()

@@ -87,7 +87,12 @@ WORKER_APPLIED_AGE = Gauge(
     "Wall time since the log-append time of the last record that was applied, 0 if every record is applied.",
     ("partition",),
 )
-WORKER_PARTITIONS = Gauge("prela_worker_partitions", "partitions", "Assigned partitions by state.", ("state",))
+WORKER_PARTITIONS = Gauge(
+    "prela_worker_partitions",
+    "partitions",
+    "Assigned partitions by state: `restoring`, `replaying`, `running`, and in addition `stalled` (restored again and again).",
+    ("state",),
+)
 WORKER_ITEMS = Counter("prela_worker_items_total", "items", "Items of the `spans` topic that were consumed.")
 WORKER_DECISIONS = Counter(
     "prela_worker_decisions_total",

@@ -56,6 +56,11 @@ class WorkerObserver:
             return ["the worker has not received its partitions from the consumer group"]
         statuses = self._statuses()
         found = [f"{source} is being restored" for source in self._partitions if source not in statuses]
+        found += [
+            f"{source} makes no progress: it was restored several times without a commit"
+            for source, one in self._partitions.items()
+            if one.is_stalled
+        ]
         for source, status in statuses.items():
             age = self._applied_age_s(source, status)
             if status.replaying:
@@ -68,10 +73,12 @@ class WorkerObserver:
         """The gauges of the partitions."""
         statuses = self._statuses()
         replaying = sum(status.replaying for status in statuses.values())
+        stalled = sum(one.is_stalled for one in self._partitions.values())
         states = {
             "restoring": len(self._partitions) - len(statuses),
             "replaying": replaying,
             "running": len(statuses) - replaying,
+            "stalled": stalled,
         }
         for state, count in states.items():
             yield telemetry.WORKER_PARTITIONS, count, (state,)
