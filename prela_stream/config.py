@@ -15,6 +15,7 @@ import msgspec
 
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.delivery.options import PipelineOptions
+from prela_stream.errors import ConfigurationError
 from prela_stream.privacy.options import PrivacyOptions
 from prela_stream.sinks.settings import SinkSettings, default_sinks, read_sinks
 from prela_stream.text import show, visible
@@ -94,7 +95,7 @@ _SINK_VARIABLE = f"{ENV_PREFIX}SINK"
 
 
 def load_settings(
-    path: str | Path | None = None,
+    path: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     *,
     overrides: Mapping[str, Any] | None = None,
@@ -109,8 +110,16 @@ def load_settings(
     Raises:
         ConfigurationError: With every mistake: its source, its path, what was expected and what was found.
     """
+    for argument, value, kind, expected in (
+        ("path", path, str | os.PathLike, "a path"),
+        ("env", env, Mapping, "a mapping of variables"),
+        ("overrides", overrides, Mapping, "a mapping of settings"),
+    ):
+        if value is not None and not isinstance(value, kind):
+            msg = f"load_settings({argument}=…) expects {expected}, got an object of type {type(value).__name__}"
+            raise ConfigurationError(msg)
     env = os.environ if env is None else env
-    named = path or env.get("PRELA_CONFIG") or None
+    named = (None if path is None else os.fspath(path)) or env.get("PRELA_CONFIG") or None
     file = Path(named or DEFAULT_FILE)
     reader = _SettingsReader(absolute(file))
     if named is not None or _exists(file):

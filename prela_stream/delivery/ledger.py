@@ -81,7 +81,7 @@ class Ledger:
 
     def __init__(self, options: PipelineOptions) -> None:
         self._options = options
-        self.queue = BoundedQueue(
+        self.queue: BoundedQueue = BoundedQueue(
             max_items=options.max_queue_items,
             max_bytes=options.max_queue_bytes,
             overflow=options.overflow,
@@ -92,7 +92,7 @@ class Ledger:
         telemetry.register(self)
 
     def _reset_counts(self) -> None:
-        self.lost = LostTraces(self._options.max_lost_traces)
+        self.lost: LostTraces = LostTraces(self._options.max_lost_traces)
         self._unqueued = 0
         self._batched = 0
         self._in_flight = 0

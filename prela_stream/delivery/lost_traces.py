@@ -13,7 +13,7 @@ class LostTraces:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._traces: dict[bytes, None] = {}
-        self.everywhere = False
+        self.everywhere: bool = False
         """Traces whose ids are not remembered lost items, so every partition is to be warned."""
 
     def __bool__(self) -> bool:

@@ -55,7 +55,7 @@ class Outbox:
         self._ledger = ledger
         self._options = options
         self._max_batch_bytes = max_batch_bytes
-        self.topic_checked = False
+        self.topic_checked: bool = False
         """Whether the batches were compared with the topic's partitions and limits; see `repartition`."""
         self._next_partition = 0
         self._set_partitions(expected_partitions)

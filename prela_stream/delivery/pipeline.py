@@ -8,6 +8,7 @@ is reasoning: bench/stall.py measures the sender as it is and not the alternativ
 import asyncio
 import time
 import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -68,7 +69,7 @@ class Pipeline:
         self._wakeup = anyio.Event()
         self._stopped = anyio.Event()
         self._was_flushing = False
-        self.record = self._ledger.queue.put
+        self.record: Callable[..., None] = self._ledger.queue.put
         """Takes an item; see `recorder.Recorder`. The method of the queue, so the hot path has no further call."""
 
     async def __aenter__(self) -> Self:

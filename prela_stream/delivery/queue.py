@@ -62,21 +62,21 @@ class BoundedQueue:
     def reset(self) -> None:
         """Empty and unlock the queue, in whatever state a fork copied it. Call it before the child has a second thread."""
         # Re-entrant: a signal handler or a finalizer may end a span while this very thread is inside `put`.
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         self._acquire, self._release = self.lock.acquire, self.lock.release
         self._room = threading.Condition(self.lock)
         self._entries: deque[Entry] = deque()
         self._spared: deque[Entry] = deque()  # reserved items that drop_oldest skipped; they are older than `_entries`
         self._append = self._entries.append
-        self.accepted = 0
+        self.accepted: int = 0
         """Items accepted so far; the sequence of the last one."""
-        self.refused = 0
+        self.refused: int = 0
         """Items that were never accepted."""
         self._bytes_in = 0
         self._released = 0
         self._released_bytes = 0
         self._wake_at = _NEVER
-        self.closed = False
+        self.closed: bool = False
         self._set_limits()
 
     def __len__(self) -> int:

@@ -20,6 +20,7 @@ from anthropic import Anthropic, AsyncAnthropic
 import prela_stream as prela
 from prela_stream.app.adapters import open_transport
 from prela_stream.codec.spans import decode_batch, decode_resource
+from prela_stream.compat import BaseExporter, ExportResult
 from prela_stream.config import load_settings
 from prela_stream.demo.model_server import serving
 from prela_stream.errors import SpanEndedError
@@ -31,15 +32,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:The model 'claude-sonnet-4-20250
 QUERIES = ["What is a reef?", "How deep is the sea?", "Who built the ark?", "Why is it blue?", "When was that?", "How?"]
 
 
-class Kept(prela.BaseExporter):
+class Kept(BaseExporter):
     """What `init(exporter=…)` is given: keeps whole traces."""
 
     def __init__(self) -> None:
         self.traces: list[list[prela.SpanData]] = []
 
-    def export(self, spans: list[prela.SpanData]) -> prela.ExportResult:
+    def export(self, spans: list[prela.SpanData]) -> ExportResult:
         self.traces.append(spans)
-        return prela.ExportResult.SUCCESS
+        return ExportResult.SUCCESS
 
     def shutdown(self) -> None:
         pass

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, and work
 POOL = """
 import multiprocessing, sys
 import prela_stream as prela
+from prela_stream.integrations import ContextProcessPoolExecutor
 
 
 def double(number):
@@ -33,7 +34,7 @@ def double(number):
 if __name__ == "__main__":
     prela.init("pool")
     start = multiprocessing.get_context(sys.argv[1])
-    with prela.ContextProcessPoolExecutor(2, mp_context=start, initializer=prela.init) as pool:
+    with ContextProcessPoolExecutor(2, mp_context=start, initializer=prela.init) as pool:
         with prela.get_tracer().span("parent") as span:
             futures = [pool.submit(double, number) for number in range(3)]
             assert [future.result() for future in futures] == [0, 2, 4]

@@ -19,7 +19,7 @@ SERVER = """
 import socket
 import prela_stream as prela
 import uvicorn
-from prela_stream.instrumentation.http.asgi import TraceMiddleware
+from prela_stream.integrations import TraceMiddleware
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import StreamingResponse
@@ -48,7 +48,7 @@ CLIENT = """
 import asyncio, sys
 import httpx2
 import prela_stream as prela
-from prela_stream.instrumentation.http.httpx import propagate
+from prela_stream.integrations import propagate
 
 prela.init("questions")
 tracer = prela.get_tracer()
@@ -71,10 +71,11 @@ asyncio.run(main())
 PRODUCER = """
 import json
 import prela_stream as prela
+from prela_stream.integrations import inject_kafka
 
 prela.init("orders")
 with prela.get_tracer().span("place order") as span:
-    messages = [prela.inject_kafka([("kind", b"order")]) for _ in range(2)]
+    messages = [inject_kafka([("kind", b"order")]) for _ in range(2)]
 print(json.dumps([[(key, value.decode()) for key, value in headers] for headers in messages]), span.trace_id, sep="\\n")
 """
 CONSUMER = """
@@ -106,7 +107,7 @@ CALLS_STRANGER = """
 import sys
 import httpx2
 import prela_stream as prela
-from prela_stream.instrumentation.http.httpx import propagate
+from prela_stream.integrations import propagate
 
 prela.init("questions")
 with prela.get_tracer().span("agent") as span, propagate(httpx2.Client(timeout=60)) as client:

@@ -27,12 +27,13 @@ CHECKS_ITS_ARGUMENTS: dict[str, tuple[type[Exception], ...]] = {
     "auto_instrument": (ConfigurationError, TypeError),
     "ProbabilitySampler": (ConfigurationError, TypeError),
     "RateLimitingSampler": (ConfigurationError, TypeError),
+    "load_settings": (ConfigurationError, TypeError),
 }
 """What is called once, at the start of a program, and says what is wrong; documented so."""
-FOR_SUBCLASSES = {"BaseSampler", "BaseExporter"}
+FOR_SUBCLASSES = {"BaseSampler"}
 """Their methods are the application's."""
-STARTS_PROCESSES = {"ContextProcessPoolExecutor"}
-"""Too slow to be tried with every value; tests/integration/test_processes.py uses it."""
+MADE_BY_US = {"Pipeline", "SpanTree"}
+"""The SDK and readers give them out; a program does not make them."""
 MADE: dict[str, Callable[[], Any]] = {
     "Tracer": prela.Tracer,
     "Span": lambda: get_tracer().start_span("span"),
@@ -56,7 +57,7 @@ TIMES = [value for value in ODD if type(value) is not int or value <= 1]
 def public(kind: type) -> bool:
     """Whether a public name is a class whose objects the application calls."""
     data = issubclass(kind, msgspec.Struct) or hasattr(kind, "__members__")
-    return not data and not issubclass(kind, BaseException) and kind.__name__ not in FOR_SUBCLASSES | STARTS_PROCESSES
+    return not data and not issubclass(kind, BaseException) and kind.__name__ not in FOR_SUBCLASSES | MADE_BY_US
 
 
 NAMES = [name for name in prela.__all__ if callable(getattr(prela, name))]
