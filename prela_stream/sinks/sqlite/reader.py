@@ -13,6 +13,7 @@ import anyio.to_thread
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.codec.spans import decode_resource, decode_span
 from prela_stream.errors import CodecError, ConfigurationError, SinkError
+from prela_stream.files import inode_of
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import Resource, SpanData
 from prela_stream.sinks.base import SortKey, StoredTrace, TraceFilter, TraceRow
@@ -36,8 +37,9 @@ class SqliteReader:
     """
 
     def __init__(self, options: SqliteOptions) -> None:
-        self._path = Path(options.path)
-        self._idle: list[sqlite3.Connection] = []
+        self._path = Path(options.path).absolute()
+        self._idle: list[tuple[sqlite3.Connection, tuple[int, int] | None]] = []
+        """Open connections, each with the inode of its file."""
         self._closed = False
 
     async def list_traces(
@@ -91,10 +93,8 @@ class SqliteReader:
         return await anyio.to_thread.run_sync(self._ask_blocking, question)
 
     def _ask_blocking(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            connection = self._idle.pop()  # a connection serves one thread at a time
-        except IndexError:
-            connection = open_for_reading(self._path)
+        inode = inode_of(self._path)
+        connection = self._connection(inode)
         try:
             with transaction(connection, "DEFERRED"):  # all statements of one question see the same moment
                 answer = question(connection)
@@ -105,14 +105,23 @@ class SqliteReader:
         except BaseException:
             connection.close()
             raise
-        self._idle.append(connection)
+        self._idle.append((connection, inode))
         if self._closed:
             self._close_idle()
         return answer
 
+    def _connection(self, inode: tuple[int, int] | None) -> sqlite3.Connection:
+        """An idle connection to this file, or a new one. A connection serves one thread at a time."""
+        while self._idle:
+            connection, of = self._idle.pop()
+            if of == inode:
+                return connection
+            connection.close()  # the file was deleted or replaced
+        return open_for_reading(self._path)
+
     def _close_idle(self) -> None:
         while self._idle:
-            self._idle.pop().close()
+            self._idle.pop()[0].close()
 
 
 def _id_range(prefix: str) -> tuple[bytes, bytes]:

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from prela_stream.errors import ConfigurationError
+from prela_stream.errors import ConfigurationError, SinkError
 
 VERSION: Final = 1
-APPLICATION_ID: Final = 0x50524C41  # "PRLA": tells our file from any other SQLite file
+APPLICATION_ID: Final = 0x50524C41  # "PRLA"; marks the file as a trace store
+_BUSY_S: Final = 5.0
+"""How long SQLite waits for a lock. The service of the sink tries again after that."""
 LABEL_CHARS: Final = 200
 """Root names, services and policies are cut to this in the trace list, so that no hostile name bloats its indexes."""
 
@@ -98,33 +100,48 @@ CREATE VIRTUAL TABLE trace_text USING fts5 (text, columnsize = 0, tokenize = "un
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
-    """Open the store, making it (0600, with its folder) where there is none; raises ConfigurationError if it is not ours."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    connection = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+    """Open the store; it is created (0600, with its folder) if it is missing.
+
+    Raises:
+        SinkError: It cannot be opened now: a full disk, a lock, missing permissions.
+        ConfigurationError: The file belongs to another program or to a newer release.
+    """
     try:
-        _configure(connection, path)
-    except BaseException:
-        connection.close()
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        msg = f"cannot open the trace store {path}: {error.strerror}. Check its folder, its owner and its permissions"
+        raise SinkError(msg) from error
+    with _open_errors(path):
+        connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            _configure(connection, path)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """Open an existing store read-only; raises ConfigurationError if there is none or it is not ours."""
+    """Open an existing store read-only.
+
+    Raises:
+        SinkError: It cannot be opened now.
+        ConfigurationError: There is none, or the file belongs to another program or to a newer release.
+    """
     if not path.exists():
         raise ConfigurationError(_missing(path))
     uri = f"{path.absolute().as_uri()}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, timeout=30.0, isolation_level=None, check_same_thread=False)
-    try:
-        with _our_file(path):
-            if not _is_ours(connection, path):
+    with _open_errors(path):
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        try:
+            if not _is_store(connection, path):
                 raise ConfigurationError(_missing(path))
             connection.execute("PRAGMA query_only = 1")
             connection.execute("PRAGMA mmap_size = 268435456")
-    except BaseException:
-        connection.close()
-        raise
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
@@ -164,49 +181,52 @@ def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iter
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:
-    with _our_file(path):
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")  # an offset that the store reports must survive a power cut
-        connection.execute("PRAGMA cache_size = -65536")
-        connection.execute("PRAGMA wal_autocheckpoint = 8192")  # pages; index pages are rewritten less often so
-        connection.execute("PRAGMA journal_size_limit = 67108864")
-        with transaction(connection):  # two services may open a new store at the same moment
-            if not _is_ours(connection, path):
-                for statement in TABLES.split(";\n"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # an offset that the store reports must survive a power cut
+    connection.execute("PRAGMA cache_size = -65536")
+    connection.execute(
+        "PRAGMA wal_autocheckpoint = 8192"
+    )  # pages; an index page that changes often is then copied rarely
+    connection.execute("PRAGMA journal_size_limit = 67108864")
+    if _is_store(connection, path):
+        return
+    with transaction(connection):  # two services may open a new store at the same moment
+        if not _is_store(connection, path):
+            for statement in TABLES.split(";\n"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
-def _is_ours(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the layout is there (False: the file is empty); raises ConfigurationError for someone else's or a newer one."""
+def _is_store(connection: sqlite3.Connection, path: Path) -> bool:
+    """Whether the layout exists (False: the file is empty); raises ConfigurationError for another program's or a newer one."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if not tables:
         return False
     if application_id != APPLICATION_ID:
-        msg = f"{path} is an SQLite file, but no trace store of prela-stream; name another path in the sink's `path`"
+        msg = f"{path} is an SQLite file of another program, no trace store: set another `path` for the sink"
         raise ConfigurationError(msg)
     if version != VERSION:
         msg = (
             f"the trace store {path} has layout version {version}, this release reads version {VERSION}: "
-            "install the release that wrote it, or name another path in the sink's `path`"
+            "install the release that wrote it, or set another `path` for the sink"
         )
         raise ConfigurationError(msg)
     return True
 
 
 @contextmanager
-def _our_file(path: Path) -> Iterator[None]:
+def _open_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except sqlite3.DatabaseError as error:
-        if isinstance(error, sqlite3.OperationalError):
-            msg = f"cannot open the trace store {path}: {error}; check the file's owner and permissions"
-        else:
-            msg = f"{path} is no SQLite file ({error}); name another path in the sink's `path`"
-        raise ConfigurationError(msg) from error
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            msg = f"{path} is no SQLite file: set another `path` for the sink"
+            raise ConfigurationError(msg) from error
+        msg = f"cannot open the trace store {path}: {error}. Check its disk, its owner and its permissions"
+        raise SinkError(msg) from error
 
 
 def _missing(path: Path) -> str:

@@ -3,9 +3,11 @@
 Reading is `SqliteReader`, in this or another process; the layout is in `schema`. All work is done in a thread, for SQLite blocks.
 """
 
+import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -15,6 +17,7 @@ import anyio.to_thread
 
 from prela_stream.codec.decisions import decode_decisions, encode_decisions
 from prela_stream.errors import SinkError
+from prela_stream.files import inode_of
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import ERROR
 from prela_stream.sinks.base import SinkBatch
@@ -32,6 +35,8 @@ from prela_stream.sinks.sqlite.trace_rows import (
     trace_columns,
 )
 from prela_stream.transport.base import TopicPartition
+
+logger = logging.getLogger(__name__)
 
 _PURGE_EVERY_S: Final = 60.0
 _PURGE_TRACES: Final = 200  # a transaction; a slow purge would hold the next batch back
@@ -64,9 +69,11 @@ class SqliteSink:
     wants_decisions = True
 
     def __init__(self, options: SqliteOptions) -> None:
-        self._path = Path(options.path)
+        self._path = Path(options.path).absolute()
         self._retention_s = None if options.retention_days is None else options.retention_days * 86_400
         self._connection: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None
+        """Of the open file."""
         self._resources: dict[bytes, int] = {}
         self._next_purge = 0.0
         self._lock = anyio.Lock()
@@ -88,32 +95,44 @@ class SqliteSink:
                 await anyio.to_thread.run_sync(self._close)
 
     def _open(self) -> sqlite3.Connection:
+        if self._connection is not None and inode_of(self._path) != self._inode:
+            logger.warning(
+                "the trace store %s was deleted or replaced; continuing with the file at this path. Traces that were only in the "
+                "former file are lost",
+                self._path,
+            )
+            self._close()
         if self._connection is None:
             self._connection = open_for_writing(self._path)
+            self._inode = inode_of(self._path)
         return self._connection
 
     def _close(self) -> None:
+        self._resources.clear()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
+    @contextmanager
+    def _errors(self, doing: str) -> Iterator[None]:
+        """Raise what SQLite raises as SinkError. The next attempt opens the file again, since it may be another one then."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._close()
+            msg = f"the trace store {self._path} cannot {doing}: {error}"
+            raise SinkError(msg) from error
+
     def _stored_offset(self, source: TopicPartition) -> int | None:
-        row = (
-            self._open()
-            .execute(
-                "SELECT next_offset FROM offsets WHERE topic = ? AND partition = ?", (source.topic, source.partition)
-            )
-            .fetchone()
-        )
+        query = "SELECT next_offset FROM offsets WHERE topic = ? AND partition = ?"
+        with self._errors("be read"):
+            row = self._open().execute(query, (source.topic, source.partition)).fetchone()
         return None if row is None else int(row[0])
 
     def _write(self, batch: SinkBatch) -> None:
-        try:
+        with self._errors(f"store a batch of {batch.source}"):
             self._store(batch, changes_of(batch.traces))
             self._purge_now_and_then()
-        except sqlite3.Error as error:
-            msg = f"the trace store {self._path} did not take a batch of {batch.source}: {error}"
-            raise SinkError(msg) from error
 
     def _store(self, batch: SinkBatch, changes: Sequence[TraceChange]) -> None:
         connection = self._open()

@@ -211,7 +211,7 @@ async def test_files_that_are_not_ours_are_left_alone(options: SqliteOptions) ->
         connection.execute("CREATE TABLE diary (day TEXT)")
     connection.close()
     for question in (reader.totals, lambda: sink.write(batch())):
-        with pytest.raises(ConfigurationError, match="no trace store of prela-stream"):
+        with pytest.raises(ConfigurationError, match="of another program, no trace store"):
             await question()
     await path.unlink()
     await fill(options, 1)
@@ -231,7 +231,7 @@ async def test_a_batch_that_sqlite_refuses_leaves_nothing_and_can_come_again(opt
     blocker = sqlite3.connect(options.path)
     blocker.execute("CREATE TRIGGER refuse BEFORE INSERT ON offsets BEGIN SELECT RAISE(ABORT, 'no room'); END")
     blocker.commit()
-    with pytest.raises(SinkError, match=r"did not take a batch of .*no room"):
+    with pytest.raises(SinkError, match=r"cannot store a batch of .*no room"):
         await sink.write(batch(whole(2), next_offset=2))
     async with SqliteReader(options) as reader:
         assert (await reader.totals())["traces"] == 1

@@ -1,5 +1,6 @@
-"""The sink contract over the SQLite store, and a process that is killed while it writes."""
+"""A process that writes to a sink is killed at random: what it reported as durable is there, and nothing is torn."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -7,25 +8,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+from prela_stream.sinks.jsonl import JsonlOptions, JsonlSink
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.sink import SqliteSink
-from tests.support.kept import SOURCE, trace_id
+from tests.support.kept import SOURCE, batch, trace_id, whole
 
 ROOT = Path(__file__).parents[2]
 
-
 WRITER = """
 import asyncio, sys
-from prela_stream.sinks.sqlite.options import SqliteOptions
-from prela_stream.sinks.sqlite.sink import SqliteSink
+from prela_stream.sinks.registry import SINK_TYPES, load, options_type
 from tests.support.kept import SOURCE, batch, decision, whole
 
 async def main():
-    sink = SqliteSink(SqliteOptions(path=sys.argv[1]))
-    offset = await sink.stored_offset(SOURCE) or 0
+    kind, path, offset = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    sink = load(SINK_TYPES[kind].sink)(options_type(kind)(path=path))
+    offset = await sink.stored_offset(SOURCE) or offset
     print(offset, flush=True)
-    while True:  # the Record at offset n holds trace n + 1; three Records a batch
+    while True:  # the record at offset n holds trace n + 1; a batch has three records
         numbers = range(offset + 1, offset + 4)
         dropped = [decision(number + 40_000, kept=False) for number in numbers]
         offset += 3
@@ -36,9 +37,9 @@ asyncio.run(main())
 """
 
 
-def run_and_kill(path: Path, batches: int) -> int:
-    """Let a process write, kill it in the middle of whatever it does, and return the last offset it said was durable."""
-    command = [sys.executable, "-c", WRITER, str(path)]
+def run_and_kill(kind: str, path: Path, batches: int, offset: int = 0) -> int:
+    """Let a process write, kill it at a random moment, and return the last offset that it reported as durable."""
+    command = [sys.executable, "-c", WRITER, kind, str(path), str(offset)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(batches + 1)]
@@ -48,18 +49,18 @@ def run_and_kill(path: Path, batches: int) -> int:
     return int([line for line in lines if line.endswith("\n")][-1])
 
 
-async def test_offset_and_data_agree_after_every_kill(tmp_path: Path) -> None:
+async def test_offset_and_data_of_the_sqlite_store_agree_after_every_kill(tmp_path: Path) -> None:
     path = tmp_path / "traces.db"
     options = SqliteOptions(path=str(path))
-    said = 0
+    durable = 0
     for round_number in range(12):
-        previous, said = said, run_and_kill(path, batches=1 + round_number % 4)
-        assert said > previous
+        previous, durable = durable, run_and_kill("sqlite", path, batches=1 + round_number % 4)
+        assert durable > previous
         sink = SqliteSink(options)
         stored = await sink.stored_offset(SOURCE)
         await sink.aclose()
         assert stored is not None
-        assert stored >= said
+        assert stored >= durable
         async with SqliteReader(options) as reader:
             assert await reader.totals() == {
                 "traces": stored, "spans": 2 * stored, "decisions": 2 * stored, "kept": stored, "dropped": stored,
@@ -72,3 +73,24 @@ async def test_offset_and_data_agree_after_every_kill(tmp_path: Path) -> None:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         connection.execute("INSERT INTO trace_text (trace_text) VALUES ('integrity-check')")
     connection.close()
+
+
+async def test_lines_of_the_jsonl_sink_are_whole_after_every_kill(tmp_path: Path) -> None:
+    durable = 0
+    for round_number in range(8):
+        previous, durable = durable, run_and_kill("jsonl", tmp_path, 1 + round_number % 3, durable)
+        assert durable > previous
+    sink = JsonlSink(JsonlOptions(path=str(tmp_path)))  # cuts what the last kill left, as each process did before
+    await sink.write(batch(whole(durable + 1)))
+    await sink.aclose()
+    assert {trace_id(number) for number in range(1, durable + 1)} <= traces_in(tmp_path)
+
+
+def traces_in(folder: Path) -> set[str]:
+    """Ids of all traces, of which no line may be incomplete."""
+    found: set[str] = set()
+    for file in folder.iterdir():
+        *lines, rest = file.read_bytes().split(b"\n")
+        assert rest == b""
+        found |= {json.loads(line)["trace_id"] for line in lines}
+    return found

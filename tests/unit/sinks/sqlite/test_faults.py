@@ -1,0 +1,128 @@
+"""Faults of the file of the SQLite store: locked, deleted, replaced, broken. The sink and the reader recover from each."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from prela_stream.errors import ConfigurationError, SinkError
+from prela_stream.sinks.base import TraceFilter
+from prela_stream.sinks.sqlite import schema
+from prela_stream.sinks.sqlite.options import SqliteOptions
+from prela_stream.sinks.sqlite.reader import SqliteReader
+from prela_stream.sinks.sqlite.sink import SqliteSink
+from tests.support.kept import SOURCE, batch, trace_id, whole
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> SqliteOptions:
+    return SqliteOptions(path=str(tmp_path / "folder" / "traces.db"))
+
+
+async def stored(options: SqliteOptions) -> list[str]:
+    async with SqliteReader(options) as reader:
+        return sorted(row.trace_id for row in await reader.list_traces(TraceFilter()))
+
+
+async def test_a_locked_store_is_a_transient_fault(options: SqliteOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "_BUSY_S", 0.05)
+    sink = SqliteSink(options)
+    await sink.write(batch(whole(1)))
+    other = sqlite3.connect(options.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for _ in range(2):
+        with pytest.raises(
+            SinkError, match=rf"the trace store {options.path} cannot store a batch of .*database is locked"
+        ):
+            await sink.write(batch(whole(2), next_offset=2))
+    second = SqliteSink(options)
+    assert await second.stored_offset(SOURCE) == 1, "reading needs no lock"
+    other.execute("ROLLBACK")
+    other.close()
+    await sink.write(batch(whole(2), next_offset=2))
+    assert await second.stored_offset(SOURCE) == 2
+    await sink.aclose()
+    await second.aclose()
+    assert await stored(options) == [trace_id(1), trace_id(2)]
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+async def test_a_deleted_store_is_created_again(
+    options: SqliteOptions, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = SqliteSink(options)
+    path = Path(options.path)
+    async with SqliteReader(options) as reader:
+        await sink.write(batch(whole(1), next_offset=5))
+        assert (await reader.totals())["traces"] == 1
+        if what == "file":
+            path.unlink()
+        else:
+            shutil.rmtree(path.parent)
+        with pytest.raises(ConfigurationError, match=rf"there is no trace store at {path}"):
+            await reader.totals()
+        await sink.write(batch(whole(2), whole(3), next_offset=7))
+        assert [row.trace_id for row in await reader.list_traces(TraceFilter(), sort="oldest")] == [
+            trace_id(2),
+            trace_id(3),
+        ]
+        found = await reader.get(trace_id(2))
+        assert found is not None
+        assert found.spans[0].resource.service_name == "travel", (
+            "a cached id of the former file names nothing in this one"
+        )
+    assert [f"the trace store {path} was deleted" in record.getMessage() for record in caplog.records] == [True]
+    await sink.aclose()
+
+
+async def test_a_replaced_store_is_used_from_then_on(options: SqliteOptions, tmp_path: Path) -> None:
+    copy = SqliteOptions(path=str(tmp_path / "copy.db"))
+    other = SqliteSink(copy)
+    await other.write(batch(whole(8), next_offset=80))
+    await other.aclose()
+    sink = SqliteSink(options)
+    async with SqliteReader(options) as reader:
+        await sink.write(batch(whole(1), next_offset=5))
+        assert (await reader.totals())["traces"] == 1
+        Path(copy.path).replace(options.path)
+        for end in ("-wal", "-shm"):
+            Path(options.path + end).unlink()
+        assert [row.trace_id for row in await reader.list_traces(TraceFilter())] == [trace_id(8)]
+        assert await sink.stored_offset(SOURCE) == 80
+        await sink.write(batch(whole(2), next_offset=81))
+        assert (await reader.totals())["traces"] == 2
+    await sink.aclose()
+
+
+async def test_a_store_that_cannot_be_opened_is_a_transient_fault(options: SqliteOptions) -> None:
+    path = Path(options.path)
+    path.parent.write_text("a file")
+    sink = SqliteSink(options)
+    with pytest.raises(SinkError, match=rf"cannot open the trace store {path}: .*Check its folder"):
+        await sink.write(batch(whole(1)))
+    path.parent.unlink()
+    path.mkdir(parents=True)
+    for attempt in (sink.write(batch(whole(1))), sink.stored_offset(SOURCE)):
+        with pytest.raises(SinkError, match=rf"cannot open the trace store {path}: .*directory"):
+            await attempt
+    path.rmdir()
+    await sink.write(batch(whole(1)))
+    await sink.aclose()
+    assert await stored(options) == [trace_id(1)]
+
+
+async def test_a_damaged_store_is_reported_until_it_is_removed(options: SqliteOptions) -> None:
+    sink = SqliteSink(options)
+    await sink.write(batch(*map(whole, range(1, 200)), next_offset=5))
+    await sink.aclose()
+    path = Path(options.path)
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + bytes(len(content) - 4096))
+    for _ in range(2):
+        with pytest.raises(SinkError, match="malformed"):
+            await sink.write(batch(whole(300)))
+    path.unlink()
+    await sink.write(batch(whole(300)))
+    await sink.aclose()
+    assert await stored(options) == [trace_id(300)]
