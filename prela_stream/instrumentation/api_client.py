@@ -216,7 +216,7 @@ def _attempted(options: Any) -> ModelCall | None:
     with _guard:
         call = call_in_progress()
         if call is not None and call.url == options.url:
-            call.attempt(options.json_data)
+            call.attempt(options, options.json_data)
             return call
     return None
 

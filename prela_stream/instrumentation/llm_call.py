@@ -71,6 +71,7 @@ class ModelCall:
         self._content = content
         self._started = time.perf_counter()
         self._attempts = 0
+        self._attempted: object = None
         self._response: Any = None
         self._slot: list[ModelCall] = []
         self._before: Sequence[ModelCall] = ()
@@ -99,7 +100,7 @@ class ModelCall:
         enclosing, self._before = self._before, ()
         self._slot.clear()
         calls_in_progress.set(enclosing)
-        self._request = None  # a body that is read later must not keep the request alive
+        self._request = self._attempted = None  # a body that is read later must not keep the request alive
         if error is not None:
             with self._watching():
                 self._take_failed(error)
@@ -113,9 +114,17 @@ class ModelCall:
         """
         return provider is not self._provider or request is self._request
 
-    def attempt(self, body: object) -> None:
-        """An HTTP request is about to be sent; `body` is its JSON data, plain and unshared."""
+    def attempt(self, request: object, body: object) -> None:
+        """An HTTP request is about to be sent.
+
+        Args:
+            request: The library's object for this attempt. Layers on top of one another all report the same one.
+            body: Its JSON data, plain and unshared.
+        """
         with _guard:
+            if request is self._attempted:
+                return
+            self._attempted = request
             self._attempts += 1
             if self._attempts == 1:
                 self.describe_request(body)

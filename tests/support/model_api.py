@@ -45,6 +45,8 @@ class ModelApi:
     def __init__(self) -> None:
         self.url = ""
         self.reply = Reply()
+        self.replies: Iterator[Reply] = iter(())
+        """Sent before `reply`, one for each request."""
         self.requests: list[tuple[str, Any]] = []
 
 
@@ -61,7 +63,7 @@ def serving_replies() -> Iterator[ModelApi]:
 
         def do_POST(self) -> None:  # the name that http.server looks up
             body = self.rfile.read(int(self.headers["content-length"]))
-            reply = api.reply
+            reply = next(api.replies, api.reply)
             api.requests.append((self.path, json.loads(body or b"{}")))
             self.send_response(reply.status)
             length = sum(len(piece) for piece in reply.pieces) + (10 if reply.is_cut else 0)
