@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from prela_stream.privacy.rules import Redactable, capture_content
     from prela_stream.propagation.w3c import extract, inject
     from prela_stream.sinks.kept_trace import KeptTrace
+    from prela_stream.telemetry import Metrics, metrics
     from prela_stream.tracing.context import ContextThreadPoolExecutor, TraceContext, attach, new_trace_context, wrap
     from prela_stream.tracing.decorator import trace
     from prela_stream.tracing.sampler import (
@@ -101,6 +102,8 @@ __all__ = [
     # Diagnose
     "ledger",
     "LedgerSnapshot",
+    "metrics",
+    "Metrics",
     "FlushResult",
     "Pipeline",
     # Errors
@@ -133,6 +136,7 @@ _MODULES = {
     "privacy.rules": ("Redactable", "capture_content"),
     "propagation.w3c": ("extract", "inject"),
     "sinks.kept_trace": ("KeptTrace",),
+    "telemetry": ("Metrics", "metrics"),
     "tracing.context": ("ContextThreadPoolExecutor", "TraceContext", "attach", "new_trace_context", "wrap"),
     "tracing.decorator": ("trace",),
     "tracing.sampler": (

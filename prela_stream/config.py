@@ -58,6 +58,22 @@ _WITHOUT_WARNING = frozenset(
 )
 
 
+class HttpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The endpoint of `worker`, `sink` and `dev` for metrics and health. It needs the extra `metrics`."""
+
+    listen: str = ""
+    """HOST:PORT to serve /metrics, /healthz and /readyz on, for example 127.0.0.1:9464; empty: no socket is opened."""
+    token: str = ""
+    """Bearer token that /metrics requires. Required if `listen` is no loopback address."""
+    hosts: tuple[str, ...] = ()
+    """Further names that the Host header may have. Addresses, `localhost` and the host of `listen` are accepted."""
+    ready_lag_s: Annotated[float, bounded(0.1, 86_400)] = 60.0
+    """A worker that is further behind the end of a partition is not ready, seconds."""
+
+    def __repr__(self) -> str:
+        return f"HttpOptions(listen={self.listen!r}, token={'<hidden>' if self.token else repr('')})"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that can be set. Each section belongs to the component that reads it."""
 
@@ -80,6 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     privacy: PrivacyOptions = PrivacyOptions()
     assembly: AssemblyOptions = AssemblyOptions()
     worker: WorkerOptions = WorkerOptions()
+    http: HttpOptions = HttpOptions()
     sink: tuple[SinkSettings, ...] = default_sinks(DEFAULT_DIRECTORY)
     """The `[[sink]]` tables, or the JSON array of tables in `PRELA_SINK`. `traces …` reads the first one that is a store."""
 

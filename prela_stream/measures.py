@@ -50,6 +50,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     unit: str
     meaning: str
+    labels: Labels = ()
+    """Names of the labels."""
     samples: tuple[Sample, ...] = ()
     """Of a counter or gauge: one for each combination of labels that occurred."""
     distributions: tuple[Distribution, ...] = ()
@@ -129,7 +131,12 @@ class Metric:
         for key, value in collected.items():
             values[key] = values.get(key, 0) + value
         samples = tuple(Sample(labels=self._named(key), value=value) for key, value in values.items())
-        return Reading(name=self.name, kind=self.kind, unit=self.unit, meaning=self.meaning, samples=samples)
+        return self._reading(samples=samples)
+
+    def _reading(self, **found: Any) -> Reading:
+        return Reading(
+            name=self.name, kind=self.kind, unit=self.unit, meaning=self.meaning, labels=self.labels, **found
+        )
 
 
 class Counter(Metric):
@@ -231,7 +238,7 @@ class Histogram(Metric):
             )
             for key, (counts, total) in values.items()
         )
-        return Reading(name=self.name, kind=self.kind, unit=self.unit, meaning=self.meaning, distributions=found)
+        return self._reading(distributions=found)
 
 
 Collected: TypeAlias = tuple[Counter | Gauge, float, Labels]

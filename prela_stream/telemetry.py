@@ -8,7 +8,32 @@ from typing import Final
 
 from prela_stream.measures import Counter, Gauge, Histogram, Metrics, Source, declared, register, restart, snapshot
 
-__all__ = ["Counter", "Gauge", "Histogram", "Metrics", "Source", "declared", "register", "restart", "snapshot"]
+__all__ = [
+    "Counter",
+    "Gauge",
+    "Histogram",
+    "Metrics",
+    "Source",
+    "declared",
+    "metrics",
+    "register",
+    "restart",
+    "snapshot",
+]
+
+
+def metrics() -> Metrics:
+    """The metrics of this process at this moment, for dashboards and tests of the program.
+
+    `prela.metrics().value("prela_agent_dropped_items_total", reason="queue_full")` is one number. docs/metrics.md lists the
+    names. A forked child counts from zero. Any thread may call this; it takes less than 1 ms.
+
+    Returns:
+        One `Reading` for each metric, with name, kind, unit, meaning and a value for each combination of labels. A metric that
+        counted nothing has no values.
+    """
+    return snapshot()
+
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 NUMBERS: Final = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0)

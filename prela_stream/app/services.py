@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -12,6 +12,7 @@ import anyio
 import msgspec
 
 from prela_stream.app.adapters import chosen_sinks, group_of, load_policy_set, open_sink, ready_transport
+from prela_stream.app.health import Health, exposed
 
 if TYPE_CHECKING:
     from prela_stream.config import Settings
@@ -41,6 +42,12 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None 
         settings: Everything.
         on_ready: Called once, when the first assignment is restored.
     """
+    health = Health(("worker",), ("worker",))
+    async with exposed(settings.http, health):
+        await _run_worker(settings, health, on_ready)
+
+
+async def _run_worker(settings: Settings, health: Health, on_ready: Callable[[], None] | None) -> None:
     from prela_stream.sampling.evaluator import Evaluator
     from prela_stream.worker.service import Worker
 
@@ -53,6 +60,7 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None 
             options=msgspec.structs.replace(settings.worker, group=group_of(settings, settings.worker.group)),
             assembly=settings.assembly,
         )
+        health.add("worker", worker.observer)
         with _rare_collections():
             await worker.run(on_ready)
 
@@ -68,6 +76,18 @@ async def run_sinks(
         on_ready: Called once, when every sink has its first partitions and the offset of each.
     """
     sinks = chosen_sinks(settings, only)
+    health = Health(("sink",), _parts(sinks))
+    async with exposed(settings.http, health):
+        await _run_sinks(settings, sinks, health, on_ready)
+
+
+def _parts(sinks: Iterable[SinkSettings]) -> list[str]:
+    return [f"sink {sink.name}" for sink in sinks]
+
+
+async def _run_sinks(
+    settings: Settings, sinks: Sequence[SinkSettings], health: Health, on_ready: Callable[[], None] | None
+) -> None:
     waiting = {sink.name for sink in sinks}
 
     def ready(name: str) -> None:
@@ -77,21 +97,23 @@ async def run_sinks(
 
     async with anyio.create_task_group() as tasks:
         for sink in sinks:
-            tasks.start_soon(partial(_run_sink, settings, sink, partial(ready, sink.name)))
+            tasks.start_soon(partial(_run_sink, settings, sink, health, partial(ready, sink.name)))
 
 
-async def _run_sink(settings: Settings, sink: SinkSettings, on_ready: Callable[[], None]) -> None:
+async def _run_sink(settings: Settings, sink: SinkSettings, health: Health, on_ready: Callable[[], None]) -> None:
     from prela_stream.sinks.service import SinkService
 
     async with ready_transport(settings) as transport:
         group = group_of(settings, sink.group)
         service = SinkService(transport, settings.topics, open_sink(sink), name=sink.name, group=group)
+        health.add(f"sink {sink.name}", service.observer)
         await service.run(on_ready=on_ready)
 
 
 async def run_dev(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
     """Worker and all sinks in one process, until cancelled."""
-    async with anyio.create_task_group() as tasks:
+    health = Health(("worker", "sink"), ["worker", *_parts(settings.sink)])
+    async with exposed(settings.http, health), anyio.create_task_group() as tasks:
         if settings.sink:
-            tasks.start_soon(run_sinks, settings)
-        await run_worker(settings, on_ready=on_ready)
+            tasks.start_soon(_run_sinks, settings, settings.sink, health, None)
+        await _run_worker(settings, health, on_ready)

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.text import Text
 
@@ -9,10 +10,17 @@ from prela_stream import app as root
 from prela_stream.cli.consoles import messages
 from prela_stream.cli.options import Options, command
 from prela_stream.cli.running import log_to_stderr, run_until_stopped
+from prela_stream.config import Settings
 
 OnlyOption = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="NAME", help="Run the sink of this name; repeat it for several. Default: all."),
+]
+HttpOption = Annotated[
+    str | None,
+    typer.Option(
+        "--http", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz here: 127.0.0.1:9464. Default: off."
+    ),
 ]
 
 
@@ -22,18 +30,25 @@ def add_to(app: typer.Typer) -> None:
         command(app, name, as_json=None)(function)
 
 
-def worker_command(options: Options) -> None:
+def _exposing(settings: Settings, http: str | None) -> Settings:
+    """The settings with the address of `--http`, if it was given."""
+    if http is None:
+        return settings
+    return msgspec.structs.replace(settings, http=msgspec.structs.replace(settings.http, listen=http))
+
+
+def worker_command(options: Options, http: HttpOption = None) -> None:
     """Assemble traces, decide which are kept, and write the kept ones to the log. SIGTERM or Ctrl-C stops it cleanly."""
-    settings = options.settings()
+    settings = _exposing(options.settings(), http)
     log_to_stderr()
     ready = f"worker is ready on the {settings.transport} transport"
     run_until_stopped(lambda: root.run_worker(settings, on_ready=lambda: _report(ready)))
     _report("worker has stopped")
 
 
-def sink_command(options: Options, only: OnlyOption = None) -> None:
+def sink_command(options: Options, only: OnlyOption = None, http: HttpOption = None) -> None:
     """Write kept traces to the sinks of the settings ([[sink]]). SIGTERM or Ctrl-C stops it cleanly."""
-    settings = options.settings()
+    settings = _exposing(options.settings(), http)
     log_to_stderr()
     sinks = root.chosen_sinks(settings, only or ())
     ready = "ready: " + "; ".join(f"sink {sink.name} writes to {sink.destination}" for sink in sinks)
@@ -41,9 +56,9 @@ def sink_command(options: Options, only: OnlyOption = None) -> None:
     _report("sink has stopped")
 
 
-def dev_command(options: Options) -> None:
+def dev_command(options: Options, http: HttpOption = None) -> None:
     """Run a worker and all sinks in one process, for one machine. SIGTERM or Ctrl-C stops it cleanly."""
-    settings = options.settings()
+    settings = _exposing(options.settings(), http)
     log_to_stderr()
     ready = f"ready on the {settings.transport} transport; list traces with: prela-stream traces list --dir {settings.directory}"
     run_until_stopped(lambda: root.run_dev(settings, on_ready=lambda: _report(ready)))

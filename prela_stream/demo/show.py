@@ -104,13 +104,14 @@ async def run(
         )
         await app.create_topics(settings)
     env = environment_of(settings)
+    sink_env = {**env, f"{ENV_PREFIX}HTTP_LISTEN": _next_port(settings.http.listen)}
     with ungrouped(DemoError):
         async with (
             child(
                 "model server", "prela_stream.demo.model_server", f"--latency-ms={LATENCY_MS}", env=env, logs=logs
             ) as server,
             child("worker", "prela_stream", "worker", env=env, logs=logs) as worker,
-            child("sink", "prela_stream", "sink", env=env, logs=logs) as sink,
+            child("sink", "prela_stream", "sink", env=sink_env, logs=logs) as sink,
             anyio.create_task_group() as watching,
         ):
             for service in (server, worker, sink):
@@ -132,6 +133,12 @@ def environment_of(settings: Settings) -> dict[str, str]:
         elif value is not None and name != "sink":
             found[name] = _text(value)
     return {f"{ENV_PREFIX}{name.upper()}": text for name, text in found.items()}
+
+
+def _next_port(listen: str) -> str:
+    """The address with the port after this one: two processes cannot listen on the same."""
+    host, colon, port = listen.rpartition(":")
+    return f"{host}{colon}{int(port) + 1}" if port.isdecimal() else listen
 
 
 def _text(value: Any) -> str:

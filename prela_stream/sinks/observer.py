@@ -55,7 +55,7 @@ class SinkObserver:
         if partition in self._lag:  # it may have been revoked since
             self._lag[partition] = max(0, lag)
 
-    def problems(self) -> list[str]:
+    def problems(self, max_lag_s: float) -> list[str]:  # noqa: ARG002 - the interface: a sink that is behind still works
         """Why the sink is not ready: it has not received its partitions, or it cannot write."""
         if self.consumer is None or not self._assigned:
             return [f"the sink has not received its partitions from the consumer group {self._group}"]

@@ -17,9 +17,9 @@ from prela_stream import compat, integrations, testing
 SOURCE = Path(prela_stream.__file__).read_text(encoding="utf-8")
 NAMES = """
     AlwaysOffSampler AlwaysOnSampler BaseSampler ConfigurationError ContextThreadPoolExecutor Decision FlushResult HeadDecision
-    KeptTrace LedgerSnapshot Pipeline PrelaError ProbabilitySampler RateLimitingSampler Redactable Settings Span SpanData
+    KeptTrace LedgerSnapshot Metrics Pipeline PrelaError ProbabilitySampler RateLimitingSampler Redactable Settings Span SpanData
     SpanEvent SpanStatus SpanTree SpanType TraceContext Tracer __version__ aflush agent attach auto_instrument capture_content
-    decisions defer embedding extract flush get_current_span get_tracer init inject kept_traces ledger llm load_settings
+    decisions defer embedding extract flush get_current_span get_tracer init inject kept_traces ledger llm load_settings metrics
     new_trace_context pipeline retrieval session shutdown span tool trace wrap
 """
 OF_THE_ANCESTOR = """
@@ -65,7 +65,7 @@ def types_in(annotation: object) -> set[type]:
 
 
 @pytest.mark.parametrize(
-    "name", ["init", "flush", "aflush", "ledger", "shutdown", "pipeline", "load_settings", "get_tracer"]
+    "name", ["init", "flush", "aflush", "ledger", "metrics", "shutdown", "pipeline", "load_settings", "get_tracer"]
 )
 def test_the_types_in_signatures_can_be_imported(name: str) -> None:
     hints = typing.get_type_hints(inspect.unwrap(getattr(prela_stream, name)))
