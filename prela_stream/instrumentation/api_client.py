@@ -2,9 +2,11 @@
 
 Every method, of every client class and platform, beta or not, raw or not, ends in `request` of the two base clients. So `request`
 is replaced on these classes, which covers clients that exist already. `create`, `stream=True`, stream helpers, `parse`,
-`with_raw_response`, `with_streaming_response` and tool runners need no code. Retries happen inside `request`: `_attempt_request`
-sends each attempt, so it is patched to count them and to read the request as it is sent. Messages that are one-shot iterators
-are plain lists there, so nothing of the application's is consumed.
+`with_raw_response`, `with_streaming_response` and tool runners need no code.
+
+Retries happen inside `request`, so what sends an attempt is patched too, to count attempts, to read the request as it is sent
+and to get the response. Messages that are one-shot iterators are plain lists there, so nothing of the application's is consumed.
+Newer generators give a client `_attempt_request`; older ones, and `openai`, have `_build_request` and `_process_response`.
 """
 
 import functools
@@ -26,7 +28,6 @@ from prela_stream.tracing.tracer import Tracer
 
 _guard: Final = guard("instrumentation.llm_call")
 _BASE_CLIENTS: Final = ("SyncAPIClient", "AsyncAPIClient")
-_ATTEMPT: Final = "_attempt_request"
 
 
 class ApiClientInstrumentor:
@@ -48,7 +49,6 @@ class ApiClientInstrumentor:
         self._tracer: Tracer | None = None
         self._options = InstrumentationOptions()
         self._patches: list[Patch] = []
-        self._sees_attempts = {"SyncAPIClient": False, "AsyncAPIClient": False}
 
     def is_available(self) -> bool:
         """As `Instrumentor.is_available`."""
@@ -86,24 +86,32 @@ class ApiClientInstrumentor:
 
     def _patch_client(self, client: Any, class_name: str, missing: list[str]) -> None:
         is_async = class_name == "AsyncAPIClient"
+        kind = "async" if is_async else "sync"
         methods = vars(client) if isinstance(client, type) else {}
         if "request" not in methods:
-            missing.append(f"all calls of {'async' if is_async else 'sync'} clients ({class_name}.request is missing)")
+            missing.append(f"any call of {kind} clients ({class_name}.request is missing)")
             return
-        request = self._async_request if is_async else self._sync_request
-        self._patches.append(Patch(client, "request", request(methods["request"])))
-        self._sees_attempts[class_name] = _ATTEMPT in methods
-        if _ATTEMPT in methods:
-            attempt = _async_attempt if is_async else _sync_attempt
-            self._patches.append(Patch(client, _ATTEMPT, attempt(methods[_ATTEMPT])))
+        self._patch(client, "request", self._async_request if is_async else self._sync_request)
+        if "_attempt_request" in methods:
+            self._patch(client, "_attempt_request", _async_attempt if is_async else _sync_attempt)
+            return
+        if "_process_response" in methods:
+            self._patch(client, "_process_response", _async_process if is_async else _sync_process)
         else:
-            kind = "async" if is_async else "sync"
-            missing.append(f"retries and one-shot iterators of {kind} clients ({class_name}.{_ATTEMPT} is missing)")
+            missing.append(f"status and request id of {kind} calls ({class_name}._process_response is missing)")
+        builder = next((base for base in client.__mro__ if "_build_request" in vars(base)), None)
+        if builder is None:
+            missing.append(f"retries of {kind} calls ({class_name}._build_request is missing)")
+        elif not any(patch.replaces(builder, "_build_request") for patch in self._patches):
+            self._patch(builder, "_build_request", _build)
+
+    def _patch(self, owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self._patches.append(Patch(owner, name, make(vars(owner)[name])))
 
     def _sync_request(self, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-            call = self._begin(client, options, kwargs.get("stream"), "SyncAPIClient")
+            call = self._begin(client, options, kwargs.get("stream"))
             if call is None:
                 return original(client, cast_to, options, *args, **kwargs)
             with call:
@@ -116,7 +124,7 @@ class ApiClientInstrumentor:
     def _async_request(self, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(original)
         async def request(client: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
-            call = self._begin(client, options, kwargs.get("stream"), "AsyncAPIClient")
+            call = self._begin(client, options, kwargs.get("stream"))
             if call is None:
                 return await original(client, cast_to, options, *args, **kwargs)
             with call:
@@ -126,7 +134,7 @@ class ApiClientInstrumentor:
 
         return request
 
-    def _begin(self, client: Any, options: Any, streams: object, class_name: str) -> ModelCall | None:
+    def _begin(self, client: Any, options: Any, streams: object) -> ModelCall | None:
         """Open the span of a request; None for a request that is not traced or that another layer records."""
         tracer = self._tracer
         if tracer is None:
@@ -152,19 +160,14 @@ class ApiClientInstrumentor:
             if not span.sampled:
                 span.end()
                 return None
-            call = ModelCall(
+            return ModelCall(
                 span,
                 self._provider,
                 operation,
                 request=options,
-                url=options.url,
                 streaming=is_stream and operation.span_type is SpanType.LLM,
                 content=captures_content(self._options.capture_content),
             )
-            if not self._sees_attempts[class_name]:
-                with _guard:
-                    call.describe_request(body)
-            return call
         return None
 
     def _version(self) -> str | None:
@@ -194,7 +197,8 @@ def _sync_attempt(original: Callable[..., Any]) -> Callable[..., Any]:
     def attempt(client: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
         call = _attempted(options)
         result = original(client, options, *args, **kwargs)
-        _responded(call, result)
+        with _guard:
+            _responded(call, result[0])
         return result
 
     return attempt
@@ -205,23 +209,50 @@ def _async_attempt(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awa
     async def attempt(client: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
         call = _attempted(options)
         result = await original(client, options, *args, **kwargs)
-        _responded(call, result)
+        with _guard:
+            _responded(call, result[0])
         return result
 
     return attempt
+
+
+def _build(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def build_request(client: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+        _attempted(options)
+        return original(client, options, *args, **kwargs)
+
+    return build_request
+
+
+def _sync_process(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def process_response(*args: Any, **kwargs: Any) -> Any:
+        _responded(call_in_progress(), kwargs.get("response"))
+        return original(*args, **kwargs)
+
+    return process_response
+
+
+def _async_process(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(original)
+    async def process_response(*args: Any, **kwargs: Any) -> Any:
+        _responded(call_in_progress(), kwargs.get("response"))
+        return await original(*args, **kwargs)
+
+    return process_response
 
 
 def _attempted(options: Any) -> ModelCall | None:
     """The call that sends this attempt, which has noted it; None if the attempt belongs to no recorded call."""
     with _guard:
         call = call_in_progress()
-        if call is not None and call.url == options.url:
-            call.attempt(options, options.json_data)
+        if call is not None and call.sends(options):
+            call.attempt(options)
             return call
     return None
 
 
-def _responded(call: ModelCall | None, result: Any) -> None:
-    if call is not None:
-        with _guard:
-            call.responded(result[0])
+def _responded(call: ModelCall | None, response: Any) -> None:
+    if call is not None and response is not None:
+        call.responded(response)

@@ -45,8 +45,8 @@ class ModelCall:
         span: Open; this object ends it, exactly once.
         provider: Names of headers.
         operation: Maps requests and answers to attributes.
-        request: The library's own object for the request. A second layer that receives the same object records nothing.
-        url: Of the request, to recognise its attempts among those of requests that are made inside it.
+        request: The library's own object for the request, with `url` and `json_data`. A second layer that receives the same
+            object records nothing.
         streaming: The request asks for a stream. The content type of the response does not matter.
         content: Whether prompts and answers are recorded.
     """
@@ -57,14 +57,12 @@ class ModelCall:
         provider: Provider,
         operation: Operation,
         *,
-        request: object,
-        url: str,
+        request: Any,
         streaming: bool,
         content: bool,
     ) -> None:
         self._provider = provider
-        self._request: object = request
-        self.url = url
+        self._request: Any = request
         self._operation = operation
         self._open = [span]  # popped by the caller that ends the call: atomic, so two threads cannot both do it
         self._span = span
@@ -97,6 +95,8 @@ class ModelCall:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is not None:
+            self._describe_unsent()
         enclosing, self._before = self._before, ()
         self._slot.clear()
         calls_in_progress.set(enclosing)
@@ -114,12 +114,16 @@ class ModelCall:
         """
         return provider is not self._provider or request is self._request
 
-    def attempt(self, request: object, body: object) -> None:
+    def sends(self, request: Any) -> bool:
+        """Whether `request` is an attempt of this call, and not of a request that middleware makes inside it."""
+        return bool(request.url == getattr(self._request, "url", None))
+
+    def attempt(self, request: Any) -> None:
         """An HTTP request is about to be sent.
 
         Args:
-            request: The library's object for this attempt. Layers on top of one another all report the same one.
-            body: Its JSON data, plain and unshared.
+            request: The library's object for this attempt, whose `json_data` is plain and unshared. Layers on top of one another
+                all report the same object.
         """
         with _guard:
             if request is self._attempted:
@@ -127,18 +131,23 @@ class ModelCall:
             self._attempted = request
             self._attempts += 1
             if self._attempts == 1:
-                self.describe_request(body)
+                self._describe_request(request.json_data)
                 return
             self._span.set_attribute(semconv.RESEND_COUNT, self._attempts - 1)
             status = getattr(self._response, "status_code", None)
             self._span.add_event("retry", {} if status is None else {"http.response.status_code": status})
             self._response = None
 
-    def describe_request(self, body: object) -> None:
-        """Record what the request asks for."""
+    def _describe_request(self, body: object) -> None:
         self._span.set_attributes(self._operation.request_attributes(body))
         if self._content:
             self._span.set_attributes(self._operation.request_content(body))
+
+    def _describe_unsent(self) -> None:
+        """Record the request if no attempt was seen: middleware answered, or the library does not show its attempts."""
+        if not self._attempts and self._request is not None:
+            with _guard:
+                self._describe_request(getattr(self._request, "json_data", None))
 
     def responded(self, response: object) -> None:
         """An attempt received a response, of any status."""
@@ -147,6 +156,7 @@ class ModelCall:
     def returned(self, value: object) -> None:
         """The library returns this value to the application: an answer, a stream or a response."""
         is_read_later = False
+        self._describe_unsent()
         with self._watching():
             is_read_later = self._take_answer(value)
         if not is_read_later:

@@ -13,6 +13,10 @@ class Patch:
         self._replacement = replacement
         setattr(owner, name, replacement)
 
+    def replaces(self, owner: type, name: str) -> bool:
+        """Whether this patch replaces that attribute."""
+        return self._owner is owner and self._name == name
+
     def restore(self) -> bool:
         """Restore the original. Returns False if another object has been set since; it may still call the replacement."""
         if self._owner.__dict__.get(self._name) is not self._replacement:

@@ -353,7 +353,7 @@ def one_span_in_two_layers(subject: Subject) -> None:
     with subject.on(subject.whole) as captured:
         outer = get_tracer().start_span("outer", span_type=SpanType.LLM)
         other: Any = OtherProvider()
-        with ModelCall(outer, other, other, request=other, url="", streaming=False, content=True) as call:
+        with ModelCall(outer, other, other, request=other, streaming=False, content=True) as call:
             call.returned(subject.row.library.create(subject.api.url))
         the_span(captured, "a library above this one")
 
@@ -365,6 +365,12 @@ class OtherProvider:
     request_id = ("request-id", "other.request.id")
     name = "chat"
     span_type = SpanType.LLM
+
+    def request_attributes(self, body: object) -> dict[str, Any]:
+        """As `Operation.request_attributes`."""
+        return {}
+
+    request_content = request_attributes
 
     def response_attributes(self, answer: object, *, content: bool) -> dict[str, Any]:
         """As `Operation.response_attributes`."""

@@ -82,17 +82,17 @@ class NeverRestores(AnthropicInstrumentor):
 class RecordsEachLayer(AnthropicInstrumentor):
     """Does not ask whether the call is recorded already."""
 
-    def _begin(self, client: Any, options: Any, streams: object, class_name: str) -> ModelCall | None:
+    def _begin(self, client: Any, options: Any, streams: object) -> ModelCall | None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ModelCall, "covers", lambda *_: False)
-            return super()._begin(client, options, streams, class_name)
+            return super()._begin(client, options, streams)
 
 
 class EndsStreamsAtOnce(AnthropicInstrumentor):
     """Takes a stream for an answer that ends when the client returns it."""
 
-    def _begin(self, client: Any, options: Any, streams: object, class_name: str) -> ModelCall | None:
-        call = super()._begin(client, options, streams, class_name)
+    def _begin(self, client: Any, options: Any, streams: object) -> ModelCall | None:
+        call = super()._begin(client, options, streams)
         if call is not None and streams:
             vars(call)["returned"] = lambda _: call.end(None, read=False)
         return call
