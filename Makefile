@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test quick test-three-brokers lint bench kafka lock clean
+.PHONY: demo test quick test-three-brokers lint docs bench kafka lock clean
 
 demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
 	$(BIN)/prela-stream demo
@@ -23,6 +23,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.dev             ## write the reference pages (settings, API, command line) from the code
+	$(BIN)/python -m tools.reference
 
 bench: $(VENV)/.bench          ## every benchmark, beside its peers; prints JSON
 	$(BIN)/python bench/run.py

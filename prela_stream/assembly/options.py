@@ -11,9 +11,9 @@ class AssemblyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Settings of assembly. Waits count from the last item of the trace."""
 
     settle_ms: Annotated[int, bounded(0, HOUR)] = 500
-    """Trigger `complete`."""
+    """Trigger `complete`: the wait after every span has arrived."""
     remote_wait_ms: Annotated[int, bounded(0, HOUR)] = 2_000
-    """Trigger `remote_wait`."""
+    """Trigger `remote_wait`: the wait for spans of services that were called and have not answered."""
     root_wait_ms: Annotated[int, bounded(0, 24 * HOUR)] = 10_000
     """Trigger `root_wait`. At least `settle_ms` and `remote_wait_ms`, so that an incomplete trace never waits less."""
     idle_ms: Annotated[int, bounded(1, 168 * HOUR)] = 60_000
@@ -27,7 +27,7 @@ class AssemblyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_age_ms: Annotated[int, bounded(1, 720 * HOUR)] = 86_400_000
     """Trigger `max_age`, counted from the first item of the trace."""
     max_spans: Annotated[int, bounded(1, 100_000_000, "spans")] = 100_000
-    """Trigger `max_spans`."""
+    """Trigger `max_spans`: the spans of a trace."""
     max_bytes: Annotated[int, bounded(1, 1 << 40)] = 32 << 20
     """Trigger `max_bytes`: the bytes of the items of a trace."""
     late_window_ms: Annotated[int, bounded(0, 168 * HOUR)] = 1_800_000

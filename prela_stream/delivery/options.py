@@ -10,16 +10,16 @@ from prela_stream.validation import HOUR, bounded
 
 
 class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How an agent's items are queued, batched and sent. Raises ConfigurationError for values that cannot work."""
+    """How the items of an agent are queued, batched and sent."""
 
     max_queue_items: Annotated[int, bounded(1, 100_000_000, "items")] = 50_000
     """Most items held at once, from `record` until they have a result."""
     max_queue_bytes: Annotated[int, bounded(1, 1 << 40)] = 64 << 20
     """Most bytes of items held at once."""
     overflow: Overflow = "drop_newest"
-    """What happens to an item that finds no room; see `queue.BoundedQueue`."""
+    """What happens to an item if the queue is full: it is dropped, the oldest one is dropped, or the caller waits."""
     block_timeout_ms: Annotated[int, bounded(0, HOUR)] = 1_000
-    """How long `block` waits for room. A thread that runs an event loop never waits."""
+    """How long `overflow = "block"` waits for room. A thread that runs an event loop never waits."""
     max_lost_traces: Annotated[int, bounded(0, 10_000_000, "traces")] = 10_000
     """Most traces that are named to the workers as having lost items. If there are more, every partition is warned instead."""
     batch_items: Annotated[int, bounded(1, 1_000_000, "items")] = 1_000
@@ -27,9 +27,9 @@ class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     batch_bytes: Annotated[int, bounded(1, 1 << 30)] = 256 << 10
     """Most bytes of a record's items; never more than the topic accepts."""
     linger_ms: Annotated[int, bounded(0, 60_000)] = 50
-    """How long an item waits for others of its partition."""
+    """How long an item waits for others of its partition, so that they share a record."""
     slice_us: Annotated[int, bounded(1, 1_000_000)] = 300
-    """Longest stretch of Python between two yields, µs: the sender shares the interpreter with the agent."""
+    """Longest work of the sender without a pause, because it shares the interpreter with the agent."""
     send_timeout_s: Annotated[float, bounded(0.001, 3_600)] = 30.0
     """An attempt that takes longer has an unknown outcome and is repeated on a new producer. If other partitions wait, the
     second attempt may take a tenth of it, the third two tenths, and so on."""
@@ -43,7 +43,7 @@ class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Interval of heartbeats for open roots and AGENT spans; 0: none, and then the workers notice a process that died only
     after `assembly.idle_without_heartbeats_ms`. Keep it well below the workers' `assembly.lost_ms`."""
     shutdown_timeout_s: Annotated[float, bounded(0, 3_600)] = 2.0
-    """How long an exit waits for the items that are still queued."""
+    """How long the end of the program waits for items in the queue."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Pairs of a setting and of what is wrong with it beyond its type."""

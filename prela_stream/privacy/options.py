@@ -9,4 +9,4 @@ class PrivacyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     content_attributes: tuple[str, ...] = ()
     """Further names of content, which is not sent if `capture_content` is off."""
     withhold: tuple[str, ...] = ()
-    """Names that are never sent."""
+    """Attributes that are never sent."""

@@ -18,9 +18,10 @@ _ADDRESS = re.compile(
 
 
 class TopicOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Names and sizes of the topics of one prefix. `partitions` is fixed for a prefix: to grow, drain into a new one."""
+    """Names and sizes of the topics. `partitions` cannot change for a prefix: to grow, let it run empty and use a new prefix."""
 
     prefix: str = "prela"
+    """The names of the topics begin with it and a dot. Pipelines with different prefixes share a cluster."""
     partitions: Annotated[int, bounded(1, 10_000, "partitions")] = 4
     """Partitions of `spans`, `state` and `decisions`."""
     sampled_partitions: Annotated[int, bounded(1, 10_000, "partitions")] = 1
@@ -72,21 +73,22 @@ class LocalOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     poll_interval_ms: Annotated[int, bounded(1, 60_000)] = 20
     """How often a waiting consumer checks for new records."""
     busy_timeout_ms: Annotated[int, bounded(0, HOUR)] = 10_000
-    """How long a write waits for another process's write."""
+    """How long a write waits for a write of another process."""
     synchronous: Literal["full", "normal"] = "full"
     """`full`: an acknowledged record survives a power cut. `normal`: it survives a crash of any process."""
 
 
 class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Settings of the Kafka transport. Where a setting has a name in Kafka's own documentation, that page says more."""
+    """Settings of the Kafka transport. docs/kafka.md describes connections; names are those of Kafka."""
 
     bootstrap: tuple[str, ...] = ("localhost:9092",)
-    """`host:port` of some brokers; the rest of the cluster is found through any one of them."""
+    """`host:port` of some brokers. The client learns the others from the first that answers."""
     client_id: str = "prela-stream"
-    """What this process is called in the brokers' logs and quotas."""
+    """Name of this process in the logs and quotas of the brokers."""
     rack: str | None = None
-    """Where this process runs, so that it reads from the nearest replica."""
+    """Rack (zone) of this process: it reads from the replica in the same one."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How brokers are reached: with TLS (SSL), with a login (SASL), both or neither."""
     ssl_cafile: str | None = None
     """PEM file of the authorities that the brokers' certificates are checked against; None: those of the system."""
     ssl_certfile: str | None = None
@@ -94,35 +96,39 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ssl_keyfile: str | None = None
     """PEM file of its key; None: it is in `ssl_certfile`."""
     ssl_password: str | None = None
-    """What the key is encrypted with. Never shown."""
+    """The password of the key. Never shown."""
     ssl_check_hostname: bool = True
+    """Whether the certificate of a broker must name its host."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
+    """How this process logs in."""
     sasl_username: str | None = None
+    """The user of PLAIN and SCRAM."""
     sasl_password: str | None = None
-    """Best given as `PRELA_KAFKA_SASL_PASSWORD`. Never shown."""
+    """The password of PLAIN and SCRAM. Set the variable rather than the file. Never shown."""
     sasl_password_file: str | None = None
-    """A file that holds the password, read at each connect; one trailing line break is cut off."""
+    """A file with the password. It is read at each connection; one trailing line break is removed."""
     token_provider: str | None = None
     """`module:name` of a function without arguments, async or not, that returns a token for OAUTHBEARER (AWS MSK IAM too)."""
     replication: Annotated[int, bounded(1, 1_000, "replicas")] | None = None
-    """Replicas of the topics that `topics create` makes; None: 3, or as many as there are brokers."""
+    """Replicas of the topics that `topics create` creates; None: 3, or the number of brokers if that is less."""
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "zstd"
+    """How records are compressed."""
     connect_timeout_ms: Annotated[int, bounded(1, HOUR)] = 10_000
-    """How long finding a broker, logging in and opening a producer or writer may take."""
+    """Longest time to find a broker, log in and open a producer or writer."""
     request_timeout_ms: Annotated[int, bounded(1, HOUR)] = 20_000
-    """How long one question to a broker may take, with its repetitions."""
+    """Longest time of a request to a broker, retries included."""
     delivery_timeout_ms: Annotated[int, bounded(1, 24 * HOUR)] = 60_000
-    """How long `Producer.send` tries; then what it sent may or may not be stored."""
+    """How long a send is tried. After that, the records may or may not be stored."""
     transaction_timeout_ms: Annotated[int, bounded(1_000, 24 * HOUR)] = 60_000
-    """How long a transaction that its writer left open blocks readers at most. A commit is given half of it."""
+    """Longest time that a transaction left open blocks readers. A commit may take half of it."""
     session_timeout_ms: Annotated[int, bounded(100, HOUR)] = 45_000
-    """A group member that was not heard of for so long loses its partitions. Brokers refuse less than 6,000 by default."""
+    """A group member that sends no heartbeat for this long loses its partitions. Brokers refuse less than 6,000 by default."""
     rebalance_timeout_ms: Annotated[int, bounded(1, HOUR)] = 60_000
-    """How long the members of a group may take to join again when its partitions are shared out anew."""
+    """How long the members of a group may take to rejoin in a rebalance."""
     fetch_bytes: Annotated[int, bounded(1_024, (1 << 31) - 1)] = 8 << 20
-    """Bytes that one answer of a broker brings at most; a single larger Record comes all the same."""
+    """Most bytes of a fetch; a single larger record is fetched nevertheless."""
     partition_fetch_bytes: Annotated[int, bounded(1_024, (1 << 31) - 1)] = 1 << 20
-    """As `fetch_bytes`, for each partition."""
+    """Most bytes of a fetch from one partition."""
     extra: dict[str, Any] = {}
     """Further keyword arguments of aiokafka's clients, such as `metadata_max_age_ms`."""
     producer_extra: dict[str, Any] = {}

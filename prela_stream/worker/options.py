@@ -11,7 +11,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Settings of the worker service."""
 
     group: str = "sampler"
-    """Consumer group; the workers of one group share the partitions."""
+    """Consumer group, without the prefix. The workers of one group share the partitions."""
     commit_interval_ms: Annotated[int, bounded(1, HOUR)] = 1_000
     """How often the decisions of a partition are committed, if there are any."""
     commit_bytes: Annotated[int, bounded(1, 1 << 40)] = 4 << 20
