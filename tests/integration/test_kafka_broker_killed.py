@@ -1,7 +1,7 @@
 """A broker that is killed in the middle of commits: when it is back, every transaction has come to its end.
 
-That is Kafka's promise and not ours, and everything rests on it. Of 4.3.1 and 4.4.0 it does not hold (docs/kafka.md), so this
-is what a new version has to pass before deploy/kafka/pom.xml may name it.
+Kafka promises that, and every guarantee of this package depends on it. It does not hold in 4.3.1 and 4.4.0 (docs/kafka.md), so
+a new version has to pass this test before deploy/kafka/pom.xml may name it.
 """
 
 import random
@@ -28,7 +28,7 @@ RECORD = Record(value=b"kept")
 
 
 class Writers:
-    """Writers of one group, each with a partition of its own, that commit as fast as they can."""
+    """Writers of one group, one per partition, that commit as fast as they can."""
 
     def __init__(self, transport: KafkaTransport) -> None:
         self._transport = transport
@@ -75,7 +75,7 @@ async def test_no_transaction_outlives_a_broker_that_is_killed_as_it_commits(kaf
             async with anyio.create_task_group() as tasks:
                 for number in range(WRITERS):
                     tasks.start_soon(writers.write, number)
-                with anyio.fail_after(2 * DEADLINE):  # a writer that cannot be opened says why before
+                with anyio.fail_after(2 * DEADLINE):  # a writer that cannot be opened fails with its reason before
                     while min(writers.commits) < 2:
                         await anyio.sleep(0.01)
                 await anyio.to_thread.run_sync(broker.kill)

@@ -75,7 +75,7 @@ async def test_a_broker_that_is_away_for_half_a_minute(
         for _ in range(2):
             workers.start()
         for worker in workers.workers:
-            await worker.says(READY)
+            await worker.wait_for_output(READY)
         agent = Agent(workers)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(agent.run)
@@ -89,19 +89,19 @@ async def test_a_broker_that_is_away_for_half_a_minute(
             await anyio.sleep(3.0)  # and some after
             agent.finish()
         assert all(worker.process.poll() is None for worker in workers.workers), "a worker has ended"
-        said = json.loads(out)
-        for trace_id, span_id in said["ids"]:
+        result = json.loads(out)
+        for trace_id, span_id in result["ids"]:
             workers.expect(trace_id, span_id)
         found = await workers.judge()
         signs = await workers.signs()
     waits = sorted(found.waits_ms)
     sys.stdout.write(f"{signs}\nlongest from due to durable: {waits[-1]} ms\n")
-    sys.stdout.write(f"agent: {agent.ledger}\nlate agent: {said['ledger']}\n")
+    sys.stdout.write(f"agent: {agent.ledger}\nlate agent: {result['ledger']}\n")
     assert agent.ledger is not None
     assert agent.ledger.balances
     assert agent.ledger.acknowledged == agent.ledger.recorded > 0
-    assert said["balances"]
-    assert said["complete"]
+    assert result["balances"]
+    assert result["complete"]
     assert signs.failed_commits >= 1, "the workers did not notice that the broker was away"
     assert waits[-1] >= AWAY_S * 1000 * 0.9, "everything was durable in time: the broker was not away"
 

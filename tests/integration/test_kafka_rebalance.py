@@ -1,4 +1,4 @@
-"""Workers that come and go in good order, every ten seconds for two minutes: the rest goes on, and nobody outside sees it."""
+"""Workers join and leave in order every ten seconds for two minutes. The others continue, and no result changes."""
 
 import os
 import sys
@@ -22,15 +22,15 @@ async def test_members_that_come_and_go_lose_split_and_repeat_nothing(
         for _ in range(2):
             workers.start()
         for worker in workers.workers:
-            await worker.says(READY)
+            await worker.wait_for_output(READY)
         for _ in range(cycles):
             next_one = anyio.current_time() + EVERY_S
             guest = workers.start()
-            await guest.says(READY)
-            await workers.settled()
+            await guest.wait_for_output(READY)
+            await workers.rebalanced()
             await anyio.sleep(EVERY_S / 2)  # a life of some length
             await workers.stop(guest)
-            await workers.settled()  # or the next one may come into the same rebalance that this one has left by
+            await workers.rebalanced()  # else the next worker may join in the rebalance in which this one leaves
             await anyio.sleep_until(next_one)
         found = await workers.judge()
         signs = await workers.signs()
@@ -38,4 +38,4 @@ async def test_members_that_come_and_go_lose_split_and_repeat_nothing(
     sys.stdout.write(f"{signs}\ndue to durable: median {waits[len(waits) // 2]} ms, longest {waits[-1]} ms\n")
     assert signs.generations >= 2 * cycles, "too few rebalances"
     assert signs.epochs >= 2 * cycles, "too few partitions changed hands"
-    assert signs.came_back >= 2 * cycles, "what stayed with its worker was restored from the log all the same"
+    assert signs.returned >= 2 * cycles, "what stayed with its worker was restored from the log all the same"

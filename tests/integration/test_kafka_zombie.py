@@ -1,4 +1,4 @@
-"""Workers that are stopped for longer than their session lasts, and go on: what they still had to say reaches nobody."""
+"""Workers that are stopped for longer than their session and then continue: their pending output is never visible."""
 
 import signal
 import sys
@@ -21,16 +21,16 @@ async def test_a_stopped_worker_that_goes_on_is_fenced(kafka: str, kafka_prefix:
     ) as workers:
         for number in range(ROUNDS):
             zombie = workers.start()
-            await zombie.says(READY)
+            await zombie.wait_for_output(READY)
             await committed_beyond(workers, await positions(workers))
-            await anyio.sleep(workers.rng.uniform(0.2, 1.0))  # some moment between two commits, with something to say
+            await anyio.sleep(workers.rng.uniform(0.2, 1.0))  # a moment between two commits, with pending output
             zombie.process.send_signal(signal.SIGSTOP)
             heir = workers.start()
             before = await positions(workers)
-            await heir.says(READY)
+            await heir.wait_for_output(READY)
             await committed_beyond(workers, before)
             zombie.process.send_signal(signal.SIGCONT)
-            await zombie.says("was taken over by another worker")
+            await zombie.wait_for_output("was taken over by another worker")
             await workers.stop(zombie)
             if number < ROUNDS - 1:
                 await workers.stop(heir)

@@ -82,7 +82,7 @@ class House:
         """The kept trace with this root, as soon as there is one."""
         with anyio.fail_after(DEADLINE):
             while (found := await self.look(root)) is None:
-                assert self.service.process.poll() is None, self.service.said()
+                assert self.service.process.poll() is None, self.service.output()
                 await anyio.sleep(0.02)
         return found
 

@@ -42,7 +42,7 @@ def strangers_trace() -> list[list[Any]]:
     """A root that failed and its tool, as a producer sends them that has only read the page."""
     root, tool = b"\x01" * 8, b"\x02" * 8
     return [
-        [0, STRANGE, tool, root, 1, 1, 0, 0, 0, None, 2, 1_000, 500, "look up"],
+        [0, STRANGE, tool, root, 1, 1, 0, 0, 0, None, 2, 1_000, 500, "lookup"],
         [
             0,
             STRANGE,
@@ -97,16 +97,16 @@ async def until(transport: Transport, topic: str, count: Any, wanted: int) -> No
             await anyio.sleep(0.01)
 
 
-def same_decision(ours: Decision, plain: dict[str, Any]) -> bool:
-    return msgspec.structs.asdict(ours) | {"summary": msgspec.structs.asdict(ours.summary)} == plain
+def same_decision(found: Decision, plain: dict[str, Any]) -> bool:
+    return msgspec.structs.asdict(found) | {"summary": msgspec.structs.asdict(found.summary)} == plain
 
 
-def same_span(ours: SpanData, plain: dict[str, Any]) -> bool:
+def same_span(found: SpanData, plain: dict[str, Any]) -> bool:
     """Whether both have understood an item alike, bodies included."""
-    mine = msgspec.structs.asdict(ours)
+    mine = msgspec.structs.asdict(found)
     del mine["resource"]
-    mine["events"] = [msgspec.structs.asdict(event) for event in ours.events]
-    mine["links"] = [msgspec.structs.asdict(link) for link in ours.links]
+    mine["events"] = [msgspec.structs.asdict(event) for event in found.events]
+    mine["links"] = [msgspec.structs.asdict(link) for link in found.links]
     theirs = {name: value for name, value in plain.items() if name not in ("kind", "resource")}
     for name in ("trace_id", "span_id", "parent_span_id"):
         theirs[name] = None if theirs[name] is None else theirs[name].hex()
@@ -126,14 +126,14 @@ async def test_all_topics_of_a_running_pipeline_are_read_alike(tmp_path: Path) -
         records = {topic: await stored(transport, topic) for topic in (topics.spans, topics.decisions, topics.dlq)}
         sampled = await stored(transport, topics.sampled)
         async with prela.kept_traces(None, settings=settings, follow=False) as traces:
-            ours = [trace async for trace in traces]
+            found = [trace async for trace in traces]
 
     for record in [*sampled, *(one for some in records.values() for one in some)]:
         form = dict(record.headers).get("prela-format")
         if form is not None:  # the stranger sends none
             plain_reader.READERS[form](record.value or b"")
     check_spans(records[topics.spans], topics.partitions)
-    check_kept(sampled, ours, topics.sampled_partitions)
+    check_kept(sampled, found, topics.sampled_partitions)
 
     pairs = [
         (mine, plain)
@@ -151,7 +151,7 @@ async def test_all_topics_of_a_running_pipeline_are_read_alike(tmp_path: Path) -
 
 
 def check_spans(records: list[LogRecord], partitions: int) -> None:
-    """Each item is read alike, and lies where the plain partitioner says."""
+    """Each item is read alike, and lies where the plain partitioner places it."""
     kinds = set()
     for record in records:
         value = record.value or b""
@@ -169,7 +169,7 @@ def check_spans(records: list[LogRecord], partitions: int) -> None:
     assert {"SPAN", "START", "TICK"} <= kinds
 
 
-def check_kept(records: list[LogRecord], ours: list[prela.KeptTrace], partitions: int) -> None:
+def check_kept(records: list[LogRecord], traces: list[prela.KeptTrace], partitions: int) -> None:
     """The plain reader puts together what `kept_traces` does."""
     plain: dict[bytes, dict[str, Any]] = {}
     for partition in range(partitions):
@@ -179,15 +179,15 @@ def check_kept(records: list[LogRecord], ours: list[prela.KeptTrace], partitions
             assert plain_reader.partition_of(record.key, partitions) == partition
         plain |= plain_reader.joined(record.value or b"" for record in mine)
     assert len(records) > len(plain) + 1, "the large trace fits a Record"
-    assert plain.keys() == {trace.decision.trace_id for trace in ours}
-    assert plain_reader.estimate(plain) == sum(trace.weight for trace in ours if not trace.late) == 2.0
+    assert plain.keys() == {trace.decision.trace_id for trace in traces}
+    assert plain_reader.estimate(plain) == sum(trace.weight for trace in traces if not trace.late) == 2.0
     for trace_id, found in plain.items():
-        spans = {span.span_id: span for trace in ours if trace.decision.trace_id == trace_id for span in trace.spans}
+        spans = {span.span_id: span for trace in traces if trace.decision.trace_id == trace_id for span in trace.spans}
         assert {span_id.hex() for span_id in found["spans"]} == spans.keys()
         for one in found["spans"].values():
             assert same_span(spans[one["span_id"].hex()], one)
             assert spans[one["span_id"].hex()].resource.service_name == one["resource"]["service.name"]
         for about in found["decisions"].values():
-            assert all(same_decision(trace.decision, about) for trace in ours if trace.decision.trace_id == trace_id)
-    assert sorted(one["name"] for one in plain[STRANGE]["spans"].values()) == ["answer", "look up", "look up"]
+            assert all(same_decision(trace.decision, about) for trace in traces if trace.decision.trace_id == trace_id)
+    assert sorted(one["name"] for one in plain[STRANGE]["spans"].values()) == ["answer", "lookup", "lookup"]
     assert {one["resource"]["service.name"] for one in plain[STRANGE]["spans"].values()} == {"strange", "late"}

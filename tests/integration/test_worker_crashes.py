@@ -1,4 +1,4 @@
-"""Real worker processes on a real log: killed a hundred times, stopped, started. An oracle outside looks at what is left."""
+"""Real worker processes on a real log: killed a hundred times, stopped, started. An oracle reads the log from outside."""
 
 import itertools
 import random
@@ -66,8 +66,8 @@ async def test_a_hundred_sigkills_lose_split_and_repeat_nothing(config: Path, tm
         return Service("worker", "--config", str(config), log=tmp_path / f"worker-{next(numbers):03}.log")
 
     def replays() -> int:
-        said = "".join(log.read_text(encoding="utf-8") for log in tmp_path.glob("worker-*.log"))
-        return sum(int(count) > 0 for count in re.findall(r"replaying (\d+)", said))
+        output = "".join(log.read_text(encoding="utf-8") for log in tmp_path.glob("worker-*.log"))
+        return sum(int(count) > 0 for count in re.findall(r"replaying (\d+)", output))
 
     async with ready_transport(settings) as transport:
         load = Load(transport, settings, rng)
@@ -80,13 +80,13 @@ async def test_a_hundred_sigkills_lose_split_and_repeat_nothing(config: Path, tm
                     kills += 1
                     victim = rng.randrange(len(workers))
                     if rng.random() < 0.2:  # on a busy machine most would die before they have done anything
-                        await workers[victim].says("worker is ready")
+                        await workers[victim].wait_for_output("worker is ready")
                     await anyio.sleep(rng.uniform(0.0, 0.5))  # the random moment
                     workers[victim].kill()
                     workers[victim] = start()
                 load.finished = True
             for worker in workers:  # else a signal may meet a Python that does not listen yet
-                await worker.says("worker is ready")
+                await worker.wait_for_output("worker is ready")
             await all_is_decided(ThroughTransport(transport), settings)
             codes = [await worker.stop(within=STOP_S) for worker in workers]
         finally:

@@ -1,4 +1,4 @@
-"""That `complete` is never said too early and always said in the end, on programs whose truth is known."""
+"""`complete` is never reported too early and always in the end, on programs with known ground truth."""
 
 import random
 
@@ -18,7 +18,7 @@ def in_log_order(program: Program, rng: random.Random) -> list[Send]:
 
 
 def decisions(sends: list[Send], rng: random.Random, gaps: tuple[int, ...]) -> list[ReadyTrace]:
-    """Every decision about one trace, by a buffer that remembers none: what comes after one is judged as a trace of its own."""
+    """Every decision on one trace, by a buffer that remembers no decision, so that later items are another trace."""
     buffer = TraceBuffer(OPTIONS, {})
     found: list[ReadyTrace] = []
     now = 1_000
@@ -30,8 +30,8 @@ def decisions(sends: list[Send], rng: random.Random, gaps: tuple[int, ...]) -> l
     return found
 
 
-def test_complete_is_never_said_while_a_counted_span_is_missing() -> None:
-    said = incomplete = harmed = 0
+def test_complete_is_never_reported_while_a_counted_span_is_missing() -> None:
+    reported = incomplete = harmed = 0
     for seed in range(20_000):
         rng = random.Random(seed)
         program = simulate(rng, Faults.any(rng))
@@ -40,11 +40,11 @@ def test_complete_is_never_said_while_a_counted_span_is_missing() -> None:
             missing = program.missing({head.span_id for head in heads if head.span_id is not None and head.kind == 0})
             if undecided.complete:
                 assert missing is None, (seed, missing)
-                said += 1
+                reported += 1
             else:
                 incomplete += 1
                 harmed += missing is not None
-    assert min(said, incomplete, harmed) > 2_000  # that there was something to get wrong
+    assert min(reported, incomplete, harmed) > 2_000  # the faults happened
 
 
 def test_a_program_that_lost_nothing_is_complete_once_all_has_arrived() -> None:

@@ -1,4 +1,4 @@
-"""A crash changes nothing: whoever replays from the low watermark, with the committed decisions read back, decides the same."""
+"""A crash changes nothing: a replay from the low watermark with the committed decisions gives the same decisions."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -38,7 +38,7 @@ SCALARS = (
     | TEXT
     | st.binary(max_size=50)
     | st.datetimes(timezones=st.just(UTC), min_value=datetime(1700, 1, 1), max_value=datetime(2300, 1, 1)).map(
-        lambda moment: moment.replace(fold=0)  # a fold says nothing in UTC and is not on the wire
+        lambda moment: moment.replace(fold=0)  # a fold has no meaning in UTC and is not on the wire
     )
 )
 VALUES = st.recursive(
@@ -126,7 +126,7 @@ def test_projection_equals_the_full_decode_of_its_keys(
     attributes: dict[str, Any], others: list[str], data: st.DataObject
 ) -> None:
     wanted = others + (data.draw(st.lists(st.sampled_from(sorted(attributes)))) if attributes else [])
-    wanted = ["".join(key) for key in wanted]  # strings of their own, as a policy file has them
+    wanted = ["".join(key) for key in wanted]  # new string objects, as from a policy file
     raw = msgspec.Raw(msgspec.msgpack.encode(attributes))
     expected = {key: value for key, value in msgspec.msgpack.decode(raw).items() if key in wanted}
     assert same(sorted(projection(wanted)(raw).items()), sorted(expected.items()))
@@ -150,7 +150,7 @@ LATER = st.tuples(GOOD, st.lists(VALUES, min_size=1, max_size=3)).map(
 
 @limited
 @given(st.lists(st.tuples(st.just(True), GOOD | LATER) | st.tuples(st.just(False), FRAMED | DEEP | ALMOST), max_size=6))
-def test_bad_items_never_cost_their_neighbours(items: list[tuple[bool, bytes]]) -> None:
+def test_bad_items_never_affect_others(items: list[tuple[bool, bytes]]) -> None:
     batch = decode_batch(encode_batch(b"\x80", [raw for _, raw in items]))
     found = dict(zip(batch.indexes, batch.raws, strict=True))
     assert all(found.get(index) == raw for index, (good, raw) in enumerate(items) if good)

@@ -1,4 +1,4 @@
-"""Whatever crashes in between: the same decisions, every span accounted for, nothing decided twice."""
+"""Any crash schedule gives the same decisions. Every span is accounted for, and no trace is decided twice."""
 
 import random
 from collections import Counter
@@ -30,7 +30,7 @@ HALF = Evaluator(load_policies('[[policy]]\nname = "half"\ntype = "probabilistic
 KEEP = Evaluator(load_policies('[[policy]]\nname = "all"\ntype = "always"\n', source="test"))
 
 
-def what_was_decided(committed: Committed) -> list[tuple[object, ...]]:
+def decided_fields(committed: Committed) -> list[tuple[object, ...]]:
     return [
         (
             d.trace_id,
@@ -70,7 +70,7 @@ def test_decisions_equal_the_reference_and_survive_any_crash_schedule(poison: bo
             if rng.random() < crash_at and troubled.restarts < 30:
                 troubled.crash()
         troubled.commit()
-        assert what_was_decided(troubled.committed) == what_was_decided(undisturbed), seed
+        assert decided_fields(troubled.committed) == decided_fields(undisturbed), seed
         assert Counter(span_ids(troubled.committed.fragments)) == Counter(span_ids(undisturbed.fragments)), seed
         assert Counter(troubled.committed.dead) == Counter(undisturbed.dead), seed
         assert troubled.state.counters == steady.state.counters
@@ -78,7 +78,7 @@ def test_decisions_equal_the_reference_and_survive_any_crash_schedule(poison: bo
         kept += sum(d.kept for d in undisturbed.decisions)
         late += sum(fragment.late for fragment in undisturbed.fragments)
         repeated += sum(d.repeated for d in undisturbed.decisions)
-    assert min(restarts, replayed, kept, late, 4 * repeated) > 20  # that all of it happened
+    assert min(restarts, replayed, kept, late, 4 * repeated) > 20  # the faults happened
 
 
 def test_a_kept_trace_has_every_span_of_its_decision_in_unbroken_fragments() -> None:
@@ -119,7 +119,7 @@ def test_a_trace_larger_than_a_record_is_kept_in_unbroken_fragments() -> None:
 
 
 def test_settings_that_changed_between_two_workers_lose_nothing() -> None:
-    """A replay with shorter waits decides what had been open; the spans that came meanwhile are late, not gone."""
+    """A replay with shorter waits decides open traces. Spans that arrived after that are late, not lost."""
     changed = 0
     for seed in range(100):
         rng = random.Random(seed)

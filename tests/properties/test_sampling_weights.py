@@ -75,7 +75,7 @@ def random_set(seed: int) -> PolicySet:
 def check_unbiased(chosen: PolicySet, seed: int, head: float = 1.0) -> int:
     """Compare the sum of weights with the truth; returns how many traces were kept.
 
-    The truth counts what the head sampler let not through as well: the weights have to stand for that too.
+    The truth includes traces that the head sampler excluded, because the weights have to represent them too.
     """
     evaluator = Evaluator(chosen)
     threshold = threshold_of(head)

@@ -30,7 +30,7 @@ distinct_spans = st.lists(heads, max_size=10, unique_by=lambda head: head.span_i
 
 @given(spans)
 @settings(max_examples=200)
-def test_every_span_stands_in_the_tree_once_whatever_they_are(given: list[SpanHead]) -> None:
+def test_every_span_is_in_the_tree_once(given: list[SpanHead]) -> None:
     tree = SpanTree(given)
     order = list(tree.walk())
     assert sorted(node.index for node in order) == list(range(len(given)))
@@ -81,7 +81,7 @@ def test_the_order_of_spans_does_not_change_the_shape(given: list[SpanHead], rng
 
 @given(distinct_spans, st.permutations(range(10)))
 @settings(max_examples=200)
-def test_names_of_ids_do_not_change_the_shape(given: list[SpanHead], names: list[int]) -> None:
+def test_ids_do_not_change_the_shape(given: list[SpanHead], names: list[int]) -> None:
     def renamed(span_id: bytes | None) -> bytes | None:
         return None if span_id is None else bytes([100 + names[span_id[0]]]) * 8
 

@@ -1,4 +1,4 @@
-"""Runs a log through TraceBuffer and DecidedTraces as a worker does, and makes logs for it."""
+"""Applies a log to TraceBuffer and DecidedTraces as a worker does, and creates logs."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +11,7 @@ from tests.support.reference import DecidedTrace, Outcome, ReadRecord
 
 
 class Driver:
-    """One partition's buffer and memory of decisions, fed Record by Record. Checks its counters at every step."""
+    """The buffer and the decisions of one partition. It checks the counters after every record."""
 
     def __init__(self, options: AssemblyOptions) -> None:
         self.decisions: DecidedTraces[int] = DecidedTraces(options)
@@ -22,12 +22,12 @@ class Driver:
         self.spans = self.duplicates = self.control = self.items = self.decided_spans = 0
 
     def apply(self, record: ReadRecord) -> Applied:
-        """Take a Record in, deciding what is due."""
+        """Apply a record and decide what is due."""
         for undecided in self.buffer.due(record.timestamp_ms):
             self._decide(undecided, record.offset)
         self.decisions.expire(self.buffer.clock_ms)
         applied = self.buffer.add(record.batch, record.offset, record.timestamp_ms)
-        self.late += [(record.offset, record.batch.indexes[place]) for place in applied.late]
+        self.late += [(record.offset, record.batch.indexes[index]) for index in applied.late]
         for undecided in self.buffer.over_limits():
             self._decide(undecided, record.offset + 1)
         self.position = record.offset + 1
@@ -73,31 +73,31 @@ class Driver:
         assert (deadline is None) == (not traces)
 
     def recount(self) -> None:
-        """Begin the counters anew, after a replay or a change of `late`."""
+        """Reset the counters, after a replay or a change of `late`."""
         self.items, self.spans, self.duplicates, self.control = len(self.late) + self.buffer.open_spans, 0, 0, 0
         self.spans, self.decided_spans = self.buffer.open_spans, 0
 
     def run(self, log: Iterable[ReadRecord]) -> Outcome:
-        """Apply a whole log and say what came of it."""
+        """Apply a whole log and return the outcome."""
         for record in log:
             self.apply(record)
         return Outcome(self.decided, self.late)
 
 
 def without_covered(record: ReadRecord, decisions: DecidedTraces[int]) -> ReadRecord:
-    """What a replay has to apply of a Record: the items that are in no decision that was committed."""
+    """The part of a record that a replay applies: the items that belong to no committed decision."""
     batch = record.batch
     heads = batch.heads
-    places = [
-        place
-        for place, head in enumerate(heads)
+    indexes = [
+        index
+        for index, head in enumerate(heads)
         if head.trace_id is None or not decisions.covers(head.trace_id, record.offset)
     ]
     kept = ItemBatch(
         resource=batch.resource,
-        heads=[heads[place] for place in places],
-        raws=[batch.raws[place] for place in places],
-        indexes=places,
+        heads=[heads[index] for index in indexes],
+        raws=[batch.raws[index] for index in indexes],
+        indexes=indexes,
         bad=[],
         unknown=0,
     )
@@ -105,7 +105,7 @@ def without_covered(record: ReadRecord, decisions: DecidedTraces[int]) -> ReadRe
 
 
 def make_log(records: Iterable[tuple[int, bytes, Sequence[bytes]]], start_ms: int = 1_000) -> list[ReadRecord]:
-    """A log of Records given as (ms since the Record before, resource, encoded items)."""
+    """A log of records given as (ms since the previous record, resource, encoded items)."""
     log = []
     now = start_ms
     for offset, (gap, resource, items) in enumerate(records):

@@ -1,4 +1,4 @@
-"""Worker processes on a real Kafka with load on them, to be killed, stopped and started; and what has to hold at the end."""
+"""Worker processes on a real Kafka under load, which a test kills, stops and starts; and the checks at the end."""
 
 import random
 import re
@@ -48,26 +48,26 @@ READY = "worker is ready"
 
 
 class Signs(msgspec.Struct, frozen=True, kw_only=True):
-    """What shows that faults happened."""
+    """Counts that prove that faults happened."""
 
     takeovers: int
-    """Partitions that a worker took over where another had committed."""
+    """Takeovers of partitions with an earlier commit."""
     replayed: int
-    """Takeovers that had Records to apply again."""
-    came_back: int
-    """Partitions that a rebalance took from a worker and gave back, with nothing to restore."""
+    """Takeovers with records to replay."""
+    returned: int
+    """Partitions that a rebalance assigned to the same worker again, without a restore."""
     fenced: int
-    """Writers that found out that another one had been opened."""
+    """Writers that were fenced."""
     failed_commits: int
-    """Commits that ended aborted or unknown."""
+    """Commits with the outcome aborted or unknown."""
     epochs: int
-    """How often the brokers handed a partition's writer a new epoch, over all partitions."""
+    """Producer epochs of all partitions' writers."""
     generations: int
-    """How often the group shared its partitions out."""
+    """Generations of the consumer group."""
 
 
 class Crowd:
-    """The workers of one group, and the load on them."""
+    """The workers of one group, and their load."""
 
     def __init__(
         self, bootstrap: str, folder: Path, config: Path, transport: Transport, outside: KafkaLog, rng: random.Random
@@ -86,11 +86,11 @@ class Crowd:
 
     @property
     def group(self) -> str:
-        """The workers' group, as Kafka knows it."""
+        """The consumer group of the workers."""
         return group_of(self.settings, self.settings.worker.group)
 
     def start(self) -> Service:
-        """One more worker."""
+        """Start one more worker."""
         self._started += 1
         log = self._folder / f"worker-{self._started:03}.log"
         worker = Service("worker", "--config", str(self.config), log=log)
@@ -103,30 +103,30 @@ class Crowd:
         worker.kill()
 
     async def stop(self, worker: Service) -> None:
-        """SIGTERM, once it listens to it; it has to end in time and well."""
-        await worker.says(READY)
-        assert await worker.stop(within=STOP_S) == 0, worker.said()
+        """SIGTERM once the worker handles it. It has to exit in time with code 0."""
+        await worker.wait_for_output(READY)
+        assert await worker.stop(within=STOP_S) == 0, worker.output()
         self.workers.remove(worker)
 
-    async def settled(self) -> None:
-        """Wait until the group has shared its partitions out among the workers that there are."""
+    async def rebalanced(self) -> None:
+        """Wait until a rebalance has assigned the partitions to the current workers."""
         with anyio.fail_after(DEADLINE):
-            while not await self.outside.group_is_settled(self.group, len(self.workers)):
+            while not await self.outside.group_is_stable(self.group, len(self.workers)):
                 await anyio.sleep(0.05)
 
     async def run_load(self) -> None:
-        """Put load on the log until `judge`."""
+        """Produce load until `judge`."""
         await self.load.run()
         self._loaded.set()
 
     def expect(self, trace_id: str, span_id: str) -> None:
-        """A span that somebody else has sent, as well as the load its own."""
+        """Expect a span that was not sent by the load."""
         self.load.acknowledged[bytes.fromhex(trace_id), bytes.fromhex(span_id)] += 1
 
     async def judge(self) -> Outcome:
-        """End the load, wait until all is decided, stop the workers, and hold what is there against what has to be.
+        """End the load, wait until everything is decided, stop the workers, and check I2, I3, I4, I5 and I9.
 
-        I2, I3, I4, I5, and I9: nothing is left to read, and no transaction is open.
+        I9: nothing is left to read, and no transaction is open.
         """
         self.load.finished = True
         with anyio.fail_after(DEADLINE):
@@ -141,7 +141,7 @@ class Crowd:
         return found
 
     async def _all_is_over(self) -> None:
-        """No worker has left a transaction open, and nothing is held back."""
+        """Check that no transaction is open and no record is held back."""
         topics = self.settings.topics
         await self.outside.transactions_are_over(self._transactional_ids())
         for topic, partitions in (
@@ -153,12 +153,12 @@ class Crowd:
             assert await self.outside.held_back(topic, partitions) == 0, f"{topic} has an open transaction"
 
     async def position(self, partition: int) -> int:
-        """How far the group has committed that it has read a partition."""
+        """The position in the last checkpoint of a partition."""
         found = await checkpoint_of(self.outside, self.settings, partition)
         return found[1].position if found else 0
 
     async def transactions(self) -> list[Transaction]:
-        """The state of each partition's writer."""
+        """The transaction state of each partition's writer."""
         return [await self.outside.transaction(name) for name in self._transactional_ids()]
 
     def _transactional_ids(self) -> list[str]:
@@ -166,28 +166,28 @@ class Crowd:
         return [f"{self.group}-{topics.spans}-{number}" for number in range(topics.partitions)]
 
     def replays(self) -> list[int]:
-        """Of each takeover so far, how many Records it had to apply again."""
-        return [int(count) for count in re.findall(r"replaying (\d+) offsets", self._said())]
+        """The number of offsets that each takeover had to replay."""
+        return [int(count) for count in re.findall(r"replaying (\d+) offsets", self._output())]
 
-    def _said(self) -> str:
+    def _output(self) -> str:
         logs = sorted(self._folder.glob("worker-*.log"))
         return "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
 
     async def signs(self) -> Signs:
-        """Count what happened; call it when the workers have stopped."""
-        said, replays = self._said(), self.replays()
+        """Count the faults. Call it when the workers have stopped."""
+        output, replays = self._output(), self.replays()
         return Signs(
             takeovers=len(replays),
             replayed=sum(count > 0 for count in replays),
-            came_back=sum(int(count) for count in re.findall(r"(\d+) partitions came back", said)),
-            fenced=said.count("was taken over by another worker"),
-            failed_commits=len(re.findall(r"the commit of \S+ up to offset \d+ was (?:aborted|unknown)", said)),
+            returned=sum(int(count) for count in re.findall(r"assigned (\d+) partitions to this worker again", output)),
+            fenced=output.count("was taken over by another worker"),
+            failed_commits=len(re.findall(r"the commit of \S+ up to offset \d+ was (?:aborted|unknown)", output)),
             epochs=sum(transaction.epoch for transaction in await self.transactions()),
             generations=await self._generation(),
         )
 
     async def _generation(self) -> int:
-        """Which generation of the group a new member finds itself in."""
+        """The generation of the group that a new member joins."""
         member: Any = aiokafka.AIOKafkaConsumer(
             self.settings.topics.spans,
             bootstrap_servers=self.bootstrap,
@@ -213,7 +213,7 @@ async def crowd(
     commit_ms: int = 50,
     commit_timeout_s: float = 5.0,
 ) -> AsyncIterator[Crowd]:
-    """Topics, load and no workers yet; whatever happens, none is left behind."""
+    """Topics and load, without workers yet. All workers are killed at the end."""
     config = folder / "prela.toml"
     settings = _SETTINGS.format(
         folder=folder,

@@ -77,7 +77,7 @@ class Joined:
         """The trace, as soon as it is decided and in the store."""
         with anyio.fail_after(DEADLINE):
             while True:
-                assert self.dev.process.poll() is None, self.dev.said()
+                assert self.dev.process.poll() is None, self.dev.output()
                 try:
                     async with open_reader(self.settings) as reader:
                         found = await reader.get(trace_id)

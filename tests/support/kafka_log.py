@@ -114,7 +114,7 @@ class KafkaLog:
         written = await self._ends("read_uncommitted", places)
         return sum(written) - sum(readable)
 
-    async def group_is_settled(self, group: str, members: int) -> bool:
+    async def group_is_stable(self, group: str, members: int) -> bool:
         """Whether a group has shared its partitions out among so many members, and nothing has come up since."""
         (answer,) = await self._admin.describe_consumer_groups([group])
         ((code, _, state, _, _, found, *_),) = answer.groups

@@ -1,4 +1,4 @@
-"""An oracle outside of the workers: sends what it knows, reads the log by itself, holds what it finds against the reference."""
+"""An oracle outside of the workers: it sends known spans, reads the log, and compares it with the reference."""
 
 import random
 from collections import Counter
@@ -23,7 +23,7 @@ from tests.support.programs import Faults, Send, simulate
 from tests.support.reference import ReadRecord, decide
 
 HALF = '[[policy]]\nname = "half"\ntype = "probabilistic"\nprobability = 0.5\n'
-"""The policies that `hold_against_reference` knows."""
+"""The policies that `hold_against_reference` evaluates."""
 QUICK_ASSEMBLY = """
 [assembly]
 settle_ms = 60
@@ -38,23 +38,23 @@ _AGAIN_S = 0.1
 
 
 class Outside(Protocol):
-    """What can be seen of a log without being one of the workers."""
+    """A view of the log from outside of the workers."""
 
     async def records(self, topic: str, partitions: int) -> list[LogRecord]:
-        """Every Record of a topic that a read_committed reader sees."""
+        """All committed records of a topic."""
         ...
 
-    async def committed(self, group: str, place: TopicPartition) -> Committed | None:
-        """What a group has committed."""
+    async def committed(self, group: str, partition: TopicPartition) -> Committed | None:
+        """The committed offset of a group."""
         ...
 
-    async def end(self, place: TopicPartition) -> int:
-        """Where a read_committed reader ends."""
+    async def end(self, partition: TopicPartition) -> int:
+        """The end offset of a read_committed reader."""
         ...
 
 
 class ThroughTransport:
-    """Looks at a log through the transport under test."""
+    """Reads the log through the transport under test."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -72,19 +72,19 @@ class ThroughTransport:
                     found += (await consumer.poll(timeout=0.05)).records
         return found
 
-    async def committed(self, group: str, place: TopicPartition) -> Committed | None:
+    async def committed(self, group: str, partition: TopicPartition) -> Committed | None:
         """See `Outside.committed`."""
-        return await self._transport.committed(group, place)
+        return await self._transport.committed(group, partition)
 
-    async def end(self, place: TopicPartition) -> int:
+    async def end(self, partition: TopicPartition) -> int:
         """See `Outside.end`."""
-        async with await self._transport.consumer([place.topic]) as consumer:
+        async with await self._transport.consumer([partition.topic]) as consumer:
             await consumer.poll(timeout=0.0)
-            return await consumer.end_offset(place)
+            return await consumer.end_offset(partition)
 
 
 class Load:
-    """Sends the spans of random programs, and remembers what the log has acknowledged."""
+    """Sends the spans of random programs and records which are acknowledged."""
 
     def __init__(self, transport: Transport, settings: Settings, rng: random.Random, *, pace_s: float = 0.02) -> None:
         self.transport = transport
@@ -93,16 +93,16 @@ class Load:
         self.pace_s = pace_s
         self.acknowledged: Counter[tuple[bytes, bytes]] = Counter()
         self.repeated = 0
-        """Sends that had to be made again, and so may have left duplicates."""
+        """Repeated sends, which may have written duplicates."""
         self.finished = False
 
     async def run(self) -> None:
-        """Keep a few programs going at a time, until `finished`; then let those end."""
+        """Run a few programs at a time until `finished`; then let them end."""
         going: list[tuple[bytes, list[Send]]] = []
         async with await self.transport.producer() as producer:
             while going or not self.finished:
                 await self._step(producer, going)
-                await anyio.sleep(self.rng.random() * self.pace_s)  # the pace of the load, not a wait for anything
+                await anyio.sleep(self.rng.random() * self.pace_s)  # the pace of the load, not a wait
 
     async def _step(self, producer: Producer, going: list[tuple[bytes, list[Send]]]) -> None:
         while len(going) < 6 and not self.finished:
@@ -122,7 +122,7 @@ class Load:
             try:
                 await producer.send(place, [Record(value=value)])
                 break
-            except TransportError:  # as an SDK does: again, until it is acknowledged
+            except TransportError:  # as an SDK does: repeat until acknowledged
                 self.repeated += 1
                 await anyio.sleep(_AGAIN_S)
         for head in decode_batch(value).heads:
@@ -131,18 +131,18 @@ class Load:
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """What a read_committed reader finds in the log at the end."""
+    """The committed content of the log at the end."""
 
     spans: dict[int, list[LogRecord]] = {}
     decisions: dict[int, list[Decision]] = {}
     fragments: list[KeptFragment] = []
     checkpoints: dict[int, Checkpoint] = {}
     waits_ms: list[int] = []
-    """Of each decision: from when it was due until it was in the log."""
+    """For each decision, the time from its deadline until it was in the log."""
 
     @property
     def all_decisions(self) -> list[Decision]:
-        """Of all partitions."""
+        """The decisions of all partitions."""
         return [decision for decisions in self.decisions.values() for decision in decisions]
 
 
@@ -158,7 +158,7 @@ async def checkpoint_of(outside: Outside, settings: Settings, partition: int) ->
 
 
 async def all_is_decided(outside: Outside, settings: Settings) -> None:
-    """Wait until every partition's commit says that nothing is open and nothing unread."""
+    """Wait until the checkpoint of every partition has no open items and nothing is left to read."""
     for partition in range(settings.topics.partitions):
         with anyio.fail_after(DEADLINE):
             while True:

@@ -1,4 +1,4 @@
-"""A partition's log, its commits, and workers that come and go: what the transport guarantees, in a few lines of memory."""
+"""A partition's log, its commits and successive workers, in memory, with the guarantees of a transport."""
 
 import random
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ SOURCE = TopicPartition(TOPICS.spans, 1)
 
 
 class Committed(msgspec.Struct, kw_only=True):
-    """What a read_committed reader sees of one partition's output."""
+    """The committed output of one partition."""
 
     decisions: list[Decision] = []
     fragments: list[KeptFragment] = []
@@ -35,7 +35,7 @@ class Committed(msgspec.Struct, kw_only=True):
 
 
 class Workers:
-    """One partition worked on by one worker after the other.
+    """One partition that is processed by one worker after the other.
 
     Args:
         log: The partition.
@@ -65,7 +65,7 @@ class Workers:
         return state
 
     def crash(self) -> None:
-        """The worker is gone with all that it had not committed; another takes over."""
+        """The worker dies with its uncommitted state, and another one takes over."""
         self.restarts += 1
         self.replayed += max(0, self.state.position - self.committed.offset)
         self.state = self._start()
@@ -81,7 +81,7 @@ class Workers:
         return True
 
     def commit(self) -> None:
-        """Commit, unless the worker is in the middle of a replay."""
+        """Commit, unless the worker is replaying."""
         if self.state.replaying:
             return
         before = self._position()
@@ -105,7 +105,7 @@ class Workers:
         return msgspec.json.decode(self.committed.metadata, type=Checkpoint).position
 
     def finish(self) -> Committed:
-        """Apply what is left of the log and commit."""
+        """Apply the rest of the log and commit."""
         while self.step():
             pass
         self.commit()
@@ -113,7 +113,7 @@ class Workers:
 
 
 def random_log(rng: random.Random, *, programs: int, poison: bool) -> list[LogRecord]:
-    """Several programs' items, interleaved, in Records of any size, with pauses between them; junk here and there."""
+    """Items of several programs, interleaved, in records of any size with pauses between them; some records are poison."""
     sends: list[tuple[float, Send]] = []
     for number in range(programs):
         program = simulate(
@@ -151,7 +151,7 @@ def random_log(rng: random.Random, *, programs: int, poison: bool) -> list[LogRe
 
 
 def as_read(log: Sequence[LogRecord]) -> list[ReadRecord]:
-    """The same log as the reference reads it."""
+    """The same log for the reference."""
     return [ReadRecord(record.offset, record.timestamp_ms, decode_batch(record.value or b"")) for record in log]
 
 

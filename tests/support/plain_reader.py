@@ -1,7 +1,7 @@
-"""A reader (and a small writer) of all topics in plain Python, written from docs/wire.md alone; it imports nothing of ours.
+"""A reader (and a small writer) of all topics in plain Python, written from docs/wire.md only, without imports of this package.
 
-It shows that the page is enough, so it says again what the page says: names, defaults, what is skipped. Bytes stay bytes.
-`values` are the values of Records, as any Kafka client hands them out.
+It proves that the page is sufficient, so it repeats the page: names, defaults, what is skipped. Bytes stay bytes. `values` are
+the values of records, as any Kafka client returns them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -39,20 +39,20 @@ DEAD = {
 
 
 class PoisonError(ValueError):
-    """A Record that a reader of this version cannot read."""
+    """A record that a reader of this version cannot decode."""
 
 
 def body(value: bytes) -> Any:
-    """What comes after the version byte."""
+    """The content after the version byte."""
     if not value or value[0] != VERSION:
         msg = f"expected version byte {VERSION}, got {value[:1].hex() or 'nothing'}"
         raise PoisonError(msg)
-    # Text of a span's bodies may be no UTF-8: one bad letter shall not cost the Record.
+    # Text in the body of a span may be invalid UTF-8, which must not make the record unreadable.
     return msgpack.unpackb(value[1:], unicode_errors="replace", strict_map_key=False, timestamp=3)
 
 
 def named(layout: dict[str, Any], array: Sequence[Any]) -> dict[str, Any]:
-    """An array by name: what is left out at its end has its default, what is beyond is skipped."""
+    """The fields of an array by name. Missing trailing fields have their default, extra ones are skipped."""
     found = dict(zip(layout, array, strict=False))
     for name, default in list(layout.items())[len(array) :]:
         if default is REQUIRED:
@@ -63,7 +63,7 @@ def named(layout: dict[str, Any], array: Sequence[Any]) -> dict[str, Any]:
 
 
 def item(array: Sequence[Any]) -> dict[str, Any] | None:
-    """An item by name, with names for its codes; None for a kind that this reader does not know."""
+    """The fields of an item by name, with names for its codes; None for an unknown kind."""
     if not 0 <= array[0] < len(KINDS):
         return None
     found = named(ITEM, array)
@@ -76,20 +76,20 @@ def item(array: Sequence[Any]) -> dict[str, Any] | None:
 
 
 def decision(array: Sequence[Any]) -> dict[str, Any]:
-    """A decision by name."""
+    """The fields of a decision by name."""
     found = named(DECISION, array)
     found["summary"] = named(SUMMARY, found["summary"])
     return found
 
 
 def read_spans(value: bytes) -> dict[str, Any]:
-    """A Record of `spans`."""
+    """A record of `spans`."""
     resource, arrays = body(value)[:2]
     return {"resource": resource, "items": [found for array in arrays if (found := item(array)) is not None]}
 
 
 def read_sampled(value: bytes) -> dict[str, Any]:
-    """A Record of `sampled`. Items are pairs, as on the wire."""
+    """A record of `sampled`. Items are pairs, as on the wire."""
     found = named(SAMPLED, body(value))
     found["decision"] = decision(found["decision"])
     pairs = [(place, item(array)) for place, array, *_ in found["items"]]
@@ -98,12 +98,12 @@ def read_sampled(value: bytes) -> dict[str, Any]:
 
 
 def read_decisions(value: bytes) -> list[dict[str, Any]]:
-    """A Record of `decisions`."""
+    """A record of `decisions`."""
     return [decision(array) for array in body(value)]
 
 
 def read_dlq(value: bytes) -> dict[str, Any]:
-    """A Record of `dlq`."""
+    """A record of `dlq`."""
     return named(DEAD, body(value))
 
 

@@ -1,4 +1,4 @@
-"""The command line in processes of its own, as in real use."""
+"""Services of the command line as child processes."""
 
 import os
 import signal
@@ -11,21 +11,21 @@ import anyio
 DEADLINE = 60.0
 """Seconds that a condition may take on a busy machine."""
 STOP_S = 30.0
-"""Seconds that a worker may take to stop: `stop_timeout_s` for its commits, leaving the group, and what a busy machine adds."""
+"""Seconds that a worker may take to stop: `stop_timeout_s`, leaving the group, and a margin for a busy machine."""
 
 
 class Service:
-    """`prela-stream COMMAND` as a child process; what it says on standard error is kept in a file.
+    """`prela-stream COMMAND` as a child process. Its output goes to a file.
 
     Args:
         command: The command and its arguments.
-        log: Where what it says goes. Lives that follow one another can share a file; services side by side cannot.
-        env: Further environment variables.
+        log: The file. Processes that run one after the other can share it; concurrent ones cannot.
+        env: Additional environment variables.
     """
 
     def __init__(self, *command: str, log: Path, env: dict[str, str] | None = None) -> None:
         self.log = log
-        self._said_before = log.stat().st_size if log.exists() else 0
+        self._output_before = log.stat().st_size if log.exists() else 0
         with log.open("ab") as sink:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "prela_stream", *command],
@@ -35,17 +35,17 @@ class Service:
                 env={**os.environ, **(env or {})},
             )
 
-    def said(self) -> str:
-        """What this life of the service has said so far."""
+    def output(self) -> str:
+        """The output of this process so far."""
         with self.log.open("rb") as file:
-            file.seek(self._said_before)
+            file.seek(self._output_before)
             return file.read().decode(errors="replace")
 
-    async def says(self, text: str) -> None:
-        """Wait until it has said `text`; fails if it ends before."""
+    async def wait_for_output(self, text: str) -> None:
+        """Wait until the output contains `text`; fails if the process ends first."""
         with anyio.fail_after(DEADLINE):
-            while text not in self.said():
-                assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.said()}"
+            while text not in self.output():
+                assert self.process.poll() is None, f"it ended with {self.process.returncode}: {self.output()}"
                 await anyio.sleep(0.01)
 
     async def stop(self, within: float) -> int:
@@ -54,6 +54,6 @@ class Service:
         return await anyio.to_thread.run_sync(self.process.wait, within)
 
     def kill(self) -> None:
-        """SIGKILL, and gone when this returns."""
+        """SIGKILL, and wait for the end."""
         self.process.kill()
         self.process.wait()

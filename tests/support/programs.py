@@ -1,8 +1,8 @@
-"""Random programs under trace, and what an SDK would send of them: the ground truth that completeness is measured against.
+"""Random traced programs and the items that an SDK would send for them: the ground truth for completeness.
 
-`simulate` runs agents in up to three processes: children that run side by side, start after their parent's end, or are deferred;
-contexts handed to other processes, answered once, twice or never; roots beside the root; spans of a foreign tracer that counts
-nothing. Then the transport loses and doubles what it may lose and double.
+`simulate` runs agents in up to three processes. Children run concurrently, start after their parent's end, or are deferred.
+Contexts are passed to other processes and answered once, twice or never. There are additional roots, and spans of a foreign
+tracer without counts. Then items are lost and duplicated as the delivery guarantees allow.
 """
 
 import random
@@ -15,22 +15,22 @@ from prela_stream.model.span import AFTER_END, COUNTED, REMOTE_PARENT, ItemKind,
 
 
 class Faults(msgspec.Struct, kw_only=True):
-    """What may go wrong, as probabilities."""
+    """Probabilities of faults."""
 
     drop: float = 0.0
-    """That a span item is dropped by the queue."""
+    """The queue drops a span item."""
     report: float = 0.0
-    """That a drop is reported by a LOST item."""
+    """A LOST item reports a dropped span."""
     duplicate: float = 0.0
     foreign: float = 0.0
     unanswered: float = 0.0
-    """That a context which was handed out is never used."""
+    """An injected context is never used."""
     stripped: float = 0.0
-    """That it is used by somebody who lost our tracestate member."""
+    """An injected context is used without its tracestate member."""
     restart: float = 0.0
-    """That a span is suspended and resumed."""
+    """A span is suspended and resumed."""
     revise: float = 0.0
-    """That a span item is preceded by an earlier revision of it which says something else about everything."""
+    """An earlier revision with different values precedes a span item."""
 
     @classmethod
     def any(cls, rng: random.Random) -> Self:
@@ -51,7 +51,7 @@ class Faults(msgspec.Struct, kw_only=True):
 
 
 class SimulatedSpan(msgspec.Struct, kw_only=True, eq=False):
-    """A span that really was."""
+    """A span of the program."""
 
     span_id: bytes
     parent: "SimulatedSpan | None"
@@ -67,32 +67,32 @@ class SimulatedSpan(msgspec.Struct, kw_only=True, eq=False):
 
     @property
     def names_parent(self) -> bool:
-        """Whether its parent has to be there for the trace to be whole."""
+        """Whether the trace is incomplete without its parent."""
         return self.parent is not None and not (self.flags & REMOTE_PARENT and self.ordinal is None)
 
 
 class Send(msgspec.Struct, frozen=True):
-    """An item on its way to the log."""
+    """An item that is sent to the log."""
 
     resource: bytes
     item: bytes
 
 
 class Program(msgspec.Struct, kw_only=True):
-    """What a program did, and what was sent of it."""
+    """The spans of a program, and the items that were sent."""
 
     trace_id: bytes
     spans: dict[bytes, SimulatedSpan] = {}
     injects: list[tuple[SimulatedSpan, int]] = []
-    """Every context that was handed to another process."""
+    """Every context that was passed to another process."""
     sends: list[Send] = []
     dropped: set[bytes] = set()
 
     def missing(self, received: set[bytes]) -> str | None:
-        """What a whole trace would have beside `received`, in words; None if nothing.
+        """What a complete trace would have in addition to `received`, as text; None if nothing.
 
-        Whoever has a span of a tree can know its parents, the children they counted and the answers to their contexts, and of
-        those the same again. A tree of which nothing was received cannot be missed.
+        A received span implies its parents, the children that they counted and the answers to their injects, and the same for
+        those. A tree without a received span cannot be known.
         """
         expected = set(received)
         grew = True

@@ -1,7 +1,7 @@
-"""The rules of assembly, written down once more as plainly as possible: slow, sequential, and without any state but the items.
+"""The reference implementation of assembly: slow, sequential, and without any state except the items.
 
-`decide` reads a whole log and says which trace is decided when, with what in it, and which items are late. At every Record it
-works out each open trace anew from all of its items. What is built for speed has to agree with it on every log.
+`decide` reads a whole log and returns which trace is decided when and with which items, and which items are late. At every record
+it computes each open trace from all of its items. The fast implementation has to agree with it on every log.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from prela_stream.model.span import COUNTED, PENDING, REMOTE_PARENT, ItemHead, I
 
 
 class ReadRecord(msgspec.Struct, frozen=True):
-    """A Record of a partition, read."""
+    """A decoded record of a partition."""
 
     offset: int
     timestamp_ms: int
@@ -23,7 +23,7 @@ class ReadRecord(msgspec.Struct, frozen=True):
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """An item, where it stood and when it came: stream time, and the clock that passes over silence."""
+    """An item with its offset and index, stream time, and the clock that skips silence."""
 
     offset: int
     index: int
@@ -35,7 +35,7 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class DecidedTrace(msgspec.Struct, frozen=True, kw_only=True):
-    """What has to be the same for every reader of a log."""
+    """The part of a decision that must be the same for every reader of a log."""
 
     trace_id: bytes
     trigger: Trigger
@@ -45,25 +45,25 @@ class DecidedTrace(msgspec.Struct, frozen=True, kw_only=True):
     cut_offset: int
     lost: bool
     raws: tuple[bytes, ...]
-    """The item that speaks for each span, in order of the spans' first items."""
+    """The item with the highest revision of each span, in order of the spans' first items."""
     resources: tuple[bytes, ...]
     span_ids: frozenset[bytes | None]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """All decisions in their order, and the late span items as (offset, place in the Record)."""
+    """All decisions in order, and the late span items as (offset, index in the record)."""
 
     decided: list[DecidedTrace]
     late: list[tuple[int, int]]
 
 
-def speakers(arrivals: Iterable[Arrival]) -> dict[bytes | None, Arrival]:
-    """The item that speaks for each span: an end beats a report of an open span beats a START, then the highest revision."""
+def current_items(arrivals: Iterable[Arrival]) -> dict[bytes | None, Arrival]:
+    """The current item of each span: an end precedes the report of an open span, which precedes a START; then the revision."""
     best: dict[bytes | None, Arrival] = {}
     for arrival in arrivals:
         if arrival.head.kind in {ItemKind.START, ItemKind.SPAN}:
-            standing = best.get(arrival.head.span_id)
-            if standing is None or _rank(arrival.head) > _rank(standing.head):
+            known = best.get(arrival.head.span_id)
+            if known is None or _rank(arrival.head) > _rank(known.head):
                 best[arrival.head.span_id] = arrival
     return best
 
@@ -74,17 +74,17 @@ def _rank(head: ItemHead) -> tuple[int, int]:
 
 
 def has_ended(head: ItemHead) -> bool:
-    """Whether this item says that its span is over."""
+    """Whether this item is the end of its span."""
     return head.kind == ItemKind.SPAN and head.status != PENDING
 
 
 def is_root(head: ItemHead) -> bool:
-    """A root, or a local root: its remote parent's process does not count whom it hands its context to."""
+    """A root, or a local root: the process of its remote parent does not count injects."""
     return head.parent_span_id is None or bool(head.flags & REMOTE_PARENT and head.inject_ordinal is None)
 
 
 def suspended(arrivals: Iterable[Arrival]) -> set[bytes | None]:
-    """Spans that wait for something outside."""
+    """Suspended spans."""
     waiting: set[bytes | None] = set()
     ended: set[bytes | None] = set()
     for arrival in arrivals:
@@ -100,21 +100,21 @@ def suspended(arrivals: Iterable[Arrival]) -> set[bytes | None]:
 
 
 class OpenTrace:
-    """What the items of one trace amount to."""
+    """The state of one trace, computed from its items."""
 
     def __init__(self, arrivals: Sequence[Arrival], lost_by: Iterable[tuple[int, bytes]]) -> None:
         self.arrivals = arrivals
         self.first = arrivals[0]
         self.last = arrivals[-1]
-        self.speakers = speakers(arrivals)
+        self.current = current_items(arrivals)
         self.suspended = suspended(arrivals)
         self.lost = any(arrival.head.kind == ItemKind.LOST for arrival in arrivals) or any(
             arrival.resource == resource and arrival.offset <= offset
             for arrival in arrivals
             for offset, resource in lost_by
         )
-        self.ended = {span_id: a.head for span_id, a in self.speakers.items() if has_ended(a.head)}
-        self.open = {span_id: a for span_id, a in self.speakers.items() if not has_ended(a.head)}
+        self.ended = {span_id: a.head for span_id, a in self.current.items() if has_ended(a.head)}
+        self.open = {span_id: a for span_id, a in self.current.items() if not has_ended(a.head)}
         self.root_ended = any(is_root(head) for head in self.ended.values())
 
     def _spans_are_whole(self) -> bool:
@@ -146,11 +146,11 @@ class OpenTrace:
 
     @property
     def complete(self) -> bool:
-        """Whether all that was counted is there."""
+        """Whether every counted span and an answer to every inject was received."""
         return self._spans_are_whole() and self._injects_are_answered()
 
     def due(self, options: AssemblyOptions, before: tuple[int, int], now: tuple[int, int]) -> tuple[int, Trigger]:
-        """The deadline and its trigger, as far as they can be known now. Clocks are (stream time, time without silence)."""
+        """The deadline and its trigger as known now. Clocks are (stream time, time without silence)."""
         oldest = self.first.clock + options.max_age_ms, Trigger.MAX_AGE
         last = self.last.clock
         if self.suspended:
@@ -174,14 +174,14 @@ class OpenTrace:
         return own if own[0] <= oldest[0] else oldest
 
     def over(self, options: AssemblyOptions) -> Trigger | None:
-        """The limit that it exceeds, if any."""
-        if len(self.speakers) + len(self.suspended) > options.max_spans:
+        """The limit that the trace exceeds, or None."""
+        if len(self.current) + len(self.suspended) > options.max_spans:
             return Trigger.MAX_SPANS
-        size = sum(len(arrival.raw) for arrival in self.speakers.values())
+        size = sum(len(arrival.raw) for arrival in self.current.values())
         return Trigger.MAX_BYTES if size > options.max_bytes else None
 
     def decided(self, trigger: Trigger, due_ms: int, cut: int) -> DecidedTrace:
-        """What is decided if that is now."""
+        """The decision if it is made now."""
         return DecidedTrace(
             trace_id=self.first.head.trace_id or b"",
             trigger=trigger,
@@ -190,9 +190,9 @@ class OpenTrace:
             first_offset=self.first.offset,
             cut_offset=cut,
             lost=self.lost,
-            raws=tuple(arrival.raw for arrival in self.speakers.values()),
-            resources=tuple(arrival.resource for arrival in self.speakers.values()),
-            span_ids=frozenset(self.speakers),
+            raws=tuple(arrival.raw for arrival in self.current.values()),
+            resources=tuple(arrival.resource for arrival in self.current.values()),
+            span_ids=frozenset(self.current),
         )
 
 
@@ -201,13 +201,13 @@ def _beats(resource: bytes) -> bool:
 
 
 def decide(log: Iterable[ReadRecord], options: AssemblyOptions) -> Outcome:
-    """Every decision that `log` leads to, and every late item."""
+    """Every decision on `log`, and every late item."""
     reader = _Reader(options)
     for record in log:
-        reader.decide_what_is_due(record)
+        reader.decide_due_traces(record)
         reader.forget_old_decisions()
-        reader.take_in(record)
-        reader.decide_what_is_too_large(record)
+        reader.add(record)
+        reader.decide_large_traces(record)
     return Outcome(reader.decided, reader.late)
 
 
@@ -217,14 +217,14 @@ class _Reader:
         self.decided: list[DecidedTrace] = []
         self.late: list[tuple[int, int]] = []
         self.arrivals: dict[bytes, list[Arrival]] = {}
-        """Of each open trace, in order of their beginning."""
+        """The items of each open trace, in order of their first items."""
         self.live: dict[bytes, int] = {}
-        """When each trace was decided whose late items are late still."""
+        """When each trace was decided whose decision is live."""
         self.lost_by: list[tuple[int, bytes]] = []
-        """Where which process said that it lost it knows not what."""
+        """Offset and process of each LOST item without a trace id."""
         self.clock = self.heard = 0
 
-    def decide_what_is_due(self, record: ReadRecord) -> None:
+    def decide_due_traces(self, record: ReadRecord) -> None:
         before = self.clock, self.heard
         if record.timestamp_ms > self.clock:
             self.heard += min(record.timestamp_ms - self.clock, self.options.silence_ms)
@@ -242,22 +242,22 @@ class _Reader:
         window = self.options.late_window_ms
         self.live = {trace_id: at for trace_id, at in self.live.items() if at + window > self.clock}
 
-    def take_in(self, record: ReadRecord) -> None:
+    def add(self, record: ReadRecord) -> None:
         batch = record.batch
-        for place, head in enumerate(batch.heads):
+        for index, head in enumerate(batch.heads):
             if head.kind == ItemKind.LOST and head.trace_id is None:
                 self.lost_by.append((record.offset, batch.resource))
             elif head.kind == ItemKind.TICK or head.trace_id is None:
                 continue
             elif head.trace_id not in self.live:
                 arrival = Arrival(
-                    record.offset, batch.indexes[place], self.clock, self.heard, batch.resource, head, batch.raws[place]
+                    record.offset, batch.indexes[index], self.clock, self.heard, batch.resource, head, batch.raws[index]
                 )
                 self.arrivals.setdefault(head.trace_id, []).append(arrival)
             elif head.kind == ItemKind.SPAN:
-                self.late.append((record.offset, place))
+                self.late.append((record.offset, index))
 
-    def decide_what_is_too_large(self, record: ReadRecord) -> None:
+    def decide_large_traces(self, record: ReadRecord) -> None:
         for trace_id, items in list(self.arrivals.items()):
             limit = OpenTrace(items, self.lost_by).over(self.options)
             if limit is not None:
@@ -265,6 +265,6 @@ class _Reader:
 
     def decide(self, trace_id: bytes, trigger: Trigger, due_ms: int, cut: int) -> None:
         trace = OpenTrace(self.arrivals.pop(trace_id), self.lost_by)
-        if trace.speakers:
+        if trace.current:
             self.decided.append(trace.decided(trigger, due_ms, cut))
             self.live[trace_id] = due_ms

@@ -1,4 +1,4 @@
-"""The threads that are ours: the process has others, which come and go as they like."""
+"""The threads that this package starts."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""The Records that docs/wire.md takes apart byte by byte, as this package's own types."""
+"""The records that docs/wire.md explains byte by byte, as types of this package."""
 
 import msgspec
 

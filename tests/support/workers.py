@@ -1,4 +1,4 @@
-"""Workers in this process on a real local log, and what they leave behind."""
+"""Workers in the test process on a real local log, and readers of their output."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -70,7 +70,7 @@ async def running(worker: Worker) -> AsyncIterator[None]:
 
 
 async def checkpoint(transport: Transport, position: int) -> Checkpoint:
-    """Wait until this position is committed; what that commit says."""
+    """Wait until this position is committed; returns the checkpoint."""
     with anyio.fail_after(DEADLINE):
         while True:
             found = await transport.committed("sampler", SPANS)
@@ -117,7 +117,7 @@ async def values(transport: Transport, topic: str) -> list[bytes]:
 
 
 async def decisions(transport: Transport, topics: TopicOptions = TOPICS) -> list[Decision]:
-    """Every decision in the log."""
+    """All decisions in the log."""
     return [one for value in await values(transport, topics.decisions) for one in decode_decisions(value)]
 
 
@@ -135,30 +135,30 @@ async def kept_spans(transport: Transport) -> list[bytes]:
 
 
 async def dead_letters(transport: Transport) -> list[tuple[int, int, bytes, str]]:
-    """Offset, place, bytes and reason of everything in the dlq."""
+    """Offset, index, bytes and reason of every dead letter."""
     letters = [decode_dead_letter(value) for value in await values(transport, TOPICS.dlq)]
     return [(letter.offset, letter.index, letter.raw, letter.reason) for letter in letters]
 
 
 async def beginning(transport: Transport) -> int:
-    """Offset of the first span Record that is still kept."""
+    """Offset of the first record of `spans` that the log still has."""
     async with await transport.consumer([TOPICS.spans]) as consumer:
         await consumer.poll(timeout=0.0)
         return await consumer.beginning_offset(SPANS)
 
 
 async def end(transport: Transport) -> int:
-    """Offset that the next span Record gets."""
+    """Offset of the next record of `spans`."""
     async with await transport.consumer([TOPICS.spans]) as consumer:
         await consumer.poll(timeout=0.0)
         return await consumer.end_offset(SPANS)
 
 
 async def pass_retention(folder: Path, items: Sequence[bytes]) -> int:
-    """Let an hour pass: these come after it, and what `local_log` held of the spans goes. The offset of what is left."""
+    """Send items stamped an hour later, so that retention deletes the earlier spans; returns the first remaining offset."""
     options = LocalOptions(path=str(folder / "log.db"))
     async with LocalTransport(options, clock=lambda: wall_ms() + 3_600_000) as later:
-        await send_items(later, items)  # retention runs when somebody writes
+        await send_items(later, items)  # retention runs with a write
         with anyio.fail_after(DEADLINE):
             while (begin := await beginning(later)) == 0:
                 await anyio.sleep(0.01)

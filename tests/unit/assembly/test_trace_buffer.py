@@ -58,7 +58,7 @@ def fates(found: list[ReadyTrace]) -> list[tuple[Trigger, bool, int]]:
     return [(undecided.trigger, undecided.complete, undecided.due_ms) for undecided in found]
 
 
-def test_a_whole_trace_is_decided_when_it_has_settled() -> None:
+def test_a_complete_trace_is_decided_after_settle_ms() -> None:
     log = Log()
     log.at(1_000, span(2, 1))
     log.at(1_100, span(1, children=1))

@@ -69,7 +69,7 @@ def batch_of(*items: bytes) -> ItemBatch:
 
 
 def between_good_ones(bad: bytes) -> ItemBatch:
-    """A batch in which `bad` stands between two good items, which must come back whatever it is."""
+    """A batch with `bad` between two good items, which must be returned whatever `bad` is."""
     batch = batch_of(GOOD, bad, GOOD)
     assert batch.resource == RESOURCE
     good = [i for i, index in enumerate(batch.indexes) if index != 1]
@@ -230,7 +230,7 @@ def test_heads_are_read_whatever_is_in_the_bodies(body: bytes) -> None:
     with pytest.raises(CodecError, match="cannot read attributes"):
         decode_span(batch.raws[1])
     attributes = decode_head(batch.raws[1]).attributes
-    if body == b"\x81\xa1\xff\x00":  # only a key that nobody asked for is wrong
+    if body == b"\x81\xa1\xff\x00":  # only a key that is not declared is wrong
         assert projection(["k"])(attributes) == {}
     else:
         with pytest.raises(CodecError, match="cannot read attributes"):
@@ -357,7 +357,7 @@ def test_projection_reads_what_was_asked_and_nothing_else() -> None:
 
 
 def test_projection_of_a_key_that_is_not_ascii() -> None:
-    key = "".join(["кл", "юч"])  # a string that nobody has encoded yet
+    key = "".join(["кл", "юч"])  # a string without a cached UTF-8 form
     assert projection([key])(msgspec.Raw(b"\x81\xa0\x01")) == {}
     assert projection(["".join(["ц", "ена"])])(msgspec.Raw(pack({"цена": 1}))) == {"цена": 1}
 

@@ -1,24 +1,24 @@
-"""Attribute names: aliases lead somewhere, and our own spelling goes first."""
+"""Attribute names: every alias has a canonical name, which has priority."""
 
 import pytest
 
 from prela_stream.model import semconv
 
-OURS = {
+CANONICAL = {
     value
     for name, value in vars(semconv).items()
     if name.isupper() and not name.startswith(("EVENT_", "_")) and isinstance(value, str)
 }
 
 
-def test_every_alias_stands_for_a_name_that_we_write_and_is_none_itself() -> None:
-    assert set(semconv.ALIASES.values()) <= OURS
-    assert OURS.isdisjoint(semconv.ALIASES)
+def test_every_alias_has_a_canonical_name_and_is_none() -> None:
+    assert set(semconv.ALIASES.values()) <= CANONICAL
+    assert CANONICAL.isdisjoint(semconv.ALIASES)
 
 
-def test_names_follow_opentelemetry_or_are_marked_as_ours() -> None:
+def test_names_are_those_of_opentelemetry_or_start_with_prela() -> None:
     prefixes = ("gen_ai.", "error.", "service.", "deployment.", "http.", "user.", "prela.")
-    assert all(name.startswith(prefixes) for name in OURS)
+    assert all(name.startswith(prefixes) for name in CANONICAL)
 
 
 @pytest.mark.parametrize("key", [semconv.INPUT_TOKENS, "llm.token_count.prompt", "llm.input_tokens"])
@@ -31,11 +31,11 @@ def test_a_name_without_aliases_has_one_spelling() -> None:
     assert semconv.read_keys("my.own") == ("my.own",)
 
 
-def test_our_own_spelling_goes_first_and_an_alias_fills_in() -> None:
-    both = {"llm.model_name": "alias", "gen_ai.request.model": "ours"}
-    assert semconv.read(both, semconv.REQUEST_MODEL) == "ours"
+def test_the_canonical_spelling_has_priority_over_an_alias() -> None:
+    both = {"llm.model_name": "alias", "gen_ai.request.model": "canonical"}
+    assert semconv.read(both, semconv.REQUEST_MODEL) == "canonical"
     assert semconv.read({"llm.model_name": "alias", "gen_ai.request.model": None}, semconv.REQUEST_MODEL) == "alias"
-    assert semconv.read(both, "llm.model") == "ours"
+    assert semconv.read(both, "llm.model") == "canonical"
     assert semconv.read({}, semconv.REQUEST_MODEL) is None
 
 
@@ -44,7 +44,7 @@ def test_an_empty_value_is_a_value(value: object) -> None:
     assert semconv.read({semconv.INPUT_TOKENS: value, "llm.input_tokens": 5}, semconv.INPUT_TOKENS) == value
 
 
-def test_the_prompt_of_one_and_the_vendor_of_another_is_nobodys_alias() -> None:
+def test_a_name_with_two_meanings_is_not_an_alias() -> None:
     assert "llm.system" not in semconv.ALIASES
 
 
@@ -111,7 +111,7 @@ def test_llm_system_is_the_vendor_where_openinference_speaks_and_stays_where_nob
 
 
 def test_our_own_name_wins_over_an_alias_and_none_is_no_value() -> None:
-    both = {"llm.model": "alias", "gen_ai.request.model": "ours"}
-    assert semconv.to_genai(both) == {"gen_ai.request.model": "ours"}
+    both = {"llm.model": "alias", "gen_ai.request.model": "canonical"}
+    assert semconv.to_genai(both) == {"gen_ai.request.model": "canonical"}
     assert semconv.to_genai({"gen_ai.request.model": None, "llm.model": "m"}) == {"gen_ai.request.model": "m"}
     assert semconv.to_genai({"llm.model": None}) == {"gen_ai.request.model": None}

@@ -1,4 +1,4 @@
-"""SpanTree on the cases that have a name."""
+"""SpanTree on named cases."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def stretches(path: list[PathSegment[SpanHead]]) -> list[tuple[int, int, int]]:
     return [(ids([segment.node])[0], segment.start_ns, segment.end_ns) for segment in path]
 
 
-def test_children_stand_by_start_and_then_id() -> None:
+def test_children_are_ordered_by_start_and_then_id() -> None:
     tree = SpanTree([head(4, 1, 5), head(3, 1, 5), head(2, 1, 9), head(1)])
     assert ids(tree.roots) == [1]
     assert ids(tree.roots[0].children) == [3, 4, 2]
@@ -55,7 +55,7 @@ def test_orphans_of_one_missing_parent_share_a_placeholder() -> None:
     assert tree.max_depth == 2
 
 
-def test_a_local_root_is_no_orphan_and_hangs_below_its_parent_if_that_is_there() -> None:
+def test_a_local_root_is_not_an_orphan_and_is_a_child_of_its_parent_if_that_was_received() -> None:
     local = head(2, 1, flags=REMOTE_PARENT)
     answered = head(3, 9, flags=REMOTE_PARENT, inject_ordinal=0)
     assert ids(SpanTree([local]).roots) == [2]
@@ -80,7 +80,7 @@ def test_children_of_a_doubled_id_go_to_the_earliest() -> None:
         assert len(list(tree.walk())) == 3
 
 
-def test_self_time_is_what_no_child_covers() -> None:
+def test_self_time_excludes_the_time_of_children() -> None:
     spans = [
         head(1, None, 100, 100),
         head(2, 1, 90, 20),
@@ -94,14 +94,14 @@ def test_self_time_is_what_no_child_covers() -> None:
     assert self_time_ns(tree.nodes[4]) is None
 
 
-def test_the_critical_path_goes_back_from_the_end_through_the_last_to_end() -> None:
+def test_the_critical_path_follows_the_last_child_to_end() -> None:
     spans = [
         head(1, None, 0, 100),
         head(2, 1, 10, 30),
-        head(3, 1, 10, 60),  # side by side with 2, and later to end
+        head(3, 1, 10, 60),  # concurrent with 2, and ends later
         head(4, 3, 20, 30),
         head(5, 1, 80, 15),
-        head(6, 1, 85, 500),  # ends after its parent: nothing waited for it
+        head(6, 1, 85, 500),  # ends after its parent, so nothing waits for it
     ]
     assert stretches(SpanTree(spans).critical_path()) == [
         (1, 0, 10),
@@ -123,7 +123,7 @@ def test_the_critical_path_of_an_open_root_ends_where_the_last_known_end_is() ->
 def test_leaf_llm_calls_are_counted_once() -> None:
     spans = [
         head(1, span_type=0),
-        head(2, 1, span_type=LLM),  # a framework's span around the client's
+        head(2, 1, span_type=LLM),  # the span of a framework around that of the client
         head(3, 2, span_type=CUSTOM),
         head(4, 3, span_type=LLM),
         head(5, 1, 5, span_type=LLM),
@@ -143,7 +143,7 @@ def test_leaf_llm_calls_are_counted_once() -> None:
     assert SpanTree(spans[4:]).totals(usage[4:]).cost_usd is None
 
 
-def test_the_shape_hash_tells_shapes_apart_and_nothing_else() -> None:
+def test_the_shape_hash_depends_on_the_shape_only() -> None:
     base = [head(1, name="agent"), head(2, 1, 3, name="a"), head(3, 1, 4, name="b")]
     swapped = [head(1, name="agent"), head(2, 1, 9, name="b"), head(3, 1, 4, 99, name="a")]
     assert SpanTree(base).shape_hash() == SpanTree(swapped).shape_hash()
@@ -174,7 +174,7 @@ def test_span_data_and_heads_make_the_same_tree() -> None:
 
 
 @pytest.mark.parametrize("names", [1, 1_000_000])
-def test_a_chain_of_any_depth_is_no_problem(names: int) -> None:
+def test_a_chain_of_any_depth_is_supported(names: int) -> None:
     count = 100_000
     ids = [i.to_bytes(8, "big") for i in range(count)]
     chain = [

@@ -1,4 +1,4 @@
-"""docs/policies.md says what runs: its files load, its defaults are the built-in ones, its table is the registry."""
+"""docs/policies.md is true: its files load, its defaults are the built-in ones, its table is the registry."""
 
 import re
 from pathlib import Path

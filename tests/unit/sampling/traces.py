@@ -1,4 +1,4 @@
-"""Builds traces for tests of policies: each span says only what the test is about."""
+"""Builds traces for tests of policies. Each span has only the fields that the test needs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The worker when something around it or in it fails: nothing half done is committed, nothing waits for ever."""
+"""Faults in the worker and around it: no partly applied record is committed, and no wait is endless."""
 
 import sqlite3
 from pathlib import Path
@@ -44,7 +44,7 @@ from tests.support.workers import (
 PATIENT = AssemblyOptions(settle_ms=3_600_000, root_wait_ms=3_600_000, idle_without_heartbeats_ms=3_600_000)
 
 
-async def test_poison_over_the_limit_is_put_aside_once_and_its_neighbours_stay_counted(tmp_path: Path) -> None:
+async def test_poison_over_the_limit_is_dead_lettered_once_and_other_items_are_counted(tmp_path: Path) -> None:
     value = encode_batch(b"\x80", [whole_trace(1)[0], b"\xc3", b"\xc3", b"\xc3"])
     async with local_log(tmp_path) as transport:
         await send(transport, *[value] * 30)
@@ -60,7 +60,7 @@ async def test_poison_over_the_limit_is_put_aside_once_and_its_neighbours_stay_c
 
 
 class _FailsAtTheSecond(Evaluator):
-    """A policy with a bug that shows at the second trace."""
+    """A policy that raises at the second trace."""
 
     def decide(self, trace: Trace) -> Verdict:
         if trace.trace_id == (2).to_bytes(16, "big"):
@@ -69,7 +69,7 @@ class _FailsAtTheSecond(Evaluator):
         return super().decide(trace)
 
 
-async def test_a_record_that_a_bug_cut_short_is_not_committed_on_the_way_down(tmp_path: Path) -> None:
+async def test_a_partly_applied_record_is_not_committed_at_the_stop(tmp_path: Path) -> None:
     faulty = _FailsAtTheSecond(KEEP_ALL.policy_set)
     async with local_log(tmp_path) as transport:
         await send_items(transport, whole_trace(1))
@@ -84,12 +84,12 @@ async def test_a_record_that_a_bug_cut_short_is_not_committed_on_the_way_down(tm
 
 
 async def test_a_replay_that_decides_more_than_a_commit_takes_goes_on_to_its_end(tmp_path: Path) -> None:
-    """Shorter waits decide in the replay what had been open. Nothing is committed before its end, so nothing may wait for it."""
+    """Shorter waits decide open traces in the replay. A replay cannot commit, so it must not wait for a commit."""
     async with local_log(tmp_path) as transport:
         async with running(make_worker(transport, assembly=PATIENT)):
             for number in range(1, 51):
                 await send_items(transport, whole_trace(number))
-                await anyio.sleep(0.002)  # log-append times that differ: each Record makes the one before it due
+                await anyio.sleep(0.002)  # different log-append times, so that each record makes the one before it due
             await checkpoint(transport, 50)
         hasty = msgspec.structs.replace(QUICK, settle_ms=1)
         async with running(make_worker(transport, assembly=hasty, commit_bytes=100, poll_bytes=500)):
@@ -97,14 +97,14 @@ async def test_a_replay_that_decides_more_than_a_commit_takes_goes_on_to_its_end
         assert sorted(await kept_spans(transport)) == sorted(i for n in range(1, 51) for i in whole_trace(n))
 
 
-async def test_a_log_that_is_locked_for_a_while_stops_no_worker(
+async def test_a_locked_log_does_not_stop_a_worker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Said once while it lasts, however often it is tried. Only the worker is impatient: a slow disk is not what is tested."""
+    """It is logged once per outage. Only the worker has a short timeout, because slow disks are not tested here."""
     patient = LocalOptions(path=str(tmp_path / "log.db"), session_timeout_ms=300)
     impatient = msgspec.structs.replace(patient, busy_timeout_ms=300)
     refused: list[int] = []
-    """Polls that failed one after the other, of each such time: a slow disk makes one as well."""
+    """Number of failed polls of each outage."""
     works = True
     poll = LocalConsumer.poll
 
@@ -137,7 +137,9 @@ async def test_a_log_that_is_locked_for_a_while_stops_no_worker(
             await decided(log, 1)
 
 
-async def test_records_that_nobody_read_in_time_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_records_that_were_deleted_unread_are_logged_with_their_offsets(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     topics = msgspec.structs.replace(TOPICS, retention_hours=0.5)
     async with local_log(tmp_path, topics) as transport:
         async with running(make_worker(transport, topics=topics)):
@@ -154,24 +156,24 @@ async def test_records_that_nobody_read_in_time_are_named(tmp_path: Path, caplog
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "expected"),
     [
         ({"sampled_partitions": 2}, "topic prela.sampled: expected 2 partitions, there are 1"),
         ({"partitions": 8}, "topics prela.spans, prela.state, prela.decisions: expected 8 partitions, there are 1"),
         ({"max_record_bytes": 2_000_000}, "topics prela.sampled, prela.dlq: expected Records of up to 2,016,384 bytes"),
     ],
 )
-async def test_topics_that_could_not_take_what_is_decided_stop_the_worker_at_once(
-    tmp_path: Path, settings: dict[str, int], said: str
+async def test_topics_that_could_not_hold_the_output_stop_the_worker_at_once(
+    tmp_path: Path, settings: dict[str, int], expected: str
 ) -> None:
     async with local_log(tmp_path) as transport:
         worker = make_worker(transport, topics=msgspec.structs.replace(TOPICS, **settings))
         with pytest.raises(TopicMismatchError) as caught:
             await worker.run()
-    assert len([line for line in str(caught.value).splitlines() if line.startswith(said)]) == 1
+    assert len([line for line in str(caught.value).splitlines() if line.startswith(expected)]) == 1
 
 
-async def test_a_longer_retention_than_the_topics_have_stops_no_worker(tmp_path: Path) -> None:
+async def test_a_shorter_retention_than_the_settings_does_not_stop_a_worker(tmp_path: Path) -> None:
     topics = msgspec.structs.replace(TOPICS, retention_hours=1_000.0)
     async with local_log(tmp_path) as transport, running(make_worker(transport, topics=topics)):
         await send_items(transport, whole_trace(1))
@@ -191,7 +193,7 @@ async def test_a_clock_that_was_ahead_for_a_while_lets_no_trace_be_decided_twice
         for number in range(2, 12):
             await send_items(
                 transport, whole_trace(number)
-            )  # one span too many: decided while the log's clock stands still
+            )  # over max_spans: decided while stream time does not advance
             async with running(make_worker(transport, assembly=short)):
                 await decided(transport, number - 1)
         assert [d.trace_id[-1] for d in await decisions(transport)] == list(range(2, 12))

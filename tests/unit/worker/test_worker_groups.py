@@ -1,4 +1,4 @@
-"""Several workers: members of one group of which one has nothing to do, and two groups on the same spans."""
+"""Several workers: a member of the group without partitions, and two groups on the same spans."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ KEEP_NONE = Evaluator(
 )
 
 
-async def test_a_worker_that_has_no_partition_is_ready_all_the_same(tmp_path: Path) -> None:
+async def test_a_worker_without_partitions_becomes_ready(tmp_path: Path) -> None:
     async with local_log(tmp_path) as transport:
         first, second = make_worker(transport), make_worker(transport)
         async with running(first), anyio.create_task_group() as tasks:
@@ -39,7 +39,7 @@ async def test_a_worker_that_has_no_partition_is_ready_all_the_same(tmp_path: Pa
             tasks.cancel_scope.cancel()
 
 
-async def test_two_groups_on_the_same_spans_decide_each_for_itself_also_after_a_restart(tmp_path: Path) -> None:
+async def test_two_groups_on_the_same_spans_decide_independently_also_after_a_restart(tmp_path: Path) -> None:
     async with local_log(tmp_path) as transport:
         await send_items(transport, whole_trace(1))
         async with running(make_worker(transport, assembly=PATIENT)):

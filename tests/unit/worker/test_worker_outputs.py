@@ -1,4 +1,4 @@
-"""What a commit writes fits into its topics, whatever agents call their spans."""
+"""The records of a commit fit into their topics, whatever the names of spans are."""
 
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.model.decision import Decision, TraceSummary, Trigger
@@ -37,5 +37,5 @@ def test_decisions_with_the_longest_texts_fit_into_their_records_in_order() -> N
     records = outputs.take()
     sizes = [len(record.value or b"") for _, record in records]
     assert max(sizes) <= TOPICS.max_record_bytes
-    assert len(sizes) < 40, "a Record of its own for nearly each decision"
+    assert len(sizes) < 40, "nearly every decision has a separate record"
     assert [one for _, record in records for one in decode_decisions(record.value or b"")] == made

@@ -1,4 +1,4 @@
-"""The worker on a real local log: ticks, fences, commits of unknown outcome, poison, and what it refuses to work on."""
+"""The worker on a real local log: ticks, fences, commits with unknown outcomes, poison, and logs that it rejects."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,8 +48,8 @@ async def test_a_silent_topic_without_open_traces_gets_no_ticks(tmp_path: Path) 
     async with local_log(tmp_path) as transport, running(make_worker(transport, tick_max_ms=20)):
         await send_items(transport, whole_trace(1))
         await decided(transport, 1)
-        ticked = await end(transport)  # its task ticks and commits by turns: no tick is on its way
-        with anyio.move_on_after(0.3):  # fifteen times the longest silence that an open trace would be left in
+        ticked = await end(transport)  # its task ticks and commits alternately, so no tick is in flight
+        with anyio.move_on_after(0.3):  # 15 times tick_max_ms
             await anyio.sleep_forever()
         assert await end(transport) == ticked
 
@@ -71,18 +71,18 @@ async def test_late_spans_follow_their_trace(tmp_path: Path) -> None:
         assert len(await decisions(transport)) == 1
 
 
-async def test_poison_is_put_aside_with_its_place_and_costs_no_neighbour(tmp_path: Path) -> None:
+async def test_poison_is_dead_lettered_with_its_offset_and_affects_no_other_item(tmp_path: Path) -> None:
     items = whole_trace(1)
     async with local_log(tmp_path) as transport, running(make_worker(transport)):
-        await send(transport, b"\x09not ours", encode_batch(b"\x80", [items[0], b"\xc3", *items[1:]]))
+        await send(transport, b"\x09foreign", encode_batch(b"\x80", [items[0], b"\xc3", *items[1:]]))
         await decided(transport, 1)
         whole, one = await dead_letters(transport)
-        assert whole == (0, -1, b"\x09not ours", "format version 9 is not known; this release reads version 1")
+        assert whole == (0, -1, b"\x09foreign", "format version 9 is not known; this release reads version 1")
         assert one[:3] == (1, 1, b"\xc3")
         assert await kept_spans(transport) == items
 
 
-async def test_too_much_poison_stops_the_worker_loudly(tmp_path: Path) -> None:
+async def test_too_much_poison_stops_the_worker_after_the_commit(tmp_path: Path) -> None:
     async with local_log(tmp_path) as transport:
         await send(transport, *[b"\x09"] * 30)
         with pytest.raises(PoisonLimitError) as caught:
@@ -109,7 +109,7 @@ async def test_a_worker_that_is_fenced_writes_nothing_more_until_it_has_taken_ov
         async with running(worker):
             await send_items(transport, whole_trace(1))
             await decided(transport, 1)
-            thief = await transport.writer("sampler", SPANS)  # what a stale assignment elsewhere would do
+            thief = await transport.writer("sampler", SPANS)  # as a worker with a stale assignment would
             await send_items(transport, whole_trace(2))
             assert [d.trace_id[-1] for d in await decided(transport, 2)] == [1, 2]
             await thief.aclose()
@@ -117,7 +117,7 @@ async def test_a_worker_that_is_fenced_writes_nothing_more_until_it_has_taken_ov
 
 
 class Unreliable:
-    """A real transport whose commits may land without saying so, or say that nobody knows without landing."""
+    """A real transport whose commits report an unknown outcome after landing, or without landing."""
 
     def __init__(self, transport: LocalTransport, plan: list[str]) -> None:
         self._transport = transport
@@ -157,7 +157,7 @@ class _UnreliableWriter:
 
 
 @pytest.mark.parametrize("fault", ["aborted", "unknown, lost", "unknown, landed"])
-async def test_whatever_a_commit_did_the_log_settles_it(tmp_path: Path, fault: str) -> None:
+async def test_the_log_shows_the_outcome_of_a_failed_commit(tmp_path: Path, fault: str) -> None:
     async with local_log(tmp_path) as transport:
         unreliable = Unreliable(transport, ["", fault, fault])
         worker = make_worker(unreliable)
@@ -179,9 +179,9 @@ async def commit_as(transport: LocalTransport, metadata: str, offset: int = 0) -
 
 
 @pytest.mark.parametrize(
-    ("metadata", "said"),
+    ("metadata", "expected"),
     [
-        ("somebody else's", "has no checkpoint of a worker"),
+        ("of another program", "has no checkpoint of a worker"),
         (
             '{"position":0,"clock_before_ms":0,"clock_ms":0,"partitions":8,"counters":[0,0,0,0,0,0,0,0,0],"format":1}',
             "was written when the topic had 8 partitions, now it has 1. The partition count of a prefix is fixed",
@@ -192,15 +192,15 @@ async def commit_as(transport: LocalTransport, metadata: str, offset: int = 0) -
         ),
     ],
 )
-async def test_a_checkpoint_that_does_not_fit_stops_the_worker(tmp_path: Path, metadata: str, said: str) -> None:
+async def test_a_checkpoint_that_does_not_fit_stops_the_worker(tmp_path: Path, metadata: str, expected: str) -> None:
     async with local_log(tmp_path) as transport:
         await commit_as(transport, metadata)
         with pytest.raises(CheckpointError) as caught:
             await make_worker(transport).run()
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
 
 
-async def test_records_that_retention_took_are_missed_loudly(tmp_path: Path) -> None:
+async def test_records_that_retention_deleted_stop_the_takeover(tmp_path: Path) -> None:
     topics = TopicOptions(partitions=1, retention_hours=0.5)
     waiting = AssemblyOptions(root_wait_ms=36_000_000, idle_without_heartbeats_ms=36_000_000)
     async with local_log(tmp_path, topics) as transport:
@@ -223,5 +223,5 @@ async def test_records_that_retention_took_are_missed_loudly(tmp_path: Path) -> 
         assert status.counters.unaccounted() == 0
 
 
-def test_the_errors_that_stop_a_worker_are_of_the_family() -> None:
+def test_the_errors_that_stop_a_worker_are_prela_errors() -> None:
     assert all(issubclass(kind, PrelaError) for kind in (CheckpointError, PoisonLimitError, TruncatedLogError))
