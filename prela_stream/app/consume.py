@@ -1,4 +1,4 @@
-"""`kept_traces()` and `decisions()`: what the workers write, for any program, over the transport that the settings name."""
+"""`kept_traces()` and `decisions()`: what workers write, as async iterators for applications."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from prela_stream.app.adapters import ready_transport
-from prela_stream.config import Settings, load_settings
+from prela_stream.config import Settings, checked_settings, load_settings
 from prela_stream.errors import ConfigurationError
 from prela_stream.model.plain import safe_text
 from prela_stream.sinks.iterators import DecisionItems, KeptTraceItems, TopicIterator
@@ -29,31 +29,31 @@ def kept_traces(
     config: str | os.PathLike[str] | None = None,
     settings: Settings | None = None,
 ) -> TopicIterator[KeptTrace]:
-    """The traces that are kept, each with its spans and its decision, as they are decided: an async iterator with a commit.
+    """An async iterator of kept traces, each with its spans and its decision, in the order of the decisions; with a commit.
 
         async with prela_stream.kept_traces(group="billing") as traces:
             async for trace in traces:
                 ...
-                await traces.commit()  # everything handed out so far is done
+                await traces.commit()  # this trace and all before it are done
 
-    At least once: what is not committed comes again, as does nothing else where workers run in one group. An item is a whole
-    trace, however many Records it takes; spans that come after their trace's decision are an item of their own, marked `late`.
+    Delivery is at least once: what was not committed is returned again. An item is a whole trace, however many records it takes.
+    Spans that arrive after the decision on their trace are a separate item, marked `late`.
 
     Args:
-        group: Readers of one group share the traces, and go on where they last committed; a new group begins with the oldest
-            that are still there. None: all of them, from the beginning, and no commit.
-        follow: Whether to wait for more. False: the iteration ends where the topic ended when reading began.
+        group: Consumer group. Its members share the traces and continue where the group last committed; a new group begins with
+            the oldest trace that retention has left. None: all traces from the beginning, without a commit.
+        follow: Whether to wait for more traces. False: the iteration ends where the topic ended when reading began.
         directory: Folder of the local transport; default `.prela`.
-        config: A TOML file of settings; default `PRELA_CONFIG`, else `prela.toml` if there is one.
-        settings: Everything, as `load_settings()` gives it; instead of `directory` and `config`.
+        config: A TOML file of settings; default: the one that `PRELA_CONFIG` names, else `prela.toml` if it exists.
+        settings: The result of `load_settings()`, instead of `directory` and `config`.
 
     Raises:
-        ConfigurationError: an argument or a setting is wrong.
-        UnknownTopicError: on entering, if there are no topics yet and the transport does not make them by itself.
+        ConfigurationError: An argument or a setting is wrong.
+        UnknownTopicError: When it is entered, if the topics do not exist and the transport does not create them.
     """
     chosen = _settings(group, follow, directory, config, settings)
-    opening = partial(ready_transport, chosen)
-    return TopicIterator(opening, chosen.topics.sampled, KeptTraceItems, group=group, follow=follow)
+    transport = partial(ready_transport, chosen)
+    return TopicIterator(transport, chosen.topics.sampled, KeptTraceItems, group=group, follow=follow)
 
 
 def decisions(
@@ -64,42 +64,32 @@ def decisions(
     config: str | os.PathLike[str] | None = None,
     settings: Settings | None = None,
 ) -> TopicIterator[Decision]:
-    """Every decision, about kept and dropped traces alike: who, why, with which probability, and the trace in sum.
+    """An async iterator of all decisions, on kept and on dropped traces. Use it for figures over all traffic.
 
-    As `kept_traces()` in everything else. For figures over all traffic: a dropped trace leaves nothing but this.
-
-    Args:
-        group: As of `kept_traces()`.
-        follow: As of `kept_traces()`.
-        directory: As of `kept_traces()`.
-        config: As of `kept_traces()`.
-        settings: As of `kept_traces()`.
-
-    Raises:
-        ConfigurationError: an argument or a setting is wrong.
-        UnknownTopicError: on entering, if there are no topics yet and the transport does not make them by itself.
+    A decision has the verdict, its reason and its probability, and a summary of the trace, which is all that is left of a dropped
+    one. Arguments, errors and delivery are those of `kept_traces()`.
     """
     chosen = _settings(group, follow, directory, config, settings)
-    opening = partial(ready_transport, chosen)
-    return TopicIterator(opening, chosen.topics.decisions, DecisionItems, group=group, follow=follow)
+    transport = partial(ready_transport, chosen)
+    return TopicIterator(transport, chosen.topics.decisions, DecisionItems, group=group, follow=follow)
 
 
 def _settings(group: Any, follow: Any, directory: Any, config: Any, settings: Any) -> Settings:
-    """The settings that the arguments mean; all of them are looked at before anything is opened."""
+    """The settings that the arguments give. All arguments are checked before anything is opened."""
     for name, path in (("directory", directory), ("config", config)):
         if path is not None and not isinstance(path, str | os.PathLike):
-            msg = f"{name} is a path, got {safe_text(path)}"
+            msg = f"{name}: expected a path, got {safe_text(path)}"
             raise ConfigurationError(msg)
     if not isinstance(follow, bool):
-        msg = f"follow is True or False, got {safe_text(follow)}"
+        msg = f"follow: expected True or False, got {safe_text(follow)}"
         raise ConfigurationError(msg)
     if settings is None:
         overrides = {} if directory is None else {"directory": os.fspath(directory)}
         chosen = load_settings(None if config is None else Path(config), overrides=overrides)
     elif isinstance(settings, Settings) and directory is None and config is None:
-        chosen = settings
+        chosen = checked_settings(settings)
     else:
-        msg = "settings is what load_settings() gives, and replaces directory and config: give either it or those"
+        msg = "settings is the result of load_settings() and replaces directory and config: pass either it or those"
         raise ConfigurationError(msg)
     _check_group(group, chosen)
     return chosen
@@ -110,9 +100,11 @@ def _check_group(group: Any, settings: Settings) -> None:
         return
     good = isinstance(group, str) and 0 < len(group) <= _GROUP_CHARACTERS
     if not good or not group.isprintable() or group != group.strip():
-        msg = f"a group is a name of 1 to {_GROUP_CHARACTERS} printable characters, got {safe_text(group)}"
+        msg = f"group: expected a name of 1 to {_GROUP_CHARACTERS} printable characters, got {safe_text(group)}"
         raise ConfigurationError(msg)
     own = group.removeprefix(f"{settings.topics.prefix}.")
     if own == settings.worker.group or own.startswith(GROUPS):
-        msg = f"the group {group!r} is that of a worker or a store, and would take traces away from it: choose another name"
+        msg = (
+            f"the consumer group {group!r} is that of a worker or a sink, which would lose traces: choose another name"
+        )
         raise ConfigurationError(msg)

@@ -1,7 +1,7 @@
 """The JSONL sink: one JSON object for each kept trace, one line each, in files for DuckDB, jq and scripts.
 
 A line has the fields of `_Line`; docs/sinks.md has an example. A file is followed by a new one when it is large or old enough.
-All files but the newest are complete and never change.
+The files of a process are complete and never change, except its newest one.
 """
 
 import logging
@@ -155,7 +155,7 @@ class JsonlSink:
             self._created_s = _created_s(path, self._clock())
 
     def _create(self) -> None:
-        """Open a new file; nobody else has it."""
+        """Open a new file, which no other process has."""
         now = self._clock()
         moment = datetime.fromtimestamp(now, UTC).strftime(_TIME)
         number = 0

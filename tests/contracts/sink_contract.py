@@ -5,7 +5,7 @@ The rows, one class for each type of the registry, are in test_sinks.py.
 
 import itertools
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ import pytest
 from prela_stream.codec.sampled import KeptFragment
 from prela_stream.codec.spans import decode_span
 from prela_stream.errors import SinkError
-from prela_stream.model.span import Resource, SpanStatus
+from prela_stream.model.span import Resource, SpanData, SpanStatus
 from prela_stream.sinks.base import Sink, TraceFilter, TraceReader
 from prela_stream.sinks.kept_trace import KeptTrace
 from prela_stream.sinks.registry import SINK_TYPES, load
@@ -363,7 +363,7 @@ class StoreContract(SinkContract):
                 assert [one.revision for one in stored.spans] == [0, 0, 0, 1, 0]
                 assert not stored.decision.repeated
             assert (await reader.totals())["kept"] == 18
-        assert seen == [(5, 1, 3 * SECOND + 4_000_000, 2.0, 0.02, 5)] * 6
+        assert seen == [(5, 1, 100_000_000, 2.0, 0.02, 5)] * 6
 
     def _under(self, one: KeptFragment, shift: int) -> KeptFragment:
         """The same fragment, as of another trace."""
@@ -398,9 +398,37 @@ class StoreContract(SinkContract):
             await sink.write(batch(fragment(decision(1), [late], late=True)))
             (row,) = await reader.tail(mark)
             assert (row.trace_id, row.spans, row.errors) == (trace_id(1), 3, 1)
-            assert row.duration_ns == 5 * SECOND + 9_000_000
+            assert row.duration_ns == 100_000_000, "the duration is that of the root"
             for words in ("zebra", "zebra Lisbon1"):
                 assert [one.trace_id for one in await reader.list_traces(TraceFilter(text=words))] == [trace_id(1)]
+
+    @pytest.mark.parametrize("late", [False, True])
+    async def test_start_and_duration_are_those_of_the_root_whatever_other_clocks_read(self, late: bool) -> None:
+        root = span(1, 0)
+        others = [
+            span(1, 1, start_ns=root.start_ns - 40 * SECOND),
+            span(1, 2, start_ns=0),
+            span(1, 3, start_ns=root.start_ns + 40 * SECOND),
+        ]
+        assert await self._times(*((others, [root]) if late else ([*others, root],))) == (root.start_ns, 100_000_000)
+
+    @pytest.mark.parametrize("late", [False, True])
+    async def test_without_a_root_a_trace_covers_its_spans_that_have_a_start(self, late: bool) -> None:
+        spans = [span(1, 1), span(1, 2, start_ns=0), span(1, 3, duration_ns=SECOND)]
+        expected = (spans[0].start_ns, SECOND + spans[2].start_ns - spans[0].start_ns)
+        assert await self._times(*((spans[:2], spans[2:]) if late else (spans,))) == expected
+
+    async def test_a_missing_start_is_not_1970(self) -> None:
+        assert await self._times([span(1, 0, start_ns=0)]) == (NOW + SECOND - 100_000_000, 100_000_000)
+
+    async def _times(self, *parts: Sequence[SpanData]) -> tuple[int, int]:
+        """Start and duration of trace 1, of which all parts but the first are late."""
+        about = decision(1, summary=msgspec.structs.replace(decision(1).summary, start_ns=0, duration_ns=0))
+        async with self.sink() as sink, self.reader() as reader:
+            for number, spans in enumerate(parts):
+                await sink.write(batch(fragment(about, spans, late=number > 0, fragment=number)))
+            (row,) = await reader.list_traces(TraceFilter())
+        return row.start_ns, row.duration_ns
 
     async def test_dropped_traces_are_known_by_their_decision_alone(self) -> None:
         dropped = decision(5, kept=False, weight=0.0, reason="not interesting")

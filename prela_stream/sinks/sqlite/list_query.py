@@ -1,8 +1,8 @@
-"""How a list of traces is asked for so that a page of a million takes milliseconds, whatever the filter and the sort.
+"""The query of a trace list: a page of a million traces takes milliseconds, with any filter and any sort.
 
-There are two ways to a page. Where a condition leaves few traces, those are fetched and sorted. Where none does, the index of the
-sort is walked until the page is full, and as each of those indexes covers the filters, the walk does not touch the table. SQLite
-cannot know which one is better, for it does not know how many traces a value has; counting up to a bound tells.
+If one condition leaves few traces, these are fetched and sorted. If none does, the query walks the index of the sort until the
+page is full. Each of these indexes covers the filters, so the walk does not read the table. SQLite cannot choose between the two,
+because it does not know how many traces have a value. So the matches of each condition are counted up to a bound first.
 """
 
 import sqlite3
@@ -17,7 +17,7 @@ from prela_stream.sinks.sqlite.schema import LABEL_CHARS
 from prela_stream.sinks.sqlite.search import match_query
 
 FEW: Final = 10_000
-"""So many candidates are fetched and sorted within some 30 ms."""
+"""The most traces that are fetched and sorted, which takes about 30 ms."""
 
 ROW_COLUMNS: Final = (
     "trace_id, root_name, service, start_ns, duration_ns, spans, errors, input_tokens, output_tokens, cost_usd, "
@@ -25,8 +25,8 @@ ROW_COLUMNS: Final = (
 )
 
 _ROW_NAMES: Final = ROW_COLUMNS.split(", ")[1:]
-# A trace is either looked up among all that the words find, or asked whether it holds them. Asking is fast where few traces need
-# be asked, but not for the beginning of a word, for that is put together anew from all words that begin so.
+# `_IS_FOUND` makes the list of all traces with the words. `_HOLDS` checks one trace, which is faster if few traces are checked,
+# but not for the beginning of a word: each check would join the lists of all words that begin with it.
 _IS_FOUND: Final = "id IN (SELECT rowid FROM trace_text WHERE trace_text MATCH ?)"
 _HOLDS: Final = "EXISTS (SELECT 1 FROM trace_text WHERE trace_text MATCH ? AND rowid = traces.id)"
 _INT64: Final = (1 << 63) - 1
@@ -41,7 +41,7 @@ _SORTS: Final[dict[SortKey, tuple[str, str, str]]] = {
 
 
 class _Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """One part of a filter: how it is tested on a row, and which index finds its rows."""
+    """One part of a filter: its test on a row, and the index that finds its rows."""
 
     test: str
     values: tuple[str | int, ...]
@@ -52,12 +52,12 @@ class _Condition(msgspec.Struct, frozen=True, kw_only=True):
 def list_traces(
     connection: sqlite3.Connection, where: TraceFilter, sort: SortKey, limit: int, offset: int
 ) -> list[TraceRow]:
-    """The page of traces; raises ConfigurationError for a sort, limit or offset that is none."""
+    """The page of traces; raises ConfigurationError for a wrong sort, limit or offset."""
     if sort not in _SORTS:
-        msg = f"traces are sorted by one of {', '.join(_SORTS)}, got {sort!r}"
+        msg = f"sort: expected one of {', '.join(_SORTS)}, got {sort!r}"
         raise ConfigurationError(msg)
     if limit < 0 or offset < 0:
-        msg = f"limit and offset are not negative, got limit {limit} and offset {offset}"
+        msg = f"limit and offset: expected 0 or more, got limit {limit} and offset {offset}"
         raise ConfigurationError(msg)
     conditions = _conditions(where)
     if conditions is None:
@@ -75,9 +75,8 @@ def list_traces(
         tests += [_IS_FOUND if "*" in str(one.values[0]) else _HOLDS for one in by_text]
     values += [value for one in by_text for value in one.values]
     order = f"{column} {direction}, id {direction}"
-    page = f"SELECT id FROM {source} WHERE {' AND '.join(tests) or '1'} ORDER BY {order} LIMIT ? OFFSET ?"  # noqa: S608 - only names of ours are put in, values are bound
-    # The page is found by id alone, and only its rows are read.
-    query = f"SELECT {ROW_COLUMNS} FROM traces WHERE id IN ({page}) ORDER BY {order}"  # noqa: S608 - only names of ours are put in, values are bound
+    page = f"SELECT id FROM {source} WHERE {' AND '.join(tests) or '1'} ORDER BY {order} LIMIT ? OFFSET ?"  # noqa: S608 - constants; values are bound
+    query = f"SELECT {ROW_COLUMNS} FROM traces WHERE id IN ({page}) ORDER BY {order}"  # noqa: S608 - constants; values are bound
     bounds = (min(limit, _INT64), min(offset, _INT64))
     return [row_of(row) for row in connection.execute(query, (*values, *bounds))]
 
@@ -119,7 +118,7 @@ def _narrowest(connection: sqlite3.Connection, conditions: list[_Condition]) -> 
     for one in conditions:
         source = "trace_text" if one.index is None else f"traces INDEXED BY {one.index}"
         test = "trace_text MATCH ?" if one.index is None else one.test
-        count = f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {test} LIMIT {least})"  # noqa: S608 - only names of ours are put in, values are bound
+        count = f"SELECT count(*) FROM (SELECT 1 FROM {source} WHERE {test} LIMIT {least})"  # noqa: S608 - constants; values are bound
         (found,) = connection.execute(count, one.values).fetchone()
         if found < least:
             least, best = found, one

@@ -1,4 +1,4 @@
-"""The SQLite store, reading side: lists, whole traces, decisions and a tail, also while another process writes."""
+"""Reads the SQLite store: lists, whole traces, decisions and a tail, also while another process writes it."""
 
 import re
 import sqlite3
@@ -54,13 +54,13 @@ class SqliteReader:
         return await self._ask(lambda connection: _get(connection, trace_id, low, high))
 
     async def decision(self, trace_id: str) -> Decision | None:
-        """The decision about a trace by its id or a prefix; of several, the one that speaks for the trace."""
+        """The decision on a trace by its id or a prefix; of several, the one that holds for the trace."""
         low, high = _id_range(trace_id)
         return await self._ask(lambda connection: _decision(connection, trace_id, low, high))
 
     async def tail(self, after: int, *, limit: int = 100) -> list[TraceRow]:
         """Traces stored or extended after mark `after`, oldest first."""
-        query = f"SELECT {ROW_COLUMNS} FROM traces WHERE stored > ? ORDER BY stored LIMIT ?"  # noqa: S608 - only names of ours are put in, values are bound
+        query = f"SELECT {ROW_COLUMNS} FROM traces WHERE stored > ? ORDER BY stored LIMIT ?"  # noqa: S608 - constants; values are bound
         return await self._ask(lambda connection: [row_of(row) for row in connection.execute(query, (after, limit))])
 
     async def newest_mark(self) -> int:
@@ -145,7 +145,7 @@ def _get(connection: sqlite3.Connection, prefix: str, low: bytes, high: bytes) -
     trace_id = _one_id(connection.execute(query, (low, high)).fetchall(), prefix)
     if trace_id is None:
         return None
-    one = f"SELECT id, decision_id, {ROW_COLUMNS} FROM traces WHERE trace_id = ?"  # noqa: S608 - only names of ours are put in, values are bound
+    one = f"SELECT id, decision_id, {ROW_COLUMNS} FROM traces WHERE trace_id = ?"  # noqa: S608 - constants; values are bound
     trace, decision_id, *row = connection.execute(one, (trace_id,)).fetchone()
     (body,) = connection.execute(
         "SELECT body FROM decisions WHERE trace_id = ? AND decision_id = ?", (trace_id, decision_id)
@@ -170,7 +170,7 @@ def _resource(body: bytes) -> Resource:
     try:
         return decode_resource(body)
     except CodecError:
-        return Resource()  # what a process said of itself may be unreadable; its spans are not
+        return Resource()  # the spans of a process stay readable if its resource is not
 
 
 def _decision(connection: sqlite3.Connection, prefix: str, low: bytes, high: bytes) -> Decision | None:

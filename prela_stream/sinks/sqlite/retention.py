@@ -1,4 +1,4 @@
-"""How old traces leave the SQLite store: a few at a time, with everything that belongs to them."""
+"""Deletes old traces from the SQLite store, a few at a time, with everything that belongs to them."""
 
 import sqlite3
 
@@ -6,9 +6,9 @@ from prela_stream.sinks.sqlite.schema import StoreCounts, transaction
 
 
 def purge(connection: sqlite3.Connection, before_ns: int, *, limit: int) -> int:
-    """Delete up to `limit` traces that began before `before_ns` with all they have, and decisions of that age.
+    """Delete up to `limit` traces that began before `before_ns`, and decisions of that age.
 
-    Returns how many traces went; fewer than `limit` means that none is left.
+    Returns the number of deleted traces. If it is less than `limit`, no older one is left.
     """
     with transaction(connection):
         counters = StoreCounts(connection)
@@ -25,10 +25,10 @@ def purge(connection: sqlite3.Connection, before_ns: int, *, limit: int) -> int:
         )
         gone = connection.execute(aged, (before_ns // 1_000_000, limit * 50)).fetchall()
         for _, trace_id, _ in old:
-            told = connection.execute(
+            own = connection.execute(
                 "SELECT trace_id, decision_id, kept FROM decisions WHERE trace_id = ?", (trace_id,)
             )
-            gone.extend(told.fetchall())
+            gone.extend(own.fetchall())
         for trace_id, decision_id, kept in set(gone):
             connection.execute("DELETE FROM decisions WHERE trace_id = ? AND decision_id = ?", (trace_id, decision_id))
             counters.add("kept" if kept else "dropped", -1)

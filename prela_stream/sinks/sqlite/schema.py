@@ -1,8 +1,8 @@
-"""The layout of the SQLite store, and how its connections are opened.
+"""The tables of the SQLite store, and how its connections are opened.
 
-A trace is one row of `traces`, whose columns are those of a trace list; a span is one row of `spans` that holds the item as the
-agent wrote it; `trace_text` is the full-text index with one document a trace. `decisions` also knows the traces that were
-dropped. Offsets stand beside the data, so that one transaction moves both.
+A trace is one row of `traces`, with the columns of a trace list. A span is one row of `spans`, with the item as the agent wrote
+it. `trace_text` is the full-text index with one document for each trace. `decisions` has dropped traces too. Offsets are stored
+beside the data, so that one transaction changes both.
 """
 
 import os
@@ -19,10 +19,10 @@ APPLICATION_ID: Final = 0x50524C41  # "PRLA"; marks the file as a trace store
 _BUSY_S: Final = 5.0
 """How long SQLite waits for a lock. The service of the sink tries again after that."""
 LABEL_CHARS: Final = 200
-"""Root names, services and policies are cut to this in the trace list, so that no hostile name bloats its indexes."""
+"""The length to which root names, services and policies are cut in the trace list, so that no hostile name fills its indexes."""
 
-# What each sort of the list is ordered by has a covering index: a walk in that order tests the filters without touching
-# the table, which is what keeps a page of a million traces below a tenth of a second.
+# Each sort of the list has a covering index. A walk in its order tests the filters without reading the table, so that a page of a
+# million traces takes less than 100 ms.
 TABLES: Final = """
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO counters VALUES ('last_trace', 0), ('stored', 0), ('traces', 0), ('spans', 0), ('kept', 0), ('dropped', 0);

@@ -1,4 +1,4 @@
-"""Full-text search over traces: which words of a span are indexed, and how a person's words become a safe query. Pure."""
+"""Full-text search over traces: which texts of a span are indexed, and how the words of a user become a safe query. Pure."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -6,18 +6,18 @@ from typing import Any, Final
 from prela_stream.model.span import SpanData
 
 SPAN_CHARS: Final = 16_384
-"""Text that is indexed of one span at most."""
+"""The most text of one span that is indexed."""
 TRACE_CHARS: Final = 1 << 20
-"""Text that is indexed of one trace at most."""
+"""The most text of one trace that is indexed."""
 SEPARATOR: Final = "\x1f"
-"""Stands between the texts of one trace's document, and in no text."""
+"""Separates the texts of a document; it is in no text."""
 
 _MAX_DEPTH: Final = 16
 _BLANK: Final = dict.fromkeys((*range(32), 127), " ")
 
 
 def texts_of(span: SpanData) -> list[str]:
-    """The texts by which a span is found: its name and message, and every string in its attributes and events."""
+    """The texts that find a span: its name, its message, and every string in its attributes and events."""
     found = [span.name]
     if span.status_message:
         found.append(span.status_message)
@@ -48,16 +48,16 @@ def _cut(texts: list[str]) -> list[str]:
 
 
 def join_texts(texts: Iterable[str], before: str = "") -> str:
-    """One document of `before` and those of `texts` that it does not hold yet, at most TRACE_CHARS long."""
+    """The document `before`, extended by the texts that are not in it; at most TRACE_CHARS long."""
     known = dict.fromkeys(before.split(SEPARATOR)) if before else {}
     known.update(dict.fromkeys(text.replace("\0", " ").replace(SEPARATOR, " ") for text in texts))
     return SEPARATOR.join(known)[:TRACE_CHARS]
 
 
 def match_query(words: str) -> str | None:
-    """The FTS5 query for documents that hold all of these words, whatever characters they are made of.
+    """The FTS5 query for documents that contain all of these words, of any characters.
 
-    Words are parted by blanks; a word that ends in `*` matches every word that begins so. None if there is nothing to look for.
+    Blanks separate the words; a word that ends in `*` matches every word with this beginning. None if there is no word.
     """
     clean = words[:SPAN_CHARS].encode("utf-8", "replace").decode().translate(_BLANK)
     terms = [_term(word) for word in clean.split() if any(character.isalnum() for character in word)]

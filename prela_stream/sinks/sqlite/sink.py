@@ -1,6 +1,6 @@
-"""The SQLite store, writing side: kept traces, decisions and offsets in one transaction, so exactly once.
+"""Writes the SQLite store: kept traces, decisions and offsets in one transaction, so exactly once.
 
-Reading is `SqliteReader`, in this or another process; the layout is in `schema`. All work is done in a thread, for SQLite blocks.
+`SqliteReader` reads it, in this or another process; `schema` has the tables. All work is done in a thread, because SQLite blocks.
 """
 
 import logging
@@ -19,7 +19,7 @@ from prela_stream.codec.decisions import decode_decisions, encode_decisions
 from prela_stream.errors import SinkError
 from prela_stream.files import inode_of
 from prela_stream.model.decision import Decision
-from prela_stream.model.span import ERROR
+from prela_stream.model.span import ERROR, PENDING
 from prela_stream.sinks.base import SinkBatch
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.retention import purge
@@ -39,15 +39,15 @@ from prela_stream.transport.base import TopicPartition
 logger = logging.getLogger(__name__)
 
 _PURGE_EVERY_S: Final = 60.0
-_PURGE_TRACES: Final = 200  # a transaction; a slow purge would hold the next batch back
+_PURGE_TRACES: Final = 200  # in one transaction; a longer one would delay the next batch
 _COLUMNS: Final = (
     "trace_id", "decision_id", "root_name", "service", "start_ns", "duration_ns", "spans", "errors", "input_tokens",
     "output_tokens", "tokens", "cost_usd", "policy", "kept_because", "weight", "trigger", "complete", "stored", "id",
 )  # fmt: skip
 _PLACES: Final = ", ".join(f":{name}" for name in _COLUMNS)
 _CHANGES: Final = ", ".join(f"{name} = :{name}" for name in _COLUMNS[1:-1])
-_INSERT_TRACE: Final = f"INSERT INTO traces ({', '.join(_COLUMNS)}) VALUES ({_PLACES})"  # noqa: S608 - names of ours
-_UPDATE_TRACE: Final = f"UPDATE traces SET {_CHANGES} WHERE id = :id"  # noqa: S608 - names of ours
+_INSERT_TRACE: Final = f"INSERT INTO traces ({', '.join(_COLUMNS)}) VALUES ({_PLACES})"  # noqa: S608 - constants
+_UPDATE_TRACE: Final = f"UPDATE traces SET {_CHANGES} WHERE id = :id"  # noqa: S608 - constants
 _PUT_SPAN: Final = """
     INSERT INTO spans (trace, span_id, parent_id, rank, name, span_type, status, start_ns, end_ns, resource, item)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -63,7 +63,7 @@ class SqliteSink:
     """Writes kept traces and all decisions into one SQLite file. Exactly once: offsets are stored with the data.
 
     Args:
-        options: Where, and for how long. The file is made with the first batch.
+        options: The file, which is created with the first batch, and its retention.
     """
 
     wants_decisions = True
@@ -79,12 +79,12 @@ class SqliteSink:
         self._lock = anyio.Lock()
 
     async def write(self, batch: SinkBatch) -> None:
-        """Store the batch and its offset. Raises SinkError if SQLite refuses; then nothing of the batch is stored."""
+        """Store the batch and its offset. Raises SinkError if SQLite fails; then nothing of the batch is stored."""
         async with self._lock:
             await anyio.to_thread.run_sync(self._write, batch)
 
     async def stored_offset(self, source: TopicPartition) -> int | None:
-        """The offset that was stored with the last batch of `source`; None if there was none."""
+        """The `next_offset` of the last batch of `source`; None if there was none."""
         async with self._lock:
             return await anyio.to_thread.run_sync(self._stored_offset, source)
 
@@ -132,7 +132,7 @@ class SqliteSink:
     def _write(self, batch: SinkBatch) -> None:
         with self._errors(f"store a batch of {batch.source}"):
             self._store(batch, changes_of(batch.traces))
-            self._purge_now_and_then()
+            self._purge_if_due()
 
     def _store(self, batch: SinkBatch, changes: Sequence[TraceChange]) -> None:
         connection = self._open()
@@ -146,11 +146,11 @@ class SqliteSink:
                 counters.save(connection)
                 connection.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?)", offset)
         except BaseException:
-            self._resources.clear()  # ids of a rolled back transaction name nothing
+            self._resources.clear()  # their rows are rolled back too
             raise
 
     def _insert(self, connection: sqlite3.Connection, changes: Sequence[TraceChange], counters: StoreCounts) -> None:
-        """Traces that the store has not seen: everything about them is in the batch."""
+        """Insert traces that are not stored yet."""
         lines: list[dict[str, object]] = []
         spans: list[tuple[object, ...]] = []
         documents: list[tuple[int, str]] = []
@@ -173,7 +173,7 @@ class SqliteSink:
         counters.add("spans", len(spans))
 
     def _merge(self, connection: sqlite3.Connection, change: TraceChange, counters: StoreCounts) -> bool:
-        """Add to a trace that is stored; False if it is not. What the store already has changes nothing."""
+        """Add to a trace that is stored; False if it is not stored. What is stored already changes nothing."""
         found = connection.execute("SELECT id, spans FROM traces WHERE trace_id = ?", (change.trace_id,)).fetchone()
         if found is None:
             return False
@@ -220,7 +220,7 @@ class SqliteSink:
         self._resources[body] = int(found)
         return int(found)
 
-    def _purge_now_and_then(self) -> None:
+    def _purge_if_due(self) -> None:
         if self._retention_s is None or time.monotonic() < self._next_purge:
             return
         before_ns = time.time_ns() - int(self._retention_s * 1e9)
@@ -241,16 +241,28 @@ def _put_decisions(connection: sqlite3.Connection, decisions: Sequence[Decision]
 
 
 def _stored_facts(connection: sqlite3.Connection, trace: int) -> SpanFacts:
+    """As `facts_of`, of the rows that are stored."""
     spans, errors, start_ns, end_ns = connection.execute(
-        "SELECT count(*), coalesce(sum(status = ?), 0), coalesce(min(start_ns), 0), coalesce(max(end_ns), 0)"
+        "SELECT count(*), coalesce(sum(status = ?), 0),"
+        " coalesce(min(start_ns) FILTER (WHERE start_ns > 0), 0), coalesce(max(end_ns) FILTER (WHERE start_ns > 0), 0)"
         " FROM spans WHERE trace = ?",
         (ERROR, trace),
     ).fetchone()
     first = connection.execute(
-        "SELECT name FROM spans WHERE trace = ? ORDER BY parent_id IS NOT NULL, start_ns, span_id LIMIT 1", (trace,)
+        "SELECT name, parent_id IS NULL, start_ns, end_ns, status FROM spans WHERE trace = ?"
+        " ORDER BY parent_id IS NOT NULL, parent_id IS NULL AND status = ?, start_ns, span_id LIMIT 1",
+        (trace, PENDING),
     ).fetchone()
-    root_name = "" if first is None else first[0]
-    return SpanFacts(spans=spans, errors=errors, start_ns=start_ns, end_ns=end_ns, root_name=root_name)
+    name, is_root, first_start_ns, first_end_ns, status = first or ("", False, 0, 0, PENDING)
+    return SpanFacts(
+        spans=spans,
+        errors=errors,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        root_name=name,
+        root_start_ns=max(first_start_ns, 0) if is_root else 0,
+        root_duration_ns=first_end_ns - first_start_ns if is_root and status != PENDING else None,
+    )
 
 
 def _extend_document(connection: sqlite3.Connection, trace: int, texts: Iterable[str]) -> None:

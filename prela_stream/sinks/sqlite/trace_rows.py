@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from prela_stream.model.decision import Decision
-from prela_stream.model.span import ERROR, SpanData
+from prela_stream.model.span import ERROR, PENDING, SpanData
 from prela_stream.sinks.kept_trace import KeptTrace, SpanItem
 from prela_stream.sinks.span_items import rank_of
 from prela_stream.sinks.sqlite.search import texts_of
@@ -51,14 +51,20 @@ class TraceChange(msgspec.Struct, kw_only=True):
 
 
 class SpanFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over the spans of a trace."""
+    """Sums over the spans of a trace. A start of 0 is a missing one and counts for nothing."""
 
     spans: int
     errors: int
     start_ns: int
+    """The earliest start; 0 if no span has one."""
     end_ns: int
+    """The latest end of the spans with a start."""
     root_name: str
-    """Name of the first span without a parent, or of the first span."""
+    """Name of the root, or of the first span if there is no root."""
+    root_start_ns: int
+    """0 if there is no root, or if its start is missing."""
+    root_duration_ns: int | None
+    """None if there is no root, or if it has not ended."""
 
 
 def changes_of(traces: Iterable[KeptTrace]) -> list[TraceChange]:
@@ -98,37 +104,55 @@ def _add(change: TraceChange, span: SpanData, item: SpanItem) -> None:
 
 
 def facts_of(spans: Iterable[SpanRow]) -> SpanFacts:
-    """The sums over all spans of a trace."""
+    """The sums over all spans of a trace. The root is the first span without a parent, an ended one before an open one."""
     rows = list(spans)
-    first = min(rows, key=lambda row: (row.parent_id is not None, row.start_ns, row.span_id), default=None)
+    placed = [row for row in rows if row.start_ns > 0]
+    roots = [row for row in rows if row.parent_id is None]
+    root = min(roots, key=lambda row: (row.status == PENDING, row.start_ns, row.span_id), default=None)
+    first = root or min(rows, key=lambda row: (row.start_ns, row.span_id), default=None)
     return SpanFacts(
         spans=len(rows),
         errors=sum(row.status == ERROR for row in rows),
-        start_ns=min((row.start_ns for row in rows), default=0),
-        end_ns=max((row.end_ns for row in rows), default=0),
+        start_ns=min((row.start_ns for row in placed), default=0),
+        end_ns=max((row.end_ns for row in placed), default=0),
         root_name="" if first is None else first.name,
+        root_start_ns=0 if root is None else max(root.start_ns, 0),
+        root_duration_ns=None if root is None or root.status == PENDING else root.end_ns - root.start_ns,
     )
 
 
 def primary(decisions: Iterable[Decision]) -> list[Decision]:
-    """The decisions about one trace, the one that speaks for it first: kept before dropped, the first before a repeated one."""
+    """The decisions on one trace; the first one holds for the trace: kept before dropped, then the earliest."""
     return sorted(decisions, key=lambda one: (not one.kept, one.repeated, one.decided_at_ms, one.decision_id))
 
 
+def times_of(decisions: Sequence[Decision], facts: SpanFacts) -> tuple[int, int]:
+    """Start and duration of a trace, ns.
+
+    They are those of the root if there is one. Else they cover all spans that are stored or in a summary. If the start is
+    missing, the trace starts its duration before the decision, and not in 1970.
+    """
+    summaries = [one.summary for one in decisions if one.summary.start_ns > 0]
+    starts = [one.start_ns for one in summaries] + ([facts.start_ns] if facts.start_ns else [])
+    start = facts.root_start_ns or min(starts, default=0)
+    ends = [one.start_ns + one.duration_ns for one in summaries] + ([facts.end_ns] if facts.start_ns else [])
+    duration = facts.root_duration_ns
+    if duration is None:
+        duration = max(max(ends, default=start) - start, 0)
+    return start or max(decisions[0].decided_at_ms * 1_000_000 - duration, 0), duration
+
+
 def trace_columns(decisions: Sequence[Decision], facts: SpanFacts, label_chars: int) -> dict[str, object]:
-    """The columns of a trace's line. What its spans say counts; what only the worker knew comes from the summaries.
+    """The columns of a row of `traces`: from its spans, and from the summaries what only the worker knows.
 
     Args:
-        decisions: At least one, as `primary` orders them. Their summaries are about different spans, so tokens add up.
-        facts: Over all spans that are stored.
-        label_chars: Names are cut to this.
+        decisions: At least one, as `primary` orders them. Their summaries are of different spans, so tokens add up.
+        facts: Of all spans that are stored.
+        label_chars: The length to which names are cut.
     """
     first = decisions[0]
     summaries = [one.summary for one in decisions]
-    told = [one for one in summaries if one.spans or one.start_ns]
-    starts = [one.start_ns for one in told] + ([facts.start_ns] if facts.spans else [])
-    start = min(starts, default=0)
-    end = max([facts.end_ns, *(one.start_ns + one.duration_ns for one in told)])
+    start, duration = times_of(decisions, facts)
     costs = [one.cost_usd for one in summaries if one.cost_usd is not None and math.isfinite(one.cost_usd)]
     input_tokens = _int64(sum(one.input_tokens for one in summaries))
     output_tokens = _int64(sum(one.output_tokens for one in summaries))
@@ -137,7 +161,7 @@ def trace_columns(decisions: Sequence[Decision], facts: SpanFacts, label_chars: 
         "root_name": (_first_text(one.root_name for one in summaries) or facts.root_name)[:label_chars],
         "service": _first_text(one.service for one in summaries)[:label_chars],
         "start_ns": _int64(start),
-        "duration_ns": _int64(max(end - start, 0)),
+        "duration_ns": _int64(duration),
         "spans": facts.spans,
         "errors": _int64(max(facts.errors, sum(one.errors for one in summaries))),
         "input_tokens": input_tokens,
@@ -157,5 +181,5 @@ def _first_text(texts: Iterable[str]) -> str:
 
 
 def _int64(value: int) -> int:
-    """SQLite holds 64 bits with a sign; MessagePack may bring more."""
+    """Within the 64 bits with a sign that SQLite stores; MessagePack may carry more."""
     return min(max(value, -_INT64 - 1), _INT64)
