@@ -95,9 +95,12 @@ class BackgroundPipeline:
             run.thread.start()
             _watch_main_thread()
             atexit.register(self._at_exit)
-            if (processes := sys.modules.get("multiprocessing.util")) is not None:
+            finalize = getattr(
+                sys.modules.get("multiprocessing.util"), "Finalize", None
+            )  # absent while it is being imported
+            if finalize is not None:
                 # Children of multiprocessing end with os._exit: they run these finalizers, and no atexit functions.
-                processes.Finalize(None, self._at_exit, exitpriority=0)
+                finalize(None, self._at_exit, exitpriority=0)
 
     def stop(self, timeout: float | None = None) -> LedgerSnapshot:
         """Record no more, deliver for up to `timeout` seconds (default: the option), count the rest, end the thread.

@@ -198,8 +198,9 @@ def watch(entry: FrameEntry, frame: FrameType) -> None:
     else:
         entry.owner = GeneratorFrame(frame)
     watched[key] = weakref.ref(entry, lambda dead: _remove(key, dead))
-    asyncio = sys.modules.get("asyncio")
-    loop = None if asyncio is None else asyncio._get_running_loop()  # `get_running_loop` raises where there is none
+    # `get_running_loop` raises where there is none. The name is absent while another thread imports asyncio.
+    running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    loop = None if running_loop is None else running_loop()
     if loop is not None:
         entry.hook = TaskHook.of(loop)
 
