@@ -120,7 +120,7 @@ def _wait_for_import(name: str) -> None:
     `import name` would wait as well, but if the import in the other thread fails it would start another one here. The function is
     what CPython's `import` statement itself calls for a module that another thread is importing (import_ensure_initialized).
     """
-    bootstrap: Any = importlib._bootstrap  # type: ignore[attr-defined]  # private, and there from 3.3 to 3.14
+    bootstrap: Any = importlib._bootstrap  # private, and there from 3.3 to 3.14
     bootstrap._lock_unlock_module(name)
 
 
