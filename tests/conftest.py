@@ -5,7 +5,13 @@ from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("tests.support.oracle", "tests.support.crowd")  # they judge: let them say what differs
 
-pytest_plugins = ["prela_stream.pytest_plugin", "pytester", "tests.support.kafka", "tests.support.secured_kafka"]
+pytest_plugins = [
+    "prela_stream.pytest_plugin",
+    "pytester",
+    "tests.support.kafka",
+    "tests.support.secured_kafka",
+    "tests.support.kept_log",
+]
 
 # How long an example takes says how busy the machine is, and the same tree gives the same examples everywhere. To look for
 # others: `pytest --hypothesis-profile=searching`.

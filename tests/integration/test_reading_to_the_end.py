@@ -1,11 +1,9 @@
-"""`follow=False` where the end is not plain to see: members without a share, shares that move, a broker that hangs."""
+"""Where a loop with `follow=False` ends: members without a partition, partitions that move, a broker that hangs."""
 
 import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,92 +12,41 @@ import msgspec
 import pytest
 
 import prela_stream as prela
-from prela_stream.app import ready_transport
-from prela_stream.app.adapters import make_topics
-from prela_stream.codec.sampled import encode_kept
-from prela_stream.config import Settings, load_settings
-from prela_stream.transport.base import TopicPartition, Transport
+from prela_stream.config import load_settings
+from prela_stream.transport.base import TopicPartition
 from prela_stream.transport.kafka.consumer import KafkaConsumer
 from tests.support.kafka import Clusters
 from tests.support.kept import trace_id, whole
-from tests.support.workers import DEADLINE, send
-
-PLACES = ["local", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.slow])]
-
-
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """A log of the test's own with one partition of `sampled`, and the settings that name it."""
-
-    settings: Settings
-    transport: Transport
-
-    @property
-    def group(self) -> str:
-        """A group that no other test has."""
-        return f"{self.settings.topics.prefix}.readers"
-
-    async def kept(self, *numbers: int) -> None:
-        """Append whole traces to `sampled`."""
-        values = [encode_kept(whole(number)) for number in numbers]
-        await send(self.transport, *values, to=TopicPartition(self.settings.topics.sampled, 0))
-
-    async def to_the_end(self, group: str | None) -> list[str]:
-        """Trace ids that a new member is given until its loop ends; all of them are committed."""
-        with anyio.fail_after(DEADLINE):
-            async with prela.kept_traces(group, settings=self.settings, follow=False) as traces:
-                found = [trace.trace_id async for trace in traces]
-                if group is not None:
-                    await traces.commit()
-        return found
+from tests.support.kept_log import KeptLog, OpenLog, opened
+from tests.support.workers import DEADLINE
 
 
-@asynccontextmanager
-async def opened(overrides: dict[str, object]) -> AsyncIterator[Place]:
-    """The place that these settings name, with its topics."""
-    settings = load_settings(env={}, overrides=overrides)
-    async with ready_transport(settings) as transport:
-        await make_topics(settings, transport)
-        yield Place(settings=settings, transport=transport)
+@pytest.fixture
+async def log(open_log: OpenLog, patient_leaving: None) -> AsyncIterator[KeptLog]:
+    """Members leave the group only on request: no test takes as long as their session."""
+    async with open_log(session_timeout_ms=120_000, partitions=1) as opened:
+        yield opened
 
 
-def overrides_of(transport: str, folder: Path, request: pytest.FixtureRequest, session_timeout_ms: int) -> Any:
-    """Settings of a log that no other test uses."""
-    if transport == "local":
-        return {"local": {"path": str(folder / "log.db"), "session_timeout_ms": session_timeout_ms}}
-    timeout_ms = max(session_timeout_ms, 6_000)  # brokers take no less
-    return {
-        "transport": "kafka",
-        "topics": {"prefix": request.getfixturevalue("kafka_prefix")},
-        "kafka": {"bootstrap": [request.getfixturevalue("kafka")], "session_timeout_ms": timeout_ms},
-    }
-
-
-@pytest.fixture(params=PLACES)
-async def place(request: pytest.FixtureRequest, tmp_path: Path, patient_leaving: None) -> AsyncIterator[Place]:
-    """Where members leave the group by themselves alone: no test takes as long as their session."""
-    async with opened(overrides_of(request.param, tmp_path, request, 120_000)) as made:
-        yield made
-
-
-@pytest.fixture(params=PLACES)
-async def hasty(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
-    """Where a member that hangs is soon out of its group."""
-    async with opened(overrides_of(request.param, tmp_path, request, 500)) as made:
-        yield made
+@pytest.fixture
+async def impatient_log(open_log: OpenLog) -> AsyncIterator[KeptLog]:
+    """A member that hangs is soon removed from its group."""
+    async with open_log(session_timeout_ms=500, partitions=1) as opened:
+        yield opened
 
 
 class Fellow:
-    """A member that follows: it commits each trace, and leaves when it is told to."""
+    """A member that follows: it commits each trace, and leaves on request."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, log: KeptLog) -> None:
+        self._log = log
         self._leave = anyio.CancelScope()
         self.seen: list[str] = []
 
     async def run(self) -> None:
         """Read until `leave`."""
         with self._leave:
-            async with prela.kept_traces(self._place.group, settings=self._place.settings) as traces:
+            async with prela.kept_traces(self._log.group, settings=self._log.settings) as traces:
                 async for trace in traces:
                     await traces.commit()
                     self.seen.append(trace.trace_id)
@@ -109,45 +56,47 @@ class Fellow:
         self._leave.cancel()
 
     async def has_seen(self, count: int) -> None:
-        """Wait until it was given so many traces."""
+        """Wait until it has received so many traces."""
         with anyio.fail_after(DEADLINE):
             while len(self.seen) < count:
                 await anyio.sleep(0.01)
 
 
 @pytest.mark.parametrize("group", [None, "readers"])
-async def test_a_topic_without_records_ends_at_once(place: Place, group: str | None) -> None:
-    assert await place.to_the_end(group and place.group) == []
+async def test_a_topic_without_records_ends_at_once(log: KeptLog, group: str | None) -> None:
+    assert await log.rest(group and log.group) == []
 
 
-async def test_a_member_for_whom_no_partition_is_left_comes_to_its_end(place: Place) -> None:
-    await place.kept(1)
-    fellow = Fellow(place)
+async def test_a_member_without_a_partition_ends(log: KeptLog) -> None:
+    await log.kept(whole(1))
+    fellow = Fellow(log)
     found: list[str] = []
 
     async def read() -> None:
-        found.extend(await place.to_the_end(place.group))
+        found.extend(await log.rest(log.group))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(fellow.run)
         await fellow.has_seen(1)
-        async with anyio.create_task_group() as readers:  # two beside the fellow: one of them at least has no share
+        async with (
+            anyio.create_task_group() as readers
+        ):  # with the fellow they are three: at least one has no partition
             readers.start_soon(read)
             readers.start_soon(read)
-        await place.kept(2)
+        await log.kept(whole(2))
         await fellow.has_seen(2)  # it has the partition still, or again
         fellow.leave()
     assert found == []
     assert set(fellow.seen) == {trace_id(1), trace_id(2)}
 
 
-async def test_a_share_that_comes_free_is_read_now_or_the_next_time(place: Place) -> None:
-    await place.kept(1)
-    fellow = Fellow(place)
+async def test_a_partition_that_is_released_is_read_now_or_the_next_time(log: KeptLog) -> None:
+    await log.kept(whole(1))
+    fellow = Fellow(log)
     found: list[str] = []
 
     async def read() -> None:
-        found.extend(await place.to_the_end(place.group))
+        found.extend(await log.rest(log.group))
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(fellow.run)
@@ -155,25 +104,25 @@ async def test_a_share_that_comes_free_is_read_now_or_the_next_time(place: Place
         async with anyio.create_task_group() as readers:
             readers.start_soon(read)
             fellow.leave()
-            await place.kept(2)
-    found += await place.to_the_end(place.group)
+            await log.kept(whole(2))
+    found += await log.rest(log.group)
     assert {*fellow.seen, *found} == {trace_id(1), trace_id(2)}
 
 
-async def test_what_came_back_to_a_member_that_hung_is_read_before_its_end(hasty: Place) -> None:
-    await hasty.kept(1, 2)
+async def test_a_member_that_hung_reads_what_it_is_assigned_again_before_its_end(impatient_log: KeptLog) -> None:
+    await impatient_log.kept(whole(1), whole(2))
     both = [trace_id(1), trace_id(2)]
     hung, go_on = threading.Event(), threading.Event()
 
     async def hang() -> list[str]:
         seen = []
-        async with prela.kept_traces(hasty.group, settings=hasty.settings, follow=False) as traces:
+        async with prela.kept_traces(impatient_log.group, settings=impatient_log.settings, follow=False) as traces:
             async for trace in traces:
                 seen.append(trace.trace_id)
                 if len(seen) == len(both):
                     hung.set()
-                    assert go_on.wait(DEADLINE)  # the loop stands still: no heartbeat leaves it
-                    await traces.commit()  # fenced, and passed over
+                    assert go_on.wait(DEADLINE)  # the loop is blocked: no heartbeat leaves it
+                    await traces.commit()  # fenced, and skipped
             await traces.commit()
         return seen
 
@@ -181,13 +130,13 @@ async def test_what_came_back_to_a_member_that_hung_is_read_before_its_end(hasty
     hanging.add_done_callback(lambda _: hung.set())
     assert await anyio.to_thread.run_sync(hung.wait, DEADLINE)
     if hanging.done():
-        await hanging  # says why it did not get so far
+        await hanging  # raises the error that stopped it
     with anyio.fail_after(DEADLINE):
-        async with prela.kept_traces(hasty.group, settings=hasty.settings) as traces:
+        async with prela.kept_traces(impatient_log.group, settings=impatient_log.settings) as traces:
             assert [(await anext(traces)).trace_id for _ in both] == both  # and none of them is committed
         go_on.set()
         assert await hanging == both + both
-    assert await hasty.to_the_end(hasty.group) == []
+    assert await impatient_log.rest(impatient_log.group) == []
 
 
 @pytest.mark.kafka
@@ -198,9 +147,9 @@ async def test_a_broker_that_hangs_when_it_is_asked_for_the_end_is_waited_for(
 ) -> None:
     cluster = kafka_clusters()
     patient: dict[str, Any] = {"transport": "kafka", "kafka": {"bootstrap": [cluster.bootstrap]}}
-    async with opened(patient) as place:
-        await place.kept(1, 2)
-        assert len(await place.to_the_end(None)) == 2  # the broker has done everything once
+    async with opened(load_settings(env={}, overrides=patient)) as log:
+        await log.kept(whole(1), whole(2))
+        assert len(await log.rest(None)) == 2  # the broker has served every request once
     settings = load_settings(env={}, overrides=patient)
     ask = KafkaConsumer.end_offset
     asked = 0
@@ -212,7 +161,7 @@ async def test_a_broker_that_hangs_when_it_is_asked_for_the_end_is_waited_for(
             return await ask(self, partition)
         wire = self._offsets._wire
         options = wire.options
-        wire.options = msgspec.structs.replace(options, request_timeout_ms=1_000)  # impatient for this once
+        wire.options = msgspec.structs.replace(options, request_timeout_ms=1_000)  # impatient for this request
         cluster.broker[0].suspend()
         try:
             return await ask(self, partition)
@@ -221,7 +170,7 @@ async def test_a_broker_that_hangs_when_it_is_asked_for_the_end_is_waited_for(
 
     monkeypatch.setattr(KafkaConsumer, "end_offset", ask_a_broker_that_hangs)
 
-    async def resume_when_it_is_missed() -> None:
+    async def resume_once_it_is_missed() -> None:
         try:
             with anyio.fail_after(DEADLINE):
                 while "cannot read from the transport" not in caplog.text:
@@ -231,7 +180,7 @@ async def test_a_broker_that_hangs_when_it_is_asked_for_the_end_is_waited_for(
 
     async with anyio.create_task_group() as tasks:
         with caplog.at_level(logging.WARNING):
-            tasks.start_soon(resume_when_it_is_missed)
+            tasks.start_soon(resume_once_it_is_missed)
             with anyio.fail_after(2 * DEADLINE):
                 async with prela.kept_traces(None, settings=settings, follow=False) as traces:
                     found = [trace.trace_id async for trace in traces]

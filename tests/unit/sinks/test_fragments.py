@@ -5,20 +5,14 @@ from hypothesis import strategies as st
 
 from prela_stream.codec.sampled import KeptFragment
 from prela_stream.sinks.fragments import COMMIT_MS, FragmentJoiner
-from tests.support.kept import decision, fragment, span
-
-
-def pieces_of(number: int, count: int) -> list[KeptFragment]:
-    """Trace `number` in so many fragments."""
-    about = decision(number)
-    return [fragment(about, [span(number, at)], fragment=at, last=at == count - 1) for at in range(count)]
+from tests.support.kept import decision, fragment, fragments_of, span
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())
 def test_each_trace_comes_out_once_and_whole_and_offsets_wait_for_the_first_that_has_begun(
     counts: list[int], data: st.DataObject
 ) -> None:
-    traces = [pieces_of(number, count) for number, count in enumerate(counts)]
+    traces = [fragments_of(number, count) for number, count in enumerate(counts)]
     waiting = [list(trace) for trace in traces]
     joined = FragmentJoiner()
     begun: dict[int, int] = {}
@@ -41,7 +35,7 @@ def test_each_trace_comes_out_once_and_whole_and_offsets_wait_for_the_first_that
 
 
 def test_a_second_copy_of_a_trace_changes_nothing_while_the_first_comes_in() -> None:
-    a, b, c = pieces_of(1, 3)
+    a, b, c = fragments_of(1, 3)
     joined = FragmentJoiner()
     copies = [joined.add(one, offset=at, timestamp_ms=at) for at, one in enumerate([a, a, b, a, b, c])]
     assert copies == [[], [], [], [], [], [a, b, c]]
@@ -49,7 +43,7 @@ def test_a_second_copy_of_a_trace_changes_nothing_while_the_first_comes_in() -> 
 
 
 def test_a_trace_without_its_beginning_or_with_a_gap_is_given_up() -> None:
-    a, b, c = pieces_of(1, 3)
+    a, b, c = fragments_of(1, 3)
     joined = FragmentJoiner()
     assert [joined.add(one, offset=at, timestamp_ms=at) for at, one in enumerate([b, c])] == [[], []]
     assert (joined.given_up, joined.first_offset()) == (2, None)
@@ -58,8 +52,8 @@ def test_a_trace_without_its_beginning_or_with_a_gap_is_given_up() -> None:
 
 
 def test_a_trace_that_no_commit_can_still_end_holds_no_offset_back() -> None:
-    torn, _ = pieces_of(1, 2)
-    young, rest = pieces_of(2, 2)
+    torn, _ = fragments_of(1, 2)
+    young, rest = fragments_of(2, 2)
     joined = FragmentJoiner()
     joined.add(torn, offset=0, timestamp_ms=1_000)
     joined.add(young, offset=1, timestamp_ms=1_000 + COMMIT_MS - 1)
@@ -69,7 +63,7 @@ def test_a_trace_that_no_commit_can_still_end_holds_no_offset_back() -> None:
 
 
 def test_late_spans_pass_whatever_else_is_waiting() -> None:
-    first, _ = pieces_of(1, 2)
+    first, _ = fragments_of(1, 2)
     late = fragment(decision(1), [span(1, 7)], fragment=99, late=True)
     joined = FragmentJoiner()
     joined.add(first, offset=0, timestamp_ms=0)

@@ -1,4 +1,4 @@
-"""When a reading without `follow` ends: what the group says of its shares, and a transport that cannot say where things end."""
+"""When an iterator with `follow=False` ends: rebalances in every order, and a transport that cannot report ends of partitions."""
 
 import logging
 from pathlib import Path
@@ -23,13 +23,13 @@ ONE, TWO = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 
 
 def record(part: TopicPartition, offset: int, number: int) -> LogRecord:
-    """A kept trace in one Record."""
+    """A kept trace in one record."""
     value = encode_kept(whole(number))
     return LogRecord(topic=part.topic, partition=part.partition, offset=offset, timestamp_ms=1_000, value=value)
 
 
 class Scripted:
-    """A consumer that finds what the test says, poll by poll: an order of changes that no group makes when a test wants it."""
+    """A consumer with given polls: an order of rebalances that no real group makes on request."""
 
     def __init__(self, polls: list[Poll], ends: dict[TopicPartition, int]) -> None:
         self.polls = polls
@@ -37,8 +37,8 @@ class Scripted:
         self._positions: dict[TopicPartition, int] = {}
 
     async def poll(self, **_: object) -> Poll:
-        """The next one; the reading should have ended before they are used up."""
-        assert self.polls, "polled after all was read"
+        """The next one; the iterator must end before they are used up."""
+        assert self.polls, "polled after everything was read"
         poll = self.polls.pop(0)
         for part in poll.revoked:
             del self._positions[part]
@@ -48,33 +48,33 @@ class Scripted:
         return poll
 
     def assignment(self) -> frozenset[TopicPartition]:
-        """What the polls have brought."""
+        """What the polls have assigned."""
         return frozenset(self._positions)
 
     def resume(self, *_: TopicPartition) -> None:
-        """Nothing is paused here."""
+        """Nothing is paused."""
 
     async def position(self, part: TopicPartition) -> int:
-        """Behind what was handed out."""
+        """After the records that were polled."""
         return self._positions[part]
 
     async def end_offset(self, part: TopicPartition) -> int:
-        """As the test says."""
+        """As given."""
         return self._ends[part]
 
     async def consumer(self, *_: object, **__: object) -> Self:
-        """Itself: it is its own transport."""
+        """This object, which is its own transport."""
         return self
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Nothing is held."""
+        """Nothing to close."""
 
 
 async def read_all(polls: list[Poll], ends: dict[TopicPartition, int]) -> list[str]:
-    """Trace ids up to the end of a reading that finds this; all of it has to be polled for."""
+    """Ids of the traces up to the end of an iterator with these polls, all of which it must use."""
     script: Any = Scripted(polls, ends)
     async with TopicIterator(lambda: script, TOPIC, KeptTraceItems, group="g", follow=False) as traces:
         found = [trace.trace_id async for trace in traces]
@@ -82,7 +82,7 @@ async def read_all(polls: list[Poll], ends: dict[TopicPartition, int]) -> list[s
     return found
 
 
-async def test_a_share_of_nothing_is_an_end() -> None:
+async def test_an_empty_assignment_is_an_end() -> None:
     assert await read_all([Poll(), Poll(rebalanced=True)], {}) == []
 
 
@@ -98,13 +98,13 @@ async def test_what_was_revoked_and_not_assignment_complete_again_may_come_back(
     assert await read_all(polls, {ONE: 2}) == [trace_id(1), trace_id(1), trace_id(2)]
 
 
-async def test_what_was_revoked_and_went_to_others_is_an_end() -> None:
+async def test_what_was_revoked_and_assigned_to_others_is_an_end() -> None:
     assert (
         await read_all([Poll(assigned=(ONE,), rebalanced=True), Poll(revoked=(ONE,), rebalanced=True)], {ONE: 2}) == []
     )
 
 
-async def test_a_share_that_others_have_yet_to_give_up_is_waited_for() -> None:
+async def test_a_partition_that_others_have_yet_to_release_is_waited_for() -> None:
     polls = [
         Poll(assigned=(ONE,)),
         Poll(records=(record(ONE, 0, 1),)),
@@ -122,7 +122,7 @@ async def settings(tmp_path: Path) -> Settings:
     return load_settings(env={}, overrides={"local": {"path": str(tmp_path / "log.db"), "session_timeout_ms": 60_000}})
 
 
-async def test_a_transport_that_cannot_say_where_it_ends_is_asked_again_and_that_is_logged_once(
+async def test_a_transport_that_cannot_report_an_end_is_asked_again_and_each_reason_is_logged_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ask = LocalConsumer.end_offset
@@ -137,11 +137,11 @@ async def test_a_transport_that_cannot_say_where_it_ends_is_asked_again_and_that
     with caplog.at_level(logging.WARNING), anyio.fail_after(DEADLINE):
         async with prela.kept_traces("g", settings=settings, follow=False) as traces:
             assert [trace.trace_id async for trace in traces] == [trace_id(1), trace_id(2)]
-    said = [one.message.split(": ")[-1] for one in caplog.records if "cannot read from the transport" in one.message]
-    assert said == ["the disk is away", "the disk is slow", "the disk is away"]
+    logged = [one.message.split(": ")[-1] for one in caplog.records if "cannot read from the transport" in one.message]
+    assert logged == ["the disk is away", "the disk is slow", "the disk is away"]
 
 
-async def test_a_topic_that_has_gone_is_not_waited_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deleted_topic_is_not_waited_for(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     async def gone(self: LocalConsumer, partition: TopicPartition) -> int:
         raise UnknownTopicError(f"no {partition}")
 

@@ -1,4 +1,4 @@
-"""The sink's loop over the local transport: batches, offsets, unreadable Records, members that come and go, errors."""
+"""The loop of a sink over the local transport: batches, offsets, unreadable records, rebalances, faults."""
 
 import contextlib
 import logging
@@ -62,7 +62,7 @@ async def until_stored(options: SqliteOptions, **wanted: int) -> dict[str, int]:
         async with SqliteReader(options) as reader:
             while not all(totals.get(name) == value for name, value in wanted.items()):
                 await anyio.sleep(0.01)
-                with contextlib.suppress(ConfigurationError):  # the service has not made the store yet
+                with contextlib.suppress(ConfigurationError):  # the store is not created yet
                     totals = await reader.totals()
     return totals
 
@@ -73,15 +73,15 @@ async def committed(transport: Transport, partition: TopicPartition, group: str 
 
 
 class WatchedSink(SqliteSink):
-    """The store, and the traces that it was given: each as often as it came, which the store itself does not show."""
+    """A store that notes every trace that it receives, also those that change nothing."""
 
     def __init__(self, options: SqliteOptions) -> None:
         super().__init__(options)
-        self.given: list[str] = []
+        self.received: list[str] = []
 
     async def write(self, batch: SinkBatch) -> None:
-        self.given += [trace.trace_id for trace in batch.traces]
-        self.given += [about.trace_id_hex for about in batch.decisions]
+        self.received += [trace.trace_id for trace in batch.traces]
+        self.received += [about.trace_id_hex for about in batch.decisions]
         await super().write(batch)
 
 
@@ -104,8 +104,8 @@ async def test_kept_traces_and_decisions_reach_the_store_and_their_offsets_are_c
     assert after.offset == stored
 
 
-async def test_a_new_service_goes_on_where_the_data_ends(transport: Transport, options: SqliteOptions) -> None:
-    given = []
+async def test_a_new_service_continues_where_the_data_ends(transport: Transport, options: SqliteOptions) -> None:
+    received = []
     for first in (1, 11, 21):
         await send_traces(transport, range(first, first + 10))
         sink = WatchedSink(options)
@@ -113,8 +113,8 @@ async def test_a_new_service_goes_on_where_the_data_ends(transport: Transport, o
             tasks.start_soon(SinkService(transport, TOPICS, sink).run)
             await until_stored(options, traces=first + 9)
             tasks.cancel_scope.cancel()
-        given += sink.given
-    assert sorted(given) == [trace_id(number) for number in range(1, 31)]
+        received += sink.received
+    assert sorted(received) == [trace_id(number) for number in range(1, 31)]
 
 
 async def test_an_unreadable_record_is_counted_logged_once_and_skipped(
@@ -151,7 +151,7 @@ async def test_two_members_share_the_work_and_one_takes_over(transport: Transpor
         with anyio.fail_after(DEADLINE):
             await joined.wait()
         await send_traces(transport, range(11, 21))
-        for partition in (0, 1):  # so that every partition brings something, whoever holds it
+        for partition in (0, 1):  # so that each member receives something, whichever partitions it has
             dropped = encode_decisions([decision(100 + partition, kept=False)])
             await send(transport, dropped, to=TopicPartition(TOPICS.decisions, partition))
         await until_stored(options, traces=20, dropped=2)
@@ -161,12 +161,12 @@ async def test_two_members_share_the_work_and_one_takes_over(transport: Transpor
         assert totals["spans"] == 60
         tasks.cancel_scope.cancel()
     shared = {trace_id(number) for number in (*range(11, 21), 100, 101)}
-    assert shared & set(first.given)
-    assert shared & set(second.given)
-    assert {trace_id(number) for number in range(21, 31)} <= set(second.given)
+    assert shared & set(first.received)
+    assert shared & set(second.received)
+    assert {trace_id(number) for number in range(21, 31)} <= set(second.received)
 
 
-async def test_a_log_that_was_made_anew_is_read_from_its_beginning(tmp_path: Path, options: SqliteOptions) -> None:
+async def test_a_log_that_was_created_again_is_read_from_its_beginning(tmp_path: Path, options: SqliteOptions) -> None:
     for name, numbers in (("old.db", range(1, 41)), ("new.db", range(101, 111))):
         async with LocalTransport(LocalOptions(path=str(tmp_path / name))) as transport:
             await transport.create_topics(topic_specs(TOPICS))

@@ -1,4 +1,4 @@
-"""What readers of kept traces share: offsets of a partition that was away and came back, and of one that is gone."""
+"""Offsets of a partition that was revoked and assigned again, and of one that another member has."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -36,7 +36,7 @@ async def offsets(transport: Transport) -> list[int | None]:
     return [None if one is None else one.offset for one in found]
 
 
-async def test_what_was_done_before_a_partition_was_away_is_not_committed_after_it(transport: Transport) -> None:
+async def test_offsets_of_before_a_revocation_are_not_committed_after_it(transport: Transport) -> None:
     async with await transport.consumer([TOPICS.sampled], group="g") as consumer:
         first = TopicConsumer(consumer, "g")
         await hold((first, 2))
@@ -55,7 +55,7 @@ async def test_what_was_done_before_a_partition_was_away_is_not_committed_after_
     assert await offsets(transport) == expected
 
 
-async def test_one_partition_that_has_gone_costs_the_others_no_commit(transport: Transport) -> None:
+async def test_a_reassigned_partition_does_not_prevent_the_commit_of_the_others(transport: Transport) -> None:
     async with await transport.consumer([TOPICS.sampled], group="g") as consumer:
         first = TopicConsumer(consumer, "g")
         await hold((first, 2))
@@ -70,7 +70,7 @@ async def test_one_partition_that_has_gone_costs_the_others_no_commit(transport:
     assert [offset for part, offset in zip(PARTS, await offsets(transport), strict=True) if part != kept] == [None]
 
 
-async def test_a_commit_that_failed_is_made_up_for_by_the_next_one(transport: Transport) -> None:
+async def test_the_next_commit_includes_one_that_failed(transport: Transport) -> None:
     async with await transport.consumer([TOPICS.sampled], group="g") as consumer:
         reader = TopicConsumer(consumer, "g")
         await hold((reader, 2))
