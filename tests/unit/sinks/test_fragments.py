@@ -1,4 +1,4 @@
-"""Fragments of kept traces are put together in whatever way the Records of several workers are mixed."""
+"""Fragments of kept traces are joined, however the records of several workers are mixed."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ from tests.support.kept import decision, fragment, fragments_of, span
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=6), st.data())
-def test_each_trace_comes_out_once_and_whole_and_offsets_wait_for_the_first_that_has_begun(
+def test_each_trace_is_joined_once_and_offsets_wait_for_the_first_incomplete_one(
     counts: list[int], data: st.DataObject
 ) -> None:
     traces = [fragments_of(number, count) for number, count in enumerate(counts)]
@@ -34,7 +34,7 @@ def test_each_trace_comes_out_once_and_whole_and_offsets_wait_for_the_first_that
     assert joined.given_up == 0
 
 
-def test_a_second_copy_of_a_trace_changes_nothing_while_the_first_comes_in() -> None:
+def test_a_second_copy_of_a_trace_changes_nothing() -> None:
     a, b, c = fragments_of(1, 3)
     joined = FragmentJoiner()
     copies = [joined.add(one, offset=at, timestamp_ms=at) for at, one in enumerate([a, a, b, a, b, c])]
@@ -42,7 +42,7 @@ def test_a_second_copy_of_a_trace_changes_nothing_while_the_first_comes_in() -> 
     assert joined.first_offset() is None
 
 
-def test_a_trace_without_its_beginning_or_with_a_gap_is_given_up() -> None:
+def test_a_trace_with_a_missing_fragment_is_given_up() -> None:
     a, b, c = fragments_of(1, 3)
     joined = FragmentJoiner()
     assert [joined.add(one, offset=at, timestamp_ms=at) for at, one in enumerate([b, c])] == [[], []]
@@ -51,7 +51,7 @@ def test_a_trace_without_its_beginning_or_with_a_gap_is_given_up() -> None:
     assert (joined.given_up, joined.first_offset()) == (3, None)
 
 
-def test_a_trace_that_no_commit_can_still_end_holds_no_offset_back() -> None:
+def test_a_trace_that_no_commit_can_complete_stops_no_offset() -> None:
     torn, _ = fragments_of(1, 2)
     young, rest = fragments_of(2, 2)
     joined = FragmentJoiner()
@@ -62,7 +62,7 @@ def test_a_trace_that_no_commit_can_still_end_holds_no_offset_back() -> None:
     assert (joined.given_up, joined.first_offset()) == (1, None)
 
 
-def test_late_spans_pass_whatever_else_is_waiting() -> None:
+def test_late_spans_are_returned_at_once() -> None:
     first, _ = fragments_of(1, 2)
     late = fragment(decision(1), [span(1, 7)], fragment=99, late=True)
     joined = FragmentJoiner()

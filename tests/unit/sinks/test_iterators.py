@@ -63,7 +63,7 @@ class Scripted:
         return self._ends[part]
 
     async def consumer(self, *_: object, **__: object) -> Self:
-        """This object, which is its own transport."""
+        """The object is its own transport."""
         return self
 
     async def __aenter__(self) -> Self:
@@ -86,7 +86,7 @@ async def test_an_empty_assignment_is_an_end() -> None:
     assert await read_all([Poll(), Poll(rebalanced=True)], {}) == []
 
 
-async def test_what_was_revoked_and_not_assignment_complete_again_may_come_back() -> None:
+async def test_what_was_revoked_may_be_assigned_again_until_the_rebalance_ends() -> None:
     polls = [
         Poll(assigned=(ONE,), rebalanced=True),
         Poll(records=(record(ONE, 0, 1),)),
