@@ -14,6 +14,7 @@ import textwrap
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import overload
 
 from prela_stream.codec.spans import decode_head, decode_span
 from prela_stream.model.span import ItemKind, SpanData, SpanStatus, SpanType
@@ -22,17 +23,36 @@ from prela_stream.tracing.sampler import BaseSampler
 from prela_stream.tracing.tracer import get_tracer
 
 
-class CapturedSpans:
-    """A recorder in memory. Everything is decoded from the bytes that a worker would read."""
+class CapturedSpans(Sequence[SpanData]):
+    """The spans that have ended, in the order of their ends: `len(captured)`, `captured[0]`, `for span in captured`.
+
+    It is a recorder in memory. Each span is decoded from the bytes that a worker would read.
+    """
 
     def __init__(self) -> None:
         self._items: list[bytes] = []
-        self._lock = threading.RLock()  # a finalizer may end a span while this very thread holds it
+        self._lock = threading.RLock()  # a finalizer can end a span while this thread holds it
 
     def record(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:  # noqa: ARG002 - the seam
         """Keep an item."""
         with self._lock:
             self._items.append(item)
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    @overload
+    def __getitem__(self, index: int) -> SpanData: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[SpanData]: ...
+    def __getitem__(self, index: int | slice) -> SpanData | list[SpanData]:
+        return self.spans[index]
+
+    def __iter__(self) -> Iterator[SpanData]:
+        return iter(self.spans)
+
+    def __repr__(self) -> str:
+        return f"<CapturedSpans: {', '.join(span.name for span in self.spans) or 'none has ended'}>"
 
     @property
     def items(self) -> list[bytes]:
@@ -57,7 +77,7 @@ class CapturedSpans:
         return [span for span in self.spans if span.name == name]
 
     def find(self, name: str) -> SpanData:
-        """The one span of this name; raises AssertionError, and says what there is, for none or several."""
+        """The one span of this name; raises AssertionError with the captured tree if there are none or several."""
         found = self.named(name)
         if len(found) == 1:
             return found[0]
@@ -86,7 +106,7 @@ def capture_spans(sampler: BaseSampler | None = None) -> Iterator[CapturedSpans]
     Works in sync and in async tests, with and without `init()`, and starts outside of any trace.
 
     Args:
-        sampler: The head sampler meanwhile; None: every trace is recorded.
+        sampler: The head sampler of the block; None: every trace is recorded.
     """
     tracer = get_tracer()
     before, sampler_before = tracer.recorder, tracer.sampler
@@ -100,7 +120,7 @@ def capture_spans(sampler: BaseSampler | None = None) -> Iterator[CapturedSpans]
 
 
 def assert_tree(spans: Sequence[SpanData], expected: str) -> None:
-    """Check names, order and nesting of spans, and what else `expected` says.
+    """Check names, types, statuses, order and nesting of spans.
 
     Args:
         spans: Those of one or more traces.

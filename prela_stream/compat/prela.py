@@ -1,17 +1,19 @@
-"""What code that was written for the ancestor SDK says to `init()` and in variables, and what becomes of it here."""
+"""The arguments of `init()` and the variables of the ancestor SDK: which are accepted, and which have no effect here."""
 
-import difflib
 import logging
 import os
 from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
 from prela_stream.errors import ConfigurationError
+from prela_stream.model.plain import safe_text
+from prela_stream.text import visible
+from prela_stream.validation import nearest
 
 logger = logging.getLogger("prela_stream")
 
 PROJECT_ID: Final = "prela.project.id"
-_NO_EXPORTER: Final = "spans go to the log; `prela-stream dev` stores them and `prela-stream traces` shows them"
+_NO_EXPORTER: Final = "spans go to the log; `prela-stream dev` stores them and `prela-stream traces list` lists them"
 _WITHOUT_EFFECT: Final = {
     "PRELA_EXPORTER": _NO_EXPORTER,
     "PRELA_TRACE_DIR": "the folder is PRELA_DIRECTORY",
@@ -20,11 +22,11 @@ _WITHOUT_EFFECT: Final = {
     "PRELA_CAPTURE_REPLAY": "content is recorded unless PRELA_CAPTURE_CONTENT is false",
     "PRELA_N8N_WEBHOOK_PORT": "there is no webhook",
 }
-_told: Final[set[str]] = set()
+_reported: Final[set[str]] = set()
 
 
 class AncestorOptions(TypedDict, total=False):
-    """Keyword arguments of the ancestor's `init()` and its exporters that are taken and have no effect: each is logged once."""
+    """Arguments of the ancestor's `init()` and exporters that are accepted and have no effect. Each is logged once."""
 
     capture_for_replay: bool
     n8n_webhook_port: int | None
@@ -42,35 +44,34 @@ class AncestorOptions(TypedDict, total=False):
     headers: dict[str, str] | None
 
 
-def tell_what_has_no_effect(options: Mapping[str, Any], exporter: object, known: frozenset[str]) -> None:
-    """Log, once each, what is taken but does nothing here; raises ConfigurationError for what neither SDK knows.
+def report_what_has_no_effect(options: Mapping[str, Any], exporter: object, known: frozenset[str]) -> None:
+    """Log a warning, once each, for what is accepted and has no effect; raise ConfigurationError for what neither SDK has.
 
     Args:
-        options: What came beside our own arguments.
-        exporter: As `init(exporter=…)`: a text names one of the ancestor's, of which there is none here.
-        known: The names of our own arguments, for the hint.
+        options: Arguments of `init()` beside its own.
+        exporter: As `init(exporter=…)`: text is the name of an exporter of the ancestor, which does not exist here.
+        known: The names of the arguments of `init()`, for the hint.
     """
     for name in options:
         if name not in AncestorOptions.__annotations__:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(known))}"
-            msg = f"init() has no argument {name}; {hint}"
+            hint = nearest(name, sorted(known)) or f"; its arguments are {', '.join(sorted(known))}"
+            msg = f"init() has no argument {visible(name, lines=False)}{hint}"
             raise ConfigurationError(msg)
-        _tell(f"init({name}=…)", "it belongs to an exporter of the ancestor SDK")
+        _report(f"init({name}=…)", "it belongs to an exporter of the ancestor SDK")
     if isinstance(exporter, str):
-        _tell("init(exporter='…')", _NO_EXPORTER)
+        _report("init(exporter='…')", _NO_EXPORTER)
     for variable in sorted(_WITHOUT_EFFECT.keys() & os.environ.keys()):
-        _tell(variable, _WITHOUT_EFFECT[variable])
+        _report(variable, _WITHOUT_EFFECT[variable])
 
 
-def _tell(what: str, why: str) -> None:
-    if what not in _told:
-        _told.add(what)
-        logger.info("prela_stream: %s has no effect: %s", what, why)
+def _report(what: str, why: str) -> None:
+    if what not in _reported:
+        _reported.add(what)
+        logger.warning("prela_stream: %s has no effect: %s", what, why)
 
 
 def is_off(variable: str) -> bool:
-    """Whether a variable says no."""
+    """Whether a variable is set to false, 0, no or off."""
     return os.environ.get(variable, "").lower() in ("false", "0", "no", "off")
 
 
@@ -80,5 +81,5 @@ def checked_exporter(exporter: Any) -> Any:
         return None
     if callable(getattr(exporter, "export", None)):
         return exporter
-    msg = f"init(exporter=…) takes an object with a method export(spans), see BaseExporter, got {exporter!r}"
+    msg = f"init(exporter=…) expects an object with a method export(spans), see BaseExporter; got {safe_text(exporter)}"
     raise ConfigurationError(msg)

@@ -90,7 +90,7 @@ def test_the_table_is_read_whole() -> None:
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(compatibility, "_told", set())
+    monkeypatch.setattr(compatibility, "_reported", set())
     caplog.set_level(logging.INFO, logger="prela_stream")
     return caplog
 
@@ -122,7 +122,7 @@ def test_what_has_no_effect_is_logged_once_and_secrets_never(
         "PRELA_EXPORTER",
     ]
     assert "s3cret" not in told.text
-    assert "is not known" not in told.text
+    assert "names no setting" not in told.text
 
 
 def test_a_misspelt_argument_is_an_error_with_a_hint(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_variables_that_init_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PRELA_SAMPLE_RATE", "0.25")
     tracer = prela_stream.init("x", directory=tmp_path)
     try:
-        active = importlib.import_module("prela_stream.app.init")._active
+        active = importlib.import_module("prela_stream.app.init")._process.active
         assert active.setup.instrument is False
         assert active.setup.resource_attributes == {"prela.project.id": "p1"}
         assert isinstance(tracer.sampler, prela_stream.ProbabilitySampler)

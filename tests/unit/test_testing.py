@@ -23,6 +23,18 @@ def test_spans_come_in_the_order_of_their_ends_and_roots_in_that_of_their_starts
     assert captured.tree() == "a\n  b\nc"
 
 
+def test_what_was_captured_is_a_sequence_of_spans() -> None:
+    with capture_spans() as captured:
+        assert (len(captured), list(captured), bool(captured)) == (0, [], False)
+        with tracer.span("a"), tracer.span("b"):
+            pass
+    assert [span.name for span in captured] == ["b", "a"]
+    assert (len(captured), captured[0].name, captured[-1].name) == (2, "b", "a")
+    assert [span.name for span in captured[:1]] == ["b"]
+    assert repr(captured) == "<CapturedSpans: b, a>"
+    assert_tree(captured, "a\n  b")
+
+
 async def test_it_starts_outside_of_any_trace_and_puts_everything_back() -> None:
     before = tracer.recorder
     with capture_spans() as outer:
