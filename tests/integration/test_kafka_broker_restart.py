@@ -15,7 +15,7 @@ import pytest
 
 import prela_stream
 from prela_stream.delivery.ledger import LedgerSnapshot
-from tests.support.crowd import READY, Crowd, crowd
+from tests.support.crowd import Crowd, crowd
 from tests.support.kafka import Clusters
 from tests.support.processes import DEADLINE
 
@@ -75,7 +75,7 @@ async def test_a_broker_that_is_away_for_half_a_minute(
         for _ in range(2):
             workers.start()
         for worker in workers.workers:
-            await worker.wait_for_output(READY)
+            await workers.ready(worker)
         agent = Agent(workers)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(agent.run)

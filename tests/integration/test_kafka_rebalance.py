@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.support.crowd import READY, crowd
+from tests.support.crowd import crowd
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 CHURN_S = float(os.environ.get("PRELA_CHAOS_S", "120"))
@@ -22,11 +22,11 @@ async def test_members_that_come_and_go_lose_split_and_repeat_nothing(
         for _ in range(2):
             workers.start()
         for worker in workers.workers:
-            await worker.wait_for_output(READY)
+            await workers.ready(worker)
         for _ in range(cycles):
             next_one = anyio.current_time() + EVERY_S
             guest = workers.start()
-            await guest.wait_for_output(READY)
+            await workers.ready(guest)
             await workers.rebalanced()
             await anyio.sleep(EVERY_S / 2)  # a life of some length
             await workers.stop(guest)

@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from prela_stream.model.decision import Trigger
-from tests.support.crowd import READY, crowd
+from tests.support.crowd import crowd
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(600)]
 KILLS = 50
@@ -21,11 +21,11 @@ async def test_fifty_sigkills_lose_split_and_repeat_nothing(kafka: str, kafka_pr
         for _ in range(3):
             workers.start()
         kills = 0
-        while kills < KILLS or sum(count > 0 for count in workers.replays()) < REPLAYS:
+        while kills < KILLS or workers.replays() < REPLAYS:
             kills += 1
             victim = rng.choice(workers.workers)
             if rng.random() < 0.4:  # on a busy machine most would die before they have done anything
-                await victim.wait_for_output(READY)
+                await workers.ready(victim)
             await anyio.sleep(rng.uniform(0.0, MOST_PAUSE_S))  # the random moment
             workers.kill(victim)
             workers.start()

@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.support.crowd import READY, Crowd, crowd
+from tests.support.crowd import Crowd, crowd
 from tests.support.processes import DEADLINE
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -21,16 +21,18 @@ async def test_a_stopped_worker_that_goes_on_is_fenced(kafka: str, kafka_prefix:
     ) as workers:
         for number in range(ROUNDS):
             zombie = workers.start()
-            await zombie.wait_for_output(READY)
+            await workers.ready(zombie)
             await committed_beyond(workers, await positions(workers))
             await anyio.sleep(workers.rng.uniform(0.2, 1.0))  # a moment between two commits, with pending output
             zombie.process.send_signal(signal.SIGSTOP)
             heir = workers.start()
             before = await positions(workers)
-            await heir.wait_for_output(READY)
+            await workers.ready(heir)
             await committed_beyond(workers, before)
             zombie.process.send_signal(signal.SIGCONT)
-            await zombie.wait_for_output("was taken over by another worker")
+            with anyio.fail_after(DEADLINE):
+                while not workers.metrics(zombie).value("prela_worker_fences_total"):
+                    await anyio.sleep(0.05)
             await workers.stop(zombie)
             if number < ROUNDS - 1:
                 await workers.stop(heir)

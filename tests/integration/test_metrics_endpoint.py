@@ -100,7 +100,7 @@ async def test_dev_counts_what_an_agent_sent_and_what_became_of_it(tmp_path: Pat
         for gone in ("poison_items_total", "fences_total", "open_traces", "open_bytes", "oldest_undecided_age_seconds"):
             assert now.value(f"prela_worker_{gone}") == 0
         assert now.value("prela_sink_write_duration_seconds_count") == now.value("prela_sink_batch_records_count") > 0
-        assert await service.stop(within=DEADLINE) == 0, service.said()
+        assert await service.stop(within=DEADLINE) == 0, service.output()
         with pytest.raises(OSError, match="refused"):
             fetch(address)
     finally:

@@ -1,7 +1,6 @@
 """Worker processes on a real Kafka under load, which a test kills, stops and starts; and the checks at the end."""
 
 import random
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,12 +8,15 @@ from typing import Any
 
 import aiokafka
 import anyio
+import anyio.abc
+import anyio.to_thread
 import msgspec
 
 from prela_stream.app.adapters import group_of, make_topics, open_transport
 from prela_stream.config import Settings, load_settings
 from prela_stream.transport.base import Transport
 from tests.support.kafka_log import KafkaLog, Transaction
+from tests.support.metrics import Scrape, fetch, free_address
 from tests.support.oracle import (
     HALF,
     QUICK_ASSEMBLY,
@@ -44,7 +46,10 @@ session_timeout_ms = {session_ms}
 commit_interval_ms = {commit_ms}
 commit_timeout_s = {commit_timeout_s}
 """
-READY = "worker is ready"
+_SCRAPE_S = 0.2
+"""Seconds between two scrapes of a worker. What one counts after its last scrape and before a SIGKILL is not seen."""
+_ANSWER_S = 5.0
+_NOTHING = Scrape({})
 
 
 class Signs(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +88,9 @@ class Crowd:
         self._folder = folder
         self._started = 0
         self._loaded = anyio.Event()
+        self._addresses: dict[Service, str] = {}
+        self._scrapes: dict[Service, Scrape] = {}
+        self.tasks: anyio.abc.TaskGroup | None = None
 
     @property
     def group(self) -> str:
@@ -92,10 +100,41 @@ class Crowd:
     def start(self) -> Service:
         """Start one more worker."""
         self._started += 1
-        log = self._folder / f"worker-{self._started:03}.log"
-        worker = Service("worker", "--config", str(self.config), log=log)
+        log, address = self._folder / f"worker-{self._started:03}.log", free_address()
+        worker = Service("worker", "--config", str(self.config), "--http", address, log=log)
         self.workers.append(worker)
+        self._addresses[worker] = address
+        assert self.tasks is not None
+        self.tasks.start_soon(self._watch, worker)
         return worker
+
+    async def _watch(self, worker: Service) -> None:
+        while worker.process.poll() is None:
+            await self._scrape(worker)
+            await anyio.sleep(_SCRAPE_S)
+
+    async def _scrape(self, worker: Service) -> None:
+        arguments = (self._addresses[worker], "/metrics", "", _ANSWER_S)
+        try:
+            _, text = await anyio.to_thread.run_sync(fetch, *arguments, abandon_on_cancel=True)
+        except OSError:
+            return  # it starts, has ended, or has received SIGSTOP
+        self._scrapes[worker] = Scrape.of(text)
+
+    def metrics(self, worker: Service) -> Scrape:
+        """The last scrape of a worker."""
+        return self._scrapes.get(worker, _NOTHING)
+
+    async def ready(self, *workers: Service) -> None:
+        """Wait until each of these workers has an assignment, and every partition of it is restored."""
+        for worker in workers:
+            with anyio.fail_after(DEADLINE):
+                while not (
+                    (now := self.metrics(worker)).value("prela_worker_rebalances_total")
+                    and not now.value("prela_worker_partitions", state="restoring")
+                ):
+                    assert worker.process.poll() is None, f"it ended: {worker.output()}"
+                    await anyio.sleep(0.02)
 
     def kill(self, worker: Service) -> None:
         """SIGKILL."""
@@ -104,7 +143,8 @@ class Crowd:
 
     async def stop(self, worker: Service) -> None:
         """SIGTERM once the worker handles it. It has to exit in time with code 0."""
-        await worker.wait_for_output(READY)
+        await self.ready(worker)
+        await self._scrape(worker)
         assert await worker.stop(within=STOP_S) == 0, worker.output()
         self.workers.remove(worker)
 
@@ -165,23 +205,23 @@ class Crowd:
         topics = self.settings.topics
         return [f"{self.group}-{topics.spans}-{number}" for number in range(topics.partitions)]
 
-    def replays(self) -> list[int]:
-        """The number of offsets that each takeover had to replay."""
-        return [int(count) for count in re.findall(r"replaying (\d+) offsets", self._output())]
+    def total(self, name: str, **labels: str) -> int:
+        """The sum of a metric over all workers so far."""
+        return int(sum(scrape.value(name, **labels) for scrape in self._scrapes.values()))
 
-    def _output(self) -> str:
-        logs = sorted(self._folder.glob("worker-*.log"))
-        return "".join(log.read_text(encoding="utf-8", errors="replace") for log in logs)
+    def replays(self) -> int:
+        """The number of takeovers with records to replay."""
+        return self.total("prela_worker_restores_total", start="replay")
 
     async def signs(self) -> Signs:
         """Count the faults. Call it when the workers have stopped."""
-        output, replays = self._output(), self.replays()
+        commits = "prela_worker_commits_total"
         return Signs(
-            takeovers=len(replays),
-            replayed=sum(count > 0 for count in replays),
-            returned=sum(int(count) for count in re.findall(r"assigned (\d+) partitions to this worker again", output)),
-            fenced=output.count("was taken over by another worker"),
-            failed_commits=len(re.findall(r"the commit of \S+ up to offset \d+ was (?:aborted|unknown)", output)),
+            takeovers=self.replays() + self.total("prela_worker_restores_total", start="committed"),
+            replayed=self.replays(),
+            returned=self.total("prela_worker_returned_partitions_total"),
+            fenced=self.total("prela_worker_fences_total"),
+            failed_commits=self.total(commits, outcome="aborted") + self.total(commits, outcome="unknown"),
             epochs=sum(transaction.epoch for transaction in await self.transactions()),
             generations=await self._generation(),
         )
@@ -232,6 +272,7 @@ async def crowd(
         made = Crowd(bootstrap, folder, config, transport, outside, random.Random(seed))
         try:
             async with anyio.create_task_group() as tasks:
+                made.tasks = tasks
                 tasks.start_soon(made.run_load)
                 yield made
                 tasks.cancel_scope.cancel()

@@ -26,9 +26,9 @@ def free_address() -> str:
             return f"127.0.0.1:{port}"
 
 
-def fetch(address: str, path: str = "/metrics", accept: str = "") -> tuple[int, str]:
-    """Status and body of one request. Raises OSError if nothing answers."""
-    connection = http.client.HTTPConnection(address, timeout=10)
+def fetch(address: str, path: str = "/metrics", accept: str = "", timeout: float = 10.0) -> tuple[int, str]:
+    """Status and body of one request. Raises OSError if nothing answers within `timeout` seconds."""
+    connection = http.client.HTTPConnection(address, timeout=timeout)
     try:
         connection.request("GET", path, headers={"accept": accept} if accept else {})
         answer = connection.getresponse()
