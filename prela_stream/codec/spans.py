@@ -10,6 +10,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from prela_stream.codec import rescue
+from prela_stream.codec.bodies import attributes_decoder, events_decoder, links_decoder
 from prela_stream.codec.versions import PREFIX, READ_ERRORS, check_version, read
 from prela_stream.errors import CodecError
 from prela_stream.model.plain import safe_text
@@ -20,9 +21,7 @@ from prela_stream.model.span import (
     ItemKind,
     Resource,
     SpanData,
-    SpanEvent,
     SpanHead,
-    SpanLink,
 )
 
 SPANS_FORMAT: Final = b"spans/1"
@@ -79,9 +78,6 @@ _kind_only: Final = msgspec.msgpack.Decoder(_KindOnly)
 _span_head: Final = msgspec.msgpack.Decoder(SpanHead)
 _span_heads: Final = msgspec.msgpack.Decoder(list[SpanHead])
 _resource: Final = msgspec.msgpack.Decoder(Resource)
-_attributes: Final = msgspec.msgpack.Decoder(dict[str, Any])
-_events: Final = msgspec.msgpack.Decoder(list[SpanEvent])
-_links: Final = msgspec.msgpack.Decoder(list[SpanLink])
 
 
 def encode_item(kind: int, *fields: object) -> bytes:
@@ -185,6 +181,11 @@ def decode_heads(raws: Sequence[bytes]) -> list[SpanHead]:
     return read(_span_heads, b"".join((b"\xdd", len(raws).to_bytes(4, "big"), *raws)), "items")
 
 
+def kind_of(raw: bytes) -> int:
+    """The kind of an item from `decode_batch`, also if the rest of the item is nested too deep to decode."""
+    return raw[rescue.array_at(memoryview(raw), 0)[0]]
+
+
 def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
     """The resource of a record. Never raises: a value that does not fit the type of its key is moved to `attributes`.
 
@@ -195,7 +196,7 @@ def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
     except READ_ERRORS as error:
         problem = str(error)
     try:
-        found = _attributes.decode(raw)
+        found = attributes_decoder.decode(raw)
     except READ_ERRORS:
         return Resource(attributes={"prela.unreadable": problem})
     good: dict[str, Any] = {}
@@ -234,9 +235,9 @@ def decode_span(raw: bytes | msgspec.Raw, resource: Resource | None = None) -> S
         revision=head.revision,
         randomness=head.randomness,
         threshold=head.threshold,
-        attributes=read(_attributes, head.attributes, "attributes"),
-        events=read(_events, head.events, "events"),
-        links=read(_links, head.links, "links"),
+        attributes=read(attributes_decoder, head.attributes, "attributes"),
+        events=read(events_decoder, head.events, "events"),
+        links=read(links_decoder, head.links, "links"),
         resource=resource or Resource(),
     )
 

@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 
 from prela_stream.assembly.buffer import ReadyTrace
-from prela_stream.codec.spans import BadItem, decode_head, decode_heads, decode_resource, projection
+from prela_stream.codec.bodies import check_bodies
+from prela_stream.codec.spans import BadItem, decode_head, decode_heads, decode_resource, kind_of, projection
 from prela_stream.errors import CodecError
 from prela_stream.model import semconv
 from prela_stream.model.decision import TraceSummary
-from prela_stream.model.span import SPAN_TYPE_CODES, SpanHead, SpanType
+from prela_stream.model.span import SPAN_TYPE_CODES, ItemKind, SpanHead, SpanType
 from prela_stream.model.trace import Trace
 
 _LLM = SPAN_TYPE_CODES[SpanType.LLM]
@@ -33,7 +34,18 @@ class ReadTrace(msgspec.Struct, frozen=True, kw_only=True):
     raws: Sequence[bytes]
     resources: Sequence[bytes]
     poison: list[BadItem]
-    """The unreadable spans."""
+    """The unreadable items."""
+    poison_spans: int = 0
+    """Number of SPAN items in `poison`; the others are STARTs, which are counted as control items."""
+
+
+def body_problem(raw: bytes) -> str | None:
+    """Why the body of an item is not completely readable; None if it is."""
+    try:
+        check_bodies(decode_head(raw))
+    except CodecError as error:
+        return str(error)
+    return None
 
 
 class TraceDecoder:
@@ -57,6 +69,32 @@ class TraceDecoder:
         except CodecError:
             return self._read_one_by_one(ready)
         return _read_trace(ready, heads, attributes, ready.raws, ready.resources, [])
+
+    def check_bodies(self, ready: ReadyTrace, read: ReadTrace) -> ReadTrace:
+        """The same trace without the spans whose bodies are not completely readable. They are added to `poison`.
+
+        The policies need some attributes only. A kept trace is written with all of them, so they have to be checked first.
+        """
+        assert read.trace is not None
+        problems: dict[int, str] = {}
+        for index, head in enumerate(read.trace.heads):
+            try:
+                check_bodies(head)
+            except CodecError as error:
+                problems[index] = str(error)
+        if not problems:
+            return read
+        good = [index for index in range(len(read.raws)) if index not in problems]
+        trace, raws = read.trace, read.raws
+        bad = [BadItem(index=-1, raw=raws[index], reason=reason) for index, reason in problems.items()]
+        return _read_trace(
+            ready,
+            [trace.heads[index] for index in good],
+            [trace.attributes[index] for index in good],
+            [raws[index] for index in good],
+            [read.resources[index] for index in good],
+            [*read.poison, *bad],
+        )
 
     def _read_one_by_one(self, ready: ReadyTrace) -> ReadTrace:
         heads: list[SpanHead] = []
@@ -89,8 +127,9 @@ def _read_trace(
     resources: Sequence[bytes],
     poison: list[BadItem],
 ) -> ReadTrace:
+    spans = sum(kind_of(bad.raw) == ItemKind.SPAN for bad in poison)
     if not heads:
-        return ReadTrace(trace=None, raws=raws, resources=resources, poison=poison)
+        return ReadTrace(trace=None, raws=raws, resources=resources, poison=poison, poison_spans=spans)
     trace = Trace(
         trace_id=ready.trace_id,
         heads=heads,
@@ -99,7 +138,7 @@ def _read_trace(
         trigger=ready.trigger,
         complete=ready.complete,
     )
-    return ReadTrace(trace=trace, raws=raws, resources=resources, poison=poison)
+    return ReadTrace(trace=trace, raws=raws, resources=resources, poison=poison, poison_spans=spans)
 
 
 _resource = lru_cache(maxsize=1_024)(decode_resource)

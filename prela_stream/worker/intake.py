@@ -12,6 +12,7 @@ from prela_stream.codec.spans import BadItem, ItemBatch
 from prela_stream.errors import PrelaError
 from prela_stream.transport.base import TopicPartition
 from prela_stream.worker.checkpoint import ItemCounters
+from prela_stream.worker.decoding import ReadTrace
 from prela_stream.worker.outputs import Outputs
 from prela_stream.worker.tally import Tally
 
@@ -35,8 +36,8 @@ class Intake(Protocol):
         """A trace was decided."""
         ...
 
-    def discarded(self, bad: list[BadItem], offset: int) -> None:
-        """Dead-letter all spans of a trace that cannot be decided, because none of them is readable."""
+    def discarded(self, read: ReadTrace, offset: int) -> None:
+        """Dead-letter a trace that cannot be decided, because none of its spans is readable."""
         ...
 
     def writes_late(self, trace_id: bytes) -> bool:
@@ -75,6 +76,12 @@ class DeadLetters:
             )
         )
 
+    def add_poison_of(self, read: ReadTrace, offset: int) -> None:
+        """Dead-letter the unreadable items of a trace whose first item is in the record at `offset`."""
+        for bad in read.poison:
+            self.add(bad, offset)
+        self._counters.control -= len(read.poison) - read.poison_spans  # a START was counted when it was consumed
+
 
 class NewRecords:
     """Records that no commit covers yet.
@@ -111,10 +118,9 @@ class NewRecords:
     def decided(self, trace_id: bytes) -> None:
         """See `Intake.decided`: nothing to do."""
 
-    def discarded(self, bad: list[BadItem], offset: int) -> None:
+    def discarded(self, read: ReadTrace, offset: int) -> None:
         """See `Intake.discarded`."""
-        for item in bad:
-            self._dead_letters.add(item, offset)
+        self._dead_letters.add_poison_of(read, offset)
 
     def writes_late(self, trace_id: bytes) -> bool:  # noqa: ARG002 - all late spans of new records are written
         """See `Intake.writes_late`: always."""

@@ -11,15 +11,17 @@ import msgspec
 from prela_stream.assembly.buffer import ReadyTrace, TraceBuffer
 from prela_stream.assembly.decided import DecidedTraces
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec.spans import SPANS_FORMAT, ItemBatch, decode_batch, encode_batch, encode_item
+from prela_stream.codec.spans import SPANS_FORMAT, BadItem, ItemBatch, decode_batch, encode_batch, encode_item
 from prela_stream.codec.versions import FORMAT_HEADER
 from prela_stream.model.decision import Decision, decision_id_of
 from prela_stream.model.span import ItemKind
+from prela_stream.model.trace import Trace
 from prela_stream.sampling.evaluator import Evaluator
+from prela_stream.sampling.policy import Verdict
 from prela_stream.transport.base import LogRecord, Record, TopicPartition
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.checkpoint import Checkpoint, ItemCounters
-from prela_stream.worker.decoding import ReadTrace, TraceDecoder, summarize
+from prela_stream.worker.decoding import TraceDecoder, body_problem, summarize
 from prela_stream.worker.intake import DeadLetters, Intake, NewRecords
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.outputs import Outputs
@@ -264,15 +266,17 @@ class PartitionState:
     def _decide(self, ready: ReadyTrace, intake: Intake, *, cut: int) -> None:
         self._leaving -= ready.spans
         read = self._decoder.read(ready)
-        if read.trace is None:
-            intake.discarded(read.poison, ready.first_offset)
+        verdict = None if read.trace is None else self._evaluator.decide(read.trace)
+        if verdict is not None and verdict.kept:
+            read = self._decoder.check_bodies(ready, read)
+        if verdict is None or read.trace is None:
+            intake.discarded(read, ready.first_offset)
             return
-        for bad in read.poison:
-            self._dead_letters.add(bad, ready.first_offset)
+        self._dead_letters.add_poison_of(read, ready.first_offset)
         intake.decided(ready.trace_id)
-        decision = self._decision(ready, read, cut)
+        decision = self._decision(ready, read.trace, verdict, cut)
         self._outputs.decide(decision)
-        readable = ready.spans - len(read.poison)
+        readable = ready.spans - read.poison_spans
         if decision.kept:
             self._outputs.keep(decision, read.raws, read.resources)
             self._counters.kept += readable
@@ -281,9 +285,7 @@ class PartitionState:
         self._decided.remember(ready.trace_id, decision if decision.kept else None, ready.due_ms)
         self._dead_letters.tally.decided(decision)
 
-    def _decision(self, ready: ReadyTrace, read: ReadTrace, cut: int) -> Decision:
-        assert read.trace is not None
-        verdict = self._evaluator.decide(read.trace)
+    def _decision(self, ready: ReadyTrace, trace: Trace, verdict: Verdict, cut: int) -> Decision:
         repeated = self._decided.was_forgotten(ready.trace_id, ready.due_ms)
         return Decision(
             trace_id=ready.trace_id,
@@ -300,7 +302,7 @@ class PartitionState:
             cut_offset=cut,
             decided_at_ms=ready.due_ms,
             policy_version=self._evaluator.policy_set.version,
-            summary=summarize(read.trace),
+            summary=summarize(trace),
             weight_biased=verdict.weight_biased,
             repeated=repeated,
         )
@@ -311,8 +313,13 @@ class PartitionState:
         for index in late:
             trace_id = batch.heads[index].trace_id
             assert trace_id is not None
-            if intake.writes_late(trace_id):
-                by_trace.setdefault(trace_id, []).append(batch.raws[index])
+            if not intake.writes_late(trace_id):
+                continue
+            raw = batch.raws[index]
+            if self._decided[trace_id] is not None and (problem := body_problem(raw)):
+                self._dead_letters.add(BadItem(index=batch.indexes[index], raw=raw, reason=problem), offset)
+                continue
+            by_trace.setdefault(trace_id, []).append(raw)
         for trace_id, raws in by_trace.items():
             decision = self._decided[trace_id]
             self._dead_letters.tally.late(len(raws), kept=decision is not None)

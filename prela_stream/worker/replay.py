@@ -12,7 +12,8 @@ from collections.abc import Callable
 import msgspec
 
 from prela_stream.assembly.buffer import Applied
-from prela_stream.codec.spans import BadItem, ItemBatch
+from prela_stream.codec.spans import ItemBatch
+from prela_stream.worker.decoding import ReadTrace
 
 
 class Replay:
@@ -52,7 +53,7 @@ class Replay:
         """See `Intake.decided`: its late spans have to be written."""
         self._decided.add(trace_id)
 
-    def discarded(self, bad: list[BadItem], offset: int) -> None:
+    def discarded(self, read: ReadTrace, offset: int) -> None:
         """See `Intake.discarded`: its spans are in the dead-letter topic already."""
 
     def writes_late(self, trace_id: bytes) -> bool:
