@@ -212,3 +212,11 @@ SINK_BAD_RECORDS = Counter(
 SINK_BAD_ITEMS = Counter(
     "prela_sink_bad_items_total", "spans", "Spans within readable records that could not be read and were skipped."
 )
+
+# In every process that uses the local transport -------------------------------------------------------------------------------
+
+LOCAL_LOGS_REPLACED = Counter(
+    "prela_local_logs_replaced_total",
+    "files",
+    "Log files of the local transport that were removed or replaced while this process used them.",
+)

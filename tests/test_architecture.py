@@ -24,7 +24,7 @@ def test_the_layer_contracts_hold() -> None:
 
 
 INTERFACES = {
-    "prela_stream.transport": {"base", "checks", "findings", "options", "topics"},
+    "prela_stream.transport": {"base", "findings", "options", "refusals", "topics"},
     "prela_stream.sinks": {
         *("base", "registry", "fragments", "iterators", "kept_trace", "service", "span_items"),
         *("documents", "observer", "settings", "topic_consumer"),

@@ -110,7 +110,7 @@ async def ensure_topics(settings: Settings) -> tuple[list[str], list[str]]:
         created = await make_topics(settings, transport)
         existing = await transport.topics(topic_names(settings.topics))
     known = {
-        name: spec if spec.readable else msgspec.structs.replace(spec, flaws=()) for name, spec in existing.items()
+        name: spec if spec.readable else msgspec.structs.replace(spec, problems=()) for name, spec in existing.items()
     }
     return created, check(settings.topics, known)
 

@@ -25,6 +25,7 @@ from prela_stream.transport.findings import (
     mistake,
     ok,
     skipped,
+    skipped_after,
     unknown,
     wrong,
     wrong_clock,
@@ -68,15 +69,15 @@ async def diagnose(
         yield finding
         lost = lost or (finding.check if finding.state == "wrong" and finding.check != "clock" else "")
     if "worker" in roles:
-        yield skipped("retention", f"the {lost}") if lost else await _retention(settings)
+        yield skipped_after("retention", f"{lost} check") if lost else await _retention(settings)
     if write and lost:
-        yield skipped("write and read", f"the {lost}")
+        yield skipped_after("write and read", f"{lost} check")
     elif write:
         async for finding in _written(settings, clock):
             unmeasured = unmeasured and finding.check != "clock"
             yield finding
     if unmeasured:
-        yield skipped("clock", "what is written and read back")
+        yield skipped_after("clock", "write and read check")
 
 
 def _transport(settings: Settings, roles: Sequence[Role], now_ms: int) -> AsyncIterator[Finding]:
@@ -124,14 +125,14 @@ def _policies(settings: Settings) -> Finding:
 
 
 async def _sink(sink: SinkSettings) -> Finding:
-    from prela_stream.transport.local.doctor import place_for
+    from prela_stream.transport.local.doctor import check_file
 
     check = f"sink {sink.name}"
     kind = SINK_TYPES[sink.type]
     if kind.reader is None or kind.path is None:
         return ok(check, f"type {sink.type}; it opens its destination when it runs")
     path = Path(sink.options.path)
-    found = place_for(path, check, f"path of the sink {sink.name}")
+    found = check_file(path, check, f"path of the sink {sink.name}")
     if found.state == "ok" and await anyio.Path(path).exists():
         try:
             async with load(kind.reader)(sink.options) as opened:
@@ -151,7 +152,7 @@ async def _retention(settings: Settings) -> Finding:
     except PrelaError as error:
         return unknown("retention", str(error))
     if not existing:
-        return skipped("retention", "the topics, which are not made yet")
+        return skipped("retention", "the topics do not exist yet")
     if lines := check_retention(settings.topics, existing, **ages):
         return mistake("retention", "\n".join(lines))
     return ok("retention", "what workers may have to read again is kept for long enough")
@@ -163,7 +164,7 @@ async def _written(settings: Settings, clock: Callable[[], int]) -> AsyncIterato
     place = TopicPartition(settings.topics.spans, 0)
     async with open_transport(settings) as transport:
         if place.topic not in await transport.topics([place.topic]):
-            yield skipped("write and read", "the topics, which are not made yet")
+            yield skipped("write and read", "the topics do not exist yet")
             return
         try:
             before = clock()

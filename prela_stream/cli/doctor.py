@@ -16,7 +16,7 @@ from prela_stream.cli.options import Options, command
 from prela_stream.cli.running import ask
 from prela_stream.config import Settings
 from prela_stream.errors import ConfigurationError
-from prela_stream.transport.findings import ROLES, Finding, Role, mistake, ok, skipped
+from prela_stream.transport.findings import ROLES, Finding, Role, mistake, ok, skipped_after
 
 _STYLES: Final = {"ok": "green", "wrong": "bold red", "unknown": "yellow", "skipped": "dim"}
 
@@ -49,7 +49,7 @@ def doctor_command(options: Options, role: RoleOption = None, write: WriteOption
         settings = options.settings()
     except ConfigurationError as error:
         report(mistake("settings", str(error)))
-        report(skipped("everything else", "the settings"))
+        report(skipped_after("everything else", "settings check"))
     else:
         report(ok("settings", f"readable; the transport is {settings.transport}"))
         ask(lambda: _diagnose(settings, ROLES if role is None else (role,), write, report))

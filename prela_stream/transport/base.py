@@ -1,8 +1,20 @@
-"""The seam between the pipeline and what carries its Records.
+"""The interface between the pipeline and the log that carries its records.
 
-One contract suite (tests/contracts/transport_contract.py) runs over every implementation, so that nothing above this module knows
-which one it is on. Partitions are chosen by the caller, never by the transport. Every Record is stamped by the log, not by who
-sent it: `LogRecord.timestamp_ms` is log-append time, and it never goes backwards within a partition.
+The words are those of Kafka. A transport that is not Kafka has to provide what they name:
+
+- A *topic* is divided into *partitions*. Each partition is an append-only sequence of records. The caller chooses the partition.
+- An *offset* numbers a record within its partition. A consumer's *position* is the offset of the next record to read.
+- A *committed* offset is the position that a consumer group has stored for a partition: the offset of the next record to consume.
+- *Lag* is the distance from the committed offset to the end of the partition.
+- The members of a *consumer group* divide the partitions between them. The partitions of one member are its *assignment*. A
+  *rebalance* divides them again after a member joined, left or timed out. Each rebalance starts a new *generation* of the group.
+- To *fence* a writer or a member is to refuse whatever it writes from then on, because another one has taken over its partition.
+
+The log stamps every record, not its sender: `LogRecord.timestamp_ms` is log-append time, and it never decreases within a
+partition.
+
+One contract suite (tests/contracts/transport_contract.py) runs on every implementation, so nothing above this module depends on
+the one in use.
 """
 
 import enum
@@ -12,7 +24,7 @@ from typing import Protocol, Self
 
 import msgspec
 
-from prela_stream.transport.options import CleanupPolicy
+from prela_stream.transport.options import POLL_BYTES, CleanupPolicy
 
 
 class TopicPartition(msgspec.Struct, frozen=True, order=True):
@@ -26,7 +38,7 @@ class TopicPartition(msgspec.Struct, frozen=True, order=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent. A topic with compaction needs a key; there a value of None deletes what the key had."""
+    """A record to send. A compacted topic requires a key; a value of None there deletes the key."""
 
     value: bytes | None
     key: bytes | None = None
@@ -34,12 +46,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A Record as the log holds it."""
+    """A record as it is stored in the log."""
 
     topic: str
     partition: int
     offset: int
-    """Position in the partition. Offsets grow; they may have gaps."""
+    """Offset in the partition. Offsets grow; they may have gaps."""
     timestamp_ms: int
     """Log-append time, ms since the epoch; never less than that of an earlier offset of the partition."""
     value: bytes | None
@@ -48,62 +60,62 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TopicSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A topic as it should be."""
+    """A topic: its size and its settings."""
 
     name: str
     partitions: int
     cleanup: CleanupPolicy = "delete"
     retention_ms: int | None = None
-    """How long a Record is kept at least; None: forever. With `compact`: how long a key's deletion can be seen."""
+    """How long a record is kept at least; None: forever. With `compact`: how long a deleted key stays visible as deleted."""
     retention_bytes: int | None = None
-    """A partition's bytes; None: no bound. Nothing to `compact`, which keeps the last Record of each key."""
+    """Bytes per partition; None: no limit. Ignored with `compact`, which keeps the last record of each key."""
     max_record_bytes: int = 1_000_000
     """Largest value, bytes."""
-    flaws: tuple[str, ...] = ()
-    """What else keeps a topic that is there from being used: a line each, with what was expected, what it is, what to do."""
+    problems: tuple[str, ...] = ()
+    """Further settings that make an existing topic unusable. Each line has what was expected, what was found and what to do."""
     readable: bool = True
-    """Whether the settings of a topic that is there may be read. If not, nothing but name and partitions is known of it."""
+    """Whether this client may read the settings of an existing topic. If not, only the name and the partitions are known."""
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
     """What a group has committed for a partition."""
 
     offset: int
-    """Offset of the next Record to consume."""
+    """Offset of the next record to consume."""
     metadata: str = ""
-    """At most 4,000 bytes of the committer's own."""
+    """At most 4,000 bytes, for the committer's use."""
 
 
 class CommitOutcome(enum.Enum):
-    """What became of `Writer.commit`."""
+    """The result of `Writer.commit`."""
 
     COMMITTED = "committed"
     """All of it is durable and visible."""
     ABORTED = "aborted"
     """None of it is or ever will be visible."""
     UNKNOWN = "unknown"
-    """It may or may not land. A new writer settles it: what that one finds committed is what happened."""
+    """It may or may not take effect. A new writer resolves it: what that writer finds committed is the result."""
 
 
 class Poll(msgspec.Struct, frozen=True, kw_only=True):
-    """What `Consumer.poll` found: changes of the assignment, which come first, and Records."""
+    """The result of `Consumer.poll`: changes of the assignment, which apply first, and records."""
 
     assigned: tuple[TopicPartition, ...] = ()
-    """Newly ours. They stand paused, at the group's committed offset (or the beginning), until `resume`."""
+    """Newly assigned. They are paused at the group's committed offset (or the beginning) until `resume`."""
     revoked: tuple[TopicPartition, ...] = ()
-    """Not ours any more; no Record of them is in this or a later Poll. A partition may be revoked and assigned in one Poll."""
+    """No longer assigned. Neither this Poll nor a later one has their records. A Poll may revoke and assign one partition."""
     records: tuple[LogRecord, ...] = ()
     """In offset order within each partition."""
     rebalanced: bool = False
-    """The partitions have just been shared out (anew): what is ours after this Poll is all of our share, and may be nothing.
+    """A rebalance has finished: the assignment after this Poll is the full share of this member, and may be empty.
 
-    Until it says so, what was revoked may come straight back.
+    Before it has finished, a revoked partition may be assigned again.
     """
 
 
 class _Closing(Protocol):
     async def aclose(self) -> None:
-        """Give back everything held. Safe to call twice and under cancellation."""
+        """Release everything held. Safe to call twice and under cancellation."""
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -114,93 +126,107 @@ class _Closing(Protocol):
 
 
 class Producer(_Closing, Protocol):
-    """Appends Records outside any transaction. One task sends at a time; several producers may exist."""
+    """Appends records outside any transaction. One task sends at a time; several producers may exist."""
 
     async def send(self, to: TopicPartition, records: Sequence[Record]) -> int:
         """Append `records` (at least one) in this order, all or none, and return the offset of the last once they are durable.
 
-        Cancelled, it is as unknown as after OutcomeUnknownError.
+        If it is cancelled, the outcome is as unknown as after OutcomeUnknownError.
 
         Raises:
-            UnknownTopicError: there is no such topic or partition.
-            TooLargeError: the topic does not take so much; nothing was appended.
-            TransportError: nothing was appended; trying again is safe. Also where one has no key in a topic with compaction.
-            OutcomeUnknownError: they may have been appended; trying again may make duplicates.
+            UnknownTopicError: the topic or partition does not exist.
+            TooLargeError: the topic does not accept records or batches of this size; nothing was appended.
+            TransportError: nothing was appended; retrying is safe. Also if a record for a compacted topic has no key.
+            OutcomeUnknownError: they may have been appended; retrying may create duplicates.
         """
         ...
 
 
 class Consumer(_Closing, Protocol):
-    """Reads committed Records. One task polls; the other methods may be called at any time, also while it waits."""
+    """Reads committed records. One task polls; the other methods may be called at any time, also while it waits.
 
-    async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:
-        """Wait up to `timeout` seconds for an assignment change or Records of partitions that are not paused.
+    The assignment changes only in `poll`, which returns what was revoked and what was assigned. If a topic was deleted and
+    created again, or the log was replaced, `poll` revokes its partitions and assigns them again: their old offsets have no
+    meaning.
+    """
 
-        At least one Record is returned however large it is. Polling is also what keeps this member in its group: one that has
-        not polled for five minutes may lose its partitions. Records of an unfinished, aborted or fenced commit are never
-        returned. A poll that is cancelled loses nothing: the next one returns it.
+    async def poll(
+        self,
+        *,
+        max_records: int = 500,
+        max_bytes: int = POLL_BYTES,
+        timeout: float = 1.0,
+    ) -> Poll:
+        """Wait up to `timeout` seconds for an assignment change or records of partitions that are not paused.
 
-        Raises TransportError: nothing was found out and nothing is lost; poll again.
+        At most `max_bytes` of keys, headers and values are returned, uncompressed, but always at least one record, however large.
+        About as much again may be held for the next poll. Records of an unfinished, aborted or fenced commit are never returned.
+
+        Polling keeps this member in its group: a member that has not polled for five minutes may lose its partitions.
+
+        If a poll is cancelled, the next one returns what it had found.
+
+        Raises TransportError: nothing was returned and nothing is lost; poll again.
         """
         ...
 
     def assignment(self) -> frozenset[TopicPartition]:
-        """The partitions that are ours now, paused ones included."""
+        """The partitions that are assigned now, paused ones included."""
         ...
 
     def pause(self, *partitions: TopicPartition) -> None:
-        """Return no Records of these until `resume`. The position stays. What is not ours (any more) is passed over."""
+        """Return no records of these until `resume`. The position stays. Partitions that are not assigned are ignored."""
         ...
 
     def resume(self, *partitions: TopicPartition) -> None:
-        """Undo `pause`, or begin with newly assigned partitions. What is not ours (any more) is passed over."""
+        """Undo `pause`, or start newly assigned partitions. Partitions that are not assigned are ignored."""
         ...
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Read from `offset` on. An offset before the first kept Record stands for that one. FencedError if it is not ours."""
+        """Read from `offset` on, or from the first retained record if `offset` is older. FencedError if it is not assigned."""
         ...
 
     async def position(self, partition: TopicPartition) -> int:
-        """Offset of the next Record that `poll` will return of this partition, or a smaller one in a gap before it.
+        """Offset of the next record that `poll` will return of this partition, or a smaller one in a gap before it.
 
-        Once nothing is left to read it reaches `end_offset`, also where the last Records were compacted away, so that "read
-        until position >= end" ends. FencedError if the partition is not ours.
+        Once nothing is left to read it reaches `end_offset`, even if the last records were compacted away, so a loop "read
+        until position >= end" ends. FencedError if the partition is not assigned.
         """
         ...
 
     async def committed(self, partition: TopicPartition) -> Committed | None:
-        """What this consumer's group has committed, of any partition; None if nothing was, or for a consumer without a group."""
+        """What this consumer's group has committed for any partition. None if nothing, or if the consumer has no group."""
         ...
 
     async def commit(self, offsets: dict[TopicPartition, Committed]) -> None:
-        """Commit offsets of partitions that are ours.
+        """Commit offsets of partitions that are assigned.
 
         Raises:
-            FencedError: one of them is not ours, or not any more; none of them is committed.
-            TransportError: none of them is committed. Also for a consumer without a group, and for metadata that is too long.
+            FencedError: one of them is not assigned, or no longer; none of them is committed.
+            TransportError: none of them is committed. Also if the consumer has no group or metadata is too long.
             OutcomeUnknownError: they may have been committed; committing them again is safe.
         """
         ...
 
     async def beginning_offset(self, partition: TopicPartition) -> int:
-        """Offset of the first Record that is still kept, or the end if there is none. UnknownTopicError, as for the next two."""
+        """Offset of the first retained record, or the end if there is none. UnknownTopicError, as for the next two."""
         ...
 
     async def end_offset(self, partition: TopicPartition) -> int:
-        """The offset that the next committed Record will have at the earliest: everything readable lies below."""
+        """The smallest offset that the next committed record can have: every readable record has a smaller one."""
         ...
 
     async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
-        """Offset of the first Record with log-append time >= `timestamp_ms`, or the end."""
+        """Offset of the first record with log-append time >= `timestamp_ms`, or the end."""
         ...
 
 
 class Writer(_Closing, Protocol):
-    """Writes Records and a consumed offset atomically, as the only one allowed to for its group and partition."""
+    """Writes records and a consumed offset atomically. Opening it fences every other writer of its group and partition."""
 
     @property
     def committed(self) -> Committed | None:
-        """What the group had committed when this writer opened; final, for whoever might have changed it is fenced."""
+        """What the group had committed when this writer opened. Final, because every earlier writer is fenced."""
         ...
 
     async def commit(
@@ -208,57 +234,58 @@ class Writer(_Closing, Protocol):
     ) -> CommitOutcome:
         """Write all `records` and commit `offset` with `metadata`, or nothing.
 
-        Where a log shows a commit partition by partition (Kafka does), a reader may see one part a moment before the rest.
+        If a log shows a commit partition by partition (Kafka does), a reader may see one part a moment before the rest.
 
-        After anything but COMMITTED this writer is dead and raises FencedError from then on: open a new one. Cancelled, it is
-        dead as after UNKNOWN. Why a commit was aborted is logged.
+        After any outcome but COMMITTED this writer is unusable and raises FencedError from then on: open a new one. If the
+        call is cancelled, the same holds as after UNKNOWN. The reason of an aborted commit is logged.
 
         Raises:
-            FencedError: another writer has been opened for this partition, or this one is dead or closed; nothing was written.
-            UnknownTopicError: a Record's topic or partition does not exist; nothing was written, and this writer lives on.
-            TransportError: a topic cannot take one of the Records (as for `Producer.send`), or the metadata is longer than 4,000
-                bytes; nothing was written, and this writer lives on.
+            FencedError: another writer was opened for this partition, or this one is unusable or closed; nothing was written.
+            UnknownTopicError: the topic or partition of a record does not exist; nothing was written, this writer stays usable.
+            TransportError: a topic cannot accept one of the records (as for `Producer.send`), or the metadata is longer than
+            4,000
+                bytes; nothing was written, this writer stays usable.
         """
         ...
 
 
 class Transport(_Closing, Protocol):
-    """Where everything else of a transport comes from. Opening one connects to nothing; closing it closes what came from it."""
+    """Creates producers, consumers and writers. Opening one connects to nothing; closing it closes what it created."""
 
     async def producer(self) -> Producer:
-        """A producer of its own."""
+        """A new producer."""
         ...
 
     async def consumer(self, topics: Sequence[str], *, group: str | None = None) -> Consumer:
         """A consumer of all partitions of `topics`, or with `group` of this member's share of them.
 
-        Without a group every partition is in the first Poll's `assigned` and stays ours. Raises UnknownTopicError.
+        Without a group every partition is in the first Poll's `assigned` and stays assigned. Raises UnknownTopicError.
         """
         ...
 
     async def writer(self, group: str, source: TopicPartition) -> Writer:
-        """Take `source` over for `group`: fence whoever had it, settle that one's unfinished commit, return a writer.
+        """Take over `source` for `group`: fence the previous writer, resolve its unfinished commit, return a new writer.
 
-        Raises UnknownTopicError; ConfigurationError where this client lacks the right to, or a setting can never work.
+        Raises UnknownTopicError. Raises ConfigurationError if this client has no permission, or if a setting can never work.
         """
         ...
 
     async def committed(self, group: str, partition: TopicPartition) -> Committed | None:
-        """What `group` has committed for `partition`, without becoming a member of it; None if nothing was.
+        """What `group` has committed for `partition`, without joining it; None if nothing.
 
-        For those who watch: a Writer's commit may be under way. Raises UnknownTopicError.
+        For observers: a commit of a Writer may be in progress. Raises UnknownTopicError.
         """
         ...
 
     async def topics(self, names: Sequence[str] | None = None) -> dict[str, TopicSpec]:
-        """Those of `names` that there are, or every topic that we may see: as they are now. Never creates one.
+        """Those of `names` that exist, or every topic that this client may see. Never creates one.
 
-        Raises TransportError: also where one of `names` may not be looked at.
+        Raises TransportError: also if this client may not describe one of `names`.
         """
         ...
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
-        """Create those that are missing and return their names. One that exists is left as it is.
+        """Create those that are missing and return their names. An existing topic is not changed.
 
         Many processes may do so at once: each topic is created once, and named in one of the answers.
         """

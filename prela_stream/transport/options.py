@@ -1,8 +1,8 @@
-"""Settings of the transports and of the topics. Imports nothing heavy, so that configuration costs nothing."""
+"""Settings of the transports and of the topics. It imports nothing heavy, so reading the configuration is fast."""
 
 import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -10,8 +10,10 @@ from prela_stream.text import show, without_user_info
 from prela_stream.validation import HOUR, bounded
 
 CleanupPolicy = Literal["delete", "compact"]
+POLL_BYTES: Final = 1 << 20
+"""Default of `Consumer.poll`: uncompressed bytes per poll. Applying more at once would delay commits and heartbeats."""
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,200}")
-"""What Kafka allows in the names of topics, and of their 249 characters enough for what follows the prefix."""
+"""The characters that Kafka allows in topic names. 200 leaves room for the suffix within Kafka's limit of 249."""
 _ADDRESS = re.compile(
     r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s/@:,\[\]]+)(?::(?P<port>[0-9]{1,5}))?|[0-9A-Fa-f:.]+", re.ASCII
 )
@@ -23,7 +25,7 @@ class TopicOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     prefix: str = "prela"
     """The names of the topics begin with it and a dot. Pipelines with different prefixes share a cluster."""
     partitions: Annotated[int, bounded(1, 10_000, "partitions")] = 4
-    """Partitions of `spans`, `state` and `decisions`."""
+    """Partitions of `spans` and `decisions`."""
     sampled_partitions: Annotated[int, bounded(1, 10_000, "partitions")] = 1
     """Partitions of `sampled` and `dlq`."""
     retention_hours: Annotated[float, bounded(0.001, 1_000_000)] = 72.0
@@ -35,17 +37,12 @@ class TopicOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """Pairs of a setting and of what is wrong with it beyond its type."""
         if not _PREFIX.fullmatch(self.prefix):
             expected = "expected 1 to 200 letters (A to Z, a to z), digits, '.', '_' and '-'"
-            yield "prefix", f"names of topics begin with it: {expected}, got {show(self.prefix)}"
+            yield "prefix", f"topic names start with it: {expected}, got {show(self.prefix)}"
 
     @property
     def spans(self) -> str:
         """Topic of the span items."""
         return f"{self.prefix}.spans"
-
-    @property
-    def state(self) -> str:
-        """Topic of the workers' checkpoints."""
-        return f"{self.prefix}.state"
 
     @property
     def decisions(self) -> str:
@@ -59,7 +56,7 @@ class TopicOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def dlq(self) -> str:
-        """Topic of what could not be read."""
+        """Dead-letter topic: what could not be read."""
         return f"{self.prefix}.dlq"
 
 
@@ -67,7 +64,7 @@ class LocalOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Settings of the local transport."""
 
     path: str = ".prela/log.db"
-    """The SQLite file; its folder is made if it is missing."""
+    """The SQLite file. A missing folder is created."""
     session_timeout_ms: Annotated[int, bounded(100, HOUR)] = 6_000
     """A group member that sends no heartbeat for this long loses its partitions."""
     poll_interval_ms: Annotated[int, bounded(1, 60_000)] = 20
@@ -90,9 +87,9 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """How brokers are reached: with TLS (SSL), with a login (SASL), both or neither."""
     ssl_cafile: str | None = None
-    """PEM file of the authorities that the brokers' certificates are checked against; None: those of the system."""
+    """PEM file of the authorities that sign the brokers' certificates; None: those of the system."""
     ssl_certfile: str | None = None
-    """PEM file of this client's own certificate."""
+    """PEM file of this client's certificate."""
     ssl_keyfile: str | None = None
     """PEM file of its key; None: it is in `ssl_certfile`."""
     ssl_password: str | None = None
@@ -130,11 +127,11 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     partition_fetch_bytes: Annotated[int, bounded(1_024, (1 << 31) - 1)] = 1 << 20
     """Most bytes of a fetch from one partition."""
     extra: dict[str, Any] = {}
-    """Further keyword arguments of aiokafka's clients, such as `metadata_max_age_ms`."""
+    """Further keyword arguments for all clients of aiokafka, such as `metadata_max_age_ms`. Values are never shown."""
     producer_extra: dict[str, Any] = {}
-    """As `extra`, for its producers alone."""
+    """As `extra`, for producers only."""
     consumer_extra: dict[str, Any] = {}
-    """As `extra`, for its consumers alone."""
+    """As `extra`, for consumers only."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Pairs of a setting and of what is wrong with it beyond its type."""

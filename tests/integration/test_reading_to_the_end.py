@@ -159,14 +159,14 @@ async def test_a_broker_that_hangs_when_it_is_asked_for_the_end_is_waited_for(
         asked += 1
         if asked > 1:
             return await ask(self, partition)
-        wire = self._offsets._wire
-        options = wire.options
-        wire.options = msgspec.structs.replace(options, request_timeout_ms=1_000)  # impatient for this request
+        admin = self._offsets._admin
+        options = admin.options
+        admin.options = msgspec.structs.replace(options, request_timeout_ms=1_000)  # impatient for this once
         cluster.broker[0].suspend()
         try:
             return await ask(self, partition)
         finally:
-            wire.options = options
+            admin.options = options
 
     monkeypatch.setattr(KafkaConsumer, "end_offset", ask_a_broker_that_hangs)
 

@@ -1,7 +1,7 @@
-"""Reading: what a poll returns, of what the feed has fetched.
+"""Reading: what a poll returns, of the records that the fetcher has fetched.
 
-Positions, pauses and fetched Records that no poll has returned yet are kept here. Nothing is awaited between taking a Record and
-returning it, so that a poll which is cancelled loses nothing.
+Positions, pauses, and records that no poll has returned yet are kept here. Nothing is awaited between taking a record and
+returning it, so a poll that is cancelled loses nothing.
 """
 
 import asyncio
@@ -15,34 +15,38 @@ import aiokafka.errors as kafka
 import msgspec
 from aiokafka.errors import KafkaError
 
-from prela_stream.errors import FencedError, TransportError
+from prela_stream.errors import TransportError
 from prela_stream.transport.base import Committed, LogRecord, Poll, TopicPartition
-from prela_stream.transport.checks import check_committed
 from prela_stream.transport.kafka.admin.groups import Groups
 from prela_stream.transport.kafka.admin.offsets import Offsets
-from prela_stream.transport.kafka.client.fetcher import Feed
-from prela_stream.transport.options import KafkaOptions
+from prela_stream.transport.kafka.client.fetcher import Fetcher
+from prela_stream.transport.options import POLL_BYTES, KafkaOptions
+from prela_stream.transport.refusals import check_committed, closed, no_group, not_assigned
 
 logger = logging.getLogger("prela_stream.transport.kafka")
 
 _PATIENCE_S: Final = 1.0
-"""How long to wait for transactions that commit offsets; those of a writer that died may take until another one is opened."""
+"""How long to wait for transactions that commit offsets. Those of a writer that died stay open until another writer opens."""
 _BEYOND_S: Final = 1.0
 """How often a position beyond the end is tried again."""
+_AT_ONCE: Final = 16
+"""How many records are taken from aiokafka at most before their sizes are counted. Only their number can be given to aiokafka."""
 
 
-class _Held(msgspec.Struct):
-    """A partition of ours."""
+class _AssignedPartition(msgspec.Struct):
+    """A partition of the assignment."""
 
     position: int
-    """Offset behind everything in `waiting`."""
+    """Offset after everything in `waiting`."""
     waiting: deque[LogRecord]
-    """Fetched, and not yet returned by a poll."""
+    """Taken from aiokafka, and not yet returned by a poll."""
     paused: bool = True
     lost: bool = False
-    """Whether there is nothing at its position: it lies before the first kept Record or beyond the end."""
+    """Whether nothing is at its position: it is before the first retained record or beyond the end."""
     beyond_until: float = 0.0
-    """Loop time before which it is not tried again, because its position is beyond the end."""
+    """Loop time before which it is not fetched, because its position is beyond the end."""
+    record_bytes: int = 0
+    """The largest record that was taken at last; 0: none was."""
 
 
 class KafkaConsumer:
@@ -57,164 +61,175 @@ class KafkaConsumer:
         self._topics = topics
         self._group = group
         self._partitions: tuple[TopicPartition, ...] = ()
-        self._held: dict[TopicPartition, _Held] = {}
+        self._assigned: dict[TopicPartition, _AssignedPartition] = {}
         self._epoch = 0
+        """The assignment of the fetcher that `_assigned` reflects; 0: none."""
         self._member = (-1, "")
         self._turn = 0
         self._changed = asyncio.Event()
-        self._feed: Feed | None = None
+        self._fetcher: Fetcher | None = None
         self.closed = False
 
     async def open(self, partitions: Sequence[TopicPartition]) -> None:
         """Connect; without a group, to these partitions. Raises TransportError."""
         self._partitions = tuple(partitions)
-        self._feed = await self._new_feed()
+        self._fetcher = await self._new_fetcher()
 
-    async def _new_feed(self) -> Feed:
-        feed = Feed(self._options, self._group, self._changed.set)
+    async def _new_fetcher(self) -> Fetcher:
+        fetcher = Fetcher(self._options, self._group, self._changed.set)
         if self._group is None:
-            await feed.hold(self._partitions)
+            await fetcher.assign(self._partitions)
         else:
-            await feed.join(self._topics)
-        return feed
+            await fetcher.join(self._topics)
+        return fetcher
 
-    async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:
+    async def poll(self, *, max_records: int = 500, max_bytes: int = POLL_BYTES, timeout: float = 1.0) -> Poll:
         """See `Consumer.poll`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while True:
             self._changed.clear()
-            feed = await self._living()
+            fetcher = await self._living_fetcher()
             try:
-                feed.touch()
-                poll = await self._settled(feed)
+                fetcher.record_poll()
+                poll = await self._follow_group(fetcher)
                 if poll is None:
-                    await self._find_again(feed)
-                    poll = await self._taken(feed, max_records, max_bytes)
+                    await self._recover_positions(fetcher)
+                    poll = await self._take(fetcher, max_records, max_bytes)
             except KafkaError as error:
                 msg = f"kafka: reading {', '.join(self._topics)} failed: {error}"
                 raise TransportError(msg) from error
             rest = deadline - loop.time()
             if poll is not None or rest <= 0:
                 return Poll() if poll is None else poll
-            await self._wait(feed, rest)
+            await self._wait(fetcher, rest)
 
-    async def _living(self) -> Feed:
-        """The feed; a new one if a background task of it has died. Raises TransportError."""
-        feed = self._feed
+    async def _living_fetcher(self) -> Fetcher:
+        """The fetcher; a new one if a background task of it has ended. Raises TransportError."""
+        fetcher = self._fetcher
         if self.closed:
-            msg = "this consumer of the Kafka transport is closed"
-            raise TransportError(msg)
-        if feed is None or feed.dead:
-            if feed is not None:
-                logger.warning("the consumer of %s has failed; connecting anew", ", ".join(self._topics))
-                self._feed = None
+            raise closed("consumer of the Kafka transport")
+        if fetcher is None or fetcher.dead:
+            if fetcher is not None:
+                logger.warning("the consumer of %s has failed; connecting again", ", ".join(self._topics))
+                self._fetcher = None
                 self._epoch = 0
-                await feed.aclose()
-            feed = await self._new_feed()
-            if self._group is None and self._held:  # all stays ours, where it stood
-                self._epoch = feed.epoch
-                for place, held in self._held.items():
-                    feed.seek(place, held.position)
-                    if not held.paused:
-                        feed.resume(place)
-            self._feed = feed
-        return feed
+                await fetcher.aclose()
+            fetcher = await self._new_fetcher()
+            if self._group is None and self._assigned:  # the assignment and the positions stay
+                self._epoch = fetcher.epoch
+                for partition, one in self._assigned.items():
+                    fetcher.seek(partition, one.position)
+                    if not one.paused:
+                        fetcher.resume(partition)
+            self._fetcher = fetcher
+        return fetcher
 
-    async def _settled(self, feed: Feed) -> Poll | None:
-        """Catch up with the group. What is dropped and what is new changes in one step, at the end."""
-        while self._moved_on(feed, self._epoch):
-            gone = tuple(sorted(self._held))
-            if feed.rebalancing:
-                self._held, self._epoch = {}, 0
-                feed.give_up()
-                return Poll(revoked=gone) if gone else None
-            epoch, places = feed.epoch, sorted(feed.assigned)
+    async def _follow_group(self, fetcher: Fetcher) -> Poll | None:
+        """Apply a rebalance. The assignment changes in one step, at the end."""
+        while self._group_changed(fetcher, self._epoch):
+            revoked = tuple(sorted(self._assigned))
+            if fetcher.rebalancing:
+                self._assigned, self._epoch = {}, 0
+                fetcher.release()
+                return Poll(revoked=revoked) if revoked else None
+            epoch, partitions = fetcher.epoch, sorted(fetcher.assigned)
             found: dict[TopicPartition, Committed] = {}
-            if self._group is not None and places:
-                found = await self._groups.committed(self._group, places, patience_s=_PATIENCE_S)
-            begin = await self._offsets.beginnings([place for place in places if place not in found])
-            if self._moved_on(feed, epoch):
-                continue  # while we asked
-            self._held, self._epoch, self._member = {}, epoch, feed.member
-            for place in places:
-                start = found[place].offset if place in found else begin[place]
-                feed.seek(place, start)
-                self._held[place] = _Held(position=start, waiting=deque())
-            return Poll(assigned=tuple(places), revoked=gone, rebalanced=True)
+            if self._group is not None and partitions:
+                found = await self._groups.committed(self._group, partitions, patience_s=_PATIENCE_S)
+            begin = await self._offsets.beginnings([one for one in partitions if one not in found])
+            if self._group_changed(fetcher, epoch):
+                continue  # during these requests
+            self._assigned, self._epoch, self._member = {}, epoch, fetcher.member
+            for partition in partitions:
+                start = found[partition].offset if partition in found else begin[partition]
+                fetcher.pause(partition)
+                fetcher.seek(partition, start)
+                self._assigned[partition] = _AssignedPartition(position=start, waiting=deque())
+            return Poll(assigned=tuple(partitions), revoked=revoked, rebalanced=True)
         return None
 
     @staticmethod
-    def _moved_on(feed: Feed, epoch: int) -> bool:
-        return feed.epoch != epoch or feed.rebalancing
+    def _group_changed(fetcher: Fetcher, epoch: int) -> bool:
+        return fetcher.epoch != epoch or fetcher.rebalancing
 
-    async def _taken(self, feed: Feed, max_records: int, max_bytes: int) -> Poll | None:
-        """The next Records, of all partitions in turn; an empty Poll if positions have moved over what is no Record."""
-        order = [place for place in sorted(self._held) if not self._held[place].paused]
+    async def _take(self, fetcher: Fetcher, max_records: int, max_bytes: int) -> Poll | None:
+        """The next records, of all partitions in turn. An empty Poll if only positions have moved, over control records."""
+        order = [partition for partition in sorted(self._assigned) if not self._assigned[partition].paused]
         self._turn += 1
         first = self._turn % len(order) if order else 0
         taken: list[LogRecord] = []
         moved = False
-        for place in order[first:] + order[:first]:
-            held = self._held[place]
+        for partition in order[first:] + order[:first]:
+            one = self._assigned[partition]
             while len(taken) < max_records:
-                if not held.waiting:
-                    before = held.position
+                if not one.waiting:
+                    before = one.position
                     try:
-                        await self._fetch(feed, place, held, max_records - len(taken))
+                        await self._fetch(fetcher, partition, one, max_records - len(taken), max_bytes)
                     except KafkaError:
                         if taken:
-                            break  # it comes again
+                            break  # the next poll raises it
                         raise
-                    moved = moved or held.position != before
-                    if not held.waiting:
+                    moved = moved or one.position != before
+                    if not one.waiting:
                         break
-                size = _size(held.waiting[0])
+                size = _size(one.waiting[0])
                 if taken and size > max_bytes:
                     max_bytes = 0
                     break
                 max_bytes -= size
-                taken.append(held.waiting.popleft())
+                taken.append(one.waiting.popleft())
+                if max_bytes <= 0:
+                    break
             if max_bytes <= 0:
                 break
         return Poll(records=tuple(taken)) if taken or moved else None
 
-    async def _fetch(self, feed: Feed, place: TopicPartition, held: _Held, count: int) -> None:
-        if held.beyond_until:
-            if asyncio.get_running_loop().time() < held.beyond_until:
+    async def _fetch(
+        self, fetcher: Fetcher, partition: TopicPartition, one: _AssignedPartition, count: int, max_bytes: int
+    ) -> None:
+        if one.beyond_until:
+            if asyncio.get_running_loop().time() < one.beyond_until:
                 return
-            held.beyond_until = 0.0
-            feed.resume(place)
+            one.beyond_until = 0.0
+            fetcher.resume(partition)
+        # A record taken is a record decompressed and held: take as many as will fit, as far as the last ones show.
+        fitting = max_bytes // one.record_bytes if one.record_bytes else 1
         try:
-            records, held.position = await feed.fetched(place, count)
-            held.waiting.extend(records)
+            records, one.position = await fetcher.fetched(partition, max(1, min(count, fitting, _AT_ONCE)))
         except kafka.NoOffsetForPartitionError:
             return  # from before our seek
         except kafka.OffsetOutOfRangeError:
-            held.lost = True  # asking where to go on must wait until what was taken has been returned
+            one.lost = (
+                True  # where to continue is asked in the next poll, because records taken now must be returned first
+            )
+            return
+        one.waiting.extend(records)
+        one.record_bytes = max(map(_size, records), default=one.record_bytes)
 
-    async def _find_again(self, feed: Feed) -> None:
-        """Go on at the first kept Record where the position lies before it; where it lies beyond the end, wait for the end."""
-        for place, held in list(self._held.items()):
-            if not held.lost:
+    async def _recover_positions(self, fetcher: Fetcher) -> None:
+        """Continue at the first retained record if the position is before it. If it is beyond the end, wait for the end."""
+        for partition, one in list(self._assigned.items()):
+            if not one.lost:
                 continue
-            position = held.position
-            begin = await self._offsets.beginning(place)
-            if self._held.get(place) is not held or held.position != position or self._current() is not feed:
+            position = one.position
+            begin = await self._offsets.beginning(partition)
+            if self._assigned.get(partition) is not one or one.position != position or self._current() is not fetcher:
                 continue
-            held.lost = False
+            one.lost = False
             if position < begin:
-                feed.seek(place, begin)
-                held.position = begin
+                fetcher.seek(partition, begin)
+                one.position = begin
             else:
-                feed.pause(place)
-                held.beyond_until = asyncio.get_running_loop().time() + _BEYOND_S
+                fetcher.pause(partition)
+                one.beyond_until = asyncio.get_running_loop().time() + _BEYOND_S
 
-    async def _wait(self, feed: Feed, seconds: float) -> None:
-        """Wait for something that changes what a poll finds; at most until a position beyond the end is to be tried again."""
+    async def _wait(self, fetcher: Fetcher, seconds: float) -> None:
+        """Wait for something that changes the result of a poll, or until a position beyond the end is due."""
         now = asyncio.get_running_loop().time()
-        tries = [held.beyond_until - now for held in self._held.values() if held.beyond_until and not held.paused]
-        arrival = feed.arrival()
+        tries = [one.beyond_until - now for one in self._assigned.values() if one.beyond_until and not one.paused]
+        arrival = fetcher.arrival()
         change = asyncio.ensure_future(self._changed.wait())
         either: list[asyncio.Future[Any]] = [arrival, change]
         try:
@@ -222,66 +237,62 @@ class KafkaConsumer:
         finally:
             change.cancel()
             if not arrival.cancel() and not arrival.cancelled():
-                arrival.exception()  # an error of the membership: the next look finds it too
+                arrival.exception()  # an error of the membership: the next poll raises it too
 
     def assignment(self) -> frozenset[TopicPartition]:
         """See `Consumer.assignment`."""
-        return frozenset(self._held)
+        return frozenset(self._assigned)
 
-    def _current(self) -> Feed | None:
-        """The feed, if what is held here is what it fetches."""
-        feed = self._feed
-        return None if feed is None or self._moved_on(feed, self._epoch) else feed
+    def _current(self) -> Fetcher | None:
+        """The fetcher, if `_assigned` reflects its assignment."""
+        fetcher = self._fetcher
+        return None if fetcher is None or self._group_changed(fetcher, self._epoch) else fetcher
 
     def pause(self, *partitions: TopicPartition) -> None:
         """See `Consumer.pause`."""
-        feed = self._current()
-        for place in partitions:
-            if (held := self._held.get(place)) is not None and not held.paused:
-                held.paused = True
-                if feed is not None:
-                    feed.pause(place)
+        fetcher = self._current()
+        for partition in partitions:
+            if (one := self._assigned.get(partition)) is not None and not one.paused:
+                one.paused = True
+                if fetcher is not None:
+                    fetcher.pause(partition)
 
     def resume(self, *partitions: TopicPartition) -> None:
         """See `Consumer.resume`."""
-        feed = self._current()
-        for place in partitions:
-            if (held := self._held.get(place)) is not None and held.paused:
-                held.paused = False
-                if feed is not None and not held.beyond_until:
-                    feed.resume(place)
+        fetcher = self._current()
+        for partition in partitions:
+            if (one := self._assigned.get(partition)) is not None and one.paused:
+                one.paused = False
+                if fetcher is not None and not one.beyond_until:
+                    fetcher.resume(partition)
         self._changed.set()
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
         """See `Consumer.seek`."""
-        held = self._ours(partition)
-        held.position = max(offset, 0)
-        held.waiting.clear()
-        if (feed := self._current()) is not None:
-            feed.seek(partition, held.position)
-            if held.beyond_until and not held.paused:
-                feed.resume(partition)
-        held.beyond_until, held.lost = 0.0, False
+        one = self._require_assigned(partition)
+        one.position = max(offset, 0)
+        one.waiting.clear()
+        if (fetcher := self._current()) is not None:
+            fetcher.seek(partition, one.position)
+            if one.beyond_until and not one.paused:
+                fetcher.resume(partition)
+        one.beyond_until, one.lost = 0.0, False
         self._changed.set()
 
     async def position(self, partition: TopicPartition) -> int:
         """See `Consumer.position`."""
-        held = self._ours(partition)
-        return held.waiting[0].offset if held.waiting else held.position
+        one = self._require_assigned(partition)
+        return one.waiting[0].offset if one.waiting else one.position
 
-    def _ours(self, partition: TopicPartition) -> _Held:
-        if partition not in self._held:
-            msg = (
-                f"{partition.topic}/{partition.partition} does not belong to this member of group {self._group!r} (any more); "
-                "nothing was changed"
-            )
-            raise FencedError(msg)
-        return self._held[partition]
+    def _require_assigned(self, partition: TopicPartition) -> _AssignedPartition:
+        if partition not in self._assigned:
+            raise not_assigned(partition, self._group)
+        return self._assigned[partition]
 
     async def committed(self, partition: TopicPartition) -> Committed | None:
         """See `Consumer.committed`."""
         if self._group is None:
-            await self._offsets.beginning(partition)  # raises if there is no such partition
+            await self._offsets.beginning(partition)  # raises if the partition does not exist
             return None
         found = await self._groups.committed(self._group, [partition], patience_s=_PATIENCE_S)
         return found.get(partition)
@@ -289,11 +300,10 @@ class KafkaConsumer:
     async def commit(self, offsets: dict[TopicPartition, Committed]) -> None:
         """See `Consumer.commit`."""
         if self._group is None:
-            msg = "a consumer without a group has nowhere to commit offsets to; open it with group=…"
-            raise TransportError(msg)
-        for place, committed in offsets.items():
+            raise no_group()
+        for partition, committed in offsets.items():
             check_committed(committed.offset, committed.metadata)
-            self._ours(place)
+            self._require_assigned(partition)
         if offsets:
             await self._groups.commit(self._group, *self._member, offsets)
 
@@ -313,9 +323,9 @@ class KafkaConsumer:
         """Leave the group and disconnect."""
         self.closed = True
         self._changed.set()
-        feed, self._feed = self._feed, None
-        if feed is not None:
-            await feed.aclose()
+        fetcher, self._fetcher = self._fetcher, None
+        if fetcher is not None:
+            await fetcher.aclose()
 
     async def __aenter__(self) -> Self:
         return self

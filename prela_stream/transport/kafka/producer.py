@@ -1,4 +1,4 @@
-"""Appending outside of transactions: one batch a send, idempotent, acknowledged by all replicas in sync."""
+"""Appending outside transactions: one idempotent batch per send, acknowledged by all replicas in sync."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -10,9 +10,10 @@ from aiokafka.errors import KafkaError
 
 from prela_stream.errors import OutcomeUnknownError, TooLargeError, TransportError
 from prela_stream.transport.base import Record, TopicPartition
-from prela_stream.transport.kafka.admin.topics import Catalog, unknown
-from prela_stream.transport.kafka.client.sender import Sending, said
+from prela_stream.transport.kafka.admin.topics import Topics
+from prela_stream.transport.kafka.client.sender import Sender, cause_text
 from prela_stream.transport.options import KafkaOptions
+from prela_stream.transport.refusals import check_send, closed, unknown_topic
 
 _REFUSED: Final = (
     *(
@@ -24,81 +25,78 @@ _REFUSED: Final = (
     *(kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError, kafka.InvalidTimestampError),
     *(kafka.UnsupportedForMessageFormatError, kafka.InvalidRequiredAcksError),
 )
-"""What a broker says of a batch that it has not appended and never will."""
+"""Errors after which a broker has not appended a batch and never will."""
 
 
 class KafkaProducer:
-    """A Producer of the Kafka transport. A send is one batch, which a broker appends as a whole or not at all."""
+    """A Producer of the Kafka transport. A send is one batch, which a broker appends completely or not at all."""
 
-    def __init__(self, options: KafkaOptions, catalog: Catalog) -> None:
+    def __init__(self, options: KafkaOptions, topics: Topics) -> None:
         self._options = options
-        self._catalog = catalog
-        self._sending: Sending | None = None
+        self._topics = topics
+        self._sender: Sender | None = None
         self.closed = False
 
     async def send(self, to: TopicPartition, records: Sequence[Record]) -> int:
         """See `Producer.send`."""
         self._require_open()
-        if not records:
-            msg = "expected at least one Record to send, got none"
-            raise ValueError(msg)
-        await self._catalog.check(to, records)
-        sending = await self._open()
-        begun = sending.sends_begun
+        check_send(records)
+        await self._topics.check(to, records)
+        sender = await self._open()
+        started = sender.sends_started
         base = -1
         try:
             with anyio.fail_after(self._options.delivery_timeout_ms / 1000):
-                base = (await (await sending.append(to, records))).offset
+                base = (await (await sender.append(to, records))).offset
         except (TimeoutError, KafkaError) as error:
-            raise await self._failed(to, records, error, sent=sending.sends_begun > begun) from error
+            raise await self._failed(to, records, error, sent=sender.sends_started > started) from error
         finally:
-            if base < 0:  # also where the caller was cancelled
+            if base < 0:  # also if the caller was cancelled
                 await self._discard()
         if base < 0:
-            msg = f"{len(records):,} Records for {to} are stored, but the broker no longer knows where"
+            msg = f"{len(records):,} records for {to} are stored, but the broker no longer knows their offsets"
             raise OutcomeUnknownError(msg)
         return int(base) + len(records) - 1
 
     async def _failed(
         self, to: TopicPartition, records: Sequence[Record], error: TimeoutError | KafkaError, *, sent: bool
     ) -> TransportError:
-        count = f"{len(records):,} Records for {to}"
+        count = f"{len(records):,} records for {to}"
         if isinstance(error, kafka.MessageSizeTooLargeError | kafka.RecordListTooLargeError):
             size = sum(len(record.value or b"") for record in records)
             return TooLargeError(
-                f"{count}, {size:,} bytes, are too large a batch for the topic (max.message.bytes); nothing was written. Send "
-                "fewer at once, or raise the topic's limit"
+                f"{count}, {size:,} bytes, are more than the topic accepts at once (max.message.bytes); nothing was written. "
+                "Send fewer at once, or raise the topic's limit"
             )
         if isinstance(error, _REFUSED):
-            return TransportError(f"Kafka refused {count}: {said(error)}; nothing was written")
-        if not await self._catalog.is_there(to.topic):  # aiokafka goes on asking for one that was deleted
-            return unknown(to.topic, None, {})
-        why = said(error)
+            return TransportError(f"Kafka refused {count}: {cause_text(error)}; nothing was written")
+        if not await self._topics.exists(to.topic):  # aiokafka waits for a deleted topic until the deadline
+            return unknown_topic(to.topic, None, {})
+        why = cause_text(error)
         if isinstance(error, TimeoutError):
-            why = f"not acknowledged within {self._options.delivery_timeout_ms:,} ms (delivery_timeout_ms)"
+            why = f"not acknowledged within {self._options.delivery_timeout_ms:,} ms (kafka.delivery_timeout_ms)"
         if not sent:
             return TransportError(f"{count} could not be sent: {why}; nothing was written")
         return OutcomeUnknownError(f"{count} may or may not be stored: {why}")
 
     def _require_open(self) -> None:
         if self.closed:
-            msg = "this producer of the Kafka transport is closed"
-            raise TransportError(msg)
+            raise closed("producer of the Kafka transport")
 
-    async def _open(self) -> Sending:
-        if self._sending is None:
-            sending = Sending(self._options, None)
-            await sending.start("a producer")
-            self._sending = sending
-        return self._sending
+    async def _open(self) -> Sender:
+        if self._sender is None:
+            sender = Sender(self._options, None)
+            await sender.start("a producer")
+            self._sender = sender
+        return self._sender
 
     async def _discard(self) -> None:
-        sending, self._sending = self._sending, None
-        if sending is not None:
-            await sending.aclose()
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            await sender.aclose()
 
     async def aclose(self) -> None:
-        """Send nothing more. What a send is still waiting for may or may not be stored."""
+        """Send nothing more. The records of a send in progress may or may not be stored."""
         self.closed = True
         await self._discard()
 

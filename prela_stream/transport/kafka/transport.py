@@ -1,4 +1,4 @@
-"""`KafkaTransport`: where producers, consumers and writers of one Kafka cluster come from."""
+"""`KafkaTransport` creates the producers, consumers and writers of one Kafka cluster."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -6,19 +6,19 @@ from typing import Final, Self, TypeVar
 
 import anyio
 
-from prela_stream.errors import TransportError
 from prela_stream.transport.base import Committed, TopicPartition, TopicSpec
+from prela_stream.transport.kafka.admin.connection import AdminConnection
 from prela_stream.transport.kafka.admin.groups import Groups
 from prela_stream.transport.kafka.admin.offsets import Offsets
-from prela_stream.transport.kafka.admin.requests import Wire
-from prela_stream.transport.kafka.admin.topics import Catalog
+from prela_stream.transport.kafka.admin.topics import Topics
 from prela_stream.transport.kafka.consumer import KafkaConsumer
 from prela_stream.transport.kafka.producer import KafkaProducer
 from prela_stream.transport.kafka.writer import KafkaWriter
 from prela_stream.transport.options import KafkaOptions
+from prela_stream.transport.refusals import closed
 
 _PATIENCE_S: Final = 1.0
-"""How long to wait for a commit that is under way, for those who watch."""
+"""How long an observer waits for a commit in progress."""
 Part = TypeVar("Part", KafkaProducer, KafkaConsumer, KafkaWriter)
 
 
@@ -26,53 +26,52 @@ class KafkaTransport:
     """The topics of one Kafka cluster.
 
     Records of one commit become visible partition by partition: a reader of two partitions may see those of one a moment before
-    those of the other, but never any of a commit that does not stand. Record times are those of the partition's leader; they can
-    go back where that broker's clock does, or where another one becomes leader.
+    those of the other, but never any of a commit that was not committed. Record times are those of the partition's leader. They
+    can decrease if that broker's clock does, or if another broker becomes the leader.
 
     Args:
-        options: Where the cluster is, how to log in, how long to wait.
+        options: The addresses of the cluster, the login and the timeouts.
     """
 
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
-        self._wire = Wire(options)
-        self._catalog = Catalog(self._wire, options)
-        self._offsets = Offsets(self._wire, self._catalog)
-        self._groups = Groups(self._wire, self._catalog)
+        self._admin = AdminConnection(options)
+        self._topics = Topics(self._admin, options)
+        self._offsets = Offsets(self._admin, self._topics)
+        self._groups = Groups(self._admin, self._topics)
         self._opened: list[KafkaProducer | KafkaConsumer | KafkaWriter] = []
         self._closed = False
 
     async def producer(self) -> KafkaProducer:
-        """See `Transport.producer`. It connects with its first send."""
+        """See `Transport.producer`. Its first send connects."""
         self._require_open()
-        return self._keep(KafkaProducer(self._options, self._catalog))
+        return self._keep(KafkaProducer(self._options, self._topics))
 
     async def consumer(self, topics: Sequence[str], *, group: str | None = None) -> KafkaConsumer:
         """See `Transport.consumer`."""
-        specs = await self._catalog.specs(topics, anew=True)
-        places = [TopicPartition(name, number) for name, spec in specs.items() for number in range(spec.partitions)]
+        specs = await self._topics.specs(topics, refresh=True)
+        partitions = [TopicPartition(name, number) for name, spec in specs.items() for number in range(spec.partitions)]
         if group is not None:
             await self._groups.require(group)
         self._require_open()
         consumer = KafkaConsumer(self._options, self._offsets, self._groups, list(specs), group)
-        await consumer.open(places)
+        await consumer.open(partitions)
         return self._keep(consumer)
 
     async def writer(self, group: str, source: TopicPartition) -> KafkaWriter:
         """See `Transport.writer`."""
-        await self._catalog.place(source)
+        await self._topics.spec_of(source)
         self._require_open()
-        writer = KafkaWriter(self._options, self._catalog, self._offsets, self._groups, group, source)
+        writer = KafkaWriter(self._options, self._topics, self._offsets, self._groups, group, source)
         await writer.open()
         return self._keep(writer)
 
     def _require_open(self) -> None:
         if self._closed:
-            msg = "this Kafka transport is closed"
-            raise TransportError(msg)
+            raise closed("Kafka transport")
 
     def _keep(self, part: Part) -> Part:
-        """Have it closed with the transport; what was closed by itself meanwhile is forgotten."""
+        """Close it together with the transport, unless it was closed before."""
         self._opened = [*(other for other in self._opened if not other.closed), part]
         return part
 
@@ -82,18 +81,18 @@ class KafkaTransport:
 
     async def topics(self, names: Sequence[str] | None = None) -> dict[str, TopicSpec]:
         """See `Transport.topics`."""
-        return await self._catalog.topics(names)
+        return await self._topics.topics(names)
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
         """See `Transport.create_topics`."""
-        return await self._catalog.create(specs)
+        return await self._topics.create(specs)
 
     async def aclose(self) -> None:
-        """Close what was opened here."""
+        """Close what this transport created."""
         self._closed = True
-        with anyio.CancelScope(shield=True):  # each takes seconds at most, wherever its broker is
+        with anyio.CancelScope(shield=True):  # each takes seconds at most, even if its broker does not answer
             async with anyio.create_task_group() as tasks:
-                for part in (*self._opened, self._wire):
+                for part in (*self._opened, self._admin):
                     tasks.start_soon(part.aclose)
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Who of a group should hold which partition. Pure: every member works it out for itself and comes to the same answer."""
+"""The assignment of partitions to the members of a group. Pure: each member computes it and gets the same result."""
 
 from collections.abc import Mapping
 
@@ -6,16 +6,16 @@ from collections.abc import Mapping
 def balance(
     members: Mapping[str, frozenset[str]], partitions: Mapping[int, str], owners: Mapping[int, str]
 ) -> dict[int, str]:
-    """A fair share for everyone, with as few moves as it takes.
+    """A fair share for each member, with as few moves as possible.
 
     Args:
         members: Live members and the topics that each reads.
         partitions: Ids of the partitions and the topic of each.
-        owners: Who holds a partition now; names that are not in `members` count for nothing.
+        owners: The member that holds each partition now; names that are not in `members` are ignored.
 
     Returns:
-        The member that should hold each partition; partitions of topics that nobody reads are left out. No member holds two
-        more than another one that could have one of them.
+        The member that should hold each partition. Partitions of topics that no member reads are left out. No member has two
+        partitions more than another one that reads the topic of one of them.
     """
     wanted: dict[int, str] = {}
     load = dict.fromkeys(members, 0)
@@ -44,7 +44,7 @@ def _next_move(
     wanted: Mapping[int, str],
     load: Mapping[str, int],
 ) -> tuple[int, str] | None:
-    """A partition of the most loaded member that has one to give, and the least loaded one that can take it."""
+    """A partition of the most loaded member that can give one, and the least loaded member that can take it."""
     for partition in sorted(wanted, key=lambda id_: (-load[wanted[id_]], wanted[id_], -id_)):
         able = [member for member, topics in members.items() if partitions[partition] in topics]
         taker = min(able, key=lambda member: (load[member], member))

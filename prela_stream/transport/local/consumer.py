@@ -1,40 +1,37 @@
-"""Reading the log: positions and pauses live on the event loop's side, lookups are made in a thread of the consumer's own.
+"""Reading the log: positions and pauses are kept on the event loop's side, reads run in a thread of the consumer.
 
-A lookup changes nothing on this side until its result is back, so a `poll` that is cancelled loses no Record and no change
+A read changes nothing on this side until its result has arrived. So a `poll` that is cancelled loses no record and no change
 of the assignment: the next one finds them again.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 import anyio
 import msgspec
 
-from prela_stream.errors import TransportError
 from prela_stream.transport.base import Committed, LogRecord, Poll, TopicPartition
-from prela_stream.transport.checks import check_committed
-from prela_stream.transport.local import catalog, group, log
+from prela_stream.transport.local import group, log
 from prela_stream.transport.local.database import Database
+from prela_stream.transport.local.database_thread import DatabaseThread
 from prela_stream.transport.local.group import Member
-from prela_stream.transport.local.look import Found, Looker, Wanted
-from prela_stream.transport.local.schema import Place
-from prela_stream.transport.local.thread import DatabaseThread
-from prela_stream.transport.options import LocalOptions
-
-T = TypeVar("T")
+from prela_stream.transport.local.reader import LogReader, ReadRequest, ReadResult
+from prela_stream.transport.local.schema import PartitionRow
+from prela_stream.transport.options import POLL_BYTES, LocalOptions
+from prela_stream.transport.refusals import check_committed, no_group, not_assigned
 
 MAX_POLL_SECONDS: Final = 300.0
-"""A member that has not polled for so long stops its heartbeats: its event loop turns, but nobody reads."""
+"""A member that has not polled for so long sends no more heartbeats: its event loop runs, but nothing reads its partitions."""
 
 
-class _Held(msgspec.Struct):
-    """A partition of ours, as this side knows it."""
+class _AssignedPartition(msgspec.Struct):
+    """An assigned partition, as this side knows it."""
 
-    at: Place
+    row: PartitionRow
     generation: int
     position: int
     paused: bool = True
@@ -44,7 +41,7 @@ class LocalConsumer:
     """A Consumer of the local transport.
 
     A member's heartbeats are sent by polling and, between polls, by a timer of the event loop. So a member keeps its
-    partitions while its loop turns and it polls at least every five minutes; a process that dies or hangs loses them
+    partitions while its event loop runs and it polls at least every five minutes. A process that dies or hangs loses them
     after `session_timeout_ms`.
     """
 
@@ -52,83 +49,87 @@ class LocalConsumer:
         self,
         options: LocalOptions,
         thread: DatabaseThread,
-        places: list[Place],
+        topics: Sequence[str],
         group_name: str | None,
         clock: Callable[[], int],
     ) -> None:
-        self._places = {at.id: at for at in places}
         self._group = group_name
-        self._member = Member(group_name, places, options.session_timeout_ms) if group_name is not None else None
-        self._looker = Looker(places, self._member, clock)
+        self._member = Member(group_name, topics, options.session_timeout_ms) if group_name is not None else None
+        self._reader = LogReader(topics, self._member, clock)
         self._thread = thread
         self._clock = clock
         self._interval = options.poll_interval_ms / 1000
-        self._beat_seconds = options.session_timeout_ms / 3000
+        self._heartbeat_seconds = options.session_timeout_ms / 3000
         self._timer: asyncio.TimerHandle | None = None
-        self._beating: Future[None] | None = None
+        self._heartbeat: Future[None] | None = None
         self._polled = 0.0
-        self._held: dict[int, _Held] = {}
-        self._shared_out = False
-        """Whether it was told that what is held is our whole share."""
+        self._log_id = ""
+        self._assigned: dict[int, _AssignedPartition] = {}
+        self._announced_share = False
+        """Whether a Poll has reported that the assignment is the full share."""
 
-    async def poll(self, *, max_records: int = 500, max_bytes: int = 8 << 20, timeout: float = 1.0) -> Poll:
+    async def poll(self, *, max_records: int = 500, max_bytes: int = POLL_BYTES, timeout: float = 1.0) -> Poll:
         """See `Consumer.poll`."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while True:
             self._polled = loop.time()
             if self._member is not None and self._timer is None:
-                self._timer = loop.call_later(self._beat_seconds, self._beat)
-            wanted = Wanted(
-                known={id_: held.generation for id_, held in self._held.items()},
-                positions={id_: held.position for id_, held in self._held.items() if not held.paused},
+                self._timer = loop.call_later(self._heartbeat_seconds, self._send_heartbeat)
+            request = ReadRequest(
+                log_id=self._log_id,
+                known={id_: one.generation for id_, one in self._assigned.items()},
+                positions={id_: one.position for id_, one in self._assigned.items() if not one.paused},
                 max_records=max_records,
                 max_bytes=max_bytes,
             )
-            found = await self._thread.run(partial(self._looker.look, wanted=wanted))
-            poll = self._apply(wanted, found)
+            result = await self._thread.run(partial(self._reader.read, request=request))
+            poll = self._apply(request, result)
             rest = deadline - loop.time()
             if poll.assigned or poll.revoked or poll.records or poll.rebalanced or rest <= 0:
                 return poll
             await anyio.sleep(min(rest, self._interval))
 
-    def _apply(self, wanted: Wanted, found: Found) -> Poll:
-        revoked = [
+    def _apply(self, request: ReadRequest, result: ReadResult) -> Poll:
+        replaced = result.log_id != request.log_id
+        lost = [
             id_
-            for id_, held in self._held.items()
-            if id_ not in found.leases or found.leases[id_].generation != held.generation
+            for id_, one in self._assigned.items()
+            if replaced or id_ not in result.leases or result.leases[id_].generation != one.generation
         ]
-        gone = tuple(self._held.pop(id_).at.name for id_ in revoked)
+        revoked = tuple(self._assigned.pop(id_).row.name for id_ in lost)
+        self._log_id = result.log_id
         assigned = []
-        for id_, lease in found.leases.items():
-            if id_ not in self._held:
-                start = lease.committed if lease.committed is not None else found.beginnings[id_]
-                self._held[id_] = _Held(at=self._places[id_], generation=lease.generation, position=start)
-                assigned.append(self._places[id_].name)
+        for id_, lease in result.leases.items():
+            if id_ not in self._assigned:
+                start = lease.committed if lease.committed is not None else result.beginnings[id_]
+                row = result.rows[id_]
+                self._assigned[id_] = _AssignedPartition(row=row, generation=lease.generation, position=start)
+                assigned.append(row.name)
         records: list[LogRecord] = []
-        for id_, part in found.slices.items():
-            now = self._held.get(id_)
-            # While we looked, it may have been paused or moved elsewhere.
-            if now is not None and not now.paused and now.position == wanted.positions[id_]:
+        for id_, part in result.slices.items():
+            now = self._assigned.get(id_)
+            # During the read it may have been paused, or its position may have been changed.
+            if now is not None and not now.paused and now.position == request.positions.get(id_):
                 now.position = part.next_offset
                 records += part.records
-        told = self._shared_out and not (assigned or gone)
-        self._shared_out = found.whole
+        announced = self._announced_share and not (assigned or revoked)
+        self._announced_share = result.complete
         return Poll(
             assigned=tuple(sorted(assigned)),
-            revoked=tuple(sorted(gone)),
+            revoked=tuple(sorted(revoked)),
             records=tuple(records),
-            rebalanced=found.whole and not told,
+            rebalanced=result.complete and not announced,
         )
 
-    def _beat(self) -> None:
+    def _send_heartbeat(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._beat_seconds, self._beat)
+        self._timer = loop.call_later(self._heartbeat_seconds, self._send_heartbeat)
         member = self._member
-        if self._beating is not None and not self._beating.done():
-            return  # a locked log: heartbeats that queue up would be in the way of all else when it is free again
+        if self._heartbeat is not None and not self._heartbeat.done():
+            return  # the log is locked: heartbeats that queue up would delay everything else once it is free again
         if member is not None and loop.time() - self._polled < MAX_POLL_SECONDS:
-            self._beating = self._thread.spare(lambda database: member.beat(database, self._clock()))
+            self._heartbeat = self._thread.run_later(lambda database: member.heartbeat(database, self._clock()))
 
     @property
     def closed(self) -> bool:
@@ -137,7 +138,7 @@ class LocalConsumer:
 
     def assignment(self) -> frozenset[TopicPartition]:
         """See `Consumer.assignment`."""
-        return frozenset(held.at.name for held in self._held.values())
+        return frozenset(one.row.name for one in self._assigned.values())
 
     def pause(self, *partitions: TopicPartition) -> None:
         """See `Consumer.pause`."""
@@ -148,45 +149,44 @@ class LocalConsumer:
         self._set_paused(partitions, paused=False)
 
     def _set_paused(self, partitions: tuple[TopicPartition, ...], *, paused: bool) -> None:
-        for held in self._held.values():
-            if held.at.name in partitions:
-                held.paused = paused
+        for one in self._assigned.values():
+            if one.row.name in partitions:
+                one.paused = paused
 
     async def seek(self, partition: TopicPartition, offset: int) -> None:
         """See `Consumer.seek`."""
-        self._ours(partition).position = max(offset, 0)
+        self._require_assigned(partition).position = max(offset, 0)
 
     async def position(self, partition: TopicPartition) -> int:
         """See `Consumer.position`."""
-        return self._ours(partition).position
+        return self._require_assigned(partition).position
 
-    def _ours(self, partition: TopicPartition) -> _Held:
-        for held in self._held.values():
-            if held.at.name == partition:
-                return held
-        raise group.not_ours(partition, self._group)
+    def _require_assigned(self, partition: TopicPartition) -> _AssignedPartition:
+        for one in self._assigned.values():
+            if one.row.name == partition:
+                return one
+        raise not_assigned(partition, self._group)
 
     async def committed(self, partition: TopicPartition) -> Committed | None:
         """See `Consumer.committed`."""
         name = self._group
 
-        def look(database: Database) -> Committed | None:
-            at = catalog.place(database, partition)
-            return None if name is None else database.read(lambda connection: group.committed(connection, name, at))
+        def read(database: Database) -> Committed | None:
+            row = database.partition(partition)
+            return None if name is None else database.read(lambda connection: group.committed(connection, name, row))
 
-        return await self._thread.run(look)
+        return await self._thread.run(read)
 
     async def commit(self, offsets: dict[TopicPartition, Committed]) -> None:
         """See `Consumer.commit`."""
         member = self._member
         if member is None:
-            msg = "a consumer without a group has nowhere to commit offsets to; open it with group=…"
-            raise TransportError(msg)
+            raise no_group()
         rows = []
         for name, committed in offsets.items():
             check_committed(committed.offset, committed.metadata)
-            held = self._ours(name)
-            rows.append((held.at, held.generation, committed))
+            one = self._require_assigned(name)
+            rows.append((one.row, one.generation, committed))
         if rows:
             await self._thread.run(lambda database: member.commit(database, rows))
 
@@ -203,14 +203,14 @@ class LocalConsumer:
         return await self._ask(partition, partial(log.offset_at, timestamp_ms=timestamp_ms))
 
     async def _ask(self, partition: TopicPartition, question: Callable[..., int]) -> int:
-        def look(database: Database) -> int:
-            at = catalog.place(database, partition)
-            return database.read(lambda connection: question(connection, at))
+        def read(database: Database) -> int:
+            row = database.partition(partition)
+            return database.read(lambda connection: question(connection, row))
 
-        return await self._thread.run(look)
+        return await self._thread.run(read)
 
     async def aclose(self) -> None:
-        """Leave the group, end the thread."""
+        """Leave the group and end the thread."""
         if self._timer is not None:
             self._timer.cancel()
         await self._thread.aclose(self._member.leave if self._member is not None else None)

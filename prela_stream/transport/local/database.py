@@ -1,45 +1,92 @@
-"""One connection to the log file: transactions that wait their turn, errors in our words, checkpoints of the WAL.
+"""A connection to the log file: transactions that wait for their turn, errors that name the file, checkpoints of the WAL.
 
-A `Database` belongs to one thread. It opens itself when it is first used and again after an error that leaves the
-connection in doubt.
+A `Database` belongs to one thread. It opens the file when it is first used, after an error that leaves the connection in
+doubt, and when the file at its path was removed or replaced: SQLite would go on with a file that no other process can open.
 """
 
 import contextlib
+import logging
+import os
 import sqlite3
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from prela_stream import telemetry
 from prela_stream.errors import OutcomeUnknownError, TransportError
-from prela_stream.transport.base import TopicPartition
-from prela_stream.transport.local import schema
+from prela_stream.transport.base import TopicPartition, TopicSpec
+from prela_stream.transport.local import schema, topic_table
+from prela_stream.transport.local.schema import PartitionRow
 from prela_stream.transport.options import LocalOptions
+from prela_stream.transport.refusals import unknown_topic
 
 T = TypeVar("T")
+logger = logging.getLogger("prela_stream.transport.local")
 
 _TRY_SECONDS: Final = 0.025
-"""SQLite's own wait for a lock sleeps ever longer, up to 100 ms, and starves behind a busy writer: we ask it for many short
-waits instead of a long one."""
+"""SQLite's wait for a lock sleeps for up to 100 ms and starves behind a busy writer. Many short waits do not."""
 _CHECKPOINT_BYTES: Final = 16 << 20
 _CHECKPOINT_SECONDS: Final = 1.0
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
-class Database:
-    """A connection to the log file of `options`, made at its first use."""
+class LogFile:
+    """What all connections of one transport share: the path, the topics that it created, and which file was found there."""
 
     def __init__(self, options: LocalOptions) -> None:
-        self.path = Path(options.path)
-        self.places: dict[TopicPartition, schema.Place] = {}
-        """What `catalog` has found in this file so far; partitions never change while it is open."""
-        self._options = options
-        self._wal = Path(f"{options.path}-wal")
+        self.options = options
+        self.path = Path(os.path.abspath(options.path))  # noqa: PTH100 - Path.resolve would follow a symlink, once and for all
+        self._lock = threading.Lock()
+        self._topics: dict[str, TopicSpec] = {}
+        self._id = ""
+
+    def require(self, specs: Iterable[TopicSpec]) -> None:
+        """Remember topics that this transport created. They are created again if the file is replaced."""
+        with self._lock:
+            self._topics |= {spec.name: spec for spec in specs}
+
+    def opened(self, log_id: str) -> list[TopicSpec]:
+        """A connection has found this file. The first one that finds a new file reports it; returns the topics to create."""
+        with self._lock:
+            replaced = self._id not in ("", log_id)
+            self._id = log_id
+            required = list(self._topics.values())
+        if replaced:
+            telemetry.LOCAL_LOGS_REPLACED.add()
+            logger.warning(
+                "the log file %s was removed or replaced; continuing with the file that is there now. Records that were only in "
+                "the former file are lost",
+                self.path,
+            )
+        return required
+
+    def inode(self) -> tuple[int, int] | None:
+        """Device and number of the file that is at the path now."""
+        try:
+            status = os.stat(self.path)  # noqa: PTH116 - called for every transaction
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
+class Database:
+    """A connection to a log file, opened by its first use."""
+
+    def __init__(self, file: LogFile) -> None:
+        self.path = file.path
+        self._file = file
+        self._options = file.options
+        self._wal = self.path
+        self._inode: tuple[int, int] | None = None
         self._connection: sqlite3.Connection | None = None
+        self._log_id = ""
+        self._partitions: dict[TopicPartition, PartitionRow] = {}
         self._checkpoint_at = _CHECKPOINT_BYTES
 
     def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `job` on one snapshot of the log; it may be run again, so it must change nothing. Raises TransportError."""
+        """Run `job` on one snapshot of the log. It may run twice, so it must not change anything. Raises TransportError."""
 
         def snapshot(connection: sqlite3.Connection) -> T:
             connection.execute("BEGIN")
@@ -48,10 +95,10 @@ class Database:
             finally:
                 self._roll_back(connection)
 
-        return self._patiently("read", snapshot)
+        return self._retry_while_busy("read", snapshot)
 
     def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `job` in a transaction of its own and make it durable.
+        """Run `job` in one transaction and make it durable.
 
         Raises:
             TransportError: nothing was written.
@@ -62,66 +109,144 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             return connection
 
-        connection = self._patiently("write", begin)
+        connection = self._retry_while_busy("write", begin)
         try:
             result = job(connection)
         except sqlite3.Error as error:
             self._roll_back(connection)
-            raise self._refused("write", error) from error
+            raise self._transport_error("write", error) from error
         except BaseException:
             self._roll_back(connection)
             raise
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            # Whether the commit frame reached the disk cannot be known from here: what a new connection finds is the truth.
+            # Whether the commit frame reached the disk is unknown until a new connection reads the file.
             self.close()
             msg = f"the commit to {self.path} failed ({error}); it may or may not have been stored"
             raise OutcomeUnknownError(msg) from error
-        self._tidy(connection)
+        if self._file.inode() != self._inode:
+            self.close()
+            msg = f"the log file {self.path} was removed or replaced during a write; nothing was stored, try again"
+            raise TransportError(msg)
+        self._truncate_wal(connection)
         return result
 
     def data_version(self) -> int:
         """A number that changes whenever another connection has committed; raises TransportError."""
-        return self._patiently("read", lambda connection: int(connection.execute("PRAGMA data_version").fetchone()[0]))
+        return self._retry_while_busy(
+            "read", lambda connection: int(connection.execute("PRAGMA data_version").fetchone()[0])
+        )
+
+    def partition(self, name: TopicPartition) -> PartitionRow:
+        """One partition; raises UnknownTopicError, TransportError."""
+        self._retry_while_busy("read", lambda _: None)  # if the file was replaced, what is known of it is wrong
+        if name not in self._partitions:
+            self._partitions = self.read(topic_table.partitions)
+        if name not in self._partitions:
+            raise unknown_topic(name.topic, name.partition, self._specs())
+        return self._partitions[name]
+
+    def partitions_of(self, topics: Sequence[str]) -> list[PartitionRow]:
+        """All partitions of these topics; raises UnknownTopicError, TransportError."""
+        self._partitions = self.read(topic_table.partitions)
+        specs = self._specs()
+        for topic in topics:
+            if topic not in specs:
+                raise unknown_topic(topic, None, specs)
+        return [row for name, row in sorted(self._partitions.items()) if name.topic in topics]
+
+    def is_current(self, row: PartitionRow) -> bool:
+        """Whether a partition is one of the file that is open. Ask within a transaction: the file cannot change there."""
+        return row.log_id == self._log_id
+
+    def require_current(self, row: PartitionRow) -> None:
+        """Raise TransportError unless `is_current`."""
+        if not self.is_current(row):
+            msg = f"the log file {self.path} was removed or replaced; nothing was changed, try again"
+            raise TransportError(msg)
+
+    def _specs(self) -> dict[str, TopicSpec]:
+        return {name.topic: row.spec for name, row in self._partitions.items()}
 
     def close(self) -> None:
         """Close the connection; an open transaction is rolled back. The next use opens a new one."""
         connection, self._connection = self._connection, None
-        self.places.clear()
+        self._partitions = {}
         if connection is not None:
-            # An error here (of the last checkpoint, say) loses nothing: all that was committed is in the WAL.
+            # An error here (of the last checkpoint, for example) loses nothing: every commit is in the WAL.
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
 
-    def _patiently(self, what: str, job: Callable[[sqlite3.Connection], T]) -> T:
+    def _retry_while_busy(self, what: str, job: Callable[[sqlite3.Connection], T]) -> T:
         deadline = time.monotonic() + self._options.busy_timeout_ms / 1000
         while True:
             try:
                 return job(self._connected())
             except sqlite3.Error as error:
-                if not _is_busy(error) or time.monotonic() >= deadline:
-                    raise self._refused(what, error) from error
+                if not _is_busy(error):
+                    self._close_if_broken(error)
+                    raise self._transport_error(what, error) from error
+                if time.monotonic() >= deadline:
+                    raise self._transport_error(what, error) from error
+
+    def _close_if_broken(self, error: sqlite3.Error) -> None:
+        """After an error of the disk, SQLite may keep a state of the file that is no longer true: open it again next time."""
+        if _code(error) in (
+            sqlite3.SQLITE_IOERR,
+            sqlite3.SQLITE_CORRUPT,
+            sqlite3.SQLITE_NOTADB,
+            sqlite3.SQLITE_CANTOPEN,
+        ):
+            self.close()
 
     def _connected(self) -> sqlite3.Connection:
+        if self._connection is not None and self._file.inode() != self._inode:
+            self.close()
         if self._connection is None:
-            schema.make_file(self.path)
-            connection = sqlite3.connect(self.path, timeout=_TRY_SECONDS, isolation_level=None, cached_statements=64)
-            try:
-                schema.prepare(connection, self.path)
-                self._configure(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
+            self._connection = self._open()
         return self._connection
+
+    def _open(self) -> sqlite3.Connection:
+        schema.make_file(self.path)
+        inode = self._file.inode()
+        connection = sqlite3.connect(self.path, timeout=_TRY_SECONDS, isolation_level=None, cached_statements=64)
+        try:
+            log_id = schema.prepare(connection, self.path)
+            self._configure(connection)
+            missing = self._file.opened(log_id)
+            if missing:
+                self._create_missing(connection, missing)
+            if self._file.inode() != inode:
+                msg = f"the log file {self.path} was removed or replaced while it was opened; nothing was changed, try again"
+                raise TransportError(msg)
+        except BaseException:
+            connection.close()
+            raise
+        self._inode = inode
+        self._log_id = log_id
+        # SQLite puts the WAL beside the file itself, not beside a symlink to it.
+        self._wal = Path(f"{os.path.realpath(self.path)}-wal")
+        return connection
+
+    @staticmethod
+    def _create_missing(connection: sqlite3.Connection, specs: Sequence[TopicSpec]) -> None:
+        if topic_table.topics(connection).keys() >= {spec.name for spec in specs}:
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            topic_table.create(connection, specs)
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
 
     def _configure(self, connection: sqlite3.Connection) -> None:
         full = self._options.synchronous == "full"
         connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
         connection.execute(f"PRAGMA fullfsync = {int(full)}")  # macOS: without it a power cut can undo an fsync
         connection.execute(f"PRAGMA checkpoint_fullfsync = {int(full)}")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")  # see _tidy
+        connection.execute("PRAGMA wal_autocheckpoint = 0")  # see _truncate_wal
         connection.execute("PRAGMA secure_delete = FAST")
         connection.execute("PRAGMA cache_size = -8000")
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -133,20 +258,20 @@ class Database:
             except sqlite3.Error:
                 self.close()
 
-    def _tidy(self, connection: sqlite3.Connection) -> None:
+    def _truncate_wal(self, connection: sqlite3.Connection) -> None:
         """Move a long WAL into the file.
 
-        Not left to SQLite's automatic checkpoint: that one runs beside other writers and loses a race with them in every
-        version before 3.51.3, which corrupts the file (sqlite.org/wal.html#walresetbug). TRUNCATE takes the writers' lock first.
+        SQLite's automatic checkpoint is off: it runs beside other writers, and in every version before 3.51.3 it can lose a race
+        with them that corrupts the file (sqlite.org/wal.html#walresetbug). TRUNCATE takes the writers' lock first.
         """
         try:
             length = self._wal.stat().st_size
         except FileNotFoundError:
-            self.close()  # somebody removed the file under us: go on with a new one instead of writing into nowhere
+            self.close()  # the WAL was removed: what is written to it can no longer be read by others
             return
         if length < self._checkpoint_at:
             return
-        # A reader that will not move on must not cost every write a second: wait for as much again.
+        # A reader that keeps the WAL in use must not cost every write a second: try again after as much again was written.
         self._checkpoint_at = length + _CHECKPOINT_BYTES
         try:
             connection.execute(f"PRAGMA busy_timeout = {int(_CHECKPOINT_SECONDS * 1000)}")
@@ -154,27 +279,29 @@ class Database:
                 self._checkpoint_at = _CHECKPOINT_BYTES
             connection.execute(f"PRAGMA busy_timeout = {int(_TRY_SECONDS * 1000)}")
         except sqlite3.Error:
-            self.close()  # the transaction is durable all the same; whoever writes next tries again
+            self.close()  # the transaction is durable; the next write tries the checkpoint again
 
-    def _refused(self, what: str, error: sqlite3.Error) -> TransportError:
+    def _transport_error(self, what: str, error: sqlite3.Error) -> TransportError:
         if _is_busy(error):
             msg = (
                 f"cannot {what} {self.path}: another process kept it locked for {self._options.busy_timeout_ms} ms "
-                "(busy_timeout_ms); nothing was changed, try again"
+                "(local.busy_timeout_ms); nothing was changed, try again"
             )
         elif _code(error) == sqlite3.SQLITE_NOTADB:
-            msg = f"{self.path} is not a SQLite database; expected a log of prela_stream: choose another path"
+            msg = (
+                f"{self.path} is not a SQLite database; expected a log of prela_stream: set local.path to another path"
+            )
         elif _code(error) == sqlite3.SQLITE_FULL:
             msg = f"cannot {what} {self.path}: the disk is full or the file has reached its limit; nothing was changed"
         elif _code(error) == sqlite3.SQLITE_CORRUPT:
-            msg = f"{self.path} is damaged ({error}); nothing was changed: move the file away to begin a new log"
+            msg = f"{self.path} is damaged ({error}); nothing was changed: move the file away to start a new log"
         else:
             msg = f"cannot {what} {self.path}: {error}; nothing was changed"
         return TransportError(msg)
 
 
 def _code(error: sqlite3.Error) -> int:
-    # Errors that the module raises itself carry no code. The low byte is the primary code.
+    # Errors that the module raises itself have no code. The low byte is the primary code.
     return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 

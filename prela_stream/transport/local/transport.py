@@ -1,4 +1,4 @@
-"""`LocalTransport`: where producers, consumers and writers of one log file come from."""
+"""`LocalTransport` creates the producers, consumers and writers of one log file."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import Self
 
 from prela_stream.transport.base import Committed, TopicPartition, TopicSpec
-from prela_stream.transport.local import catalog
+from prela_stream.transport.local import topic_table
 from prela_stream.transport.local.consumer import LocalConsumer
-from prela_stream.transport.local.database import Database
+from prela_stream.transport.local.database import Database, LogFile
+from prela_stream.transport.local.database_thread import DatabaseThread
 from prela_stream.transport.local.group import committed
 from prela_stream.transport.local.retention import Sweeper
-from prela_stream.transport.local.thread import DatabaseThread
-from prela_stream.transport.local.writers import Desk, LocalProducer, LocalWriter, open_writer
+from prela_stream.transport.local.writer import LocalProducer, LocalWriter, WriterShared, open_writer
 from prela_stream.transport.options import LocalOptions
 
 
@@ -25,8 +25,9 @@ def wall_ms() -> int:
 class LocalTransport:
     """An append-only partitioned log in one SQLite file, used by many processes of one machine at once.
 
-    Everything that is opened here writes through one thread of the transport, and every consumer reads in one of its own. After
-    a fork the child opens a transport of its own.
+    All producers and writers share one thread, and each consumer has another one. After a fork the child has to open a new
+    transport. If the file is removed or replaced, the transport continues with the file that is there, or creates one, together
+    with the topics that it created before.
 
     Args:
         options: Where the file is and how long to wait.
@@ -36,53 +37,57 @@ class LocalTransport:
     def __init__(self, options: LocalOptions, *, clock: Callable[[], int] = wall_ms) -> None:
         self._options = options
         self._clock = clock
-        self._thread = DatabaseThread(options, "writing thread")
-        self._desk = Desk(self._thread, Sweeper(), clock)
+        self._file = LogFile(options)
+        self._thread = DatabaseThread(self._file, "writing thread")
+        self._shared = WriterShared(self._thread, Sweeper(), clock)
         self._consumers: list[LocalConsumer] = []
 
     async def producer(self) -> LocalProducer:
         """See `Transport.producer`."""
-        return LocalProducer(self._desk)
+        return LocalProducer(self._shared)
 
     async def consumer(self, topics: Sequence[str], *, group: str | None = None) -> LocalConsumer:
         """See `Transport.consumer`."""
-        places = await self._thread.run(lambda database: catalog.places_of(database, topics))
-        thread = DatabaseThread(self._options, "consumer")
-        consumer = LocalConsumer(self._options, thread, places, group, self._clock)
+        names = sorted(set(topics))
+        await self._thread.run(lambda database: database.partitions_of(names))
+        thread = DatabaseThread(self._file, "consumer")
+        consumer = LocalConsumer(self._options, thread, names, group, self._clock)
         self._consumers = [*(other for other in self._consumers if not other.closed), consumer]
         return consumer
 
     async def writer(self, group: str, source: TopicPartition) -> LocalWriter:
         """See `Transport.writer`."""
-        return await open_writer(self._desk, group, source)
+        return await open_writer(self._shared, group, source)
 
     async def committed(self, group: str, partition: TopicPartition) -> Committed | None:
         """See `Transport.committed`."""
 
-        def look(database: Database) -> Committed | None:
-            at = catalog.place(database, partition)
-            return database.read(lambda connection: committed(connection, group, at))
+        def read(database: Database) -> Committed | None:
+            row = database.partition(partition)
+            return database.read(lambda connection: committed(connection, group, row))
 
-        return await self._thread.run(look)
+        return await self._thread.run(read)
 
     async def topics(self, names: Sequence[str] | None = None) -> dict[str, TopicSpec]:
-        """See `Transport.topics`. A file that is not there has none, and is not made."""
+        """See `Transport.topics`. A file that does not exist has none, and is not created."""
 
-        def look(database: Database) -> dict[str, TopicSpec]:
-            return database.read(catalog.topics) if database.path.exists() else {}
+        def read(database: Database) -> dict[str, TopicSpec]:
+            return database.read(topic_table.topics) if database.path.exists() else {}
 
-        found = await self._thread.run(look)
+        found = await self._thread.run(read)
         return found if names is None else {name: found[name] for name in names if name in found}
 
     async def create_topics(self, specs: Sequence[TopicSpec]) -> list[str]:
         """See `Transport.create_topics`."""
-        return await self._thread.run(
-            lambda database: database.write(lambda connection: catalog.create(connection, specs))
+        created = await self._thread.run(
+            lambda database: database.write(lambda connection: topic_table.create(connection, specs))
         )
+        self._file.require(specs)
+        return created
 
     async def aclose(self) -> None:
-        """Close what was opened here."""
-        async with AsyncExitStack() as stack:  # all of it, also when one of the closes is cancelled
+        """Close what this transport created."""
+        async with AsyncExitStack() as stack:  # closes all of it, even if one of the closes is cancelled
             stack.push_async_callback(self._thread.aclose)
             for consumer in self._consumers:
                 stack.push_async_callback(consumer.aclose)

@@ -22,13 +22,13 @@ def test_topics_are_checked_and_made(tmp_path: Path) -> None:
     runner = CliRunner()
     before = runner.invoke(app, ["topics", "check", "--json", *where])
     assert before.exit_code == 1
-    assert len(json.loads(before.stdout)["mistakes"]) == 5
+    assert len(json.loads(before.stdout)["mistakes"]) == 4
     assert "run `prela-stream topics create`" in runner.invoke(app, ["topics", "check", *where]).stderr
     made = runner.invoke(app, ["topics", "create", "--json", *where])
     assert made.exit_code == 0
     assert json.loads(made.stdout)["mistakes"] == []
     assert sorted(json.loads(made.stdout)["created"]) == [
-        "prela.decisions", "prela.dlq", "prela.sampled", "prela.spans", "prela.state",
+        "prela.decisions", "prela.dlq", "prela.sampled", "prela.spans",
     ]  # fmt: skip
     assert "every topic exists already" in runner.invoke(app, ["topics", "create", *where]).stderr
     after = runner.invoke(app, ["topics", "check", "--json", *where])
@@ -38,16 +38,14 @@ def test_topics_are_checked_and_made(tmp_path: Path) -> None:
 def test_topics_that_are_there_otherwise_are_told_by_whoever_meets_them(tmp_path: Path) -> None:
     where, other, runner = ["--dir", str(tmp_path)], {"PRELA_TOPICS_PARTITIONS": "7"}, CliRunner()
     assert runner.invoke(app, ["topics", "create", *where]).exit_code == 0
-    line = (
-        "topics prela.spans, prela.state, prela.decisions: expected 7 partitions, there are 4, and the number is fixed"
-    )
+    line = "topics prela.spans, prela.decisions: expected 7 partitions, found 4, and the number is fixed"
     for command, before in (("create", "every topic exists already\n"), ("check", "")):
         result = runner.invoke(app, ["topics", command, *where], env=other)
         assert (result.exit_code, result.stderr.count("\n")) == (1, before.count("\n") + 1)
         assert result.stderr.startswith(before + line)
         document = json.loads(runner.invoke(app, ["topics", command, "--json", *where], env=other).stdout)
         assert [mistake.partition(":")[0] for mistake in document["mistakes"]] == [
-            *("topic prela.spans", "topic prela.state", "topic prela.decisions"),
+            *("topic prela.spans", "topic prela.decisions"),
         ]
     worker = runner.invoke(app, ["worker", *where], env=other)
     assert (worker.exit_code, worker.stderr.startswith(line), worker.stderr.count("\n")) == (1, True, 1), worker.output

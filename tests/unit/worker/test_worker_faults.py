@@ -151,16 +151,16 @@ async def test_records_that_were_deleted_unread_are_logged_with_their_offsets(
         assert begin > position
         async with running(make_worker(transport, topics=topics)):
             pass
-    assert "topic prela.spans: expected Records to be kept for 86,400,000 ms or longer" in caplog.text
+    assert "topic prela.spans: expected records to be retained for at least 86,400,000 ms" in caplog.text
     assert f"retention deleted the records from offset {position} to {begin}" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"sampled_partitions": 2}, "topic prela.sampled: expected 2 partitions, there are 1"),
-        ({"partitions": 8}, "topics prela.spans, prela.state, prela.decisions: expected 8 partitions, there are 1"),
-        ({"max_record_bytes": 2_000_000}, "topics prela.sampled, prela.dlq: expected Records of up to 2,016,384 bytes"),
+        ({"sampled_partitions": 2}, "topic prela.sampled: expected 2 partitions, found 1"),
+        ({"partitions": 8}, "topics prela.spans, prela.decisions: expected 8 partitions, found 1"),
+        ({"max_record_bytes": 2_000_000}, "topics prela.sampled, prela.dlq: expected records of up to 2,016,384 bytes"),
     ],
 )
 async def test_topics_that_could_not_hold_the_output_stop_the_worker_at_once(

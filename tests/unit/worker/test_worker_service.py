@@ -98,7 +98,7 @@ async def test_missing_topics_are_named(tmp_path: Path) -> None:
         with pytest.raises(UnknownTopicError) as caught:
             await make_worker(transport).run()
     assert str(caught.value) == (
-        "the worker needs the topics prela.decisions, prela.dlq, prela.sampled, prela.spans, prela.state, which do not exist: "
+        "the worker needs the topics prela.decisions, prela.dlq, prela.sampled, prela.spans, which do not exist: "
         "run `prela-stream topics create`"
     )
 

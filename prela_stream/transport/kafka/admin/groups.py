@@ -1,7 +1,7 @@
-"""What groups have committed, asked and said on the transport's own connection, without becoming a member.
+"""Committed offsets of groups: reading them without joining the group, and committing as a member.
 
-aiokafka asks for committed offsets in a way that knows nothing of transactions: the answer may be the offset before a commit that
-is already certain. The request that waits for those is added here.
+aiokafka reads committed offsets without regard to transactions: the answer may be the offset before a commit that is already
+certain. The version of the request that waits for open transactions is added here.
 """
 
 from collections.abc import Mapping
@@ -25,14 +25,14 @@ from aiokafka.protocol.types import (
 
 from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError
 from prela_stream.transport.base import Committed, TopicPartition
-from prela_stream.transport.kafka.admin.requests import NotYetError, Wire, by_topic, check
-from prela_stream.transport.kafka.admin.topics import Catalog
+from prela_stream.transport.kafka.admin.connection import AdminConnection, NotYetError, by_topic, check
+from prela_stream.transport.kafka.admin.topics import Topics
 
 _FENCED: Final = (kafka.UnknownMemberIdError, kafka.IllegalGenerationError, kafka.RebalanceInProgressError)
 _BACKOFF_S: Final = 0.1
 _LASTING: Final = (
-    "a transaction that commits there has not ended; if that lasts, a broker has forgotten it, and `kafka-transactions.sh "
-    "find-hanging` shows it"
+    "a transaction that commits an offset there has not ended; if this persists, a broker has lost it: find it with "
+    "`kafka-transactions.sh find-hanging`"
 )
 _UNSTABLE: Final = 88
 """Error code: a transaction with an offset of this partition has not ended."""
@@ -66,7 +66,7 @@ class _StableResponse(Response):
     )
 
 
-class _StableRequest_v7(RequestStruct):  # noqa: N801 - as its like in aiokafka
+class _StableRequest_v7(RequestStruct):  # noqa: N801 - named like the requests of aiokafka
     API_KEY = 9
     API_VERSION = 7
     FLEXIBLE_VERSION = True
@@ -85,7 +85,7 @@ class _StableRequest_v7(RequestStruct):  # noqa: N801 - as its like in aiokafka
 
 
 class _StableRequest(Request[OffsetFetchRequest_v3 | _StableRequest_v7]):
-    """OffsetFetch that waits for open transactions (KIP-447), where the broker knows it: since Kafka 2.5."""
+    """OffsetFetch that waits for open transactions (KIP-447), if the broker is of Kafka 2.5 or newer."""
 
     API_KEY = 9
 
@@ -100,17 +100,17 @@ class _StableRequest(Request[OffsetFetchRequest_v3 | _StableRequest_v7]):
 
 
 class Groups:
-    """How far groups are."""
+    """Reads and commits the offsets of groups."""
 
-    def __init__(self, wire: Wire, catalog: Catalog) -> None:
-        self._wire = wire
-        self._catalog = catalog
+    def __init__(self, admin: AdminConnection, topics: Topics) -> None:
+        self._admin = admin
+        self._topics = topics
 
     async def require(self, group: str) -> None:
-        """Raise TransportError if this client may not be a member of a group: asked once, for joining is tried for ever."""
+        """Raise TransportError if this client may not join a group. aiokafka would try to join without end."""
         try:
-            await self._wire.repeat(
-                f"finding the broker that keeps group {group}", lambda: self._wire.coordinator(group)
+            await self._admin.repeat(
+                f"finding the coordinator of group {group}", lambda: self._admin.coordinator(group)
             )
         except kafka.GroupAuthorizationFailedError as error:
             msg = f"kafka: this client may not read as group {group!r}: allow it Read on the group"
@@ -119,21 +119,21 @@ class Groups:
     async def committed(
         self, group: str, partitions: list[TopicPartition], *, patience_s: float | None = None
     ) -> dict[TopicPartition, Committed]:
-        """What a group has committed, of those of `partitions` where it has.
+        """What a group has committed, for those of `partitions` where it has.
 
-        It waits for the end of transactions that commit there, but not longer than `patience_s` seconds, if there is such a
-        bound: after that their offsets do not count. Raises UnknownTopicError, TransportError.
+        It waits for open transactions that commit offsets there, for at most `patience_s` seconds if that is given: after
+        that their offsets are ignored. Raises UnknownTopicError, TransportError.
         """
         for partition in partitions:
-            await self._catalog.place(partition)
-        topics = by_topic({place: place.partition for place in partitions})
+            await self._topics.spec_of(partition)
+        topics = by_topic({partition: partition.partition for partition in partitions})
         with anyio.move_on_after(patience_s):
             return await self._ask(group, _StableRequest(group, topics))
         return await self._ask(group, OffsetFetchRequest(group, topics))
 
     async def _ask(self, group: str, request: Any) -> dict[TopicPartition, Committed]:
         async def attempt() -> dict[TopicPartition, Committed]:
-            answer = await self._wire.ask(request, node=await self._wire.coordinator(group))
+            answer = await self._admin.ask(request, node=await self._admin.coordinator(group))
             check(answer.error_code)
             found = {}
             for topic, parts, *_ in answer.topics:
@@ -145,9 +145,9 @@ class Groups:
                         found[TopicPartition(topic, number)] = Committed(offset=offset, metadata=metadata or "")
             return found
 
-        what = f"asking what {group} has committed"
+        what = f"reading the committed offsets of group {group}"
         try:
-            result: dict[TopicPartition, Committed] = await self._wire.repeat(what, attempt)
+            result: dict[TopicPartition, Committed] = await self._admin.repeat(what, attempt)
         except KafkaError as error:
             msg = f"kafka: {what} was refused: {error}"
             raise TransportError(msg) from error
@@ -156,21 +156,21 @@ class Groups:
     async def commit(
         self, group: str, generation: int, member: str, offsets: Mapping[TopicPartition, Committed]
     ) -> None:
-        """Commit as the member that has its partitions since `generation`: the group refuses it once it has moved on.
+        """Commit as a member of `generation`: the group refuses it after the next rebalance.
 
         Raises FencedError, TransportError, OutcomeUnknownError.
         """
-        rows = {place: (place.partition, one.offset, one.metadata) for place, one in offsets.items()}
+        rows = {at: (at.partition, one.offset, one.metadata) for at, one in offsets.items()}
         request = OffsetCommitRequest(group, generation, member, -1, by_topic(rows))
         unanswered = before = False
         last = "no answer came"
-        with anyio.move_on_after(self._wire.options.request_timeout_ms / 1000):
+        with anyio.move_on_after(self._admin.options.request_timeout_ms / 1000):
             while True:
                 try:
-                    node = await self._wire.coordinator(group)
+                    node = await self._admin.coordinator(group)
                     before, unanswered = unanswered, True
-                    answer = await self._wire.ask(request, node=node)
-                    unanswered = before  # this one has an answer
+                    answer = await self._admin.ask(request, node=node)
+                    unanswered = before  # this request was answered
                     for _, parts in answer.topics:
                         for _, code in parts:
                             check(code)
@@ -180,22 +180,22 @@ class Groups:
                         last = str(error)
                         break
                     msg = (
-                        f"{', '.join(map(str, offsets))}: group {group!r} has shared its partitions out anew since this member "
-                        f"got them ({type(error).__name__}); nothing was committed"
+                        f"{', '.join(map(str, offsets))}: group {group!r} has rebalanced since these partitions were assigned "
+                        f"({type(error).__name__}); nothing was committed"
                     )
                     raise FencedError(msg) from error
                 except KafkaError as error:
                     if not error.retriable:
-                        msg = f"kafka: committing offsets of {group} was refused: {error}"
+                        msg = f"kafka: committing offsets of group {group} was refused: {error}"
                         raise TransportError(msg) from error
                     if isinstance(error, kafka.NodeNotReadyError):
                         unanswered = before  # nothing was sent
                     last = str(error)
                     await anyio.sleep(_BACKOFF_S)
         if unanswered:
-            msg = f"kafka: no broker has answered whether offsets of {group} are committed ({last}); committing again is safe"
+            msg = f"kafka: no broker answered whether offsets of group {group} are committed ({last}); retrying is safe"
             raise OutcomeUnknownError(msg)
-        msg = f"kafka: offsets of {group} could not be committed ({last}); trying again is safe"
+        msg = f"kafka: offsets of group {group} could not be committed ({last}); retrying is safe"
         raise TransportError(msg)
 
 

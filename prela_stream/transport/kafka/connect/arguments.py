@@ -1,4 +1,4 @@
-"""From `KafkaOptions` to what aiokafka's clients are given, each mistake told in one line that says what to do."""
+"""Converts `KafkaOptions` to the arguments of aiokafka's clients. Each mistake is one line with what to do."""
 
 import ssl
 from pathlib import Path
@@ -9,11 +9,11 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from prela_stream.errors import ConfigurationError
 from prela_stream.text import show
-from prela_stream.transport.kafka.connect.logs import tame
-from prela_stream.transport.kafka.connect.tokens import TokenProvider, check_answers
+from prela_stream.transport.kafka.connect.logs import limit_logs
+from prela_stream.transport.kafka.connect.tokens import TokenProvider, check_token_answers
 from prela_stream.transport.options import KafkaOptions
 
-_OURS: Final = frozenset(
+_RESERVED: Final = frozenset(
     {
         *("bootstrap_servers", "client_id", "security_protocol", "ssl_context", "group_id", "group_instance_id"),
         *("sasl_mechanism", "sasl_plain_username", "sasl_plain_password", "sasl_oauth_token_provider"),
@@ -22,18 +22,18 @@ _OURS: Final = frozenset(
         *("key_serializer", "value_serializer", "key_deserializer", "value_deserializer", "partitioner"),
     }
 )
-"""What the promises of the transport rest on, or what has an option of its own."""
+"""Arguments that the guarantees of the transport depend on, or that have a setting in `KafkaOptions`."""
 
 
 def connection(options: KafkaOptions, **more: Any) -> dict[str, Any]:
-    """Keyword arguments of any client of aiokafka; `more` are those of one kind, which `extra` may not replace either.
+    """Keyword arguments of any client of aiokafka. `more` are those of one kind, which `extra` may not replace either.
 
-    Raises ConfigurationError: a file cannot be read, a setting is missing, or `extra` holds what it may not.
+    Raises ConfigurationError: a file cannot be read, a setting is missing, or `extra` has a reserved argument.
     """
-    tame()
-    refused = sorted(_OURS & {*options.extra, *options.producer_extra, *options.consumer_extra})
+    limit_logs()
+    refused = sorted(_RESERVED & {*options.extra, *options.producer_extra, *options.consumer_extra})
     if refused:
-        msg = f"kafka: extra may not hold {', '.join(refused)}: the transport relies on it or has a setting of its own for it"
+        msg = f"kafka: extra may not contain {', '.join(refused)}: the transport depends on it or has another setting for it"
         raise ConfigurationError(msg)
     addresses(options)
     arguments: dict[str, Any] = {
@@ -50,7 +50,7 @@ def connection(options: KafkaOptions, **more: Any) -> dict[str, Any]:
 
 
 def addresses(options: KafkaOptions) -> list[tuple[str, int]]:
-    """Host and port of each bootstrap server, in the order that they are named. Raises ConfigurationError."""
+    """Host and port of each bootstrap server, in the order of the setting. Raises ConfigurationError."""
     if not options.bootstrap:
         msg = "kafka: expected host:port of at least one broker in kafka.bootstrap, got none"
         raise ConfigurationError(msg)
@@ -72,12 +72,12 @@ def _ssl_context(options: KafkaOptions) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=options.ssl_cafile)
         context.check_hostname = options.ssl_check_hostname
         if options.ssl_certfile is not None:
-            # With a password of None OpenSSL would ask for one on the terminal.
+            # With a password of None OpenSSL would prompt for one on the terminal.
             context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile, options.ssl_password or "")
     except OSError as error:  # ssl.SSLError is one
         files = [options.ssl_cafile, options.ssl_certfile, options.ssl_keyfile]
         msg = f"kafka: expected PEM files in ssl_cafile, ssl_certfile and ssl_keyfile, got {files}: {error}"
-        raise ConfigurationError(msg) from None  # a context could show the password
+        raise ConfigurationError(msg) from None  # the context of the error could contain the password
     return context
 
 
@@ -85,11 +85,9 @@ def _sasl(options: KafkaOptions) -> dict[str, Any]:
     arguments: dict[str, Any] = {"sasl_mechanism": options.sasl_mechanism}
     if options.sasl_mechanism == "OAUTHBEARER":
         if options.token_provider is None:
-            msg = (
-                'kafka: OAUTHBEARER needs token_provider = "module:name", a function that returns a token; none is set'
-            )
+            msg = "kafka: OAUTHBEARER needs kafka.token_provider, the module:name of a function that returns a token; none is set"
             raise ConfigurationError(msg)
-        check_answers()
+        check_token_answers()
         return arguments | {"sasl_oauth_token_provider": TokenProvider(options.token_provider)}
     password = _password(options)
     if options.sasl_username is None or password is None:
@@ -110,24 +108,25 @@ def _password(options: KafkaOptions) -> str | None:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def never_creating(client: Any) -> None:
-    """Keep a client from making topics: aiokafka has the broker create whatever it asks about, and it goes on asking.
+def forbid_topic_creation(client: Any) -> None:
+    """Keep a client from creating topics.
 
-    A topic that is deleted while somebody uses it would be back at their next refresh, as the broker's defaults have it.
+    aiokafka lets the broker create every topic that it asks about, and it refreshes its metadata all the time: a topic that
+    is deleted while a client uses it would be created again with the broker's defaults.
     """
     connect = client._get_conn
 
-    async def connected_to(*arguments: Any, **more: Any) -> Any:
+    async def checked_connection(*arguments: Any, **more: Any) -> Any:
         link = await connect(*arguments, **more)
         if link is not None and "send" not in vars(link):
             send = link.send
 
-            def asking(request: Any, **more: Any) -> Any:
+            def send_without_creation(request: Any, **more: Any) -> Any:
                 if isinstance(request, MetadataRequest):
                     request._allow_auto_topic_creation = False
                 return send(request, **more)
 
-            link.send = asking
+            link.send = send_without_creation
         return link
 
-    client._get_conn = connected_to
+    client._get_conn = checked_connection

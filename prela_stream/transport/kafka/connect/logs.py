@@ -1,7 +1,7 @@
-"""Keeps aiokafka's own log to what a reader can use: a broker that is away is said once, not ten times a second.
+"""Limits aiokafka's log to what a reader can use: one line for a broker that is down, not ten per second.
 
-Its clients repeat what failed until it works, without end, and log an error for each attempt. What they have to say twice is
-said once a minute. Other loggers, and how the application handles these, stay as they are.
+Its clients retry without end and log an error for each attempt. A message that repeats is logged once a minute. Other
+loggers, and how the application handles aiokafka's, do not change.
 """
 
 import logging
@@ -9,16 +9,16 @@ from time import monotonic
 from typing import Final
 
 REPEAT_S: Final = 60.0
-"""A message is not said again for so long, whatever its arguments are."""
-_SAID_BY_US: Final = (
-    # a start: with a TransportError that holds the reason
+"""How long a message is not logged again, whatever its arguments are."""
+_REPORTED_ELSEWHERE: Final = (
+    # connecting: the TransportError has the reason
     *('Unable connect to "', 'Unable to request metadata from "'),
-    "Unexpected error in sender routine",  # a send or commit: with its outcome, and why
-    "Heartbeat failed for group %s because it is rebalancing",  # a member came or went: with what it took over
+    "Unexpected error in sender routine",  # a send or commit: its outcome and the reason are logged
+    "Heartbeat failed for group %s because it is rebalancing",  # a member joined or left: the new assignment is logged
 )
-"""What ends in an error or a log line of ours, or is no failure at all."""
+"""Messages whose cause this package raises or logs itself, or that report no failure."""
 _LOGIN: Final = "SaslAuthenticate"
-"""Requests of this name hold passwords and tokens."""
+"""Requests of this name contain passwords and tokens."""
 _MODULES: Final = (
     *("conn", "cluster", "consumer.consumer", "consumer.fetcher", "consumer.group_coordinator"),
     *("consumer.subscription_state", "producer.producer", "producer.sender", "producer.message_accumulator"),
@@ -27,31 +27,31 @@ _MODULES: Final = (
 
 
 class OnceAMinute(logging.Filter):
-    """Lets a warning or error of one text pass once a minute, and below a warning everything that holds no secret."""
+    """Passes a warning or error of one text once a minute, and below a warning everything without a secret."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether this one is to be said."""
+        """Whether this one is logged."""
         if record.levelno < logging.WARNING:
             arguments = record.args if isinstance(record.args, tuple) else ()
             return not any(type(argument).__name__.startswith(_LOGIN) for argument in arguments)
         text, now = str(record.msg), monotonic()
-        if text.startswith(_SAID_BY_US):
+        if text.startswith(_REPORTED_ELSEWHERE):
             return False
-        if now - self._said.get(text, -REPEAT_S) < REPEAT_S:
+        if now - self._logged.get(text, -REPEAT_S) < REPEAT_S:
             return False
-        self._said[text] = now
+        self._logged[text] = now
         return True
 
 
 _filter = OnceAMinute()
 
 
-def tame() -> None:
-    """Put the filter on the loggers of aiokafka. Doing so again changes nothing."""
-    # each by its name: a filter is not asked for what comes from below
+def limit_logs() -> None:
+    """Add the filter to the loggers of aiokafka. A second call changes nothing."""
+    # each by its name: a filter of a logger is not applied to records of its children
     for name in ("aiokafka", *(f"aiokafka.{module}" for module in _MODULES)):
         logging.getLogger(name).addFilter(_filter)

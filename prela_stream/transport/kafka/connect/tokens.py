@@ -1,7 +1,7 @@
-"""Logins by token (OAUTHBEARER): whoever makes the tokens is asked for each login, and a token that is refused is an error.
+"""Logins by token (OAUTHBEARER): each login asks the token provider, and a refused token is an error.
 
-A broker refuses a token with a challenge, which aiokafka takes for an answer: its clients would go on to ask, get answers that
-mean nothing, and try again for ever.
+A broker refuses a token with a challenge. aiokafka treats the challenge as success: its clients would send requests, fail to
+read the answers and retry without end.
 """
 
 import importlib
@@ -20,30 +20,30 @@ from prela_stream.errors import ConfigurationError
 
 
 class TokenProvider(AbstractTokenProvider):
-    """Asks the function that `KafkaOptions.token_provider` names for each login; one that is not async runs in a thread."""
+    """Calls the function that `KafkaOptions.token_provider` names, for each login. One that is not async runs in a thread."""
 
     def __init__(self, name: str) -> None:
         module, _, attribute = name.partition(":")
         try:
             function = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
-            msg = f'kafka: expected token_provider = "module:name" of a function, got {name!r}: {error}'
+            msg = f"kafka.token_provider: expected module:name of a function, got {name!r}: {error}"
             raise ConfigurationError(msg) from error
         if not callable(function):
-            msg = f'kafka: expected token_provider = "module:name" of a function, got {name!r}, a {type(function).__name__}'
+            msg = f"kafka.token_provider: expected module:name of a function, got {name!r}, a {type(function).__name__}"
             raise ConfigurationError(msg)
         self._name = name
         self._function: Callable[[], str | Awaitable[str]] = function
 
     async def token(self) -> str:
-        """A token that is good now. Raises SaslAuthenticationFailed, without what the function said: that may hold a secret."""
+        """A valid token. Raises SaslAuthenticationFailed without the message of the function, which may contain a secret."""
         try:
             if inspect.iscoroutinefunction(self._function):
                 token: Any = await self._function()
             else:
                 token = await anyio.to_thread.run_sync(self._function, abandon_on_cancel=True)
-        except Exception as error:  # noqa: BLE001 - it is somebody else's function; what it raises becomes an error of the login
-            msg = f"the token provider {self._name} raised {type(error).__name__}; call it by itself to see why"
+        except Exception as error:  # noqa: BLE001 - a function of the user; what it raises becomes an error of the login
+            msg = f"the token provider {self._name} raised {type(error).__name__}; call it in a Python shell to see the reason"
             raise SaslAuthenticationFailed(msg) from None
         if not isinstance(token, str) or not token:
             came = "an empty string" if token == "" else f"a {type(token).__name__}"
@@ -53,10 +53,10 @@ class TokenProvider(AbstractTokenProvider):
 
 
 class _Checked(conn.OAuthAuthenticator):
-    """Of clients with our TokenProvider, looks at what the broker says to a token (RFC 7628, 3.2.2)."""
+    """For clients with our TokenProvider: fails if the broker answers a token with a challenge (RFC 7628, 3.2.2)."""
 
     async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
-        """Go on with the login."""
+        """The next step of the login."""
         if payload and self._token_sent and isinstance(self._sasl_oauth_token_provider, TokenProvider):
             msg = f"the token was refused ({_status(payload)})"
             raise SaslAuthenticationFailed(msg)
@@ -75,6 +75,6 @@ def _status(payload: bytes) -> str:
         return _Challenge().status
 
 
-def check_answers() -> None:
-    """Have aiokafka look at what a broker says to a token. Doing so again changes nothing."""
-    setattr(conn, "OAuthAuthenticator", _Checked)  # noqa: B010 - a class of that module that is replaced
+def check_token_answers() -> None:
+    """Make aiokafka check the broker's answer to a token. A second call changes nothing."""
+    setattr(conn, "OAuthAuthenticator", _Checked)  # noqa: B010 - replaces a class of that module

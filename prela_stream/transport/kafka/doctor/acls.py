@@ -1,7 +1,7 @@
-"""Who needs which rights on a cluster, and which of them this client has: asked of the broker, nothing is tried.
+"""The permissions that each role needs on a cluster, and which of them this client has, as the brokers report them.
 
-A broker says of topics and groups what a client may do with them (KIP-430, Kafka 2.3), in versions of requests that aiokafka
-does not have. Of transactional ids it only says whether they may be described; writing under one would fence a worker.
+Brokers report the permissions on topics and groups (KIP-430, Kafka 2.3), in versions of requests that aiokafka does not have. For
+transactional ids they only report whether this client may describe them. Nothing is tried, because writing would fence a worker.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Schema, String
 
 from prela_stream.transport.findings import Role
-from prela_stream.transport.kafka.admin.requests import check
+from prela_stream.transport.kafka.admin.connection import check
 from prela_stream.transport.options import TopicOptions
 
 READ: Final = "Read"
@@ -20,19 +20,19 @@ WRITE: Final = "Write"
 DESCRIBE: Final = "Describe"
 DESCRIBE_CONFIGS: Final = "DescribeConfigs"
 _BITS: Final = {READ: 3, WRITE: 4, DESCRIBE: 8, DESCRIBE_CONFIGS: 10}
-_NOT_SAID: Final = -(2**31)
+_NOT_REPORTED: Final = -(2**31)
 _NO_TOPIC_RIGHT: Final = 29
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """What one role does on a cluster."""
+    """The permissions of one role."""
 
     topics: Mapping[str, tuple[str, ...]]
-    """Rights on each topic. Describe comes with Read and with Write."""
+    """Operations on each topic. Read and Write include Describe."""
     groups: tuple[str, ...] = ()
     """The consumer groups that it reads as: Read."""
     transactional_id: str | None = None
-    """What its transactional ids begin with: Write."""
+    """The prefix of its transactional ids: Write."""
 
 
 class ServiceGroups(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,18 +43,17 @@ class ServiceGroups(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def needs(role: Role, topics: TopicOptions, groups: ServiceGroups) -> Needs:
-    """What a role needs; docs/kafka.md has it as a table."""
+    """What a role needs; docs/kafka.md has the table."""
     if role == "agent":
         return Needs(topics={topics.spans: (WRITE,)})
     if role == "sink":
         return Needs(topics={topics.sampled: (READ,), topics.decisions: (READ,)}, groups=groups.sinks)
-    looked_at = (READ, WRITE, DESCRIBE_CONFIGS)
+    read_and_written = (READ, WRITE, DESCRIBE_CONFIGS)
     written = (WRITE, DESCRIBE_CONFIGS)
     return Needs(
         topics={
-            topics.spans: looked_at,
-            topics.state: looked_at,
-            topics.decisions: looked_at,
+            topics.spans: read_and_written,
+            topics.decisions: read_and_written,
             topics.sampled: written,
             topics.dlq: written,
         },
@@ -109,7 +108,7 @@ class _MetadataStruct(RequestStruct):
 
 
 class TopicRights(Request[_MetadataStruct]):
-    """Asks what this client may do with topics. None is created by that."""
+    """Requests the operations that this client is allowed on topics. It creates no topic."""
 
     API_KEY = 3
 
@@ -158,7 +157,7 @@ class _GroupsStruct(RequestStruct):
 
 
 class GroupRights(Request[_GroupsStruct]):
-    """Asks what this client may do with groups; goes to the broker that keeps them."""
+    """Requests the operations that this client is allowed on groups, from their coordinator."""
 
     API_KEY = 15
 
@@ -171,15 +170,15 @@ class GroupRights(Request[_GroupsStruct]):
 
 
 class TopicAnswer(msgspec.Struct, frozen=True):
-    """What a broker says of one topic."""
+    """What a broker reports about one topic."""
 
     error: int
     rights: frozenset[str] | None
-    """None: not said."""
+    """None: not reported."""
 
 
 def topic_answers(answer: Any) -> dict[str, TopicAnswer]:
-    """Each topic of an answer to TopicRights. One that may not even be seen has no rights; one that is not there has None."""
+    """Each topic of an answer to TopicRights. `rights` is empty if this client may not see it, None if it does not exist."""
     found = {}
     for code, name, _, _, operations in answer.topics:
         rights = frozenset() if code == _NO_TOPIC_RIGHT else None if code else _named(operations)
@@ -188,13 +187,13 @@ def topic_answers(answer: Any) -> dict[str, TopicAnswer]:
 
 
 def group_rights(answer: Any) -> frozenset[str] | None:
-    """The one group of an answer to GroupRights. Raises KafkaError; None: not said."""
+    """The operations on the group of an answer to GroupRights; None: not reported. Raises KafkaError."""
     ((code, *_, operations),) = answer.groups
     check(code)
     return _named(operations)
 
 
 def _named(operations: int) -> frozenset[str] | None:
-    if operations == _NOT_SAID:
+    if operations == _NOT_REPORTED:
         return None
     return frozenset(name for name, bit in _BITS.items() if operations >> bit & 1)

@@ -13,8 +13,8 @@ from aiokafka.structs import TopicPartition as TheirPartition
 from prela_stream.errors import FencedError, OutcomeUnknownError, TooLargeError, TransportError, UnknownTopicError
 from prela_stream.transport.base import CommitOutcome, Committed, Consumer, Record, TopicPartition, TopicSpec
 from prela_stream.transport.kafka import KafkaTransport
-from prela_stream.transport.kafka.admin.requests import Wire
-from prela_stream.transport.kafka.client.sender import Sending
+from prela_stream.transport.kafka.admin.connection import AdminConnection
+from prela_stream.transport.kafka.client.sender import Sender
 from prela_stream.transport.options import KafkaOptions
 from tests.contracts.transport_harness import DEADLINE, assigned, everything, reading, send, take, values
 from tests.support.kafka import no_client_is_left
@@ -61,16 +61,16 @@ async def test_topics_are_made_when_a_broker_is_alive_again_and_known_to_all_tha
     transport: KafkaTransport, place: TopicPartition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker that stalled longer than its session lists none as alive until it is heard of again."""
-    ask = Wire.metadata
+    ask = AdminConnection.metadata
     answers: list[Any] = []
 
-    async def metadata(self: Wire, topics: list[str] | None, *, node: int | None = None) -> Any:
+    async def metadata(self: AdminConnection, topics: list[str] | None, *, node: int | None = None) -> Any:
         answers.append(await ask(self, topics, node=node))
         if len(answers) in (1, 3):  # before making, and before looking whether all know
             answers[-1].brokers = []
         return answers[-1]
 
-    monkeypatch.setattr(Wire, "metadata", metadata)
+    monkeypatch.setattr(AdminConnection, "metadata", metadata)
     await make(transport, place)
     assert [len(answer.brokers) for answer in answers[:5]] == [0, 1, 0, 1, 1]
     await send(await transport.producer(), place, b"x")
@@ -132,7 +132,9 @@ async def test_a_batch_beyond_the_topics_limit_is_refused_whole_and_the_producer
         await make(transport, place, max_record_bytes=10_000)
         producer = await transport.producer()
         await send(producer, place, b"first")
-        with pytest.raises(TooLargeError, match=r"50,000 bytes.*too large a batch.*nothing was written") as caught:
+        with pytest.raises(
+            TooLargeError, match=r"50,000 bytes.*more than the topic accepts.*nothing was written"
+        ) as caught:
             await send(producer, place, *([b"x" * 10_000] * 5))
         assert not isinstance(caught.value, OutcomeUnknownError)
         await send(producer, place, b"second")
@@ -246,8 +248,8 @@ async def test_what_a_topic_made_by_others_lacks_is_said(
     await until(transport, place, there=True)
     found = (await transport.topics())[place.topic]
     assert (found.partitions, found.cleanup, found.max_record_bytes) == (3, "compact", 20_000 - 16_384)
-    stamped, policy, in_sync = found.flaws
-    assert "LogAppendTime), it is CreateTime" in stamped
+    stamped, policy, in_sync = found.problems
+    assert "LogAppendTime, found CreateTime" in stamped
     assert "compact,delete" in policy
     assert "nothing can be written" in in_sync
 
@@ -256,7 +258,7 @@ async def test_an_open_transaction_of_a_dead_process_ends_when_its_writer_is_ope
     transport: KafkaTransport, kafka: str, place: TopicPartition
 ) -> None:
     await make(transport, place)
-    dead = Sending(KafkaOptions(bootstrap=(kafka,)), f"edge-{place.topic}-0")
+    dead = Sender(KafkaOptions(bootstrap=(kafka,)), f"edge-{place.topic}-0")
     await dead.start("a test")
     await dead.kafka.begin_transaction()
     await (await dead.append(place, [Record(value=b"open")]))
@@ -369,13 +371,13 @@ async def test_closing_while_a_poll_waits_and_a_send_is_under_way(
         with pytest.raises(TransportError, match="closed"):
             await poll()
 
-    async def sending() -> None:
+    async def sender() -> None:
         while True:
             await send(producer, place, b"x")
 
     async def send_until_closed() -> None:
         with pytest.raises(TransportError):
-            await sending()
+            await sender()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(poll_until_closed)
@@ -400,8 +402,8 @@ async def test_an_own_consumer_task_that_died_is_replaced_and_nothing_is_lost(
         assert values(await take(consumer, 2)) == [b"a", b"b"]
     await member.commit({place: Committed(offset=2)})
     for consumer in (alone, member):
-        feed = consumer._feed  # type: ignore[attr-defined]  # the contract knows of none
-        feed._kafka._fetcher._fetch_task.cancel()
+        fetcher = consumer._fetcher  # type: ignore[attr-defined]  # the contract knows of none
+        fetcher._kafka._fetcher._fetch_task.cancel()
     await send(producer, place, b"c")
     assert values(await take(alone, 1)) == [b"c"]
     revoked: set[TopicPartition] = set()

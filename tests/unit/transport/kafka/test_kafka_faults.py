@@ -138,7 +138,7 @@ async def test_a_broker_that_hangs_holds_nobody_up_and_nothing_is_told_that_is_n
         try:
             with within(BOUND_S), pytest.raises(OutcomeUnknownError, match=r"may or may not be stored.*2,000 ms"):
                 await send(producer, LEFT, b"hanging")
-            with within(BOUND_S), pytest.raises(TransportError, match="trying again is safe"):
+            with within(BOUND_S), pytest.raises(TransportError, match="retrying is safe"):
                 await consumer.end_offset(LEFT)
             with within(BOUND_S):
                 assert await writer.commit([(LEFT, Record(value=b"aborted"))], 1) is CommitOutcome.ABORTED
@@ -215,7 +215,7 @@ async def test_a_commit_whose_end_is_not_answered_is_unknown_and_the_next_writer
         for number in range(2):
             writer: Any = await opened(transport)
             offset = writer.committed.offset if writer.committed else 0
-            sender = writer._sending.kafka._sender  # where its last request is sent from
+            sender = writer._sender.kafka._sender  # where its last request is sent from
             end = sender._do_txn_commit
 
             async def end_unanswered(result: object, end: Any = end) -> Any:

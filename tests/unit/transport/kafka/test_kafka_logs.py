@@ -6,7 +6,7 @@ import logging
 import pytest
 from aiokafka.consumer import group_coordinator
 
-from prela_stream.transport.kafka.connect.logs import OnceAMinute, tame
+from prela_stream.transport.kafka.connect.logs import OnceAMinute, limit_logs
 
 REBALANCING = "Heartbeat failed for group %s because it is rebalancing"
 AWAY = "Heartbeat failed for group %s: coordinator (node %s) is either not started or not valid"
@@ -15,7 +15,7 @@ LOGGER = "aiokafka.consumer.group_coordinator"
 
 def test_a_member_that_joins_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
     assert f'"{REBALANCING}"' in inspect.getsource(group_coordinator), "aiokafka says it otherwise now"
-    tame()
+    limit_logs()
     log = logging.getLogger(LOGGER)
     log.warning(REBALANCING, "prela.sampler")
     assert [record.getMessage() for record in caplog.records if record.name == LOGGER] == []

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from prela_stream.errors import FencedError
 from prela_stream.transport.base import CommitOutcome, Record, TopicPartition
+from prela_stream.transport.kafka.admin.connection import AdminConnection
 from prela_stream.transport.kafka.admin.groups import Groups
 from prela_stream.transport.kafka.admin.offsets import Offsets
-from prela_stream.transport.kafka.admin.requests import Wire
-from prela_stream.transport.kafka.admin.topics import Catalog
+from prela_stream.transport.kafka.admin.topics import Topics
 from prela_stream.transport.kafka.writer import KafkaWriter, _cut
 from prela_stream.transport.options import KafkaOptions
 
@@ -20,10 +20,10 @@ SECRET = "hunter2-is-secret"
 def writer() -> KafkaWriter:
     """One that was never opened."""
     options = KafkaOptions()
-    wire = Wire(options)
-    catalog = Catalog(wire, options)
+    admin = AdminConnection(options)
+    topics = Topics(admin, options)
     source = TopicPartition("acme.spans", 3)
-    return KafkaWriter(options, catalog, Offsets(wire, catalog), Groups(wire, catalog), "workers", source)
+    return KafkaWriter(options, topics, Offsets(admin, topics), Groups(admin, topics), "workers", source)
 
 
 def wrapped(cause: BaseException) -> kafka.KafkaError:
@@ -60,7 +60,7 @@ def test_what_a_failure_means(
 )
 @pytest.mark.parametrize("ends", [0, 1])
 def test_a_fence_that_answers_the_only_question_is_certain(error: BaseException, ends: int) -> None:
-    with pytest.raises(FencedError, match=r"acme\.spans/3 for group 'workers'.*another writer"):
+    with pytest.raises(FencedError, match=r"acme\.spans\[3\] for group 'workers'.*another writer"):
         writer()._failed(error, ends)
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong with a file: locks, full disks, foreign and damaged files, a commit that fails, a disk that is gone."""
+"""Faults of the log file: locks, full disks, foreign and damaged files, a commit that fails, a replaced file."""
 
 import os
 import sqlite3
@@ -11,14 +11,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError, UnknownTopicError
+from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError
 from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition, TopicSpec
 from prela_stream.transport.local import LocalTransport, database, retention, schema
 from prela_stream.transport.options import LocalOptions
 from tests.contracts.transport_harness import DEADLINE
 from tests.support.threads import own_threads
 
-PLACE = TopicPartition("topic", 0)
+PARTITION = TopicPartition("topic", 0)
 SPEC = TopicSpec(name="topic", partitions=1)
 
 
@@ -37,7 +37,7 @@ async def transport(path: Path) -> AsyncIterator[LocalTransport]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Another process's endless write."""
+    """A write of another process that does not end."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -47,12 +47,12 @@ def locked(path: Path) -> Iterator[None]:
 
 
 async def contents(path: Path) -> list[bytes | None]:
-    """Every value of the partition, read by somebody else."""
+    """Every value of the partition, read through another transport."""
     async with LocalTransport(LocalOptions(path=str(path))) as transport:
         consumer = await transport.consumer(["topic"])
         consumer.resume(*(await consumer.poll()).assigned)
         found: list[bytes | None] = []
-        while await consumer.position(PLACE) < await consumer.end_offset(PLACE):
+        while await consumer.position(PARTITION) < await consumer.end_offset(PARTITION):
             found += [record.value for record in (await consumer.poll(timeout=0)).records]
         return found
 
@@ -74,7 +74,7 @@ def test_opening_a_transport_touches_nothing(path: Path) -> None:
     assert not path.parent.exists()
 
 
-async def test_asking_for_topics_makes_no_file(path: Path) -> None:
+async def test_listing_topics_creates_no_file(path: Path) -> None:
     async with LocalTransport(LocalOptions(path=str(path))) as transport:
         assert await transport.topics() == {}
     assert not path.parent.exists()
@@ -82,7 +82,7 @@ async def test_asking_for_topics_makes_no_file(path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
 async def test_files_are_for_their_owner_alone(path: Path, transport: LocalTransport) -> None:
-    await (await transport.producer()).send(PLACE, [Record(value=b"x")])
+    await (await transport.producer()).send(PARTITION, [Record(value=b"x")])
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     assert modes == {"log.db": 0o600, "log.db-wal": 0o600, "log.db-shm": 0o600}
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -92,20 +92,22 @@ async def test_a_locked_file_is_an_error_after_the_timeout_and_trying_again_is_s
     path: Path, transport: LocalTransport
 ) -> None:
     producer = await transport.producer()
-    with locked(path), pytest.raises(TransportError, match=r"locked for 100 ms \(busy_timeout_ms\)") as caught:
-        await producer.send(PLACE, [Record(value=b"x")])
+    with locked(path), pytest.raises(TransportError, match=r"locked for 100 ms \(local\.busy_timeout_ms\)") as caught:
+        await producer.send(PARTITION, [Record(value=b"x")])
     assert not isinstance(caught.value, OutcomeUnknownError)
-    await producer.send(PLACE, [Record(value=b"x")])
+    await producer.send(PARTITION, [Record(value=b"x")])
     assert await contents(path) == [b"x"]
 
 
-async def test_a_commit_on_a_locked_file_is_aborted_and_its_writer_dead(path: Path, transport: LocalTransport) -> None:
-    writer = await transport.writer("group", PLACE)
+async def test_a_commit_on_a_locked_file_is_aborted_and_its_writer_unusable(
+    path: Path, transport: LocalTransport
+) -> None:
+    writer = await transport.writer("group", PARTITION)
     with locked(path):
-        assert await writer.commit([(PLACE, Record(value=b"x"))], 1) is CommitOutcome.ABORTED
+        assert await writer.commit([(PARTITION, Record(value=b"x"))], 1) is CommitOutcome.ABORTED
     with pytest.raises(FencedError, match="aborted"):
         await writer.commit([], 2)
-    assert (await transport.writer("group", PLACE)).committed is None
+    assert (await transport.writer("group", PARTITION)).committed is None
     assert await contents(path) == []
 
 
@@ -134,21 +136,21 @@ def full(transport: LocalTransport) -> Iterator[None]:
 
 async def test_a_full_disk_refuses_the_records_and_keeps_what_was_there(path: Path, transport: LocalTransport) -> None:
     producer = await transport.producer()
-    await producer.send(PLACE, [Record(value=b"before")])
-    writer = await transport.writer("group", PLACE)
+    await producer.send(PARTITION, [Record(value=b"before")])
+    writer = await transport.writer("group", PARTITION)
     large = Record(value=bytes(500_000))
     with full(transport):
         with pytest.raises(TransportError, match="full"):
-            await producer.send(PLACE, [Record(value=b"small"), large])
-        assert await writer.commit([(PLACE, large)], 1) is CommitOutcome.ABORTED
-    last = await producer.send(PLACE, [Record(value=b"after")])
+            await producer.send(PARTITION, [Record(value=b"small"), large])
+        assert await writer.commit([(PARTITION, large)], 1) is CommitOutcome.ABORTED
+    last = await producer.send(PARTITION, [Record(value=b"after")])
     assert await contents(path) == [b"before", b"after"]
     assert last == 1
 
 
 @contextmanager
 def no_file_grows_beyond(size: int) -> Iterator[None]:
-    """The system refuses to write beyond this size, as it does on a full disk: pages are written when COMMIT writes them."""
+    """The system refuses to write beyond this size, as on a full disk: COMMIT writes the pages."""
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -162,26 +164,26 @@ def no_file_grows_beyond(size: int) -> Iterator[None]:
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no RLIMIT_FSIZE")
 async def test_an_error_of_the_commit_itself_is_an_unknown_outcome(path: Path, transport: LocalTransport) -> None:
     producer = await transport.producer()
-    await producer.send(PLACE, [Record(value=b"before")])
-    writer = await transport.writer("group", PLACE)
+    await producer.send(PARTITION, [Record(value=b"before")])
+    writer = await transport.writer("group", PARTITION)
     large = Record(value=bytes(300_000))
     room = size(f"{path}-wal") + 100_000
     with no_file_grows_beyond(room):
         with pytest.raises(OutcomeUnknownError, match="may or may not"):
-            await producer.send(PLACE, [large])
-        assert await writer.commit([(PLACE, large)], 5) is CommitOutcome.UNKNOWN
+            await producer.send(PARTITION, [large])
+        assert await writer.commit([(PARTITION, large)], 5) is CommitOutcome.UNKNOWN
     with pytest.raises(FencedError, match="unknown"):
         await writer.commit([], 6)
-    settled = (await transport.writer("group", PLACE)).committed
+    resolved = (await transport.writer("group", PARTITION)).committed
     assert await contents(path) == [b"before"]
-    assert settled is None, "Records and offset agree"
-    await producer.send(PLACE, [Record(value=b"after")])
+    assert resolved is None, "records and offset agree"
+    await producer.send(PARTITION, [Record(value=b"after")])
     assert await contents(path) == [b"before", b"after"]
 
 
-async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_database_is_transport_error_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
-    path.write_text("these are not the records you are looking for\n" * 200)
+    path.write_text("this is not a database\n" * 200)
     before = path.read_bytes()
     async with LocalTransport(LocalOptions(path=str(path))) as transport:
         with pytest.raises(TransportError, match=r"notes\.txt is not a SQLite database"):
@@ -189,7 +191,7 @@ async def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path:
     assert path.read_bytes() == before
 
 
-async def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+async def test_a_database_of_something_else_is_transport_error_and_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE orders (id INTEGER)")
@@ -201,7 +203,7 @@ async def test_a_database_of_something_else_is_refused_and_left_as_it_is(tmp_pat
     assert path.read_bytes() == before
 
 
-async def test_a_log_of_another_version_is_refused(path: Path, transport: LocalTransport) -> None:
+async def test_a_log_of_another_version_is_transport_error(path: Path, transport: LocalTransport) -> None:
     await transport.aclose()
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
@@ -211,8 +213,8 @@ async def test_a_log_of_another_version_is_refused(path: Path, transport: LocalT
             await later.topics()
 
 
-async def test_a_damaged_file_is_said_to_be_damaged(path: Path, transport: LocalTransport) -> None:
-    await (await transport.producer()).send(PLACE, [Record(value=bytes(5_000))] * 100)
+async def test_a_damaged_file_is_reported_as_damaged(path: Path, transport: LocalTransport) -> None:
+    await (await transport.producer()).send(PARTITION, [Record(value=bytes(5_000))] * 100)
     await transport.aclose()
     damage(path)
     async with LocalTransport(LocalOptions(path=str(path))) as later:
@@ -220,35 +222,23 @@ async def test_a_damaged_file_is_said_to_be_damaged(path: Path, transport: Local
             await later.topics()
 
 
-async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     async with LocalTransport(LocalOptions(path=str(tmp_path / "file" / "log.db"))) as transport:
-        with pytest.raises(TransportError, match="cannot make the log file"):
+        with pytest.raises(TransportError, match="cannot create the log file"):
             await transport.create_topics([SPEC])
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not remove files in use")
-async def test_a_removed_file_is_noticed_and_begun_anew(path: Path, transport: LocalTransport) -> None:
-    producer = await transport.producer()
-    for file in path.parent.iterdir():
-        file.unlink()
-    await producer.send(PLACE, [Record(value=b"into the removed file")])
-    with pytest.raises(UnknownTopicError):
-        await producer.send(PLACE, [Record(value=b"x")])
-    assert await transport.create_topics([SPEC]) == ["topic"]
-    assert await producer.send(PLACE, [Record(value=b"x")]) == 0
 
 
 async def test_a_cancelled_send_leaves_no_transaction_open(path: Path, transport: LocalTransport) -> None:
     patient = LocalOptions(path=str(path), busy_timeout_ms=60_000)
     async with LocalTransport(patient) as one, LocalTransport(patient) as other:
         producer = await one.producer()
-        await producer.send(PLACE, [Record(value=b"before")])
+        await producer.send(PARTITION, [Record(value=b"before")])
         with locked(path):
             with anyio.move_on_after(0.02) as scope:
-                await producer.send(PLACE, [Record(value=b"x")])
+                await producer.send(PARTITION, [Record(value=b"x")])
             assert scope.cancelled_caught
-        await (await other.producer()).send(PLACE, [Record(value=b"y")])
+        await (await other.producer()).send(PARTITION, [Record(value=b"y")])
     assert b"y" in await contents(path)
 
 
@@ -301,37 +291,37 @@ anyio.run(transport.aclose)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
-async def test_after_a_fork_the_child_is_told_to_open_its_own(path: Path, transport: LocalTransport) -> None:
+async def test_after_a_fork_the_child_has_to_open_a_new_transport(path: Path, transport: LocalTransport) -> None:
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, str(path)]
     done = await anyio.run_process(command, check=True)
     first, refused, own, again = done.stdout.decode().splitlines()
-    assert "after a fork, open a transport of your own" in refused
+    assert "after a fork, open a new transport in the child" in refused
     assert first == own == again
 
 
-async def test_housekeeping_that_fails_is_logged_and_costs_no_record(
+async def test_retention_that_fails_is_logged_and_costs_no_record(
     path: Path, transport: LocalTransport, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await transport.create_topics([TopicSpec(name="short", partitions=1, retention_ms=0)])
     blocker = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    places = retention.overdue
+    overdue = retention.overdue
 
-    def lock_first(connection: sqlite3.Connection, now_ms: int) -> dict[TopicPartition, schema.Place]:
+    def lock_first(connection: sqlite3.Connection, now_ms: int) -> dict[TopicPartition, schema.PartitionRow]:
         blocker.execute("BEGIN IMMEDIATE")
-        return places(connection, now_ms + 1_000)
+        return overdue(connection, now_ms + 1_000)
 
     monkeypatch.setattr(retention, "overdue", lock_first)
     assert await (await transport.producer()).send(TopicPartition("short", 0), [Record(value=b"x")]) == 0
     await transport.aclose()
     blocker.close()
-    assert "housekeeping is put off" in caplog.text
+    assert "heartbeats and retention of the local log are postponed" in caplog.text
 
 
 async def test_the_write_ahead_log_is_kept_short(path: Path, transport: LocalTransport) -> None:
     producer = await transport.producer()
     longest = 0
     for _ in range(60):
-        await producer.send(PLACE, [Record(value=os.urandom(1_000_000))])
+        await producer.send(PARTITION, [Record(value=os.urandom(1_000_000))])
         longest = max(longest, size(f"{path}-wal"))
     assert longest < 2 * database._CHECKPOINT_BYTES
     assert size(path) > 40_000_000
@@ -339,7 +329,7 @@ async def test_the_write_ahead_log_is_kept_short(path: Path, transport: LocalTra
 
 
 async def test_a_member_that_stays_silent_between_polls_keeps_its_partitions(path: Path) -> None:
-    """Sessions are counted by the clock, which only goes on here when the first member's timer has sent a heartbeat."""
+    """Sessions depend on the clock, which moves here only after the first member's timer has sent a heartbeat."""
     options = LocalOptions(path=str(path), session_timeout_ms=1_000)
     now_ms = 1_700_000_000_000
 
@@ -352,14 +342,14 @@ async def test_a_member_that_stays_silent_between_polls_keeps_its_partitions(pat
         assert (await first.poll()).assigned
         second = await elsewhere.consumer(["topic"], group="group")
         for _ in range(3):
-            now_ms += 700  # of two heartbeats the former is too old
-            await all_have_beaten(path, now_ms)
+            now_ms += 700  # the first of two heartbeats is too old
+            await all_heartbeats_are(path, now_ms)
             assert not (await second.poll(timeout=0)).assigned
-        await first.commit({PLACE: Committed(offset=1)})
+        await first.commit({PARTITION: Committed(offset=1)})
 
 
-async def all_have_beaten(path: Path, at_ms: int) -> None:
-    """Wait until a heartbeat of this time of every member is in the file."""
+async def all_heartbeats_are(path: Path, at_ms: int) -> None:
+    """Wait until every member has a heartbeat of this time in the file."""
     with anyio.fail_after(DEADLINE), closing(sqlite3.connect(path)) as connection:
         while connection.execute("SELECT min(heartbeat_ms) FROM members").fetchone()[0] < at_ms:
             await anyio.sleep(0.01)
@@ -373,4 +363,4 @@ async def test_a_clock_set_back_does_not_keep_a_dead_member_alive(path: Path) ->
         assert (await consumer.poll()).assigned
         async with LocalTransport(options, clock=lambda: 1_700_000_000_000) as transport:
             other = await transport.consumer(["topic"], group="group")
-            assert (await other.poll(timeout=0)).assigned == (PLACE,)
+            assert (await other.poll(timeout=0)).assigned == (PARTITION,)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prela_stream.transport.base import LogRecord, Record, TopicPartition, TopicSpec
-from prela_stream.transport.local import LocalTransport, catalog, log, retention
-from prela_stream.transport.local.database import Database
+from prela_stream.transport.local import LocalTransport, log, retention, topic_table
+from prela_stream.transport.local.database import Database, LogFile
 from prela_stream.transport.options import LocalOptions
 
-PLACE = TopicPartition("topic", 0)
+PARTITION = TopicPartition("topic", 0)
 
 
 class Clock:
@@ -32,11 +32,11 @@ class Bench:
     """A log file with one partition, used without a thread."""
 
     def __init__(self, path: Path, **spec: Any) -> None:
-        self.database = Database(LocalOptions(path=str(path), synchronous="normal"))
+        self.database = Database(LogFile(LocalOptions(path=str(path), synchronous="normal")))
         self.clock = Clock()
         topic = TopicSpec(name="topic", partitions=1, **spec)
-        self.database.write(lambda connection: catalog.create(connection, [topic]))
-        self.at = catalog.place(self.database, PLACE)
+        self.database.write(lambda connection: topic_table.create(connection, [topic]))
+        self.at = self.database.partition(PARTITION)
 
     def append(self, *records: Record) -> int:
         return self.database.write(lambda connection: log.append(connection, self.at, records, self.clock.now))
@@ -158,14 +158,14 @@ async def test_whoever_writes_sweeps_and_a_reader_passes_over_the_gap(tmp_path: 
         consumer.resume(*(await consumer.poll()).assigned)
         async with LocalTransport(LocalOptions(path=str(tmp_path / "log.db")), clock=clock) as writing:
             producer = await writing.producer()
-            await producer.send(PLACE, [Record(value=b"old")] * 5)
+            await producer.send(PARTITION, [Record(value=b"old")] * 5)
         clock.now += 2_000
         async with LocalTransport(LocalOptions(path=str(tmp_path / "log.db")), clock=clock) as writing:
             producer = await writing.producer()
-            await producer.send(PLACE, [Record(value=b"new")])
-        assert await consumer.beginning_offset(PLACE) == 5, "closing waits for the sweep that the write began"
+            await producer.send(PARTITION, [Record(value=b"new")])
+        assert await consumer.beginning_offset(PARTITION) == 5, "closing waits for the sweep that the write began"
         assert [(record.offset, record.value) for record in (await consumer.poll()).records] == [(5, b"new")]
-        assert await consumer.position(PLACE) == 6
+        assert await consumer.position(PARTITION) == 6
 
 
 async def test_a_reader_reaches_the_end_where_the_last_records_are_gone(tmp_path: Path) -> None:
@@ -178,14 +178,14 @@ async def test_a_reader_reaches_the_end_where_the_last_records_are_gone(tmp_path
         await transport.create_topics(specs)
         producer = await transport.producer()
         for key, value in ((b"stays", b"x"), (b"goes", b"x"), (b"goes", None)):
-            await producer.send(PLACE, [Record(key=key, value=value)])
+            await producer.send(PARTITION, [Record(key=key, value=value)])
         clock.now += 2_000
         async with LocalTransport(options, clock=clock) as writing:
             await (await writing.producer()).send(TopicPartition("other", 0), [Record(key=b"k", value=b"x")])
         consumer = await transport.consumer(["topic"])
         consumer.resume(*(await consumer.poll()).assigned)
         assert [record.key for record in (await consumer.poll()).records] == [b"stays"]
-        assert await consumer.position(PLACE) == await consumer.end_offset(PLACE) == 3
+        assert await consumer.position(PARTITION) == await consumer.end_offset(PARTITION) == 3
 
 
 keys = st.sampled_from([b"a", b"b", b"c", b"d"])
@@ -223,7 +223,7 @@ def test_any_script_of_appends_and_sweeps_agrees_with_a_plain_model(
     assert bench.offsets() == (model[0][0] if model else end, end)
     assert bench.bytes_held() == sum(len(key) + len(value or b"") for _, _, key, value in model)
     for moment in {row[1] + more for row in model for more in (-1, 0, 1)}:
-        found = bench.database.read(partial(log.offset_at, at=bench.at, timestamp_ms=moment))
+        found = bench.database.read(partial(log.offset_at, row=bench.at, timestamp_ms=moment))
         assert found == next((row[0] for row in model if row[1] >= moment), end)
     assert bench.database.read(_integrity) == [("ok",)]
     bench.database.close()

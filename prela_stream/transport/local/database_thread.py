@@ -1,8 +1,8 @@
-"""A thread that owns one `Database`: the event loop hands it jobs and awaits what they return.
+"""A thread that owns one `Database`. The event loop passes it jobs and awaits their results.
 
-A job that has begun is finished whether or not anyone still waits for it, so cancelling never leaves a transaction open; one
-that has not begun is withdrawn. The thread is a plain daemon and no executor: Python closes those when the main thread ends,
-and what other threads record until the process exits has to be written all the same.
+A job that has started is finished even if its caller was cancelled, so no transaction stays open; a job that has not started is
+withdrawn. The thread is a plain daemon thread and not an executor: Python shuts executors down when the main thread ends,
+but what other threads record until the process exits has to be written too.
 """
 
 import asyncio
@@ -17,59 +17,64 @@ from typing import Any, TypeVar
 from anyio import CancelScope
 
 from prela_stream.errors import TransportError
-from prela_stream.transport.local.database import Database
-from prela_stream.transport.options import LocalOptions
+from prela_stream.transport.local.database import Database, LogFile
+from prela_stream.transport.refusals import closed
 
 T = TypeVar("T")
 logger = logging.getLogger("prela_stream.transport.local")
 
 
 class DatabaseThread:
-    """Runs jobs one after the other on a database of its own. Started by the first job."""
+    """Runs jobs one after the other on one database. The first job starts the thread."""
 
-    def __init__(self, options: LocalOptions, name: str) -> None:
+    def __init__(self, file: LogFile, name: str) -> None:
         self._name = name
-        self._database = Database(options)
+        self._database = Database(file)
         self._jobs: SimpleQueue[tuple[Future[Any], Callable[[Database], Any]] | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._pid = os.getpid()
+        self._postponed = False
         self.closed = False
 
     async def run(self, job: Callable[[Database], T]) -> T:
-        """What `job` returns or raises; TransportError after the close."""
+        """Return or raise what `job` returns or raises; TransportError after the close."""
         if self.closed:
-            msg = f"this {self._name} of the local transport is closed"
-            raise TransportError(msg)
+            raise closed(f"{self._name} of the local transport")
         if self._pid != os.getpid():
-            msg = f"this {self._name} belongs to process {self._pid}: after a fork, open a transport of your own"
+            msg = f"this {self._name} belongs to process {self._pid}; after a fork, open a new transport in the child"
             raise TransportError(msg)
         return await asyncio.wrap_future(self._submit(job))
 
-    def spare(self, job: Callable[[Database], None]) -> Future[None] | None:
-        """Run `job` when its turn comes, for nobody: a TransportError of it is logged. None after the close."""
+    def run_later(self, job: Callable[[Database], None]) -> Future[None] | None:
+        """Run `job` in its turn. No caller waits for it, so the first TransportError in a row is logged. None if closed."""
 
-        def quietly(database: Database) -> None:
+        def logged(database: Database) -> None:
             try:
                 job(database)
+                self._postponed = False
             except TransportError as error:
-                logger.warning("housekeeping is put off: %s", error)
+                if not self._postponed:
+                    logger.warning(
+                        "heartbeats and retention of the local log are postponed until it works again: %s", error
+                    )
+                self._postponed = True
 
-        return None if self.closed else self._submit(quietly)
+        return None if self.closed else self._submit(logged)
 
     async def aclose(self, last: Callable[[Database], None] | None = None) -> None:
-        """Finish what was begun, run `last`, close the database and end the thread. The second call does nothing."""
+        """Finish what was started, run `last`, close the database and end the thread. The second call does nothing."""
         if self.closed or self._pid != os.getpid():
-            return  # after a fork the thread and its connection are the parent's
+            return  # after a fork the thread and its connection belong to the parent
         if last is not None:
-            self.spare(last)
+            self.run_later(last)
         self.closed = True
         done = self._submit(Database.close)
         self._jobs.put(None)
         with CancelScope(shield=True):
             await asyncio.shield(asyncio.wrap_future(done))
         if self._thread is not None:
-            self._thread.join()  # it has nothing left to do but to end
+            self._thread.join()  # it has no job left
 
     def _submit(self, job: Callable[[Database], T]) -> Future[T]:
         future: Future[T] = Future()
@@ -93,4 +98,4 @@ class DatabaseThread:
                     raise
             else:
                 future.set_result(result)
-            del order, future, job  # an idle thread holds on to nobody's results
+            del order, future, job  # an idle thread must not keep results alive

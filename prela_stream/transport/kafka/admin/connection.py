@@ -1,7 +1,8 @@
-"""One connection a transport for its questions to the cluster: topics, settings, offsets, groups.
+"""The connection of a transport for requests about the cluster: topics, settings, offsets, groups.
 
-aiokafka's clients hide how long they try and whether a question ever got an answer, and ask in ways that create topics. What is
-not producing, fetching or being a member of a group is therefore asked here, with its requests but our deadlines.
+aiokafka's clients retry for an unknown time, hide whether a request was ever answered, and create topics when they ask about
+them. So everything but producing, fetching and group membership uses this connection: requests of aiokafka with our
+deadlines.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,19 +19,20 @@ from prela_stream.transport.base import TopicPartition
 from prela_stream.transport.kafka.connect.arguments import connection
 from prela_stream.transport.kafka.connect.steps import connected
 from prela_stream.transport.options import KafkaOptions
+from prela_stream.transport.refusals import closed
 
 _BACKOFF_S: Final = 0.1
 _SOON_S: Final = 0.01
 
 
 class NotYetError(KafkaError):
-    """The answer is one that will soon be another."""
+    """The answer is temporary: the same request will soon have another."""
 
     retriable = True
 
 
-class Wire:
-    """Questions to the brokers, each bounded by `request_timeout_ms`. Connects with the first; any number of tasks may ask."""
+class AdminConnection:
+    """Sends requests to the brokers, each bounded by `request_timeout_ms`. The first one connects; any task may use it."""
 
     def __init__(self, options: KafkaOptions) -> None:
         self.options = options
@@ -46,26 +48,26 @@ class Wire:
         return await client.send(node, request, group=ConnectionGroup.DEFAULT)
 
     async def metadata(self, topics: list[str] | None, *, node: int | None = None) -> Any:
-        """What a broker says about these topics, or about all. Never creates one. Raises KafkaError, TransportError."""
+        """A broker's metadata of these topics, or of all. Never creates a topic. Raises KafkaError, TransportError."""
         return await self.ask(MetadataRequest(topics, allow_auto_topic_creation=False), node=node)
 
     async def coordinator(self, group: str) -> int:
-        """The broker that keeps a group. Raises KafkaError, TransportError."""
+        """The coordinator of a group. Raises KafkaError, TransportError."""
         answer = await self.ask(FindCoordinatorRequest(group, 0))
         check(answer.error_code)
         return int(answer.coordinator_id)
 
     def controller(self) -> int | None:
-        """The broker that creates topics, as of the last answer about the cluster."""
+        """The controller of the cluster, as of the last metadata; it creates topics."""
         broker = self._client.cluster.controller if self._client is not None else None
         return None if broker is None else broker.nodeId
 
     async def repeat(self, what: str, attempt: Callable[[], Any]) -> Any:
-        """Repeat `attempt` while it fails in a way that passes, up to the deadline.
+        """Repeat `attempt` after retriable errors, until `request_timeout_ms` has passed.
 
         Raises:
-            TransportError: it did not work. Of a question that changes nothing, also if no answer came.
-            KafkaError: it failed in a way that does not pass.
+            TransportError: no attempt succeeded. For a request that changes nothing, also if no broker answered.
+            KafkaError: an error that is not retriable.
         """
         last = "no answer came"
         with anyio.move_on_after(self.options.request_timeout_ms / 1000):
@@ -82,13 +84,13 @@ class Wire:
                     await self._refresh()
                     await anyio.sleep(_BACKOFF_S)
         msg = (
-            f"kafka: {what} did not work within {self.options.request_timeout_ms:,} ms: {last}. Look whether the brokers at "
-            f"{', '.join(self.options.bootstrap)} are well; trying again is safe"
+            f"kafka: {what} did not succeed within {self.options.request_timeout_ms:,} ms (kafka.request_timeout_ms): {last}. "
+            f"Check that the brokers at {', '.join(self.options.bootstrap)} run; retrying is safe"
         )
         raise TransportError(msg)
 
     async def _refresh(self) -> None:
-        """Who is in the cluster may have changed. If nobody that we know answers any more, begin with the bootstrap servers."""
+        """Update the list of brokers. If none of them answers, connect again through the bootstrap servers."""
         client = self._client
         if client is not None and not await client.force_metadata_update() and client is self._client:
             self._client = None
@@ -97,12 +99,11 @@ class Wire:
     async def _open(self) -> Any:
         async with self._opening:
             if self._closed:
-                msg = "this Kafka transport is closed"
-                raise TransportError(msg)
+                raise closed("Kafka transport")
             if self._client is None:
                 client: Any = AIOKafkaClient(**connection(self.options))
                 try:
-                    await connected(self.options, "questions about topics and offsets", client.bootstrap)
+                    await connected(self.options, "requests about topics and offsets", client.bootstrap)
                 except BaseException:
                     await _close(client)
                     raise
@@ -123,15 +124,15 @@ async def _close(client: Any) -> None:
 
 
 def check(code: int) -> None:
-    """Raise the KafkaError that this code stands for, if any."""
+    """Raise the KafkaError of this error code, if it is one."""
     kind = for_code(code)
     if kind is not NoError:
         raise kind
 
 
 def by_topic(rows: Mapping[TopicPartition, Any]) -> list[tuple[str, list[Any]]]:
-    """Rows as requests want them."""
+    """Rows grouped by topic, as requests need them."""
     found: dict[str, list[Any]] = {}
-    for place, row in rows.items():
-        found.setdefault(place.topic, []).append(row)
+    for partition, row in rows.items():
+        found.setdefault(partition.topic, []).append(row)
     return list(found.items())
