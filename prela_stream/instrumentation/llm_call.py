@@ -319,7 +319,7 @@ class ModelCall:
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
-        """Keep an error of ours from the application, and remember that it happened."""
+        """Keep an error of this SDK from the application, and remember that it happened."""
         was_blind, self._is_blind = self._is_blind, True
         with _guard:
             yield

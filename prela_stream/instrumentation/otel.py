@@ -1,11 +1,11 @@
-"""One tree with a program's OpenTelemetry spans: where one is current, ours hang below it, and theirs hang below ours.
+"""Joins this SDK with OpenTelemetry: the spans of both form one tree. The nearer current span is the parent of a new span.
 
-Opt-in: `join_opentelemetry()`. Nothing here imports OpenTelemetry; it is joined when the program imports it. No span is copied:
-each library exports its own, with the other's ids as parents. A span of ours below one of theirs is a local root, since nobody
-counts it: its trace is complete without the spans that OpenTelemetry exports elsewhere.
+Opt-in with `join_opentelemetry()`. Nothing here imports OpenTelemetry; the join takes effect when the program imports it. No
+span is copied: each library exports its spans, with ids of the other's spans as parents. A span of this SDK below a span of
+OpenTelemetry is a local root, because no counter of children covers it. Its trace is complete without what OpenTelemetry exports.
 
-How: OpenTelemetry keeps its current span in a runtime context. Ours stands before it, notes with each context that is attached
-which of our positions was current then, and so knows which of the two is nearer.
+OpenTelemetry keeps its current span in a runtime context. A wrapper of it notes, with each context that is attached, which parent
+was current in this SDK. So it is known which of the two is nearer.
 """
 
 import sys
@@ -29,26 +29,26 @@ _guard: Final = guard("instrumentation.otel")
 
 
 class _JoinedContext:
-    """A runtime context of OpenTelemetry that shows our current span where it is nearer than theirs.
+    """A runtime context of OpenTelemetry that has the current span of this SDK if that is nearer.
 
     Args:
-        inner: The one that was there, which goes on holding what is attached.
+        inner: The original runtime context, which still holds what is attached.
     """
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
     def attach(self, context: Mapping[str, Any]) -> Any:
-        """As `inner.attach`; the position of this moment goes with it."""
+        """As `inner.attach`, together with the current parent of this SDK."""
         return self.inner.attach(_context_of({**context, _PARENT: current()}))
 
     def get_current(self) -> Any:
-        """As `inner.get_current`, with our span in it if that is nearer."""
+        """As `inner.get_current`, with the current span of this SDK if that is nearer."""
         context = self.inner.get_current()
         with _guard:
-            position = current()
-            if position is not None and position is not context.get(_PARENT):
-                span = _shown(position)
+            parent = current()
+            if parent is not None and parent is not context.get(_PARENT):
+                span = _otel_span_of(parent)
                 return context if span is None else _trace_api().set_span_in_context(span, context)
         return context
 
@@ -58,7 +58,7 @@ class _JoinedContext:
 
 
 def join_opentelemetry() -> None:
-    """Join the two from now on, or from the moment on at which the program imports OpenTelemetry. Safe to call twice."""
+    """Join the two now, or when the program imports OpenTelemetry. Safe to call twice."""
     when_imported(_MODULE, _join)
 
 
@@ -74,42 +74,42 @@ def leave_opentelemetry() -> None:
 
 def _join() -> None:
     module = sys.modules[_MODULE]
-    inner = module._RUNTIME_CONTEXT  # an AttributeError is told by the import hook's guard
+    inner = module._RUNTIME_CONTEXT  # the import hook logs an AttributeError
     if not isinstance(inner, _JoinedContext):
         module._RUNTIME_CONTEXT = _JoinedContext(inner)  # type: ignore[attr-defined]  # it has just been read
     join_other_tracer(_nearer)
 
 
-def _nearer(position: Parent | None) -> Parent | None:
-    """The parent of a new span of ours: our own position, or what OpenTelemetry has current if that is nearer."""
+def _nearer(parent: Parent | None) -> Parent | None:
+    """The parent of a new span of this SDK: `parent`, or the current span of OpenTelemetry if that is nearer."""
     with _guard:
         context = sys.modules[_MODULE]._RUNTIME_CONTEXT.inner.get_current()
-        if position is not None and position is not context.get(_PARENT):
-            return position
+        if parent is not None and parent is not context.get(_PARENT):
+            return parent
         span = _trace_api().get_current_span(context)
-        shown = getattr(span, "position", None)
-        if isinstance(shown, Parent):
-            return shown  # our own, carried here by OpenTelemetry
-        theirs = span.get_span_context()
-        if theirs.is_valid:
-            return _remote(theirs, position)
-    return position
+        carried = getattr(span, "prela_parent", None)
+        if isinstance(carried, Parent):
+            return carried  # a span of this SDK, which OpenTelemetry carried to this context
+        span_context = span.get_span_context()
+        if span_context.is_valid:
+            return _trace_context_of(span_context, parent)
+    return parent
 
 
-def _remote(theirs: Any, position: Parent | None) -> TraceContext | None:
-    """The context of a span of theirs, as if it had come in headers."""
-    parent = f"00-{theirs.trace_id:032x}-{theirs.span_id:016x}-{int(theirs.trace_flags):02x}"
-    context = extract({"traceparent": parent, "tracestate": theirs.trace_state.to_header()})
-    ours = position._trace if isinstance(position, Span) else position
-    if context is not None and isinstance(ours, TraceContext) and ours.trace_id == context.trace_id:
-        context._baggage = ours._baggage
+def _trace_context_of(span_context: Any, parent: Parent | None) -> TraceContext | None:
+    """The context of a span of OpenTelemetry, as `extract` would give it for headers."""
+    traceparent = f"00-{span_context.trace_id:032x}-{span_context.span_id:016x}-{int(span_context.trace_flags):02x}"
+    context = extract({"traceparent": traceparent, "tracestate": span_context.trace_state.to_header()})
+    trace = parent._trace if isinstance(parent, Span) else parent
+    if context is not None and isinstance(trace, TraceContext) and trace.trace_id == context.trace_id:
+        context._baggage = trace._baggage
     return context
 
 
-def _shown(position: Parent) -> Any:
-    """A span of OpenTelemetry that stands for ours and records nothing; None for a trace that has no span yet."""
-    trace = position._trace if isinstance(position, Span) else position
-    span_id = position._id if isinstance(position, Span) else getattr(position, "raw_span_id", None)
+def _otel_span_of(parent: Parent) -> Any:
+    """A span of OpenTelemetry with the ids of `parent`, which records nothing; None for a trace that has no span yet."""
+    trace = parent._trace if isinstance(parent, Span) else parent
+    span_id = parent._id if isinstance(parent, Span) else getattr(parent, "raw_span_id", None)
     if span_id is None or not isinstance(trace, TraceContext):
         return None
     api = _trace_api()
@@ -117,17 +117,17 @@ def _shown(position: Parent) -> Any:
     context = api.SpanContext(
         trace_id=int.from_bytes(trace.raw_trace_id),
         span_id=int.from_bytes(span_id),
-        is_remote=not isinstance(position, Span),
+        is_remote=not isinstance(parent, Span),
         trace_flags=api.TraceFlags(int(bool(trace.sampled)) | (_RANDOM if trace.random else 0)),
         trace_state=api.TraceState.from_header([tracestate.render(state)]),
     )
     span = api.NonRecordingSpan(context)
-    span.position = position
+    span.prela_parent = parent
     return span
 
 
 def _trace_api() -> Any:
-    import opentelemetry.trace  # imported by whoever made or asked for a context; later than the context, hence here
+    import opentelemetry.trace  # here, because opentelemetry.context is imported before opentelemetry.trace
 
     return opentelemetry.trace
 

@@ -1,16 +1,18 @@
-"""The receiving end of HTTP: an ASGI middleware that makes a span of each request, below the caller's where headers name one.
+"""ASGI middleware that makes a span of each request, below the caller's span if the request's headers name one.
 
-Works with any ASGI server and framework, and imports neither. The span is open until the application has answered, the body of
-a stream included.
+Works with any ASGI server and framework, and imports neither. The span of a request ends with the last byte of its response. Work
+after that, such as Starlette's background tasks, has a span below it.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping
 from typing import Any, Final
 
 from prela_stream.errors import guard
 from prela_stream.model.span import SpanStatus
 from prela_stream.propagation.w3c import extract
 from prela_stream.tracing.context import TraceContext
+from prela_stream.tracing.parent import get_raw, set_raw
 from prela_stream.tracing.span import Span
 from prela_stream.tracing.tracer import Tracer, get_tracer
 
@@ -21,19 +23,22 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _MARK: Final = "prela_stream.span"
+_MIN_BACKGROUND_NS: Final = 1_000_000
+"""Work after the response that fails, makes spans or takes at least this long gets a span: without background tasks an
+application needs some microseconds to return."""
 _guard: Final = guard("instrumentation.asgi")
 
 
 class TraceMiddleware:
     """`app = TraceMiddleware(app)`, or `app.add_middleware(TraceMiddleware)` in Starlette and FastAPI.
 
-    A request without headers of a trace begins a trace of its own, whatever is current where the server was started.
+    A request without trace headers starts a new trace, even if a span was current when the server started.
 
     Args:
         app: The ASGI application.
-        tracer: Whose spans; None: the global tracer's.
+        tracer: Makes the spans; None: the global tracer.
         exclude: Paths that are not traced, health checks for instance.
-        trust_remote: False: headers of callers are not taken up; for a service that strangers call.
+        trust_remote: False: headers of callers are ignored. Use it for a service that is open to the public.
     """
 
     def __init__(
@@ -50,27 +55,28 @@ class TraceMiddleware:
             await self._app(scope, receive, send)
             return
         above = extract(scope.get("headers", ())) if self._trust_remote else None
-        span = (self._tracer or get_tracer()).span(
+        tracer = self._tracer or get_tracer()
+        span = tracer.span(
             f"{scope.get('method', 'WEBSOCKET')} {scope.get('path', '')}",
             attributes=_request_attributes(scope),
             parent=TraceContext(sampled=None) if above is None else above,
         )
         scope[_MARK] = span
-
-        async def send_and_see(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                _saw_status(span, message)
-            await send(message)
-
+        request = _Request(tracer, span, scope, send)
         with span:
             try:
-                await self._app(scope, receive, send_and_see)
+                await _Stepped(self._app(scope, receive, request.send), request.before_step)
+            except BaseException as error:
+                request.end_background(error)
+                raise
+            else:
+                request.end_background(None)
             finally:
-                _name_by_route(span, scope)
+                request.name_by_route()
 
 
 def _request_attributes(scope: Scope) -> dict[str, Any]:
-    """What OpenTelemetry's conventions for HTTP servers say, without the query: it may hold secrets."""
+    """The attributes of OpenTelemetry's conventions for HTTP servers, without the query, which may hold secrets."""
     attributes: dict[str, Any] = {}
     with _guard:
         if "method" in scope:
@@ -84,20 +90,113 @@ def _request_attributes(scope: Scope) -> dict[str, Any]:
     return attributes
 
 
-def _saw_status(span: Span, message: Message) -> None:
-    with _guard:
-        status = int(message["status"])
-        span.set_attribute("http.response.status_code", status)
-        if status >= 500:
-            span.set_attribute("error.type", str(status))
-            span.set_status(SpanStatus.ERROR, f"HTTP {status}")
+class _Request:
+    """One request: ends its span with the response, and makes what follows current below it."""
+
+    def __init__(self, tracer: Tracer, span: Span, scope: Scope, send: Send) -> None:
+        self._tracer = tracer
+        self._span = span
+        self._scope = scope
+        self._send = send
+        self._has_trailers = False
+        self._background: Span | None = None
+        self._ended_ns = 0
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on to the server; after the last one the request has ended."""
+        if message["type"] == "http.response.start":
+            self._start_response(message)
+        await self._send(message)
+        with _guard:
+            if self._background is None and self._is_last(message):
+                self._end()
+
+    def before_step(self) -> None:
+        """Called before each step of the application, in its context. The response may have been sent by another task."""
+        if self._background is not None and get_raw() is self._span:
+            set_raw(self._background)
+
+    def end_background(self, error: BaseException | None) -> None:
+        """The application has returned, or raised `error`: end the span of the work after the response, if there was any."""
+        background = self._background
+        if background is None:
+            return
+        with _guard:
+            if get_raw() is background:
+                set_raw(self._span)
+            has_spans = background._children is not None
+            if error is None and not has_spans and time.perf_counter_ns() - self._ended_ns < _MIN_BACKGROUND_NS:
+                return  # it was never announced and its parent does not count it, so it can be dropped
+            if error is not None:
+                background.record_exception(error)
+            background.end()
+
+    def name_by_route(self) -> None:
+        """Name the span by the template of its route, which a framework sets in the scope when it has found the route."""
+        with _guard:
+            route = getattr(self._scope.get("route"), "path", None)
+            if isinstance(route, str) and not self._span.is_ended:
+                route = self._scope.get("root_path", "") + route if self._scope.get("root_path") else route
+                self._span.set_attribute("http.route", route)
+                self._span.update_name(f"{self._scope.get('method', 'WEBSOCKET')} {route}")
+
+    def _start_response(self, message: Message) -> None:
+        with _guard:
+            self._has_trailers = bool(message.get("trailers"))
+            status = int(message["status"])
+            self._span.set_attribute("http.response.status_code", status)
+            if status >= 500:
+                self._span.set_attribute("error.type", str(status))
+                self._span.set_attribute("error.message", f"HTTP {status}")
+                self._span.set_status(SpanStatus.ERROR, f"HTTP {status}")
+
+    def _is_last(self, message: Message) -> bool:
+        match message["type"]:
+            case "http.response.trailers":
+                return not message.get("more_trailers", False)
+            case "http.response.body" | "http.response.zerocopysend":
+                return not self._has_trailers and not message.get("more_body", False)
+            case "http.response.pathsend":
+                return not self._has_trailers
+        return False
+
+    def _end(self) -> None:
+        self.name_by_route()
+        self._span.end()
+        self._ended_ns = time.perf_counter_ns()
+        self._background = self._tracer.start_span(f"{self._span.name} background", parent=self._span)
+        self.before_step()
 
 
-def _name_by_route(span: Span, scope: Scope) -> None:
-    """The route's template names all requests alike; frameworks say it when they have found the route."""
-    with _guard:
-        route = getattr(scope.get("route"), "path", None)
-        if isinstance(route, str) and not span.is_ended:
-            route = scope.get("root_path", "") + route if scope.get("root_path") else route
-            span.set_attribute("http.route", route)
-            span.update_name(f"{scope.get('method', 'WEBSOCKET')} {route}")
+class _Stepped:
+    """Awaits an awaitable, and calls a function in its context before each of its steps.
+
+    The response may be sent by another task than the one that runs background tasks. The latter's current span can be changed
+    only between two of its steps. Works with every event loop, because it passes on whatever is awaited.
+    """
+
+    def __init__(self, awaitable: Awaitable[None], before_step: Callable[[], None]) -> None:
+        self._awaitable = awaitable
+        self._before_step = before_step
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        coroutine = _awaiting(self._awaitable)
+        resume: Callable[[Any], Any] = coroutine.send
+        argument: Any = None
+        while True:
+            self._before_step()
+            try:
+                awaited = resume(argument)
+            except StopIteration:
+                return
+            try:
+                resume, argument = coroutine.send, (yield awaited)
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as error:  # noqa: BLE001 - thrown into the coroutine
+                resume, argument = coroutine.throw, error
+
+
+async def _awaiting(awaitable: Awaitable[None]) -> None:
+    await awaitable

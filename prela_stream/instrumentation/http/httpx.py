@@ -1,7 +1,7 @@
-"""The calling end of HTTP: clients of httpx and httpx2 that send the trace along. Opt-in for each client, and imports neither.
+"""Makes clients of httpx and httpx2 send the trace in headers. Opt-in for each client, and imports neither.
 
-`propagate(client)` is for services of your own. A header goes to whomever the client calls, so do not use it on a client that
-calls strangers; in particular the Anthropic client is never touched.
+`propagate(client)` is for calls between your services. The headers go to every server that the client calls, so do not use it on
+a client that calls servers of others. The Anthropic client is never changed.
 """
 
 import inspect
@@ -19,7 +19,7 @@ _guard: Final = guard("instrumentation.httpx")
 
 
 class _Hook:
-    """What a client calls before each request: the current span is the parent of what the server does."""
+    """A request hook: the current span becomes the parent of the server's span."""
 
     def __init__(self, hosts: frozenset[str] | None) -> None:
         self._hosts = hosts
@@ -29,7 +29,7 @@ class _Hook:
             if self._hosts is None or request.url.host in self._hosts:
                 write_mapping(request.headers, headers())
                 request.extensions = {**request.extensions, _MARK: True}
-            elif _MARK in request.extensions:  # a redirect to elsewhere, which takes all headers along
+            elif _MARK in request.extensions:  # a redirect to another host, which keeps all headers
                 for name in (TRACEPARENT, TRACESTATE, BAGGAGE):
                     request.headers.pop(name, None)
 
@@ -47,17 +47,17 @@ async def _nothing() -> None:
 
 
 def propagate(client: C, *, hosts: Iterable[str] | None = None) -> C:
-    """Have a client send the current trace with each of its requests, redirects and retries included.
+    """Make a client send the current trace with each of its requests, redirects and retries included.
 
     Args:
         client: A Client or AsyncClient of httpx or httpx2. Calling this again on one replaces its `hosts`.
-        hosts: Send it to these hosts alone, in lower case and without a port; None: to every one.
+        hosts: Send it to these hosts only, in lower case and without a port; None: to every host.
 
     Returns:
         The client.
 
     Raises:
-        TypeError: it is no such client.
+        TypeError: `client` is no such client.
     """
     hooks = getattr(client, "event_hooks", None)
     if not isinstance(hooks, dict) or not callable(getattr(client, "send", None)):
@@ -67,13 +67,13 @@ def propagate(client: C, *, hosts: Iterable[str] | None = None) -> C:
         None if hosts is None else frozenset(hosts)
     )
     others = [one for one in hooks.get("request", ()) if not isinstance(one, _Hook)]
-    # Behind the hooks that are there: what they open is the parent then.
+    # After the existing hooks: a span that one of them starts becomes the parent.
     client.event_hooks = {**hooks, "request": [*others, hook]}  # type: ignore[attr-defined]  # as above
     return client
 
 
 def stop_propagating(client: C) -> C:
-    """Undo `propagate`; nothing if it was not called."""
+    """Undo `propagate`; without effect if it was not called."""
     hooks = getattr(client, "event_hooks", {})
     client.event_hooks = {  # type: ignore[attr-defined]  # of the same client
         **hooks,

@@ -1,4 +1,4 @@
-"""OpenTelemetry's spans and ours as parents of each other, with OpenTelemetry's own SDK."""
+"""Spans of OpenTelemetry's SDK and of this one are parents of each other."""
 
 import asyncio
 import subprocess
@@ -20,11 +20,11 @@ from prela_stream.testing import CapturedSpans, capture_spans
 from prela_stream.tracing.context import attach
 from prela_stream.tracing.tracer import get_tracer
 
-ours = get_tracer()
+prela = get_tracer()
 exporter = InMemorySpanExporter()
 provider = TracerProvider(shutdown_on_exit=False)
 provider.add_span_processor(SimpleSpanProcessor(exporter))
-theirs = provider.get_tracer("test")
+otel = provider.get_tracer("test")
 
 
 @pytest.fixture
@@ -47,10 +47,15 @@ def exported(name: str) -> tuple[str, str, str | None]:
 
 
 def test_each_is_the_others_child_in_any_order(captured: CapturedSpans) -> None:
-    with theirs.start_as_current_span("t1"), ours.span("o2"), ours.span("o3"), theirs.start_as_current_span("t4"):
-        with theirs.start_as_current_span("t5"), ours.span("o6"):
+    with (
+        otel.start_as_current_span("t1"),
+        prela.span("o2"),
+        prela.span("o3"),
+        otel.start_as_current_span("t4"),
+    ):
+        with otel.start_as_current_span("t5"), prela.span("o6"):
             pass
-        with ours.span("o7"):
+        with prela.span("o7"):
             pass
     chain = {}
     for name in ("t1", "t4", "t5"):
@@ -65,7 +70,12 @@ def test_each_is_the_others_child_in_any_order(captured: CapturedSpans) -> None:
 
 
 def test_ours_below_theirs_is_a_local_root_and_theirs_are_not_counted(captured: CapturedSpans) -> None:
-    with theirs.start_as_current_span("t1"), ours.span("o2"), theirs.start_as_current_span("t3"), ours.span("o4"):
+    with (
+        otel.start_as_current_span("t1"),
+        prela.span("o2"),
+        otel.start_as_current_span("t3"),
+        prela.span("o4"),
+    ):
         pass
     for name in ("o2", "o4"):
         assert (captured.find(name).flags, captured.find(name).inject_ordinal) == (REMOTE_PARENT, None)
@@ -73,28 +83,28 @@ def test_ours_below_theirs_is_a_local_root_and_theirs_are_not_counted(captured: 
 
 
 def test_siblings_after_each_other(captured: CapturedSpans) -> None:
-    with ours.span("root") as root:
-        with theirs.start_as_current_span("t1"):
+    with prela.span("root") as root:
+        with otel.start_as_current_span("t1"):
             pass
-        with ours.span("o2"):
+        with prela.span("o2"):
             pass
-        with theirs.start_as_current_span("t3"):
+        with otel.start_as_current_span("t3"):
             pass
     assert exported("t1")[2] == exported("t3")[2] == root.span_id
     assert captured.find("o2").parent_span_id == root.span_id
     assert trace.get_current_span() is trace.INVALID_SPAN
-    with ours.span("alone"):
+    with prela.span("alone"):
         pass
     assert captured.find("alone").parent_span_id is None
 
 
 async def test_in_tasks_and_threads(captured: CapturedSpans) -> None:
     async def work(name: str) -> None:
-        with theirs.start_as_current_span(f"t {name}"):
+        with otel.start_as_current_span(f"t {name}"):
             await asyncio.sleep(0)
-            await asyncio.to_thread(lambda: ours.span(f"o {name}").end())
+            await asyncio.to_thread(lambda: prela.span(f"o {name}").end())
 
-    with ours.span("root") as root:
+    with prela.span("root") as root:
         await asyncio.gather(work("a"), work("b"))
     for name in ("a", "b"):
         _, span_id, parent = exported(f"t {name}")
@@ -103,16 +113,16 @@ async def test_in_tasks_and_threads(captured: CapturedSpans) -> None:
 
 
 def test_contexts_that_carry_no_span_of_theirs_leave_ours_nearest(captured: CapturedSpans) -> None:
-    with ours.span("root") as root:
+    with prela.span("root") as root:
         token = opentelemetry.context.attach(baggage.set_baggage("user", "7"))
-        with ours.span("below"), theirs.start_as_current_span("t"):
+        with prela.span("below"), otel.start_as_current_span("t"):
             assert baggage.get_baggage("user") == "7"
         carried = opentelemetry.context.get_current()
         opentelemetry.context.detach(token)
     assert captured.find("below").parent_span_id == root.span_id
     assert captured.find("root").child_count == 1
     token = opentelemetry.context.attach(carried)  # somewhere else, later
-    with ours.span("continued"):
+    with prela.span("continued"):
         pass
     opentelemetry.context.detach(token)
     assert captured.find("continued").parent_span_id == root.span_id
@@ -120,12 +130,12 @@ def test_contexts_that_carry_no_span_of_theirs_leave_ours_nearest(captured: Capt
 
 def test_a_generators_span_is_not_the_parent_of_its_consumers_otel_spans(captured: CapturedSpans) -> None:
     def numbers() -> Iterator[int]:
-        with ours.span("generator"), theirs.start_as_current_span("inside"):
+        with prela.span("generator"), otel.start_as_current_span("inside"):
             yield 1
 
-    with ours.span("root") as root:
+    with prela.span("root") as root:
         for _ in numbers():
-            with ours.span("used"), theirs.start_as_current_span("t used"):
+            with prela.span("used"), otel.start_as_current_span("t used"):
                 pass
     used = captured.find("used")
     assert used.parent_span_id == root.span_id
@@ -135,13 +145,13 @@ def test_a_generators_span_is_not_the_parent_of_its_consumers_otel_spans(capture
 
 def test_sampling_and_tracestate_travel(captured: CapturedSpans) -> None:
     unsampled = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("test")
-    with unsampled.start_as_current_span("off"), ours.span("left out") as span:
+    with unsampled.start_as_current_span("off"), prela.span("left out") as span:
         assert not span.sampled
     headers = {
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03",
         "tracestate": "a=1,ot=th:8",
     }
-    with attach(extract(headers)), theirs.start_as_current_span("t"), ours.span("o"):
+    with attach(extract(headers)), otel.start_as_current_span("t"), prela.span("o"):
         state = trace.get_current_span().get_span_context()
     assert exported("t")[2] == "b7ad6b7169203331"
     assert captured.find("o").threshold == 1 << 55
@@ -151,7 +161,7 @@ def test_sampling_and_tracestate_travel(captured: CapturedSpans) -> None:
 
 
 def test_without_joining_neither_sees_the_other() -> None:
-    with capture_spans() as captured, theirs.start_as_current_span("t"), ours.span("o"):
+    with capture_spans() as captured, otel.start_as_current_span("t"), prela.span("o"):
         assert trace.get_current_span().is_recording()
     assert captured.find("o").parent_span_id is None
 
