@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from prela_stream.propagation.w3c import extract, inject
     from prela_stream.sinks.kept_trace import KeptTrace
     from prela_stream.telemetry import Metrics, metrics
-    from prela_stream.tracing.context import ContextThreadPoolExecutor, TraceContext, attach, new_trace_context, wrap
+    from prela_stream.tracing.carrying import ContextThreadPoolExecutor, wrap
+    from prela_stream.tracing.context import TraceContext, attach, new_trace_context
     from prela_stream.tracing.decorator import trace
     from prela_stream.tracing.sampler import (
         AlwaysOffSampler,
@@ -137,7 +138,8 @@ _MODULES = {
     "propagation.w3c": ("extract", "inject"),
     "sinks.kept_trace": ("KeptTrace",),
     "telemetry": ("Metrics", "metrics"),
-    "tracing.context": ("ContextThreadPoolExecutor", "TraceContext", "attach", "new_trace_context", "wrap"),
+    "tracing.carrying": ("ContextThreadPoolExecutor", "wrap"),
+    "tracing.context": ("TraceContext", "attach", "new_trace_context"),
     "tracing.decorator": ("trace",),
     "tracing.sampler": (
         "AlwaysOffSampler",

@@ -1,24 +1,21 @@
-"""The context of a trace, and the ways to carry it: attach it, wrap a function in it, give it to an executor's threads.
+"""The context of a trace, and how to make it current.
 
-What is current is one immutable value (`sdk.current`), never a stack: a task or thread that starts with a copy of it can only
-replace its own, so siblings under `asyncio.gather` are children of one parent and never of each other.
+The current span is one immutable value (`current`), never a stack. A task or thread that starts with a copy of the value can only
+replace its copy, so siblings under `asyncio.gather` are children of one parent and never of each other.
 """
 
-import functools
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import Context, copy_context
 from types import MappingProxyType
-from typing import Any, Final, ParamSpec, TypeVar, cast
+from typing import Final, ParamSpec, TypeVar
 
 from prela_stream.errors import guard
 from prela_stream.model.ids import SPAN_ID_BYTES, TRACE_ID_BYTES
+from prela_stream.model.plain import safe_text
 from prela_stream.tracing.current import current, enter, leave
 from prela_stream.tracing.ids import id_of, new_trace_id
-from prela_stream.tracing.parent import Parent, Scope, set_raw
+from prela_stream.tracing.parent import Parent, Scope
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,25 +24,25 @@ _NO_BAGGAGE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class TraceContext(Parent):
-    """What all spans of one trace share in this process, and where the trace comes from.
+    """The data that all spans of one trace share in this process, and the remote parent of the first ones.
 
     Args:
-        trace_id: 32 hex digits or a UUID; any other text is hashed to an id; None: a new random one.
+        trace_id: 32 hex digits or a UUID; any other text is hashed to an id; None: a new random id.
         sampled: False: spans are propagated, but not recorded. None: the tracer's sampler decides at the first span.
-        baggage: Entries that travel with the trace.
-        span_id: The parent of the first spans here, 16 hex digits, when it lives in another process.
+        baggage: Entries that are propagated with the trace.
+        span_id: The parent of the first spans in this process, 16 hex digits, if it is in another process.
     """
 
-    # Defaults of the class, not slots: a root sets its trace id alone, and pays for nothing that it does not have.
+    # Defaults of the class, not slots: a root sets only its trace id.
     raw_trace_id: bytes
     raw_span_id: bytes | None = None
     sampled: bool | None = True
     threshold: int | None = None
-    """Rejection threshold of the head sampling that happened, 56 bits."""
+    """Rejection threshold of the head sampling, 56 bits; None: it did not happen."""
     randomness: int | None = None
     """Explicit randomness (`ot=rv`), 56 bits; None: the trace id's last 56 bits."""
     inject_ordinal: int | None = None
-    """Which context of the remote parent this is; None: its process does not count them."""
+    """The number of this context among those that the remote parent injected; None: its process does not count them."""
     random: bool = True
     """Whether the trace id's last 56 bits are known to be random (W3C level 2)."""
     tracestate: tuple[tuple[str, str], ...] = ()
@@ -80,7 +77,7 @@ class TraceContext(Parent):
 
     @property
     def baggage(self) -> Mapping[str, str]:
-        """A read-only view of the entries that travel with the trace."""
+        """A read-only view of the entries that are propagated with the trace."""
         return self._baggage
 
     def get_baggage(self, key: str) -> str | None:
@@ -90,7 +87,7 @@ class TraceContext(Parent):
         return None
 
     def set_baggage(self, key: str, value: str) -> None:
-        """Set an entry for all spans of this trace in this process; what was injected before does not change."""
+        """Set an entry for all spans of this trace in this process. Contexts that were injected before do not change."""
         with guard("TraceContext.set_baggage"):
             self._baggage = MappingProxyType({**self._baggage, str(key): str(value)})
 
@@ -103,26 +100,26 @@ class TraceContext(Parent):
 
 
 @contextmanager
-def attach(position: Parent | None, *, scope: Scope = None) -> Iterator[None]:
+def attach(parent: Parent | None, *, scope: Scope = None) -> Iterator[None]:
     """Make a span or a trace context current for the block; None: the next span starts a new trace.
 
-    A span is not ended by this. Use it where work continues that began elsewhere: a callback, a consumer, another thread.
+    The block does not end the span. Use it where work continues that started elsewhere: a callback, a consumer, another thread.
 
     Args:
-        position: What is to be current.
-        scope: As of `Tracer.span`.
+        parent: The span or trace context.
+        scope: See `Tracer.span`.
     """
-    given: object = position
+    given: object = parent
     if not (given is None or isinstance(given, Parent)):
-        position = current()
+        parent = current()
         with guard("attach"):
-            msg = f"attach() takes a Span, a TraceContext or None, got {given!r}; nothing was attached"
+            msg = f"attach() takes a Span, a TraceContext or None, got {safe_text(given)}; nothing was attached"
             raise TypeError(msg)
-    entered = enter(position, sys._getframe(), scope)
+    entered = enter(parent, sys._getframe(), scope)
     try:
         yield
     finally:
-        leave(position, entered)
+        leave(parent, entered)
 
 
 @contextmanager
@@ -133,46 +130,7 @@ def new_trace_context(
     *,
     scope: Scope = None,
 ) -> Iterator[TraceContext]:
-    """Start a new trace for the block, whatever is current; its spans without a parent are the roots of that trace."""
+    """Start a new trace for the block, even inside another one. Spans without a parent are the roots of that trace."""
     context = TraceContext(trace_id=trace_id, sampled=sampled, baggage=baggage)
     with attach(context, scope=scope):
         yield context
-
-
-def context_here() -> Context:
-    """A copy of the context variables for code that runs elsewhere or later, with the position of this moment."""
-    context = copy_context()
-    context.run(set_raw, current())
-    return context
-
-
-def wrap(function: Callable[P, R]) -> Callable[P, R]:
-    """Bind a function to the context of this moment, so that it can run in another thread as part of this trace.
-
-    All context variables are carried. The result may be called many times, also at the same time from several threads.
-    """
-    context = context_here()
-    if inspect.iscoroutinefunction(function):
-        position = current()
-
-        @functools.wraps(function)
-        async def in_trace(*args: P.args, **kwargs: P.kwargs) -> Any:
-            with attach(position):  # a coroutine runs in its task's context: only our own variable can be carried
-                return await function(*args, **kwargs)
-
-        return cast("Callable[P, R]", in_trace)
-
-    @functools.wraps(function)
-    def in_context(*args: P.args, **kwargs: P.kwargs) -> R:
-        return context.copy().run(function, *args, **kwargs)  # a context cannot be entered twice at once: a copy a call
-
-    return in_context
-
-
-class ContextThreadPoolExecutor(ThreadPoolExecutor):
-    """A ThreadPoolExecutor whose functions run in a copy of the context of `submit()` or `map()`."""
-
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """As `ThreadPoolExecutor.submit`; also used by `map`."""
-        context = context_here()
-        return super().submit(lambda: context.run(fn, *args, **kwargs))

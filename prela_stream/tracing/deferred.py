@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prela_stream.model.span import CANCELLED, COUNTED, SPAN_STATUSES, SpanType
+from prela_stream.tracing.coerce import text_of
 from prela_stream.tracing.context import TraceContext
 from prela_stream.tracing.parent import Parent
 from prela_stream.tracing.span import Span
@@ -35,7 +36,7 @@ class Deferred(Parent):
         self, name: str, span_type: SpanType = SpanType.CUSTOM, attributes: Mapping[str, Any] | None = None
     ) -> Span:
         """Start the span of the deferred work; see `Tracer.span`."""
-        return self._make(name, span_type, attributes, parent=self)
+        return self._make(text_of(name), span_type, attributes, parent=self)
 
     def cancel(self) -> None:
         """Report that the work will not happen: an empty CANCELLED span takes its place. No effect if the work has started."""

@@ -65,6 +65,7 @@ class SpanView(Parent):
         "_start_ns",
         "_status",
         "_trace",
+        "_tracer",
         "_type",
     )
     _attributes: dict[str, Any]
@@ -95,6 +96,8 @@ class SpanView(Parent):
     _start_ns: int
     _status: int
     _trace: TraceContext
+    _tracer: Any
+    """The tracer that has started the span."""
     _type: int
 
     @property

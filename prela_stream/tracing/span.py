@@ -12,8 +12,10 @@ from prela_stream.errors import SpanEndedError, guard, guarded, logger, strict
 from prela_stream.model.plain import SCALARS, refuse_unless_plain
 from prela_stream.model.span import (
     CANCELLED,
+    COUNTED,
     ERROR,
     REMOTE_PARENT,
+    SPAN_STATUSES,
     SPAN_TYPES,
     SUCCESS,
     ItemKind,
@@ -34,12 +36,13 @@ from prela_stream.tracing.coerce import (
     text_of,
 )
 from prela_stream.tracing.context import TraceContext
-from prela_stream.tracing.current import enter, leave
+from prela_stream.tracing.current import current, enter, leave
 from prela_stream.tracing.fields import target_of
 from prela_stream.tracing.generators import GENERATOR, ON_BEHALF, FrameEntry, watched
 from prela_stream.tracing.items import control_item
 from prela_stream.tracing.parent import get_raw, set_raw
 from prela_stream.tracing.setters import TypedSetters
+from prela_stream.tracing.templates import Template
 
 SUSPEND_UNTIL: Final = "prela.suspend.until"
 """Attribute of a wait: its latest end, ns since the epoch."""
@@ -53,7 +56,7 @@ _getframe: Final = sys._getframe
 _END_GUARD: Final = guard("span.end")
 
 
-class Span(ChildCounts, TypedSetters):
+class Span(Template, TypedSetters):
     """A piece of work with a start and an end. Made by `Tracer.span()` and `Tracer.start_span()`, which start it.
 
     Use it with `with` or `async with`: it is current in the block and ends with it. If an exception leaves the block, its
@@ -91,6 +94,10 @@ class Span(ChildCounts, TypedSetters):
         except Exception as failure:  # as `guarded`, which costs one more call
             if not _END_GUARD.__exit__(type(failure), failure, failure.__traceback__):
                 raise
+
+    def _leave(self) -> None:
+        """No longer be current, without an end."""
+        leave(self, self._previous)
 
     def _enter_generator(self, frame: FrameType) -> None:
         """Enter where a generator is involved. The span is held weakly, so that a dropped generator is freed."""
@@ -304,6 +311,22 @@ class Span(ChildCounts, TypedSetters):
             del self._open
             self._final, self._attributes = self._attributes, CLOSED
             self._duration_ns = _clock() - self._began
+
+    def _withdraw(self) -> None:
+        """Undo the start of this span. If it was announced or its parent has ended, it ends as CANCELLED."""
+        if self.is_ended:
+            return
+        parent = current()
+        announced = self._announce_pending is False
+        counted = self._flags & COUNTED
+        if counted and isinstance(parent, ChildCounts) and parent._id == self._parent_id:
+            counted = not parent._uncount_child()
+        if announced or counted:
+            self.set_status(SPAN_STATUSES[CANCELLED], "used as a decorator")
+            self.end()
+        else:
+            self._output.remove(self)
+            self._abandon()
 
     def _is_open(self, method: str) -> bool:
         if self._attributes is not CLOSED:

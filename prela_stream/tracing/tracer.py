@@ -7,7 +7,7 @@ from typing import Any, Final
 from prela_stream.errors import guard
 from prela_stream.model.plain import safe_text
 from prela_stream.model.semconv import SERVICE_NAME
-from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SpanType
+from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SPAN_TYPES, SpanType
 from prela_stream.privacy.rules import Privacy, scopes_used
 from prela_stream.tracing.children import CLOSED
 from prela_stream.tracing.coerce import attributes_of, text_of, type_code
@@ -24,6 +24,7 @@ from prela_stream.tracing.recorder import Recorder, SpanOutput
 from prela_stream.tracing.sampler import KEEP, AlwaysOnSampler, BaseSampler, checked
 from prela_stream.tracing.session import carried_attributes, ids_used, note_baggage
 from prela_stream.tracing.span import Span
+from prela_stream.tracing.templates import Unnamed, also_decorates, decorated, is_decorated
 from prela_stream.tracing.unsampled import UnsampledSpan
 
 _AGENT: Final = SPAN_TYPE_CODES[SpanType.AGENT]
@@ -108,9 +109,10 @@ class Tracer(SpanKinds):
             if max_item_bytes is not None:
                 self._output.max_item_bytes = max(4096, int(max_item_bytes))
 
+    @also_decorates
     def span(  # noqa: C901, PLR0912, PLR0915 - the hot path: each function call would cost 1 to 2 % of it
         self,
-        name: str,
+        name: str = Unnamed("span"),
         span_type: SpanType = SpanType.CUSTOM,
         attributes: Mapping[str, Any] | None = None,
         *,
@@ -118,6 +120,9 @@ class Tracer(SpanKinds):
         scope: Scope = None,
     ) -> Span:
         """Start a span for `with` or `async with`: it is current in the block and ends with it.
+
+        It is also a decorator: `@tracer.span` or `@tracer.span("name", …)` gives each call of a function such a span. A wrapper
+        has the kind of its function; see `trace`. In a decorator, `parent` has no effect.
 
         Args:
             name: The name of the work.
@@ -165,7 +170,7 @@ class Tracer(SpanKinds):
                 self._decide(trace)
                 sampled = trace.sampled
         elif parent is None and isinstance(above, UnsampledSpan):
-            return above.child()
+            return above.child(self, name, span_type, attributes, scope)
         else:
             trace, parent_id, flags = self._parent_fields(above)
             sampled = trace.sampled
@@ -179,6 +184,7 @@ class Tracer(SpanKinds):
         span: Span = Span() if sampled else UnsampledSpan()
         output = self._output.in_scope() if scopes_used else self._output
         span._output = output
+        span._tracer = self
         span._trace = trace
         span._parent_id = parent_id
         span._flags = flags
@@ -189,7 +195,14 @@ class Tracer(SpanKinds):
             output.hold_weakly()
         span._id = span_id
         span._type = code
-        span._name = name if type(name) is str else text_of(name)
+        if type(name) is str or type(name) is Unnamed:
+            span._name = name
+        elif is_decorated(name):
+            if flags & COUNTED and isinstance(above, Span):
+                above._uncount_child()
+            return decorated(self, name, SPAN_TYPES[code], {} if attributes is None else _copied(attributes), scope)  # type: ignore[no-any-return]  # as typed by also_decorates
+        else:
+            span._name = text_of(name)
         span._status = PENDING
         span._more = None
         span._children = None
@@ -219,7 +232,7 @@ class Tracer(SpanKinds):
         parent: Parent | None = None,
     ) -> Span:
         """Start a span that does not become current. End it with `end()`, in any thread or task. Arguments as in `span()`."""
-        return self.span(name, span_type, attributes, parent=parent)
+        return self.span(text_of(name), span_type, attributes, parent=parent)
 
     def defer(self) -> Deferred:
         """Reserve a counted child of the current span for work that starts later, even after that span has ended."""

@@ -3,28 +3,32 @@
 from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self, cast
 
 from prela_stream import telemetry
-from prela_stream.model.span import SpanStatus
+from prela_stream.model.span import SpanStatus, SpanType
+from prela_stream.tracing.coerce import attributes_of
 from prela_stream.tracing.context import TraceContext
+from prela_stream.tracing.parent import Scope
 from prela_stream.tracing.span import Span
+from prela_stream.tracing.templates import F, decorated, decorator_of, is_decorated
+
+_new: Final = object.__new__
 
 
 class UnsampledSpan(Span):
     """The first span of such a trace in this process. It has every method of a Span; those that set something do nothing."""
 
-    __slots__ = ("_inner",)
-    _inner: "UnsampledSpan"
+    __slots__ = ()
 
-    def child(self) -> "UnsampledSpan":
-        """The one span that is used for all spans inside this one."""
+    def child(self, tracer: Any, name: Any, span_type: SpanType, attributes: Any, scope: Scope) -> "UnsampledSpan":
+        """A span inside this one. The arguments matter only if it is used as a decorator."""
+        if type(name) is not str and is_decorated(name):
+            return decorated(tracer, name, span_type, attributes_of(attributes or {}), scope)  # type: ignore[no-any-return]
         telemetry.UNSAMPLED_SPANS.inc()
-        try:
-            return self._inner
-        except AttributeError:
-            self._inner = _InnerSpan.of(self)
-            return self._inner
+        inner: _InnerSpan = _new(_InnerSpan)
+        inner._outer, inner._given = self, (tracer, name, span_type, attributes, scope)
+        return inner
 
     def _finish_now(self, duration: int) -> bool:
         if not self.is_ended:
@@ -79,18 +83,18 @@ class UnsampledSpan(Span):
 
 
 class _InnerSpan(UnsampledSpan):
-    """Any span inside an `UnsampledSpan`. Entering and leaving it does not change the current span."""
+    """Any span inside an `UnsampledSpan`: it has the fields of that one. Entering it does not make it current."""
 
-    __slots__ = ()
+    __slots__ = ("_given", "_outer")
+    _given: tuple[Any, Any, SpanType, Any, Scope]
+    _outer: UnsampledSpan
 
-    @classmethod
-    def of(cls, outer: UnsampledSpan) -> Self:
-        inner = object.__new__(cls)
-        for name in ("_attributes", "_began", "_flags", "_id", "_more", "_name", "_output", "_parent_id"):
-            setattr(inner, name, getattr(outer, name))
-        inner._announce_pending, inner._start_ns, inner._status = None, outer._start_ns, outer._status
-        inner._trace, inner._type, inner._inner = outer._trace, outer._type, inner
-        return inner
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._outer, name)  # called for unset slots: all but the two above
+
+    def __call__(self, function: F) -> F:
+        tracer, name, span_type, attributes, scope = self._given
+        return cast("F", decorator_of(tracer, name, span_type, attributes_of(attributes or {}), scope)(function))
 
     def _finish_now(self, duration: int) -> bool:  # noqa: ARG002 - the interface
         return True
@@ -103,4 +107,7 @@ class _InnerSpan(UnsampledSpan):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        pass
+
+    def _leave(self) -> None:
         pass

@@ -44,7 +44,7 @@ if __name__ == "__main__":
 EVERYTHING_AT_ONCE = """
 import asyncio, faulthandler, json, os, sys, threading
 import prela_stream as prela
-from prela_stream.tracing.context import ContextThreadPoolExecutor
+from prela_stream.tracing.carrying import ContextThreadPoolExecutor
 
 faulthandler.dump_traceback_later(240, exit=True)
 prela.init("busy", auto_instrument=False)

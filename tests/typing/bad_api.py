@@ -27,6 +27,9 @@ tracer.span("x").suspend(until="tomorrow")  # wrong
 tracer.span("x").name = "y"  # wrong
 tracer.span("x").no_such_method()  # wrong
 prela.capture_content("off")  # wrong
+prela.tool(5)  # wrong
+prela.tool("x", no_such_argument=1)  # wrong
+prela.llm("x", temperature="hot")  # wrong
 prela.ProbabilitySampler("half")  # wrong
 prela.flush("soon")  # wrong
 prela.kept_traces()  # wrong

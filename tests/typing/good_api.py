@@ -67,7 +67,27 @@ async def async_generator(number: int) -> AsyncIterator[int]:
     yield number
 
 
+@prela.tool
+def bare_tool(number: int) -> str:
+    return str(number)
+
+
+@prela.agent("planner", description="plans")
+async def agent_function(number: int) -> str:
+    return str(number)
+
+
+@prela.get_tracer().span()
+def span_function(number: int) -> str:
+    return str(number)
+
+
 async def decorated() -> None:
+    assert_type(bare_tool(1), str)
+    assert_type(await agent_function(1), str)
+    assert_type(span_function(1), str)
+    assert_type(prela.tool("search", arguments={"q": 1}), prela.Span)
+    assert_type(prela.tool(name="search"), prela.Span)
     assert_type(plain_function(1), str)
     assert_type(await async_function(1), str)
     assert_type(list(generator(1)), list[int])

@@ -17,7 +17,7 @@ from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.privacy.encoding import sanitized
 from prela_stream.privacy.rules import WITHHELD, Privacy, Redactable, capture_content
 from prela_stream.testing import CapturedSpans, capture_spans
-from prela_stream.tracing.context import wrap
+from prela_stream.tracing.carrying import wrap
 from prela_stream.tracing.tracer import get_tracer
 
 tracer = get_tracer()

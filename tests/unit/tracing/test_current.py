@@ -12,7 +12,8 @@ import pytest
 
 from prela_stream.model.span import AFTER_END
 from prela_stream.testing import CapturedSpans, assert_tree, capture_spans
-from prela_stream.tracing.context import ContextThreadPoolExecutor, attach, new_trace_context, wrap
+from prela_stream.tracing.carrying import ContextThreadPoolExecutor, wrap
+from prela_stream.tracing.context import attach, new_trace_context
 from prela_stream.tracing.span import Span
 from prela_stream.tracing.tracer import get_current_span, get_tracer
 

@@ -15,7 +15,8 @@ import pytest
 
 from prela_stream.testing import CapturedSpans, assert_tree, capture_spans
 from prela_stream.tracing import generators, parent
-from prela_stream.tracing.context import ContextThreadPoolExecutor, attach, new_trace_context, wrap
+from prela_stream.tracing.carrying import ContextThreadPoolExecutor, wrap
+from prela_stream.tracing.context import attach, new_trace_context
 from prela_stream.tracing.decorator import trace
 from prela_stream.tracing.span import Span
 from prela_stream.tracing.tracer import get_current_span, get_tracer

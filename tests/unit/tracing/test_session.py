@@ -7,7 +7,8 @@ import pytest
 
 from prela_stream.propagation.w3c import extract, inject
 from prela_stream.testing import CapturedSpans, capture_spans
-from prela_stream.tracing.context import attach, wrap
+from prela_stream.tracing.carrying import wrap
+from prela_stream.tracing.context import attach
 from prela_stream.tracing.sampler import AlwaysOffSampler
 from prela_stream.tracing.session import session
 from prela_stream.tracing.tracer import get_current_span, get_tracer
