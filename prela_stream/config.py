@@ -281,7 +281,7 @@ def variables() -> dict[str, tuple[str, str]]:
 
 
 def _kind(value: Any) -> str:
-    """What stands where a section is expected; its text may hold a credential."""
+    """The kind of a value that was found instead of a section. Its text may hold a credential, so it is not shown."""
     return (
         show(value) if isinstance(value, bool | int | float) else f"a {'list' if isinstance(value, list) else 'value'}"
     )

@@ -1,7 +1,7 @@
-"""The errors of the project, and `guard()`: the one place in the tree that swallows an exception.
+"""The errors of the project, and `guard()`: the only place that swallows an exception.
 
-Telemetry must never break its host. Whatever the SDK does inside someone's process runs under `guard()`, which logs the
-first error of each kind, counts every one, and goes on. With `PRELA_STRICT=1` (our own tests) it lets the error out.
+Telemetry must never break its host program. The work of the SDK in it runs under `guard()`, which logs the first error of each
+kind, counts every one, and continues. With `PRELA_STRICT=1` (for tests) it lets the error out.
 """
 
 import logging
@@ -25,7 +25,7 @@ class PrelaError(Exception):
 
 
 class ConfigurationError(PrelaError, ValueError):
-    """A setting, a file or an argument is wrong; the text says what was expected, what came and what to do."""
+    """A setting, a file or an argument is wrong. The text has what was expected, what was found and what to do."""
 
 
 class SpanEndedError(PrelaError):
@@ -33,36 +33,36 @@ class SpanEndedError(PrelaError):
 
 
 class CodecError(PrelaError, ValueError):
-    """Bytes do not follow the wire format; the text names the format, the place and what was found."""
+    """Bytes do not follow the wire format. The text has the format, the offset and what was found."""
 
 
 class TransportError(PrelaError):
-    """The transport did not do what was asked, and nothing of it took effect. Trying again is safe."""
+    """The transport failed, and nothing of the request took effect. A retry is safe."""
 
 
 class OutcomeUnknownError(TransportError):
-    """The transport was asked and did not answer: what was sent may or may not have been stored."""
+    """The transport did not answer: the records may or may not be stored."""
 
 
 class FencedError(TransportError):
-    """Somebody else has taken this partition over; this writer can write nothing any more."""
+    """Another writer has taken over the partition; this writer can write nothing more."""
 
 
 class UnknownTopicError(TransportError):
-    """The topic does not exist. Topics are made by `prela-stream topics create`, never by asking about them."""
+    """The topic does not exist. `prela-stream topics create` creates topics; a request never does."""
 
 
 class TooLargeError(TransportError):
-    """A Record, or what was sent with it at once, is more than its topic takes. Trying the same again fails again."""
+    """A record, or the batch with it, is larger than its topic accepts. A retry of the same fails again."""
 
 
 class SinkError(PrelaError):
-    """A store did not take a batch, and nothing of it was written. The batch may come again."""
+    """A sink did not write a batch, and nothing of it was stored. The batch may be written again."""
 
 
 @contextmanager
 def ungrouped(kind: type[Exception]) -> Iterator[None]:
-    """Let the first error of `kind` out by itself where a task group ends with such errors alone; anything else stays a group.
+    """Raise the first error of `kind` without its group, if a task group ends with only such errors; other groups pass.
 
     `except*` does not do that everywhere: in CPython 3.11.2 what its clause raises comes out in a group once more.
     """
@@ -79,12 +79,12 @@ def ungrouped(kind: type[Exception]) -> Iterator[None]:
 
 
 def strict() -> bool:
-    """Whether swallowed errors are let out: `PRELA_STRICT` is set to anything but an empty string or 0."""
+    """Whether errors are let out: `PRELA_STRICT` is set to anything but an empty string or 0."""
     return os.environ.get("PRELA_STRICT", "") not in ("", "0")
 
 
 class guard:  # noqa: N801 - used like the context managers of contextlib
-    """Keep an error of ours away from the application: log its first of a kind, count it, go on.
+    """Keep an error of this package out of the application: log the first of its kind, count it, continue.
 
     Use as `with guard("span.end"): …`; an instance holds no state and may be shared and re-entered. Exceptions that are not
     `Exception` (cancellation, interrupts) always pass.
@@ -114,9 +114,9 @@ class guard:  # noqa: N801 - used like the context managers of contextlib
 
 
 def guarded(where: str) -> Callable[[Callable[[Owner, Given], Result]], Callable[[Owner, Given], Result | None]]:
-    """`guard` for a method of one argument that is called for every span; returns None where an error was swallowed.
+    """`guard` for a method with one argument that is called for every span; returns None if an error was swallowed.
 
-    A `with guard(…)` costs 0.2 µs, this a tenth: without an error there is nothing but one more call.
+    `with guard(…)` costs 0.2 µs, and this a tenth of it: without an error it is one more call.
     """
     keeper = guard(where)
 

@@ -1,6 +1,6 @@
-"""Which transport, store and policies the settings mean. The only module that names concrete ones.
+"""Opens the transport, the sinks, the store and the policies that the settings name.
 
-Adapters are imported where they are chosen, so that a process loads only what its settings ask for.
+Adapters are imported where they are chosen, so that a process loads only those that its settings name.
 """
 
 from __future__ import annotations
@@ -88,20 +88,20 @@ def load_policy_set(settings: Settings) -> PolicySet:
 
 
 def group_of(settings: Settings, name: str) -> str:
-    """A consumer group of ours: with the prefix in front, so that those of two prefixes on one cluster never mix."""
+    """The name of a consumer group: it begins with the prefix of the topics, so that two prefixes on a cluster never mix."""
     return f"{settings.topics.prefix}.{name}"
 
 
 async def create_topics(settings: Settings) -> list[str]:
-    """Make the topics that are missing; returns their names."""
+    """Create the topics that are missing; returns their names."""
     async with open_transport(settings) as transport:
         return await make_topics(settings, transport)
 
 
 async def ensure_topics(settings: Settings) -> tuple[list[str], list[str]]:
-    """Make the topics that are missing; returns their names, and a line for each thing that is wrong with any topic.
+    """Create the topics that are missing; returns their names, and a line for each mistake in any topic.
 
-    Who may make topics need not be allowed to read their settings: nothing is said of those that cannot be read.
+    A login that may create topics may not be allowed to read their configuration. Topics that cannot be read are not checked.
     """
     from prela_stream.transport.topics import check_topics as check
     from prela_stream.transport.topics import topic_names
@@ -116,7 +116,7 @@ async def ensure_topics(settings: Settings) -> tuple[list[str], list[str]]:
 
 
 async def check_topics(settings: Settings) -> list[str]:
-    """One line for each thing that is wrong with the topics; empty if all is well."""
+    """One line for each mistake in the topics; empty if there is none."""
     from prela_stream.transport.topics import check_topics as check
     from prela_stream.transport.topics import topic_names
 
@@ -133,7 +133,7 @@ async def make_topics(settings: Settings, transport: Transport) -> list[str]:
 
 @asynccontextmanager
 async def ready_transport(settings: Settings) -> AsyncIterator[Transport]:
-    """A transport whose topics exist. A local one makes them: on one machine nobody else would."""
+    """A transport whose topics exist. Topics of the local transport are created here."""
     async with open_transport(settings) as transport:
         if settings.transport == "local":
             await make_topics(settings, transport)

@@ -1,6 +1,6 @@
-"""What is wrong with a set-up, whichever transport it names: what is installed, the files, the way to the log, the log itself.
+"""Checks an installation: versions, policies, files, the connection to the log, the log.
 
-Nothing is written unless that is asked for: then a tick, which workers look at and forget, goes to `spans` and is read back.
+Nothing is written unless `write` is set: then a tick, which workers ignore, is written to `spans` and read back.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ async def diagnose(
     write: bool = False,
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> AsyncIterator[Finding]:
-    """Each check as it is done; those that an earlier mistake makes meaningless are skipped and say so.
+    """Each check as it is done. Checks that need an earlier one that failed are reported as skipped.
 
     Args:
-        settings: What to look at.
-        roles: Whose rights on the cluster to look at.
-        write: Whether to write a tick and read it back: the whole way, and how far the clocks differ.
-        clock: This machine's time of day, ms since the epoch.
+        settings: What to check.
+        roles: The roles whose permissions on the cluster are checked.
+        write: Whether to write a tick and read it back, which also compares the clocks.
+        clock: The time of this machine, ms since the epoch.
     """
     yield _installed()
     yield _policies(settings)
@@ -182,7 +182,7 @@ async def _written(settings: Settings, clock: Callable[[], int]) -> AsyncIterato
             )
             return
     if stored is None:
-        todo = "look whether a transaction hangs on the topic, or a broker is away"
+        todo = "check for a transaction that was left open on the topic, and for a broker that is down"
         came = f"none within {_READ_BACK_S:g} s"
         yield wrong("write and read", expected=f"the Record that was written to {place}", came=came, todo=todo)
         return

@@ -36,7 +36,7 @@ def _rare_collections() -> Iterator[None]:
 
 
 async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
-    """Sample until cancelled; then commit what is decided and leave the group.
+    """Assemble and decide traces until cancelled; then commit the decisions and leave the group.
 
     Args:
         settings: Everything.
@@ -68,7 +68,7 @@ async def _run_worker(settings: Settings, health: Health, on_ready: Callable[[],
 async def run_sinks(
     settings: Settings, *, only: Sequence[str] = (), on_ready: Callable[[], None] | None = None
 ) -> None:
-    """Store kept traces until cancelled. Each sink has its own consumer group, so none waits for another.
+    """Write kept traces to the sinks until cancelled. Each sink has its own consumer group, so none waits for another.
 
     Args:
         settings: Everything.

@@ -116,7 +116,7 @@ def _summary(result: show.DemoResult) -> Table:
         "ledger": str(result.ledger),
         "estimate": f"{result.estimated_traces:.0f} traces by the weights of the kept ones; the agents made {result.traces}",
         "tokens": formats.tokens(result.input_tokens, result.output_tokens),
-        "time": f"agents {result.agents_s:.1f} s, then {result.settled_s:.1f} s until all was decided and stored",
+        "time": f"agents {result.agents_s:.1f} s, then {result.stored_s:.1f} s until all was decided and stored",
     }
     for name, value in facts.items():
         table.add_row(Text(name, "dim"), Text(value))

@@ -80,7 +80,7 @@ class Group(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command. What typer would answer with an exit code alone becomes an error of ours."""
+        """Run the command. Errors that typer would answer with only an exit code are raised in a form that is reported."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -134,7 +134,7 @@ def sentence(error: BaseException) -> str:
 
 
 def _is_usage(error: BaseException) -> bool:
-    """Whether it is click's error for a wrong command line. Typer has a click of its own in some versions."""
+    """Whether it is the error of click for a wrong command line. Some versions of typer contain a copy of click."""
     return callable(getattr(error, "format_message", None)) and getattr(error, "exit_code", None) == WRONG_USAGE
 
 

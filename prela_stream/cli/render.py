@@ -1,6 +1,6 @@
-"""Traces as people see them on a terminal: the list as a table, one trace as a tree, one span with all it holds.
+"""Traces on a terminal: a list as a table, one trace as a tree, one span with all its content.
 
-All text of a span goes through `clean` and into `Text`, which knows no markup: a span's name can neither style nor move anything.
+All text of a span goes through `clean` and into `Text`, which has no markup: the name of a span cannot style or move anything.
 """
 
 from typing import Any, Final
@@ -21,7 +21,7 @@ from prela_stream.model.tree import SpanNode, SpanTree
 from prela_stream.sinks.base import StoredTrace, TraceRow
 
 MAX_SPANS: Final = 1_000
-"""Spans of one tree that are shown unless all are asked for."""
+"""Most spans of one tree without `--all`."""
 
 _MAX_INDENT: Final = 24
 _MAX_VALUE: Final = 4_000
@@ -75,13 +75,13 @@ def row_status(row: TraceRow) -> Text:
 
 
 def row_line(row: TraceRow) -> Text:
-    """One line about a trace, for a list that never ends."""
+    """One line about a trace, for `traces tail`."""
     cells = [cell for cell in _cells(row) if cell.plain]
     return Text("  ").join(cells)
 
 
 def trace_tree(stored: StoredTrace, *, limit: int | None = MAX_SPANS) -> Tree:
-    """The tree of a trace under a line that sums it up.
+    """The tree of a trace below a line that summarizes it.
 
     Args:
         stored: The trace.
@@ -99,10 +99,10 @@ def trace_tree(stored: StoredTrace, *, limit: int | None = MAX_SPANS) -> Tree:
         if node.orphan:
             parent_id = node.span.parent_span_id or ""
             if parent_id not in absent:
-                absent[parent_id] = top.add(Text(f"(span {clean(parent_id)} is not here)", "dim italic"))
+                absent[parent_id] = top.add(Text(f"(span {clean(parent_id)} is missing)", "dim italic"))
             parent = absent[parent_id]
         label = span_line(node)
-        # Beyond some depth a terminal is too narrow for more guides: deeper spans stand in a column, with their depth told.
+        # Beyond some depth a terminal is too narrow for more guides: deeper spans are in one column, with their depth.
         if node.depth > _MAX_INDENT and node.parent is not None:
             label = Text.assemble((f"{node.depth}· ", "dim"), label)
             branches[id(node)] = parent
@@ -143,7 +143,7 @@ def span_line(node: SpanNode[SpanData]) -> Text:
     elif span.status != SpanStatus.SUCCESS:
         line.append(f"  {'PENDING, not ended' if span.status == SpanStatus.PENDING else 'cancelled'}", "yellow")
     if node.cycle:
-        line.append("  (its parents lead back to itself)", "yellow")
+        line.append("  (its parents form a cycle)", "yellow")
     return line
 
 
@@ -151,8 +151,8 @@ def _usage(attributes: dict[str, Any]) -> str:
     parts = []
     into, out = (semconv.read(attributes, key) for key in (semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS))
     if isinstance(into, int) or isinstance(out, int):
-        told = formats.tokens(into if isinstance(into, int) else 0, out if isinstance(out, int) else 0)
-        parts.append(f"{told} tokens" if told else "")
+        shown = formats.tokens(into if isinstance(into, int) else 0, out if isinstance(out, int) else 0)
+        parts.append(f"{shown} tokens" if shown else "")
     price = semconv.read(attributes, semconv.COST_USD)
     if isinstance(price, int | float):
         parts.append(formats.cost(float(price)))
@@ -165,22 +165,22 @@ def decision_line(decision: Decision) -> Text:
     line = Text.assemble(
         verdict, " by policy ", (clean(decision.policy), "bold"), f": {clean(decision.reason)}", "\n  decided "
     )
-    whole = "every span there" if decision.complete else "spans missing"
+    whole = "complete" if decision.complete else "spans missing"
     line.append(
         f"{formats.moment(decision.decided_at_ms * 1_000_000)} by trigger {decision.trigger}, {whole}; kept with "
         f"probability {decision.probability:g}"
     )
     if decision.kept:
-        line.append(f", stands for {decision.weight:g} trace{'' if decision.weight == 1 else 's'}")
+        line.append(f", represents {decision.weight:g} trace{'' if decision.weight == 1 else 's'}")
     if decision.weight_biased:
-        line.append(" (an estimate: its spans disagreed on head sampling)")
+        line.append(" (biased: the head-sampling thresholds of its spans differ)")
     if decision.repeated:
-        line.append("; it had been decided before, and forgotten")
+        line.append("; it was decided before, longer ago than decisions are remembered")
     return line
 
 
 def decision_only(decision: Decision) -> Group:
-    """A trace of which only the decision is there."""
+    """A trace of which the store has only the decision."""
     summary = decision.summary
     parts = [
         clean(summary.root_name) or "(no root)",
@@ -201,7 +201,7 @@ def decision_only(decision: Decision) -> Group:
 
 
 def span_detail(span: SpanData) -> Group:
-    """Everything a span holds."""
+    """All content of a span."""
     head = Table.grid(padding=(0, 2))
     parent = span.parent_span_id or "(root)"
     facts = {

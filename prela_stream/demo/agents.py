@@ -1,4 +1,4 @@
-"""The demo's agents: ordinary code on the real AsyncAnthropic client, with a span of its own for each run.
+"""The agents of the demo: ordinary code on the real AsyncAnthropic client. Each run has a root span.
 
 Each run is one trace. Most are ordinary; some meet what makes traces worth keeping: retries, a tool with a bug, a rejected
 request, a loop, a refusal, a slow model, a user who leaves. As a process it prints its progress and its result as JSON.
@@ -70,12 +70,12 @@ MODEL_BEHAVIOUR: Final = {
 
 
 async def research(client: AsyncAnthropic, run: Run, rng: random.Random, span: Span) -> None:
-    """Searches and calculates, its tools side by side; the answer is streamed."""
+    """Searches and calculates, with its tools in parallel; the answer is streamed."""
     await _converse(client, run, rng, span, tools=[SEARCH, CALCULATOR], streaming=True)
 
 
 async def support(client: AsyncAnthropic, run: Run, rng: random.Random, span: Span) -> None:
-    """Looks up an order while the model is overloaded: every request needs two retries."""
+    """Reads the state of an order while the model is overloaded: every request needs two retries."""
     await _converse(client, run, rng, span, tools=[LOOKUP_ORDER])
 
 
@@ -147,7 +147,7 @@ async def _ask(
 
 
 async def _call_tools(uses: Iterable[ToolUseBlock], rng: random.Random) -> list[ToolResultBlockParam]:
-    """All at once, answered in the order in which they were asked for."""
+    """Run the tools in parallel; the results have the order of the requests."""
     results: dict[str, ToolResultBlockParam] = {}
 
     async def call(use: ToolUseBlock, own: random.Random) -> None:
@@ -159,12 +159,12 @@ async def _call_tools(uses: Iterable[ToolUseBlock], rng: random.Random) -> list[
             for use in wanted:
                 tasks.start_soon(call, use, random.Random(rng.random()))
     except ExceptionGroup as group:
-        raise group.exceptions[0] from None  # one broken tool is what failed, not a group of one
+        raise group.exceptions[0] from None  # without a group around one broken tool
     return [results[use.id] for use in wanted]
 
 
 async def run_one(client: AsyncAnthropic, run: Run) -> None:
-    """Run an agent on a trace of its own. Its failure is recorded on the trace and not raised: it is part of the demo."""
+    """Run an agent as one trace. Its failure is recorded on the trace and not raised, because it is part of the demo."""
     _, name, agent = AGENTS[run.kind]
     rng = random.Random(f"{run.seed}/{run.number}")
     attributes = {
@@ -180,7 +180,7 @@ async def run_one(client: AsyncAnthropic, run: Run) -> None:
 
 
 def plan(runs: int, seed: int) -> list[Run]:
-    """Which agents run, in which order: the same for the same seed, and every kind at least once where there is room."""
+    """Which agents run, in which order: the same for the same seed, and every kind at least once if `runs` allows it."""
     rng = random.Random(seed)
     kinds = list(AGENTS)
     shares = [share for share, _, _ in AGENTS.values()]
@@ -217,7 +217,7 @@ async def run_all(
 
 
 class CountingRecorder:
-    """Counts the ended spans of each trace on their way to the pipeline: the truth that the store is compared with."""
+    """Counts the ended spans of each trace before the pipeline gets them; the store is compared with these counts."""
 
     def __init__(self, inner: Recorder) -> None:
         self.spans: Counter[str] = Counter()
@@ -238,7 +238,7 @@ class AgentsReport(msgspec.Struct, frozen=True, kw_only=True):
     ledger: LedgerSnapshot
     """After the flush at the end."""
     complete: bool
-    """Whether the flush settled everything."""
+    """Whether everything was acknowledged."""
 
 
 class AgentsProgress(msgspec.Struct, frozen=True):
@@ -249,32 +249,32 @@ class AgentsProgress(msgspec.Struct, frozen=True):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the agents as a process: prints an AgentsProgress a line as JSON, and an AgentsReport at the end."""
+    """Run the agents as a process: print an AgentsProgress per line as JSON, and an AgentsReport at the end."""
     parser = argparse.ArgumentParser(prog="python -m prela_stream.demo.agents", description=main.__doc__)
     parser.add_argument("--url", required=True, help="base URL of the model server")
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--concurrency", type=int, default=8)
-    parser.add_argument("--dir", default=None, help="folder of the local transport; default: as settings say")
+    parser.add_argument("--dir", default=None, help="folder of the local transport; default: that of the settings")
     chosen = parser.parse_args(arguments)
     tracer = prela_stream.init(service_name="demo-agents", directory=chosen.dir)
     assert tracer.recorder is not None
     counting = CountingRecorder(tracer.recorder)
     tracer.configure(recorder=counting)
 
-    def say(line: msgspec.Struct) -> None:
+    def report(line: msgspec.Struct) -> None:
         sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
         sys.stdout.flush()
 
-    say(AgentsProgress(0, chosen.runs))
-    on_done = lambda done: say(AgentsProgress(done, chosen.runs))  # noqa: E731 - one line says it
+    report(AgentsProgress(0, chosen.runs))
+    on_done = lambda done: report(AgentsProgress(done, chosen.runs))  # noqa: E731 - the shortest form
     anyio.run(
         lambda: run_all(chosen.url, runs=chosen.runs, seed=chosen.seed, concurrency=chosen.concurrency, on_done=on_done)
     )
     flushed = prela_stream.flush(timeout=10.0)
     ledger = prela_stream.shutdown()
     assert ledger is not None
-    say(AgentsReport(spans=dict(counting.spans), ledger=ledger, complete=flushed.complete))
+    report(AgentsReport(spans=dict(counting.spans), ledger=ledger, complete=flushed.complete))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The processes of the demo: started together, watched, and stopped whatever happens; what a failed one said is shown."""
+"""The processes of the demo: started together, watched, and always stopped. If one fails, its last lines are shown."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from prela_stream.errors import PrelaError
 
 STOP_S: Final = 10.0
-"""A child that has not ended so long after SIGTERM is killed."""
+"""Seconds after SIGTERM until a child that has not ended is killed."""
 _SHOWN_LINES: Final = 25
 _LONGEST_LINE: Final = 1 << 26
 
@@ -44,27 +44,27 @@ class Child:
                 return
 
     async def first_line(self) -> bytes:
-        """The line with which it says that it is ready; raises DemoError if it ends without one."""
+        """The first line, which reports that it is ready; raises DemoError if it ends without one."""
         async for line in self.lines():
             return line
         raise await self.failure()
 
     async def failure(self) -> DemoError:
-        """Why it ended, as an error to raise."""
+        """The error to raise: how it ended, and its last lines."""
         code = await self.process.wait()
-        said = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN_LINES:]
-        shown = "\n".join(f"  {line}" for line in said) or "  (it wrote nothing)"
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-_SHOWN_LINES:]
+        shown = "\n".join(f"  {line}" for line in lines) or "  (it wrote nothing)"
         return DemoError(
-            f"the {self.name} ended with exit code {code}; its last lines, all of them in {self._log}:\n{shown}"
+            f"the {self.name} of the demo ended with exit code {code}. Its last lines; {self._log.absolute()} has all:\n{shown}"
         )
 
     async def watch(self) -> None:
-        """Raise DemoError when it ends, which a service of the demo never does by itself."""
+        """Raise DemoError when it ends: a service of the demo runs until it is stopped."""
         await self.process.wait()
         raise await self.failure()
 
     async def stop(self) -> None:
-        """Ask it to end, and make it end if it does not."""
+        """Send SIGTERM, and SIGKILL if it does not end."""
         if self.process.returncode is None:
             with anyio.move_on_after(STOP_S):
                 self.process.send_signal(signal.SIGTERM)
@@ -78,7 +78,7 @@ class Child:
 async def child(name: str, *arguments: str, env: Mapping[str, str], logs: Path) -> AsyncIterator[Child]:
     """Run `python -m arguments…` for the length of the block.
 
-    It stands in a session of its own: Ctrl-C on the terminal reaches the demo alone, which stops its children in order.
+    It runs in another session, so that Ctrl-C on the terminal reaches only the demo, which stops its children in order.
     """
     log = logs / f"{name.replace(' ', '-')}.log"
     with log.open("wb") as errors:

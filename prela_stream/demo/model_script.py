@@ -46,7 +46,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def answer(request: dict[str, Any], *, seed: int, behaviour: str = "normal") -> Answer:
-    """What the model says next.
+    """The next answer of the model.
 
     Args:
         request: The body of `POST /v1/messages`.

@@ -32,7 +32,7 @@ from prela_stream.demo.model_script import Answer, answer, count_tokens, stream_
 logger = logging.getLogger("prela_stream.demo")
 
 BEHAVIOURS: Final = {
-    "normal": "a scripted conversation: tool rounds, then prose",
+    "normal": "a scripted conversation: rounds of tools, then prose",
     "runaway": "asks for the same tool with the same arguments for ever",
     "max_tokens": "stops because it ran out of tokens",
     "refusal": "declines",
@@ -42,7 +42,7 @@ BEHAVIOURS: Final = {
     "bad_request": "400",
     "unauthorized": "401",
     "slow": "the latency counts for each stream event, not once for the answer",
-    "stall": "streams the beginning of the answer and then says nothing more",
+    "stall": "streams the beginning of the answer and then sends nothing more",
     "truncated": "ends the stream in the middle, without an error and without `message_stop`",
     "cut": "breaks the connection in the middle of the stream",
     "stream_error": "an `error` event in the middle of the stream",
@@ -62,7 +62,7 @@ HELD_THREADS: Final = 1000
 
 
 class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """How the model server answers where a request does not say."""
+    """How the model server answers if the headers of a request do not choose."""
 
     seed: int = 0
     latency_ms: float = 0.0
@@ -70,7 +70,7 @@ class ServerOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BrokenStreamError(Exception):
-    """Raised inside a response to make the HTTP server drop the connection; expected, never shown."""
+    """Raised inside a response to make the HTTP server drop the connection. Never shown."""
 
 
 class Threads:
@@ -98,7 +98,7 @@ class Threads:
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """What one request asks for."""
+    """What one request chooses."""
 
     body: dict[str, Any]
     behaviour: str
@@ -188,7 +188,7 @@ def _error(status: int, kind: str, message: str) -> Response:
 
 
 async def _sse(reply: Answer, call: Call) -> AsyncIterator[bytes]:
-    """The reply as server-sent events, broken off where the behaviour says so."""
+    """The reply as server-sent events, ended early if that is the behaviour."""
     events = list(stream_events(reply))
     middle = len(events) // 2
     if call.behaviour != "slow":

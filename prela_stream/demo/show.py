@@ -1,4 +1,4 @@
-"""The whole of prela_stream at work, as it is used: model server, agents, worker and sink, each a process of its own.
+"""Runs the whole pipeline as it is used: model server, agents, worker and sink, each as a process.
 
 The result is checked from outside: what the agents counted is compared, trace by trace, with what was decided and stored.
 """
@@ -55,15 +55,15 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     """Sum of the weights of the kept traces: an unbiased estimate of `traces`."""
     kept_by_policy: dict[str, int]
     dropped_by_policy: dict[str, int]
-    """By the policy whose draw they lost."""
+    """By the policy that decided."""
     by_trigger: dict[str, int]
     best_trace_id: str | None
-    """The kept trace that is most worth looking at; None if none was kept."""
+    """The kept trace to show first: one that failed, if possible; None if none was kept."""
     input_tokens: int
     output_tokens: int
     agents_s: float
     """From the first run to the last, seconds."""
-    settled_s: float
+    stored_s: float
     """From the last run until everything was decided and stored, seconds."""
     total_s: float
     """With starting and stopping of the processes, seconds."""
@@ -79,18 +79,18 @@ async def run(
     on_progress: Callable[[Progress], None] = lambda _progress: None,
     deadline_s: float = 45.0,
 ) -> DemoResult:
-    """Run the demo; its processes are gone when this returns, raises or is cancelled.
+    """Run the demo. Its processes have ended when this returns, raises or is cancelled.
 
     Args:
-        settings: Of worker, sink and agents; where they name no policy file, the demo's own policies are used.
+        settings: Of worker, sink and agents; without a policy file, the policies of the demo are used.
         runs: Runs of agents, each a trace.
         seed: The same seed gives the same runs.
         concurrency: Runs at a time.
-        on_progress: Called as things move on.
-        deadline_s: How long after the last run everything has to be stored, seconds.
+        on_progress: Called with each step.
+        deadline_s: Seconds after the last run until everything must be stored.
 
     Raises:
-        DemoError: A process failed; the text says which, and what it wrote.
+        DemoError: A process failed; the text has its name and its last lines.
     """
     began = time.monotonic()
     on_progress(Progress(stage="starting", done=0, total=1))
@@ -98,7 +98,7 @@ async def run(
     logs.mkdir(parents=True, exist_ok=True)
     if settings.policies_file is None:
         settings = msgspec.structs.replace(settings, policies_file=str(POLICIES_FILE))
-    if settings.transport == "kafka":  # a cluster may be in use: the demo's traces do not mix with anybody's
+    if settings.transport == "kafka":  # the cluster may be in use: traces of the demo get topics with another prefix
         settings = msgspec.structs.replace(
             settings, topics=msgspec.structs.replace(settings.topics, prefix=f"{settings.topics.prefix}-demo")
         )
@@ -159,34 +159,34 @@ async def _observe(
     report: AgentsReport | None = None
     async for line in agents.lines():
         if b'"done"' in line:
-            said = msgspec.json.decode(line, type=AgentsProgress)
-            first_run = time.monotonic() if said.done == 0 else first_run
-            on_progress(Progress(stage="agents", done=said.done, total=said.total))
+            progress = msgspec.json.decode(line, type=AgentsProgress)
+            first_run = time.monotonic() if progress.done == 0 else first_run
+            on_progress(Progress(stage="agents", done=progress.done, total=progress.total))
         else:
             report = msgspec.json.decode(line, type=AgentsReport)
     if report is None or await agents.process.wait() != 0:
         raise await agents.failure()
     last_run = time.monotonic()
     async with app.open_reader(settings) as reader:
-        settled = _Settled(reader, report.spans)
+        stored = _Stored(reader, report.spans)
         with anyio.move_on_after(deadline_s):
-            while await settled.missing():
-                on_progress(Progress(stage="storing", done=settled.done, total=len(report.spans)))
+            while await stored.missing():
+                on_progress(Progress(stage="storing", done=stored.done, total=len(report.spans)))
                 await anyio.sleep(_POLL_S)
-        on_progress(Progress(stage="storing", done=settled.done, total=len(report.spans)))
+        on_progress(Progress(stage="storing", done=stored.done, total=len(report.spans)))
     now = time.monotonic()
     return _result(
-        settled,
+        stored,
         runs=runs,
         ledger=report.ledger,
         directory=settings.directory,
         agents_s=last_run - first_run,
-        settled_s=now - last_run,
+        stored_s=now - last_run,
         total_s=0.0,  # known when the processes are gone
     )
 
 
-class _Settled:
+class _Stored:
     """Which of the recorded traces are decided and, if kept, stored with every span."""
 
     def __init__(self, reader: TraceReader, spans: Mapping[str, int]) -> None:
@@ -198,20 +198,20 @@ class _Settled:
 
     @property
     def done(self) -> int:
-        """How many are settled."""
+        """How many traces are decided and, if kept, stored."""
         return len(self.recorded) - len(self._open)
 
     async def missing(self) -> int:
-        """Look again; how many are not settled."""
+        """Ask the store; returns how many traces are missing."""
         for trace_id in sorted(self._open):
             try:
-                if await self._is_settled(trace_id):
+                if await self._is_stored(trace_id):
                     self._open.discard(trace_id)
             except PrelaError:  # the sink has not made the store yet
                 break
         return len(self._open)
 
-    async def _is_settled(self, trace_id: str) -> bool:
+    async def _is_stored(self, trace_id: str) -> bool:
         decision = await self._reader.decision(trace_id)
         if decision is None:
             return False
@@ -223,18 +223,18 @@ class _Settled:
         return self.stored_spans[trace_id] >= self.recorded[trace_id]
 
 
-def _result(settled: _Settled, **more: Any) -> DemoResult:
-    decisions = settled.decisions
+def _result(stored: _Stored, **more: Any) -> DemoResult:
+    decisions = stored.decisions
     kept = [decision for decision in decisions.values() if decision.kept]
     best = max(kept, key=_interest, default=None)
     return DemoResult(
-        traces=len(settled.recorded),
-        spans=sum(settled.recorded.values()),
+        traces=len(stored.recorded),
+        spans=sum(stored.recorded.values()),
         kept=len(kept),
         dropped=len(decisions) - len(kept),
-        undecided=len(settled.recorded) - settled.done,
-        kept_spans=sum(settled.stored_spans.values()),
-        incomplete=sum(1 for trace_id, one in decisions.items() if one.summary.spans != settled.recorded[trace_id]),
+        undecided=len(stored.recorded) - stored.done,
+        kept_spans=sum(stored.stored_spans.values()),
+        incomplete=sum(1 for trace_id, one in decisions.items() if one.summary.spans != stored.recorded[trace_id]),
         estimated_traces=sum(decision.weight for decision in kept),
         kept_by_policy=dict(Counter(decision.policy for decision in kept).most_common()),
         dropped_by_policy=dict(Counter(one.policy for one in decisions.values() if not one.kept).most_common()),
@@ -247,6 +247,6 @@ def _result(settled: _Settled, **more: Any) -> DemoResult:
 
 
 def _interest(decision: Decision) -> tuple[bool, int, str]:
-    """Something failed in it, it is large, and it fits on a screen."""
+    """Prefer a trace with an error, with many spans that fit on a screen."""
     summary = decision.summary
     return summary.errors > 0, summary.spans if summary.spans <= 20 else 0, decision.trace_id_hex

@@ -17,11 +17,11 @@ Tool = Callable[[random.Random, dict[str, Any]], Awaitable[str]]
 
 
 class ToolError(Exception):
-    """A tool that could not do its work; the agent tells the model and goes on."""
+    """A tool failed. The agent reports it to the model and continues."""
 
 
 class BrokenToolError(Exception):
-    """A tool with a bug: it takes the whole agent down."""
+    """A tool with a bug: the whole run fails."""
 
 
 async def search(rng: random.Random, arguments: dict[str, Any]) -> str:
@@ -76,7 +76,7 @@ TOOLS: Final[dict[str, Tool]] = {
 
 
 def definition(name: str, parameter: str, kind: str, description: str) -> ToolParam:
-    """A tool as the model is told about it; each takes one parameter."""
+    """A tool as the request to the model describes it; each takes one parameter."""
     properties: dict[str, object] = {parameter: {"type": kind}}
     schema: dict[str, object] = {"type": "object", "properties": properties, "required": [parameter]}
     return {"name": name, "description": description, "input_schema": schema}
@@ -84,7 +84,7 @@ def definition(name: str, parameter: str, kind: str, description: str) -> ToolPa
 
 SEARCH: Final = definition("search", "query", "string", "Search the literature.")
 CALCULATOR: Final = definition("calculator", "expression", "string", "Calculate with integers.")
-LOOKUP_ORDER: Final = definition("lookup_order", "order_id", "integer", "Look up the state of an order.")
+LOOKUP_ORDER: Final = definition("lookup_order", "order_id", "integer", "Read the state of an order.")
 WRITE_REPORT: Final = definition("write_report", "title", "string", "Write a report to disk.")
 
 

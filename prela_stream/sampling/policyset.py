@@ -1,4 +1,4 @@
-"""A policy set: the policies that decide together, how they do, and the version that every decision names.
+"""A policy set: the policies that decide together, how their votes are combined, and the version that decisions name.
 
 The format of policy files, and what runs without one, is written down in docs/policies.md.
 """
@@ -25,27 +25,27 @@ class Mode(enum.StrEnum):
 
 
 class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
-    """Policies in order, and how they are put together."""
+    """Policies in order, and how their votes are combined."""
 
     mode: Mode = Mode.ANY
     default: float = 1.0
     """Mode `first_match`: the probability where no policy matches."""
     policies: Sequence[Policy]
     version: str
-    """16 hex digits over what the set says; comments, spacing and defaults that are written out do not change it."""
+    """16 hex digits of a hash over the settings; comments, spacing and explicit defaults do not change it."""
     source: str
-    """Where it came from, for people."""
+    """Where it was read from, for messages."""
 
 
 def policy_set(policies: Sequence[Policy], *, mode: Mode = Mode.ANY, default: float = 1.0, source: str) -> PolicySet:
-    """A policy set of policies that were made in code."""
-    said = [mode, default if mode is Mode.FIRST_MATCH else None, *(_said(policy) for policy in policies)]
-    version = blake2b(msgspec.json.encode(said, order="sorted"), digest_size=8).hexdigest()
+    """A policy set of policies made in code."""
+    content = [mode, default if mode is Mode.FIRST_MATCH else None, *(_content(policy) for policy in policies)]
+    version = blake2b(msgspec.json.encode(content, order="sorted"), digest_size=8).hexdigest()
     return PolicySet(mode=mode, default=default, policies=tuple(policies), version=version, source=source)
 
 
 def load_policies(text: str, *, source: str) -> PolicySet:
-    """The policy set that a policy file says.
+    """The policy set of a policy file.
 
     Args:
         text: The TOML text of the file.
@@ -58,21 +58,21 @@ def load_policies(text: str, *, source: str) -> PolicySet:
     return policy_set(found.policies, mode=Mode(found.mode), default=found.default, source=source)
 
 
-def _said(policy: Any) -> Any:
+def _content(policy: Any) -> Any:
     """The settings of a policy that are not defaults; of one that is no Struct its class and name, all that is known."""
     if not isinstance(policy, msgspec.Struct):
         return [f"{type(policy).__module__}.{type(policy).__qualname__}", policy.name]
     settings = {field.name: (field, getattr(policy, field.name)) for field in msgspec.structs.fields(policy)}
-    said = {
-        name: [_said(part) for part in value] if name == "policies" else value
+    explicit = {
+        name: [_content(part) for part in value] if name == "policies" else value
         for name, (field, value) in settings.items()
         if value != field.default
     }
-    return [str(policy.__struct_config__.tag), said]
+    return [str(policy.__struct_config__.tag), explicit]
 
 
 DEFAULT_TEXT: Final = """\
-# What runs where no policy file is set.
+# Used without a policy file.
 mode = "any"
 
 [[policy]]              # every trace in which something failed, or whose process died
@@ -100,5 +100,5 @@ probability = 0.1
 
 @cache
 def default_policies() -> PolicySet:
-    """What runs where no policy file is set."""
+    """The policy set that is used without a policy file."""
     return load_policies(DEFAULT_TEXT, source="the built-in policies")

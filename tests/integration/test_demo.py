@@ -26,7 +26,7 @@ def processes_of(settings: Settings) -> list[int]:
         try:
             if mark in (process / "environ").read_bytes():
                 found.append(int(process.name))
-        except OSError:  # it ended meanwhile, or is someone else's
+        except OSError:  # it has ended, or belongs to another user
             continue
     return found
 

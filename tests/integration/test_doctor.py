@@ -1,4 +1,4 @@
-"""`prela-stream doctor` finds what is broken, on real brokers that are broken in each way, and says what to do."""
+"""`prela-stream doctor` finds what is broken, on real brokers that are broken in each way, and prints what to do."""
 
 import asyncio
 import http.server
@@ -71,7 +71,7 @@ def env_of(bootstrap: str, prefix: str) -> dict[str, str]:
 
 
 def made(env: dict[str, str]) -> Settings:
-    """The settings of these variables; their topics stand."""
+    """The settings of these variables; their topics exist."""
     settings = load_settings(env=env)
     asyncio.run(create_topics(settings))
     return settings
@@ -241,9 +241,7 @@ def test_missing_rights_of_each_role(secured_kafka: Secured, kafka_prefix: str, 
 
 
 @pytest.mark.kafka
-def test_who_may_make_topics_need_not_be_allowed_to_read_their_settings(
-    secured_kafka: Secured, kafka_prefix: str
-) -> None:
+def test_a_login_that_may_create_topics_but_not_read_their_settings(secured_kafka: Secured, kafka_prefix: str) -> None:
     secured_kafka.allow("bob", "topic", f"{kafka_prefix}.*", "create", "describe")
     env = secured_kafka.env("SASL_PLAINTEXT", user="bob") | {"PRELA_TOPICS_PREFIX": kafka_prefix}
     made = CliRunner().invoke(app, ["topics", "create", "--json"], env=env)
@@ -286,7 +284,7 @@ async def make_topic(bootstrap: str, topic: str, partitions: int, **entries: str
 
 
 async def send_stamped(bootstrap: str, topic: str, timestamp_ms: int) -> None:
-    """Write a Record that says itself of when it is; it can be found by that when this returns."""
+    """Write a record with this timestamp; a search by timestamp finds it when this returns."""
     producer: Any = AIOKafkaProducer(bootstrap_servers=bootstrap)
     await producer.start()
     try:
@@ -318,7 +316,7 @@ async def alter(bootstrap: str, topic: str, **entries: str) -> None:
 
 
 @pytest.mark.kafka
-def test_topics_that_are_not_as_they_must_be(kafka: str, kafka_prefix: str, tmp_path: Path) -> None:
+def test_wrong_topics(kafka: str, kafka_prefix: str, tmp_path: Path) -> None:
     env, stamped = env_of(kafka, kafka_prefix), {"message_timestamp_type": "LogAppendTime"}
     make = partial(make_topic, kafka)
     asyncio.run(make(f"{kafka_prefix}.spans", int(PARTITIONS), message_timestamp_type="CreateTime"))
@@ -369,7 +367,7 @@ def test_clock_by_writing(kafka: str, kafka_prefix: str, off_ms: int, direction:
     took = time.monotonic() - began
     assert (last.check, last.state) == ("clock", "wrong")
     assert last.came.endswith(f"by which the log is {direction}")
-    assert 90 - took - 0.1 <= float(last.came.split()[0]) <= 90.1  # no more is known than that it was written meanwhile
+    assert 90 - took - 0.1 <= float(last.came.split()[0]) <= 90.1  # it was written at some moment of the check
 
 
 @contextmanager
@@ -384,7 +382,7 @@ def old_broker(versions: dict[int, tuple[int, int]]) -> Iterator[str]:
                 connection, _ = server.accept()
             except OSError:
                 return
-            with connection, suppress(OSError):  # whoever asked may reset it
+            with connection, suppress(OSError):  # the client may reset it
                 request = connection.recv(4096)
                 if len(request) >= 12 and request[4:6] == b"\x00\x12":
                     connection.sendall(struct.pack(">i", len(body) + 4) + request[8:12] + body)

@@ -1,4 +1,4 @@
-"""What comes out of task groups: one error by itself where that is all there is."""
+"""Errors of task groups: one error without its group, if there are no others."""
 
 import anyio
 import pytest
@@ -10,7 +10,7 @@ async def fail(error: BaseException) -> None:
     raise error
 
 
-async def test_the_one_error_of_nested_groups_comes_out_by_itself() -> None:
+async def test_the_one_error_of_nested_groups_is_raised_without_them() -> None:
     error = FencedError("taken over")
 
     async def work() -> None:
@@ -33,7 +33,7 @@ def test_the_first_of_several_is_the_one() -> None:
 
 @pytest.mark.parametrize(
     "errors",
-    [[PrelaError("ours"), ValueError("not ours")], [ValueError("not ours")], [PrelaError("ours"), SystemExit(3)]],
+    [[PrelaError("inside"), ValueError("outside")], [ValueError("outside")], [PrelaError("inside"), SystemExit(3)]],
 )
 def test_what_else_went_wrong_is_not_lost(errors: list[BaseException]) -> None:
     group = BaseExceptionGroup("all", errors)
@@ -43,7 +43,7 @@ def test_what_else_went_wrong_is_not_lost(errors: list[BaseException]) -> None:
 
 
 def test_an_error_outside_a_group_passes() -> None:
-    error = ValueError("not ours")
-    with pytest.raises(ValueError, match="not ours") as caught, ungrouped(PrelaError):
+    error = ValueError("outside")
+    with pytest.raises(ValueError, match="outside") as caught, ungrouped(PrelaError):
         raise error
     assert caught.value is error

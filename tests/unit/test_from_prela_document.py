@@ -1,4 +1,4 @@
-"""docs/from-prela.md names everything that the ancestor offered, and what it says of our side is so."""
+"""docs/from-prela.md names everything that the ancestor offered, and what it states about this package is true."""
 
 import importlib.util
 import inspect
@@ -78,7 +78,7 @@ def is_there(name: str) -> bool:
 
 
 @pytest.mark.parametrize(("name", "verdict", "remark"), ROWS, ids=[name for name, _, _ in ROWS])
-def test_what_the_table_says_of_us_is_so(name: str, verdict: str, remark: str) -> None:
+def test_what_the_table_states_is_true(name: str, verdict: str, remark: str) -> None:
     assert is_there(name) == (verdict != "left out")
     assert remark or verdict == "same", "better: how; left out: why"
 
@@ -89,14 +89,14 @@ def test_the_table_is_read_whole() -> None:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     monkeypatch.setattr(compatibility, "_reported", set())
     caplog.set_level(logging.INFO, logger="prela_stream")
     return caplog
 
 
 def test_what_has_no_effect_is_logged_once_and_secrets_never(
-    tmp_path: Path, told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRELA_API_KEY", "s3cret")
     monkeypatch.setenv("PRELA_EXPORTER", "http")
@@ -111,7 +111,7 @@ def test_what_has_no_effect_is_logged_once_and_secrets_never(
             auto_instrument=False,
         )
         prela_stream.shutdown()
-    lines = [record.getMessage() for record in told.records if "has no effect" in record.getMessage()]
+    lines = [record.getMessage() for record in log.records if "has no effect" in record.getMessage()]
     assert len(lines) == 6
     assert [line.split(" has ")[0].removeprefix("prela_stream: ") for line in lines] == [
         "init(verbosity=…)",
@@ -121,8 +121,8 @@ def test_what_has_no_effect_is_logged_once_and_secrets_never(
         "PRELA_API_KEY",
         "PRELA_EXPORTER",
     ]
-    assert "s3cret" not in told.text
-    assert "names no setting" not in told.text
+    assert "s3cret" not in log.text
+    assert "names no setting" not in log.text
 
 
 def test_a_misspelt_argument_is_an_error_with_a_hint(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ async def test_it_starts_outside_of_any_trace_and_puts_everything_back() -> None
     assert (outer.tree(), inner.tree()) == ("around", "inside")
 
 
-def test_find_says_what_there_is() -> None:
+def test_find_reports_what_was_captured() -> None:
     with capture_spans() as captured:
         with pytest.raises(AssertionError, match=r"no span is named 'x'; expected exactly one. Captured:\n\(nothing"):
             captured.find("x")
@@ -101,7 +101,7 @@ async def step(number: int) -> None:
         await asyncio.sleep(0)
 
 
-def test_the_fixture_in_a_project_of_its_own(pytester: pytest.Pytester) -> None:
+def test_the_fixture_in_another_project(pytester: pytest.Pytester) -> None:
     pytester.makeconftest('pytest_plugins = ["prela_stream.pytest_plugin"]')
     pytester.makepyfile(
         """

@@ -1,4 +1,4 @@
-"""The commands that are no look-up: topics, policies, services that stop by signal, and an installation without the extra."""
+"""Topics, policies, services that stop by signal, and an installation without the extra."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from prela_stream._version import __version__
 from prela_stream.cli.main import app
 from tests.support.kept import trace_id, whole
 from tests.support.processes import DEADLINE
-from tests.unit.cli.test_cli_look import run, write
+from tests.unit.cli.test_cli_traces import run, write
 
 
 def test_topics_are_checked_and_made(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_topics_are_checked_and_made(tmp_path: Path) -> None:
     assert (after.exit_code, json.loads(after.stdout)) == (0, {"ok": True, "mistakes": []})
 
 
-def test_topics_that_are_there_otherwise_are_told_by_whoever_meets_them(tmp_path: Path) -> None:
+def test_every_command_reports_topics_with_other_partitions(tmp_path: Path) -> None:
     where, other, runner = ["--dir", str(tmp_path)], {"PRELA_TOPICS_PARTITIONS": "7"}, CliRunner()
     assert runner.invoke(app, ["topics", "create", *where]).exit_code == 0
     line = "topics prela.spans, prela.decisions: expected 7 partitions, found 4, and the number is fixed"
@@ -79,7 +79,7 @@ def test_wrong_settings_are_one_red_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.output
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout == f"prela-stream {__version__}\n"
 
 

@@ -51,7 +51,7 @@ def run(folder: Path, *arguments: str, code: int = 0) -> Result:
     return result
 
 
-def test_the_list_tells_what_people_look_for(store: Path) -> None:
+def test_the_list_has_a_row_for_each_trace(store: Path) -> None:
     lines = run(store, "list").stdout.splitlines()
     assert lines[0].split() == [
         "trace", "time", "status", "name", "service", "duration", "spans", "errors", "tokens", "cost", "kept", "because",
@@ -66,7 +66,7 @@ def test_the_list_tells_what_people_look_for(store: Path) -> None:
     ("arguments", "numbers"),
     [
         (["--errors"], [2]), (["--no-errors"], [1]), (["--sort", "oldest"], [1, 2]), (["-n", "1"], [2]),
-        (["--offset", "1"], [1]), (["--text", "seats"], [2]), (["--service", "nobody"], []), (["--policy", "slow"], [2, 1]),
+        (["--offset", "1"], [1]), (["--text", "seats"], [2]), (["--service", "unknown"], []), (["--policy", "slow"], [2, 1]),
         (["--min-duration", "1m"], []), (["--name", "plan trip"], [2, 1]), (["--since", "2026-01-01"], [2, 1]),
         (["--until", "2020-01-01T00:00:00+00:00"], []), (["--sort", "most_spans"], [2, 1]),
     ],
@@ -76,19 +76,19 @@ def test_list_filters_and_sorts(store: Path, arguments: list[str], numbers: list
     assert [row["trace_id"] for row in rows] == [trace_id(number) for number in numbers]
 
 
-def test_show_draws_the_tree_and_says_why_it_was_kept(store: Path) -> None:
+def test_show_draws_the_tree_and_why_it_was_kept(store: Path) -> None:
     text = run(store, "show", trace_id(2)[:6]).stdout
     lines = text.splitlines()
     assert lines[0].startswith(trace_id(2))
     assert "agent plan trip  100 ms (self 1 ms)" in lines[1]
     assert "│   ├── llm chat sonnet  99 ms  1.2k → 300 tokens  $0.0123" in text
     assert "│   └── tool book  98 ms  ERROR no seats left" in text
-    assert "└── (span abababababababab is not here)\n    └── tool lost child  open  PENDING, not ended" in text
+    assert "└── (span abababababababab is missing)\n    └── tool lost child  open  PENDING, not ended" in text
     assert "kept by policy slow: duration over 10 s" in text
-    assert "by trigger complete, spans missing; kept with probability 0.5, stands for 2 traces" in text
+    assert "by trigger complete, spans missing; kept with probability 0.5, represents 2 traces" in text
 
 
-def test_show_span_tells_everything(store: Path) -> None:
+def test_show_span_prints_its_whole_content(store: Path) -> None:
     text = run(store, "show", trace_id(2), "--span", f"{3:016x}").stdout
     for part in (
         "book",
@@ -118,7 +118,7 @@ def test_show_json_is_one_document(store: Path) -> None:
     assert document["spans"][1]["attributes"]["gen_ai.request.model"] == "sonnet"
 
 
-def test_a_dropped_trace_says_so_and_why(store: Path) -> None:
+def test_a_dropped_trace_shows_its_decision(store: Path) -> None:
     text = run(store, "show", "dddd").stdout
     assert "dropped by policy rest: not drawn" in text
     assert "plan trip  travel" in text
@@ -127,7 +127,7 @@ def test_a_dropped_trace_says_so_and_why(store: Path) -> None:
     assert (document["row"], document["spans"], document["decision"]["kept"]) == (None, [], False)
 
 
-def test_a_kept_trace_whose_spans_have_not_come_says_so(store: Path) -> None:
+def test_a_kept_trace_whose_spans_are_not_stored_yet(store: Path) -> None:
     write(store, decisions=[decision(0xEEEE)])
     assert "its spans are not stored yet" in run(store, "show", "eeee").stdout
 
@@ -142,7 +142,7 @@ def test_last_errors_and_search(store: Path) -> None:
     assert (nothing.stdout, nothing.stderr) == ("", "no trace matches\n")
 
 
-def test_an_empty_list_says_whether_anything_was_decided(tmp_path: Path) -> None:
+def test_an_empty_list_reports_whether_anything_was_decided(tmp_path: Path) -> None:
     write(tmp_path)
     assert "no traces have been decided yet" in run(tmp_path, "list").stderr
     write(tmp_path, decisions=[decision(number, kept=False, weight=0.0) for number in (1, 2)])
@@ -173,14 +173,14 @@ def test_what_is_not_there_exits_with_1_and_what_is_wrong_with_2(store: Path, tm
     assert "prela-stream dev" in missing.stderr
 
 
-def test_options_may_stand_before_the_command(store: Path) -> None:
+def test_options_before_the_command(store: Path) -> None:
     result = CliRunner().invoke(app, ["--dir", str(store), "traces", "list", "--json"])
     assert len(json.loads(result.stdout)) == 2
 
 
 def test_nothing_of_a_span_acts_on_the_terminal(tmp_path: Path) -> None:
-    told = msgspec.structs.replace(decision(3).summary, root_name=ESCAPES, service=ESCAPES)
-    about = decision(3, policy=ESCAPES, reason=ESCAPES, summary=told)
+    evil_summary = msgspec.structs.replace(decision(3).summary, root_name=ESCAPES, service=ESCAPES)
+    about = decision(3, policy=ESCAPES, reason=ESCAPES, summary=evil_summary)
     evil = span(
         3, 0, name=ESCAPES, status=SpanStatus.ERROR, status_message=ESCAPES, attributes={ESCAPES: ESCAPES, "n": [ESCAPES]},
         events=[SpanEvent(ESCAPES, NOW, {ESCAPES: ESCAPES})],
