@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.support.kafka",
     "tests.support.secured_kafka",
     "tests.support.kept_log",
+    "tests.support.small_disk",
 ]
 
 # How long an example takes says how busy the machine is, and the same tree gives the same examples everywhere. To look for

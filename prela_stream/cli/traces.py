@@ -1,6 +1,7 @@
 """`prela-stream traces …`: reads the store."""
 
 import time
+from collections.abc import AsyncIterator
 from typing import Annotated, Final
 
 import anyio
@@ -14,12 +15,13 @@ from prela_stream.cli.faults import NOT_FOUND, Group, fail_line
 from prela_stream.cli.options import JsonLinesOption, Options, command
 from prela_stream.cli.running import ask, run_until_stopped
 from prela_stream.config import Settings
-from prela_stream.errors import ConfigurationError
+from prela_stream.errors import ConfigurationError, PrelaError
 from prela_stream.model.decision import Decision
-from prela_stream.sinks.base import SortKey, StoredTrace, TraceFilter, TraceRow
+from prela_stream.sinks.base import SortKey, StoredTrace, TraceFilter, TraceReader, TraceRow
 from prela_stream.sinks.documents import span_document
 
 _MOST: Final = 1_000_000
+_TAIL_ROWS: Final = 100
 
 app = typer.Typer(cls=Group, no_args_is_help=True, help="List, show, search and follow kept traces.")
 
@@ -119,16 +121,38 @@ def tail_command(options: Options, last: LastOption = 10, interval: IntervalOpti
 
     async def follow() -> None:
         async with root.open_reader(settings) as reader:
-            mark = max(0, await reader.newest_mark() - last)
-            while True:
-                rows = await reader.tail(mark, limit=100)
-                for row in rows:
-                    _print_line(row, options.as_json)
-                    mark = row.stored
-                if len(rows) < 100:
-                    await anyio.sleep(interval)
+            async for row in new_traces(reader, last, interval):
+                _print_line(row, options.as_json)
 
     run_until_stopped(follow)
+
+
+async def new_traces(reader: TraceReader, last: int, interval: float) -> AsyncIterator[TraceRow]:
+    """The last traces of a store, then each trace that is stored or extended. Waits for a store that was deleted.
+
+    Args:
+        reader: Of the store, which must exist at the start.
+        last: How many traces come first.
+        interval: Seconds between two queries.
+    """
+    mark = max(0, await reader.newest_mark() - last)
+    reported = False
+    while True:
+        try:
+            if await reader.newest_mark() < mark:
+                mark = 0  # the store was deleted and created again
+            rows = await reader.tail(mark, limit=_TAIL_ROWS)
+        except PrelaError as error:
+            if not reported:
+                fail_line(f"{error}. Waiting for it")
+            reported, rows = True, []
+        else:
+            reported = False
+        for row in rows:
+            yield row
+            mark = row.stored
+        if len(rows) < _TAIL_ROWS:
+            await anyio.sleep(interval)
 
 
 command(app, "list")(list_command)

@@ -88,6 +88,18 @@ class _Retry:
         return ended
 
 
+class _Once:
+    """Calls a function at the first of its own calls."""
+
+    def __init__(self, function: Callable[[], None] | None) -> None:
+        self._function = function
+
+    def __call__(self) -> None:
+        function, self._function = self._function, None
+        if function is not None:
+            function()
+
+
 class SinkService:
     """Feeds one sink. Services of one consumer group share the partitions.
 
@@ -135,21 +147,37 @@ class SinkService:
 
         Raises:
             ConfigurationError: The sink cannot work with its options. Only before its first success.
-            UnknownTopicError: The topics do not exist.
+            UnknownTopicError: The topics do not exist. If they are deleted later, the service waits until they exist again.
         """
-        topics = [self._topics.sampled]
-        if self._sink.wants_decisions:
-            topics.append(self._topics.decisions)
+        ready = _Once(on_ready)
         try:
-            async with await self._transport.consumer(topics, group=self._group) as consumer:
-                self.observer.consumer = consumer
-                await self._serve(TopicConsumer(consumer, self._group), on_ready)
+            while True:
+                try:
+                    await self._consume(ready)
+                except (
+                    FencedError,
+                    UnknownTopicError,
+                ) as error:  # the topics were deleted, or the group removed this member
+                    if not self._has_worked:
+                        raise
+                    self._failed(error)
+                    await anyio.sleep(self._retry.pause_s)
         finally:
-            self.observer.consumer = None
             with anyio.CancelScope(shield=True):
                 await self._sink.aclose()
 
-    async def _serve(self, consumer: TopicConsumer, on_ready: Callable[[], None] | None) -> None:
+    async def _consume(self, ready: _Once) -> None:
+        topics = [self._topics.sampled]
+        if self._sink.wants_decisions:
+            topics.append(self._topics.decisions)
+        async with await self._transport.consumer(topics, group=self._group) as consumer:
+            self.observer.consumer = consumer
+            try:
+                await self._serve(TopicConsumer(consumer, self._group), ready)
+            finally:
+                self.observer.consumer = None
+
+    async def _serve(self, consumer: TopicConsumer, ready: _Once) -> None:
         assigned = _Assigned()
         while True:
             if self._retry.pause_s:
@@ -164,9 +192,8 @@ class SinkService:
                 await self._attempt(consumer, assigned)
                 await self._commit(consumer)
             self.observer.polled(poll)
-            if on_ready is not None and self._has_worked:
-                on_ready()
-                on_ready = None
+            if self._has_worked:
+                ready()
 
     async def _attempt(self, consumer: TopicConsumer, assigned: _Assigned) -> None:
         """Position what was assigned and write what waits. After a failure the rest is left for the next attempt."""
@@ -188,9 +215,12 @@ class SinkService:
 
     def _pause(self, consumer: TopicConsumer, error: Exception) -> None:
         """Fetch no further records until the sink succeeds; polling keeps this member in its group."""
+        self._failed(error)
+        consumer.consumer.pause(*consumer.consumer.assignment())
+
+    def _failed(self, error: Exception) -> None:
         self._retry.failed(error)
         self.observer.failure = str(error)
-        consumer.consumer.pause(*consumer.consumer.assignment())
 
     async def _position_all(self, consumer: Consumer, assigned: _Assigned) -> None:
         for partition in sorted(assigned.unpositioned):

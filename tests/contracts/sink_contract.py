@@ -116,7 +116,8 @@ class SinkContract:
 
     async def written(self) -> list[Written]:
         """Every span in the destination, as a program that reads it finds them: with repeats, in any order."""
-        raise NotImplementedError
+        msg = f"the row of the sink {self.type} in test_sinks.py has no written()"
+        raise NotImplementedError(msg)
 
     def fault(self) -> AbstractContextManager[None]:
         """A transient fault of the destination before the first write. Default: a file lies where the folder should be."""

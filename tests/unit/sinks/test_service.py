@@ -14,7 +14,7 @@ import pytest
 from prela_stream import telemetry
 from prela_stream.codec.decisions import encode_decisions
 from prela_stream.codec.sampled import encode_kept
-from prela_stream.errors import ConfigurationError, SinkError
+from prela_stream.errors import ConfigurationError, SinkError, UnknownTopicError
 from prela_stream.model.decision import Decision
 from prela_stream.sinks.base import Sink, SinkBatch
 from prela_stream.sinks.service import SinkService
@@ -273,6 +273,52 @@ async def test_wrong_options_end_the_service_only_before_its_first_success(trans
         await until(lambda: sink.attempts >= 2)
         sink.fault = None
         await until(lambda: sink.written == [trace_id(1)])
+
+
+class DeletedTopics:
+    """A transport whose topics do not exist while `deleted` is set, as after `kafka-topics --delete`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self.deleted = False
+        self.refused = 0
+
+    async def consumer(self, topics: Sequence[str], *, group: str | None = None) -> Any:
+        self._refuse()
+        consumer = await self._transport.consumer(topics, group=group)
+        poll = consumer.poll
+
+        async def poll_existing(**options: Any) -> Any:
+            self._refuse()
+            return await poll(**options)
+
+        consumer.poll = poll_existing  # type: ignore[method-assign]
+        return consumer
+
+    def _refuse(self) -> None:
+        if self.deleted:
+            self.refused += 1
+            raise UnknownTopicError("there is no topic prela.sampled")
+
+
+async def test_topics_that_were_deleted_are_waited_for(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:
+    topics: Any = DeletedTopics(transport)
+    topics.deleted = True
+    with pytest.raises(UnknownTopicError):
+        await SinkService(topics, TOPICS, FaultySink(), group="deleted").run()
+    topics.deleted, sink = False, FaultySink()
+    await send(transport, encode_kept(whole(1)))
+    async with serving(topics, sink, group="deleted"):
+        await until(lambda: sink.written == [trace_id(1)])
+        topics.deleted, topics.refused = True, 0
+        await until(lambda: topics.refused >= 3)
+        topics.deleted = False
+        await send(transport, encode_kept(whole(2)))
+        with anyio.fail_after(5):
+            await until(lambda: trace_id(2) in sink.written)
+    logged = [record.getMessage() for record in caplog.records if record.name == "prela_stream.sinks.service"]
+    assert len(logged) == 2
+    assert "there is no topic prela.sampled" in logged[0]
 
 
 async def test_traces_are_written_whole_and_offsets_wait_for_the_first_fragment(transport: Transport) -> None:

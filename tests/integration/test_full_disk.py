@@ -1,0 +1,83 @@
+"""A disk that is full for a while under a sink: the sink waits, nothing is lost, and nothing else is affected."""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from prela_stream import telemetry
+from prela_stream.app.adapters import open_sink
+from prela_stream.codec.sampled import KeptFragment, encode_kept
+from prela_stream.errors import PrelaError
+from prela_stream.sinks.base import TraceFilter
+from prela_stream.sinks.registry import SINK_TYPES, load
+from prela_stream.sinks.service import SinkService
+from prela_stream.sinks.settings import SinkSettings, read_sinks
+from prela_stream.transport.base import TopicPartition, Transport
+from tests.support.kept import decision, fragment, span, trace_id
+from tests.support.small_disk import SmallDisk
+from tests.support.workers import DEADLINE, TOPICS, local_log, send
+
+RECOVERY_S = 5.0
+
+
+def large(number: int) -> KeptFragment:
+    """A trace of 20 kB."""
+    return fragment(decision(number), [span(number, 0, attributes={"prompt": "word " * 4_000})])
+
+
+async def found(sink: SinkSettings) -> list[str]:
+    """Ids of the traces in the destination, each as often as it is there."""
+    reader = SINK_TYPES[sink.type].reader
+    if reader is None:
+        lines = [line for file in Path(sink.options.path).glob("*.jsonl") for line in file.read_text().split("\n")[:-1]]
+        return [json.loads(line)["trace_id"] for line in lines]
+    try:
+        async with load(reader)(sink.options) as opened:
+            return [row.trace_id for row in await opened.list_traces(TraceFilter(), limit=10_000)]
+    except PrelaError:  # it is not created yet
+        return []
+
+
+@pytest.fixture
+async def transport(tmp_path: Path) -> AsyncIterator[Transport]:
+    async with local_log(tmp_path) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("kind", SINK_TYPES)
+async def test_a_sink_recovers_from_a_full_disk(
+    transport: Transport, small_disk: SmallDisk, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (sink,) = read_sinks([{"type": kind}], str(small_disk.path)).sinks
+    sampled = TopicPartition(TOPICS.sampled, 0)
+    before = telemetry.SINK_RETRIES.value("disk")
+    sent = 20
+
+    async def all_found() -> None:
+        while sorted(set(await found(sink))) != [trace_id(number) for number in range(sent)]:
+            await anyio.sleep(0.05)
+
+    await send(transport, *[encode_kept(large(number)) for number in range(sent)], to=sampled)
+    with caplog.at_level(logging.INFO, logger="prela_stream.sinks"):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(SinkService(transport, TOPICS, open_sink(sink), name=kind, group="disk").run)
+            with anyio.fail_after(DEADLINE):
+                await all_found()
+            with small_disk.full():
+                more = range(sent, sent + 20)
+                sent += len(more)
+                await send(transport, *[encode_kept(large(number)) for number in more], to=sampled)
+                with anyio.fail_after(DEADLINE):
+                    while telemetry.SINK_RETRIES.value("disk") - before < 4:
+                        await anyio.sleep(0.05)
+            with anyio.fail_after(RECOVERY_S):
+                await all_found()
+            tasks.cancel_scope.cancel()
+    logged = [record.getMessage() for record in caplog.records]
+    assert len(logged) == 2, logged
+    assert str(sink.options.path) in logged[0]
+    assert len(await found(sink)) == sent, "a batch that failed left a part of it behind"
