@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+QUICK := tests/unit tests/contracts $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py))
 
 .PHONY: demo test quick test-three-brokers lint docs bench kafka lock clean
 
@@ -12,9 +13,8 @@ test: $(VENV)/.dev lint        ## every check: lint, types, layers, tests, cover
 	-@$(BIN)/python -m deploy.kafka --prepare
 	$(BIN)/python -m pytest -q -n 3 -m "not three_brokers" --cov --cov-report=term:skip-covered
 
-quick: $(VENV)/.dev            ## the tests that take no more than a few seconds each
-	-@$(BIN)/python -m deploy.kafka --prepare
-	$(BIN)/python -m pytest -q -m "not slow"
+quick: $(VENV)/.dev            ## unit tests, and contract tests on memory and SQLite: within 90 s on two cores
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not kafka and not three_brokers" $(QUICK)
 
 test-three-brokers: $(VENV)/.dev   ## the transport contract on a cluster of three
 	$(BIN)/python -m pytest -q -m three_brokers
