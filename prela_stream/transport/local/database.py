@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from prela_stream import telemetry
 from prela_stream.errors import OutcomeUnknownError, TransportError
+from prela_stream.files import inode_of
 from prela_stream.transport.base import TopicPartition, TopicSpec
 from prela_stream.transport.local import schema, topic_table
 from prela_stream.transport.local.schema import PartitionRow
@@ -61,14 +62,6 @@ class LogFile:
                 self.path,
             )
         return required
-
-    def inode(self) -> tuple[int, int] | None:
-        """Device and number of the file that is at the path now."""
-        try:
-            status = os.stat(self.path)  # noqa: PTH116 - called for every transaction
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
 
 
 class Database:
@@ -125,7 +118,7 @@ class Database:
             self.close()
             msg = f"the commit to {self.path} failed ({error}); it may or may not have been stored"
             raise OutcomeUnknownError(msg) from error
-        if self._file.inode() != self._inode:
+        if inode_of(self.path) != self._inode:
             self.close()
             msg = f"the log file {self.path} was removed or replaced during a write; nothing was stored, try again"
             raise TransportError(msg)
@@ -201,7 +194,7 @@ class Database:
             self.close()
 
     def _connected(self) -> sqlite3.Connection:
-        if self._connection is not None and self._file.inode() != self._inode:
+        if self._connection is not None and inode_of(self.path) != self._inode:
             self.close()
         if self._connection is None:
             self._connection = self._open()
@@ -209,7 +202,7 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         schema.make_file(self.path)
-        inode = self._file.inode()
+        inode = inode_of(self.path)
         connection = sqlite3.connect(self.path, timeout=_TRY_SECONDS, isolation_level=None, cached_statements=64)
         try:
             log_id = schema.prepare(connection, self.path)
@@ -217,7 +210,7 @@ class Database:
             missing = self._file.opened(log_id)
             if missing:
                 self._create_missing(connection, missing)
-            if self._file.inode() != inode:
+            if inode_of(self.path) != inode:
                 msg = f"the log file {self.path} was removed or replaced while it was opened; nothing was changed, try again"
                 raise TransportError(msg)
         except BaseException:
