@@ -10,7 +10,7 @@ from typing import Any, Final
 _LONGEST_VALUE: Final = 60
 _PICTURES: Final = "\u2190-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
 """Emoji and symbols. Between them a zero width joiner, and after them a variation selector, belong to what is shown."""
-_INVISIBLE: Final = re.compile(
+INVISIBLE: Final = re.compile(
     "["
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters except tab and line feed
     "\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"  # soft hyphen, joiners and fillers of scripts
@@ -41,7 +41,7 @@ def visible(text: str, *, lines: bool = True) -> str:
         text: Anything, lone surrogates included.
         lines: Whether line feeds and tabs stay; if not, they are escaped too.
     """
-    shown = _INVISIBLE.sub(escaped, text)
+    shown = INVISIBLE.sub(escaped, text)
     return shown if lines else shown.translate(_LINE_BREAKS)
 
 

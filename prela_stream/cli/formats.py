@@ -1,4 +1,4 @@
-"""How numbers, times and foreign text are written for people, and documents for machines."""
+"""How numbers, times and text of other programs are written for people, and documents for programs."""
 
 import re
 from datetime import UTC, datetime
@@ -11,25 +11,27 @@ from prela_stream.model.decision import Decision
 from prela_stream.model.span import to_datetime
 from prela_stream.sinks.base import StoredTrace
 from prela_stream.sinks.documents import decision_document, span_document
+from prela_stream.text import INVISIBLE, show, visible
 
 _SEQUENCE: Final = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours, cursor moves
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, device strings
     r"|\x1b[ -/]*[0-~]?"
 )
-_UNSAFE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_PERIOD: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d)")
+_LONGEST_MS: Final = 36_500 * 86_400_000
+_LAST_NS: Final = (1 << 63) - 1
 
 
 def clean(text: str, *, lines: bool = False) -> str:
-    """Text of a span as a terminal may show it: no escape sequences, control or direction characters.
+    """Text of a span as a terminal may show it: without escape sequences; invisible and bidi characters are escaped.
 
     Args:
         text: Anything.
         lines: Keep line breaks and tabs; else they become blanks.
     """
-    safe = _UNSAFE.sub("\ufffd", _SEQUENCE.sub("", text.replace("\r\n", "\n")))
+    safe = visible(_SEQUENCE.sub("", text.replace("\r\n", "\n")))
     return safe if lines else safe.replace("\n", " ").replace("\t", " ")
 
 
@@ -80,29 +82,43 @@ def moment(time_ns: int) -> str:
 
 
 def milliseconds(text: str) -> float:
-    """`250ms`, `1.5s`, `2m`, `1h`, `7d` or a bare number of ms, as ms; raises ConfigurationError for anything else."""
-    found = _PERIOD.fullmatch(text.strip())
+    """`250ms`, `1.5s`, `2m`, `1h`, `7d` as ms; raises ConfigurationError for anything else."""
+    found = _DURATION.fullmatch(text.strip())
     if found is None:
-        msg = f"a duration is a number with ms, s, m, h or d, as in 1.5s; got {text!r}"
+        msg = f"a duration is a number with ms, s, m, h or d, as in 1.5s; got {show(text)}"
         raise ConfigurationError(msg)
-    return float(found[1]) * _UNITS[found[2] or "ms"]
+    value = float(found[1]) * _UNITS[found[2]]
+    if value > _LONGEST_MS:
+        msg = f"a duration is at most 36,500d (100 years); got {show(text)}"
+        raise ConfigurationError(msg)
+    return value
 
 
 def since(text: str, now_ns: int) -> int:
     """`15m` (ago) or an ISO date or time (local where it names no zone), as ns since the epoch; raises ConfigurationError."""
-    if _PERIOD.fullmatch(text.strip()):
-        return now_ns - int(milliseconds(text) * 1e6)
+    if _DURATION.fullmatch(text.strip()):
+        return max(0, now_ns - int(milliseconds(text) * 1e6))
     try:
-        return int(datetime.fromisoformat(text).astimezone().timestamp() * 1e9)
+        time_ns = int(datetime.fromisoformat(text.strip()).astimezone().timestamp() * 1e6) * 1_000
+        if 0 <= time_ns <= _LAST_NS:
+            return time_ns
     except (ValueError, OverflowError, OSError):
-        msg = f"a time is a duration ago, as in 15m, or an ISO date or time, as in 2026-11-22T10:00; got {text!r}"
-        raise ConfigurationError(msg) from None
+        pass
+    msg = (
+        "a time is a duration ago with a unit, as in 15m, or an ISO date or time from 1970 to 2262, as in 2026-11-22T10:00; "
+        f"got {show(text)}"
+    )
+    raise ConfigurationError(msg)
 
 
 def to_json(document: Any) -> str:
     """One JSON document in one line. Characters that would act on a terminal are escaped, which JSON allows."""
-    text = msgspec.json.encode(document).decode()
-    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return INVISIBLE.sub(_json_escape, msgspec.json.encode(document).decode())
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{high:02x}{low:02x}" for high, low in zip(units[::2], units[1::2], strict=True))
 
 
 def trace_document(stored: StoredTrace | None, decision: Decision) -> dict[str, Any]:
