@@ -118,8 +118,10 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How long a send is tried. After that, the records may or may not be stored."""
     transaction_timeout_ms: Annotated[int, bounded(1_000, 24 * HOUR)] = 60_000
     """Longest time that a transaction left open blocks readers. A commit may take half of it."""
-    session_timeout_ms: Annotated[int, bounded(100, HOUR)] = 45_000
+    session_timeout_ms: Annotated[int, bounded(100, HOUR)] = 10_000
     """A group member that sends no heartbeat for this long loses its partitions. Brokers refuse less than 6,000 by default."""
+    group_instance_id: str | None = None
+    """Static membership (`group.instance.id`): a fixed id, unique per process, so that a restart causes no rebalance."""
     rebalance_timeout_ms: Annotated[int, bounded(1, HOUR)] = 60_000
     """How long the members of a group may take to rejoin in a rebalance."""
     fetch_bytes: Annotated[int, bounded(1_024, (1 << 31) - 1)] = 8 << 20

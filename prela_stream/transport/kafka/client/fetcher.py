@@ -43,6 +43,7 @@ class Fetcher(ConsumerRebalanceListener):
         self._assignor: Any = type("OwnStickyAssignor", (StickyPartitionAssignor,), {})
         more: dict[str, Any] = {
             "group_id": group,
+            "group_instance_id": options.group_instance_id if group is not None else None,
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
             "isolation_level": "read_committed",
