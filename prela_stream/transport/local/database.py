@@ -201,9 +201,17 @@ class Database:
         return self._connection
 
     def _open(self) -> sqlite3.Connection:
+<<<<<<< HEAD
         schema.make_file(self.path)
         inode = inode_of(self.path)
         connection = sqlite3.connect(self.path, timeout=_TRY_SECONDS, isolation_level=None, cached_statements=64)
+=======
+        # As SQLite does: the WAL is beside the file itself, not beside a symlink to it.
+        real = Path(os.path.realpath(self.path))
+        schema.make_file(real)
+        inode = self._file.inode()
+        connection = sqlite3.connect(real, timeout=_TRY_SECONDS, isolation_level=None, cached_statements=64)
+>>>>>>> 03050f9 (transport/local: continue after the log file was removed or replaced)
         try:
             log_id = schema.prepare(connection, self.path)
             self._configure(connection)
@@ -218,8 +226,7 @@ class Database:
             raise
         self._inode = inode
         self._log_id = log_id
-        # SQLite puts the WAL beside the file itself, not beside a symlink to it.
-        self._wal = Path(f"{os.path.realpath(self.path)}-wal")
+        self._wal = real.with_name(f"{real.name}-wal")
         return connection
 
     @staticmethod
