@@ -201,17 +201,11 @@ class Database:
         return self._connection
 
     def _open(self) -> sqlite3.Connection:
-<<<<<<< HEAD
-        schema.make_file(self.path)
-        inode = inode_of(self.path)
-        connection = sqlite3.connect(self.path, timeout=_TRY_SECONDS, isolation_level=None, cached_statements=64)
-=======
         # As SQLite does: the WAL is beside the file itself, not beside a symlink to it.
         real = Path(os.path.realpath(self.path))
         schema.make_file(real)
         inode = self._file.inode()
         connection = sqlite3.connect(real, timeout=_TRY_SECONDS, isolation_level=None, cached_statements=64)
->>>>>>> 03050f9 (transport/local: continue after the log file was removed or replaced)
         try:
             log_id = schema.prepare(connection, self.path)
             self._configure(connection)
