@@ -204,7 +204,7 @@ class Database:
         # As SQLite does: the WAL is beside the file itself, not beside a symlink to it.
         real = Path(os.path.realpath(self.path))
         schema.make_file(real)
-        inode = self._file.inode()
+        inode = inode_of(self.path)
         connection = sqlite3.connect(real, timeout=_TRY_SECONDS, isolation_level=None, cached_statements=64)
         try:
             log_id = schema.prepare(connection, self.path)
