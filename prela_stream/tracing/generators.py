@@ -13,7 +13,7 @@ children. So an entry made by a generator is stored as a `FrameEntry` with the g
 - Tasks can outlive both. While a generator's span is open on an event loop, a task factory records the right parent when each
   task is created.
 
-While `watched` is empty, all of this costs one look at the caller's code flags.
+While `watched` is empty, all of this costs one check of the caller's code flags.
 """
 
 import dis

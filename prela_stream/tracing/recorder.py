@@ -43,7 +43,7 @@ class SpanOutput:
     def __init__(self) -> None:
         self._recorder: Recorder | None = None
         self.record: Callable[[bytes, bytes, bool], None] | None = None
-        """The recorder's method, looked up once because each span calls it; None: items go nowhere."""
+        """The recorder's method, bound once because each span calls it; None: items go nowhere."""
         self.new_spans: dict[Any, bool] = {}
         """Roots and AGENT spans that started since the last `hold_weakly` and have not ended."""
         self.open_spans: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()

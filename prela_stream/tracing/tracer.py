@@ -66,7 +66,7 @@ class Tracer(SpanKinds):
         self.configure(sampler=sampler)
         if exporter is not None:
             self._output = SpanOutput()
-            self.configure(recorder=exporter)  # type: ignore[arg-type]  # configure() tells the two apart
+            self.configure(recorder=exporter)  # type: ignore[arg-type]  # configure() accepts both
 
     @property
     def service_name(self) -> str | None:

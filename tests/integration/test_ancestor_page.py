@@ -1,7 +1,7 @@
 """Every example of the ancestor SDK's page "Distributed Tracing", run with nothing changed but the import.
 
 Model calls go through the real `anthropic` client to the bundled model server, spans through the real pipeline into a log in a
-folder of their own. The sections stand in the order of the page.
+separate folder. The sections are in the order of the page.
 """
 
 import asyncio
@@ -435,7 +435,7 @@ def test_lifecycle_error_then_ended(kept: Kept) -> None:
 
 
 def test_spans_are_delivered_as_they_end_not_only_with_their_root(kept: Kept) -> None:
-    """Where the page says `only root spans`: a crash then lost everything, and a root that never ends exported nothing."""
+    """The page documents `only root spans`: a crash then lost everything, and a root that never ended exported nothing."""
     tracer = prela.get_tracer()
     with tracer.span("root"):
         with tracer.span("child"):
@@ -463,7 +463,7 @@ def test_sampling_by_rate_keeps_or_leaves_whole_traces(kept: Kept, tmp_path: Pat
             pass
     assert all(len(trace) == 2 for trace in kept.traces)
     assert 60 < len(kept.traces) < 140
-    assert {span.threshold for span in kept.spans} == {1 << 55}, "each says what it was kept with"
+    assert {span.threshold for span in kept.spans} == {1 << 55}, "each span has the threshold with which it was kept"
 
 
 def test_sampling_by_sampler(kept: Kept, tmp_path: Path) -> None:

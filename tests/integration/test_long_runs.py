@@ -39,7 +39,7 @@ SHORT = {
     "PRELA_TOPICS_PARTITIONS": "2",
     "PRELA_STRICT": "0",
 }
-"""A process that lives may be late with anything, on a busy machine: nobody is given up but where a test is about that."""
+"""A live process may be late with anything on a busy machine, so only tests about timeouts have short ones."""
 LOST = {"PRELA_ASSEMBLY_LOST_MS": "3000"}
 GIVES_UP = {"PRELA_ASSEMBLY_ROOT_WAIT_MS": "400", "PRELA_ASSEMBLY_IDLE_MS": "400"}
 ERRORS_ONLY = '[[policy]]\nname = "failed"\ntype = "status"\nstatuses = ["ERROR"]\n'
@@ -67,7 +67,7 @@ class House:
         self.agents: list[subprocess.Popen[str]] = []
 
     def agent(self, program: str) -> subprocess.Popen[str]:
-        """Run a program in a process of its own; it may print lines and wait for lines."""
+        """Run a program in another process; it may print lines and wait for lines."""
         preamble = "import sys\nimport prela_stream as prela\nprela.init('agent')\ntracer = prela.get_tracer()\n"
         process = subprocess.Popen(
             [sys.executable, "-c", preamble + textwrap.dedent(program)],
@@ -81,12 +81,12 @@ class House:
     async def stored(self, root: str) -> StoredTrace:
         """The kept trace with this root, as soon as there is one."""
         with anyio.fail_after(DEADLINE):
-            while (found := await self.look(root)) is None:
+            while (found := await self.find(root)) is None:
                 assert self.service.process.poll() is None, self.service.output()
                 await anyio.sleep(0.02)
         return found
 
-    async def look(self, root: str) -> StoredTrace | None:
+    async def find(self, root: str) -> StoredTrace | None:
         """The kept trace with this root, if there is one by now."""
         try:
             async with open_reader(self.settings) as reader:
@@ -113,7 +113,7 @@ class House:
 
 @pytest.fixture
 def errors_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    """Keeps failed traces alone; who sends no heartbeats is lost soon."""
+    """Keeps only failed traces; a process without heartbeats is lost soon."""
     house = House(tmp_path, ERRORS_ONLY, monkeypatch, LOST)
     yield house
     house.close()
@@ -121,7 +121,7 @@ def errors_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ho
 
 @pytest.fixture
 def hasty_house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
-    """Keeps everything, and soon gives up what misses a span."""
+    """Keeps everything, and soon decides a trace that misses a span."""
     house = House(tmp_path, EVERYTHING, monkeypatch, GIVES_UP)
     yield house
     house.close()
@@ -141,7 +141,7 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-def say(process: subprocess.Popen[str], text: str) -> None:
+def send(process: subprocess.Popen[str], text: str) -> None:
     """Send the agent a line."""
     assert process.stdin is not None
     process.stdin.write(text + "\n")
@@ -173,9 +173,9 @@ async def test_an_agent_that_is_killed_is_noticed_and_its_open_spans_are_shown(e
     shown = errors_house.cli("traces", "show", trace.row.trace_id).stdout
     assert shown.count("PENDING") == 2
     assert "lost" in shown
-    told: dict[str, Any] = json.loads(errors_house.cli("traces", "show", trace.row.trace_id, "--json").stdout)
-    assert "PENDING" in json.dumps(told)
-    assert "lost" in json.dumps(told)
+    as_json: dict[str, Any] = json.loads(errors_house.cli("traces", "show", trace.row.trace_id, "--json").stdout)
+    assert "PENDING" in json.dumps(as_json)
+    assert "lost" in json.dumps(as_json)
 
 
 async def test_a_long_agent_is_not_decided_before_its_end(hasty_house: House) -> None:
@@ -191,7 +191,7 @@ async def test_a_long_agent_is_not_decided_before_its_end(hasty_house: House) ->
         """
     )
     assert line(agent) == "working"
-    # A trace that does not send heartbeats is given up meanwhile: its root has ended and a child is missing.
+    # A trace without heartbeats is decided by its timeout: its root has ended and a child is missing.
     gone = hasty_house.agent(
         """
         with tracer.span("given up") as span:
@@ -204,8 +204,8 @@ async def test_a_long_agent_is_not_decided_before_its_end(hasty_house: House) ->
     assert line(gone) == "gone"
     given_up = await hasty_house.stored("given up")
     assert given_up.row.trigger == Trigger.ROOT_WAIT
-    assert await hasty_house.look("long agent") is None
-    say(agent, "go on")
+    assert await hasty_house.find("long agent") is None
+    send(agent, "go on")
     trace = await hasty_house.stored("long agent")
     assert (trace.row.trigger, trace.row.complete) == (Trigger.COMPLETE, True)
     assert {span.name for span in trace.spans} == {"long agent", "first step"}
@@ -235,8 +235,8 @@ async def test_a_suspended_trace_waits_and_is_complete_after_the_wait(hasty_hous
     )
     line(other)
     assert (await hasty_house.stored("given up")).row.trigger == Trigger.ROOT_WAIT
-    assert await hasty_house.look("approval") is None
-    say(agent, "go on")
+    assert await hasty_house.find("approval") is None
+    send(agent, "go on")
     trace = await hasty_house.stored("approval")
     assert (trace.row.trigger, trace.row.complete) == (Trigger.COMPLETE, True)
     (span,) = trace.spans
@@ -255,8 +255,8 @@ async def test_what_is_open_at_the_exit_is_cancelled_and_delivered(house: House)
         started = threading.Event()
         root = tracer.start_span("left open")
         child = tracer.start_span("its child", parent=root)
-        said = tracer.start_span("said how", parent=child)
-        said.set_status("ERROR", "it failed")
+        decided = tracer.start_span("status set", parent=child)
+        decided.set_status("ERROR", "it failed")
         threading.Thread(target=work, daemon=True).start()
         started.wait()
         """
@@ -267,12 +267,12 @@ async def test_what_is_open_at_the_exit_is_cancelled_and_delivered(house: House)
     assert states(trace) == {
         "left open": SpanStatus.CANCELLED,
         "its child": SpanStatus.CANCELLED,
-        "said how": SpanStatus.ERROR,
+        "status set": SpanStatus.ERROR,
     }
     by_name = {span.name: span for span in trace.spans}
     assert {span.attributes[CANCELLED_BY] for span in trace.spans} == {"exit"}
     assert by_name["its child"].status_message == "the process ended while this span was open"
-    assert by_name["said how"].status_message == "it failed"
+    assert by_name["status set"].status_message == "it failed"
     thread = await house.stored("in a thread")
     assert states(thread) == {"in a thread": SpanStatus.CANCELLED}
     assert thread.spans[0].span_type is SpanType.TOOL

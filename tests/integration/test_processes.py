@@ -162,8 +162,8 @@ async def test_tasks_threads_generators_and_a_fork_in_the_middle(tmp_path: Path)
     with anyio.fail_after(270):
         done = await anyio.run_process(command, env={**os.environ, **env}, check=False, stderr=subprocess.PIPE)
     assert done.returncode == 0, done.stderr.decode()
-    told = json.loads(done.stdout)
-    for ledger in (told["parent"], told["child"]):
+    found = json.loads(done.stdout)
+    for ledger in (found["parent"], found["child"]):
         assert ledger["balances"]
         assert ledger["recorded"] == ledger["acknowledged"] > 0
     spans = await spans_in(load_settings(env=env))
@@ -184,6 +184,6 @@ async def test_tasks_threads_generators_and_a_fork_in_the_middle(tmp_path: Path)
     children = Counter(span.parent_span_id for span in spans if not span.flags & (AFTER_END | REMOTE_PARENT))
     assert all(span.child_count == children[span.span_id] for span in spans)
     forked = next(span for span in spans if span.name == "forked")
-    assert (forked.parent_span_id, forked.trace_id) == (told["root"], told["trace"])
+    assert (forked.parent_span_id, forked.trace_id) == (found["root"], found["trace"])
     assert (forked.flags, forked.inject_ordinal) == (REMOTE_PARENT, None)
     assert {span.status for span in spans} == {"SUCCESS"}

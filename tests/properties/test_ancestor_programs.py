@@ -1,7 +1,7 @@
 """The same random programs on the ancestor, `prela` 0.1.0, and on this package: each difference is a named improvement.
 
 A difference that no name explains fails, and so does a name that explains nothing. Each explanation is as narrow as it can be:
-where parents or statuses differ, ours has to be what the program's text says.
+where parents or statuses differ, this package has to match the text of the program.
 """
 
 from collections import Counter
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-import prela_stream as ours
+import prela_stream
 from prela_stream.testing import CapturedSpans
 from tests.support.span_programs import Interpreter, Program, Truth, generate
 
@@ -48,31 +48,31 @@ class Difference(msgspec.Struct, frozen=True):
     field: str
     span: str
     theirs: Any
-    ours: Any
+    found: Any
     truth: Truth
 
     @property
-    def ours_is_true(self) -> bool:
-        """Whether ours is what the text of the program says, where that says anything."""
+    def found_is_true(self) -> bool:
+        """Whether this package matches the text of the program, if that determines the value."""
         expected = {"parent": self.truth.parent, "status": self.truth.status}
-        return bool(self.ours == expected.get(self.field, self.ours))
+        return bool(self.found == expected.get(self.field, self.found))
 
 
-class Ours:
-    types = ours.SpanType
-    statuses = ours.SpanStatus
-    trace = staticmethod(ours.trace)
+class Successor:
+    types = prela_stream.SpanType
+    statuses = prela_stream.SpanStatus
+    trace = staticmethod(prela_stream.trace)
 
     def __init__(self) -> None:
         self.captured = CapturedSpans()
-        self.tracer = ours.Tracer(service_name=None, exporter=self.captured)
+        self.tracer = prela_stream.Tracer(service_name=None, exporter=self.captured)
 
     def current_name(self) -> str | None:
-        span = ours.get_current_span()
+        span = prela_stream.get_current_span()
         return None if span is None else span.name
 
     def set_on_current(self, key: str, value: Any) -> None:
-        span = ours.get_current_span()
+        span = prela_stream.get_current_span()
         assert span is not None
         span.set_attribute(key, value)
 
@@ -148,10 +148,10 @@ def differences(program: Program, theirs: Run, mine: Run) -> Iterator[Difference
                 pair = a.attributes.get(key, ABSENT), b.attributes.get(key, ABSENT)
                 yield Difference(f"attribute {key}", name, *pair, truth)
     assert [entry[:2] for entry in theirs.log] == [entry[:2] for entry in mine.log]
-    for (what, name, told), (_, _, told_us) in zip(theirs.log, mine.log, strict=True):
-        if told != told_us:
+    for (what, name, seen), (_, _, seen_here) in zip(theirs.log, mine.log, strict=True):
+        if seen != seen_here:
             truth = program.truth.get(name, Truth(None, "", frozenset()))
-            yield Difference(what, name, told, told_us, truth)
+            yield Difference(what, name, seen, seen_here, truth)
 
 
 Explains = Callable[[Difference], bool]
@@ -160,59 +160,59 @@ SHARED_STACK = {"gather", "manual", "crossed", "end_inside", "generator"}
 IMPROVEMENTS: dict[str, tuple[str, Explains]] = {
     "service once a batch": (
         "The process's name is sent once a batch as a resource attribute, not repeated on every span.",
-        lambda d: d.field == "attribute service.name" and (d.theirs, d.ours) == (SERVICE, ABSENT),
+        lambda d: d.field == "attribute service.name" and (d.theirs, d.found) == (SERVICE, ABSENT),
     ),
     "stacktrace": (
         "An error has the `error.stacktrace` that the ancestor's page promises and its code does not write.",
-        lambda d: d.field == "attribute error.stacktrace" and d.theirs == ABSENT and "Traceback" in d.ours,
+        lambda d: d.field == "attribute error.stacktrace" and d.theirs == ABSENT and "Traceback" in d.found,
     ),
     "cancelled is not success": (
-        "Work that was cancelled is CANCELLED and says by what; the ancestor calls it a SUCCESS.",
+        "Cancelled work is CANCELLED and has the reason; the ancestor reports SUCCESS.",
         lambda d: d.truth.status == "CANCELLED" and (
-            (d.field == "status" and (d.theirs, d.ours) == ("SUCCESS", "CANCELLED"))
-            or (d.field == "message" and (d.theirs, d.ours) == (None, "broken"))
-            or (d.field == "attribute error.type" and d.theirs == ABSENT and d.ours in ("CancelledError", "GeneratorExit"))
-            or (d.field == "attribute error.message" and (d.theirs, d.ours) == (ABSENT, "broken"))
+            (d.field == "status" and (d.theirs, d.found) == ("SUCCESS", "CANCELLED"))
+            or (d.field == "message" and (d.theirs, d.found) == (None, "broken"))
+            or (d.field == "attribute error.type" and d.theirs == ABSENT and d.found in ("CancelledError", "GeneratorExit"))
+            or (d.field == "attribute error.message" and (d.theirs, d.found) == (ABSENT, "broken"))
         ),
     ),
     "a message for a silent error": (
-        "An error without a text has its type as the status message, so that a list of failed spans says something.",
-        lambda d: d.field == "message" and (d.theirs, d.ours) == ("", "SilentError"),
+        "An error without a text has its type as the status message, so that a list of failed spans shows a reason.",
+        lambda d: d.field == "message" and (d.theirs, d.found) == ("", "SilentError"),
     ),
     "parents are true": (
         "The current span is one immutable context variable; the ancestor's tasks and generators share a stack.",
-        lambda d: d.field == "parent" and d.ours_is_true and bool(SHARED_STACK & d.truth.causes),
+        lambda d: d.field == "parent" and d.found_is_true and bool(SHARED_STACK & d.truth.causes),
     ),
     "the current span is true": (
-        "For the same reason `get_current_span()` is the span that the code stands in.",
-        lambda d: d.field == "current" and str(d.ours) == d.span and str(d.theirs) != d.span,
+        "For the same reason `get_current_span()` is the span whose block the code is in.",
+        lambda d: d.field == "current" and str(d.found) == d.span and str(d.theirs) != d.span,
     ),
     "every ended span is delivered": (
         "Spans are delivered as they end; the ancestor's wait for a root that may stay open, end first or be popped by another.",
-        lambda d: d.field == "times" and (d.theirs, d.ours) == (0, 1) and bool(d.truth.causes),
+        lambda d: d.field == "times" and (d.theirs, d.found) == (0, 1) and bool(d.truth.causes),
     ),
     "nothing is raised into the application": (
         "A change after the end, a second end, or an end in another order have no effect; the ancestor raises.",
-        lambda d: d.theirs in ("RuntimeError", "ValueError") and d.ours is None,
+        lambda d: d.theirs in ("RuntimeError", "ValueError") and d.found is None,
     ),
     "the application's dict is its own": (
         "Attributes that are given are copied; the ancestor writes its own into the application's dict.",
-        lambda d: d.field == "the application's own dict" and d.ours == ["k"] and d.theirs == ["k", "more", "service.name"],
+        lambda d: d.field == "the application's own dict" and d.found == ["k"] and d.theirs == ["k", "more", "service.name"],
     ),
     "one call's attributes are not the next one's": (
         "For the same reason what a call of one decorated function sets does not show up on that of another, before or after.",
         lambda d: (
-            (d.field == "attribute first" and (d.theirs, d.ours) == (1, ABSENT))
-            or (d.field == "attribute function.name" and (d.theirs, d.ours) == ("two", "one"))
+            (d.field == "attribute first" and (d.theirs, d.found) == (1, ABSENT))
+            or (d.field == "attribute function.name" and (d.theirs, d.found) == ("two", "one"))
         ),
     ),
     "a span does not change after its end": (
         "Values are encoded when the span ends; the ancestor keeps references to them.",
-        lambda d: d.field == "attribute value" and (d.theirs, d.ours) == ([1, 2], [1]),
+        lambda d: d.field == "attribute value" and (d.theirs, d.found) == ([1, 2], [1]),
     ),
     "values arrive as they are stored": (
         "A value that MessagePack has no type for is made into one that it has, instead of failing in the exporter.",
-        lambda d: d.field == "attribute odd" and (d.theirs, d.ours) == ({1, 2}, [1, 2]),
+        lambda d: d.field == "attribute odd" and (d.theirs, d.found) == ({1, 2}, [1, 2]),
     ),
 }  # fmt: skip
 
@@ -227,7 +227,7 @@ def test_each_difference_is_a_named_improvement_and_each_improvement_is_seen() -
     unexplained: list[str] = []
     for seed in range(PROGRAMS):
         program = generate(seed)
-        for difference in differences(program, run(program, Theirs()), run(program, Ours())):
+        for difference in differences(program, run(program, Theirs()), run(program, Successor())):
             name = next((name for name, (_, explains) in IMPROVEMENTS.items() if explains(difference)), None)
             if name is None:
                 unexplained.append(f"program {seed}: {difference}")
@@ -240,7 +240,7 @@ def test_each_difference_is_a_named_improvement_and_each_improvement_is_seen() -
 def test_ours_is_what_each_program_says() -> None:
     for seed in range(PROGRAMS):
         program = generate(seed)
-        result = run(program, Ours())
+        result = run(program, Successor())
         found = {name: (span.parent, span.status) for name, span in result.spans.items()}
         assert found == {name: (truth.parent, truth.status) for name, truth in program.truth.items()}, f"program {seed}"
         assert set(result.times.values()) == {1}

@@ -1,4 +1,4 @@
-"""Nothing of ours reaches the application: every public function and method, found by itself, takes any value without raising."""
+"""No error of this package reaches the application: every public function and method takes any value without raising."""
 
 import asyncio
 import contextlib
@@ -29,11 +29,11 @@ CHECKS_ITS_ARGUMENTS: dict[str, tuple[type[Exception], ...]] = {
     "RateLimitingSampler": (ConfigurationError, TypeError),
     "load_settings": (ConfigurationError, TypeError),
 }
-"""What is called once, at the start of a program, and says what is wrong; documented so."""
+"""Functions that are called once, at the start of a program, and are documented to raise."""
 FOR_SUBCLASSES = {"BaseSampler"}
-"""Their methods are the application's."""
+"""The application writes their methods."""
 MADE_BY_US = {"Pipeline", "SpanTree"}
-"""The SDK and readers give them out; a program does not make them."""
+"""The SDK and readers return them; a program does not create them."""
 MADE: dict[str, Callable[[], Any]] = {
     "Tracer": prela.Tracer,
     "Span": lambda: get_tracer().start_span("span"),
@@ -44,13 +44,13 @@ MADE: dict[str, Callable[[], Any]] = {
     "RateLimitingSampler": lambda: prela.RateLimitingSampler(5),
     "ContextThreadPoolExecutor": lambda: prela.ContextThreadPoolExecutor(1),
 }
-"""An object to call the methods of, for each class."""
+"""How to create an object of each class."""
 MADE_ELSEWHERE = {"Span", "ContextThreadPoolExecutor"}
-"""By a tracer; by a constructor of the standard library."""
+"""A tracer creates the first, a constructor of the standard library the second."""
 CALLED_BY_US = {"decide"}
 """Of samplers: the tracer calls it, with a trace id, and under a guard."""
 WAITS = {"timeout"}
-"""Arguments that say how long to wait: not for 2^80 seconds, here."""
+"""Arguments with a time to wait: this test does not wait 2^80 seconds."""
 TIMES = [value for value in ODD if type(value) is not int or value <= 1]
 
 
@@ -66,7 +66,7 @@ CLASSES = [name for name in NAMES if isinstance(getattr(prela, name), type) and 
 
 
 def methods(kind: type) -> list[str]:
-    """Public methods that are ours, inherited ones included."""
+    """Public methods of this package, inherited ones included."""
     named = (name for name in dir(kind) if not name.startswith("_"))
     return [name for name in named if is_ours(inspect.getattr_static(kind, name))]
 
@@ -82,7 +82,7 @@ METHODS = [(name, method) for name in CLASSES for method in methods(getattr(prel
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Errors are swallowed, and files end up where they can be thrown away."""
+    """Errors are swallowed, and files are written to a temporary folder."""
     monkeypatch.delenv("PRELA_STRICT", raising=False)
     monkeypatch.chdir(tmp_path)
     yield
@@ -113,7 +113,7 @@ def call(function: Any, data: st.DataObject) -> Any:
 
 
 def use(result: Any) -> None:
-    """Do with a result what one does with it: enter it, await it, iterate it, decorate with it."""
+    """Use a result: enter it, await it, iterate it, decorate with it."""
     if inspect.iscoroutine(result):
         asyncio.run(result)
     elif inspect.isgenerator(result):
@@ -136,7 +136,7 @@ async def entered(manager: contextlib.AbstractAsyncContextManager[Any]) -> None:
 
 def test_the_surface_was_found() -> None:
     assert {"init", "get_tracer", "trace", "inject", "flush", "capture_content"} <= set(FUNCTIONS)
-    assert set(CLASSES) == set(MADE), "say in MADE how to get an object of each public class"
+    assert set(CLASSES) == set(MADE), "MADE needs an object of each public class"
     assert {("Span", "set_attribute"), ("Tracer", "span"), ("TraceContext", "set_baggage")} <= set(METHODS)
 
 

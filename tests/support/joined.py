@@ -1,4 +1,4 @@
-"""Services in processes of their own that share one log, with `prela-stream dev` at work on it."""
+"""Services in separate processes that share one log, which `prela-stream dev` processes."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ from prela_stream.sinks.base import StoredTrace
 from tests.support.processes import DEADLINE, Service
 
 NEVER = "600000"
-"""Milliseconds after which something would time out; longer than any test."""
+"""A timeout in milliseconds that is longer than any test."""
 
 
 class Joined:
@@ -46,7 +46,7 @@ class Joined:
         self._programs: list[subprocess.Popen[str]] = []
 
     def start(self, program: str | Path, *arguments: str) -> subprocess.Popen[str]:
-        """Run a program, its text or a file; its standard output is ours to read."""
+        """Run a program, its text or a file; the test reads its standard output."""
         what = [str(program)] if isinstance(program, Path) else ["-c", program]
         process = subprocess.Popen(
             [sys.executable, "-W", "error", *what, *arguments],
@@ -59,7 +59,7 @@ class Joined:
         return process
 
     async def run(self, program: str | Path, *arguments: str) -> str:
-        """Run a program to its end, which has to be a good one; what it printed."""
+        """Run a program to its end; returns what it printed, and fails if its exit code is not 0."""
         process = self.start(program, *arguments)
         with anyio.fail_after(DEADLINE):
             out, _ = await anyio.to_thread.run_sync(process.communicate)
@@ -88,7 +88,7 @@ class Joined:
                 await anyio.sleep(0.02)
 
     def close(self) -> None:
-        """End everything that this started."""
+        """Stop every process that was started."""
         self.dev.kill()
         for process in self._programs:
             process.kill()

@@ -1,7 +1,7 @@
 """Random programs that make spans, and an interpreter that runs them on any SDK with the ancestor's interface.
 
 A program is plain data, so two SDKs run the very same one. The generator notes the truth as it goes: which span each span is the
-child of, by where it stands in the program, and what the program does around it.
+child of, from its place in the program, and what the program does around it.
 """
 
 import asyncio
@@ -194,7 +194,7 @@ class Interpreter:
         self.left_open: list[Any] = []
 
     def run(self, program: Program) -> None:
-        """Each trace in a context of its own, so that what one leaves behind does not reach the next."""
+        """Run each trace in a separate context, so that one does not affect the next."""
         for _, body in program.body:
             Context().run(asyncio.run, self.block(body, None))
 
@@ -337,7 +337,7 @@ class Interpreter:
     def tried(self, what: str, name: str, action: Any) -> None:
         try:
             action()
-        except Exception as error:  # noqa: BLE001 - whatever an SDK raises into the application is what is looked for
+        except Exception as error:  # noqa: BLE001 - the test compares what an SDK raises into the application
             self.saw(what, name, type(error).__name__)
         else:
             self.saw(what, name, None)

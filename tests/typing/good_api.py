@@ -1,4 +1,4 @@
-"""The public API as programs use it. Both type checkers accept every line, and infer what `assert_type` says."""
+"""The public API as programs use it. Both type checkers accept every line, and infer the types of `assert_type`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

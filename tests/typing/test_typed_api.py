@@ -23,13 +23,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def mypy(file: Path) -> str:
-    """What mypy says about a file, with the project's settings."""
+    """The output of mypy for a file, with the project's settings."""
     command = [sys.executable, "-m", "mypy", "--no-error-summary", "--cache-dir", os.devnull, str(file)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
 
 
 def pyright(folder: Path, *arguments: str) -> dict[str, Any]:
-    """What pyright says. The package is found as an installed one is, so that it is taken as one."""
+    """The output of pyright, which finds the package like an installed one."""
     paths = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
     done = subprocess.run(
         [sys.executable, "-m", "basedpyright", "--outputjson", *arguments],

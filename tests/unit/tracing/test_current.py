@@ -162,7 +162,7 @@ async def test_wrapped_coroutine_function_runs_in_the_trace_it_was_wrapped_in(ca
     assert captured.find("later").flags == AFTER_END
 
 
-async def test_async_generator_closed_in_another_context_neither_raises_nor_disturbs_it(
+async def test_an_async_generator_can_be_closed_in_another_context(
     captured: CapturedSpans,
 ) -> None:
     async def stream() -> AsyncIterator[int]:
@@ -180,7 +180,7 @@ async def test_async_generator_closed_in_another_context_neither_raises_nor_dist
     assert captured.find("other").parent_span_id is None
 
 
-def test_exits_out_of_order_leave_nothing_of_them_behind(captured: CapturedSpans) -> None:
+def test_exits_out_of_order_leave_no_current_span(captured: CapturedSpans) -> None:
     first, second, third = tracer.span("first"), tracer.span("second"), tracer.span("third")
     for span in (first, second, third):
         span.__enter__()
@@ -266,7 +266,7 @@ def test_entering_gives_the_span_itself(captured: CapturedSpans) -> None:
         assert tracer.get_current_span() is span
 
 
-async def test_callbacks_run_where_they_were_asked_for(captured: CapturedSpans) -> None:
+async def test_callbacks_run_in_the_context_that_scheduled_them(captured: CapturedSpans) -> None:
     loop = asyncio.get_running_loop()
     left = 3
     done = asyncio.Event()
@@ -290,7 +290,7 @@ async def test_callbacks_run_where_they_were_asked_for(captured: CapturedSpans) 
         assert captured.find(name).parent_span_id == captured.find(parent).span_id
 
 
-async def test_a_future_tells_its_callbacks_in_the_context_of_who_added_them(captured: CapturedSpans) -> None:
+async def test_a_future_runs_a_callback_in_the_context_that_added_it(captured: CapturedSpans) -> None:
     future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     done = asyncio.Event()
 

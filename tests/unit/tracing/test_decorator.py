@@ -63,8 +63,8 @@ def test_generator_is_current_while_it_runs_and_not_in_its_consumer(captured: Ca
     def numbers() -> Generator[int, str, str]:
         with tracer.span("inside"):
             pass
-        told = yield 1
-        assert told == "go on"
+        sent = yield 1
+        assert sent == "go on"
         try:
             yield 2
         except KeyError:
@@ -177,7 +177,7 @@ class Service:
         return {"page": query}
 
 
-async def test_methods_of_every_kind_and_what_they_were_given_and_gave(captured: CapturedSpans) -> None:
+async def test_methods_of_every_kind_with_arguments_and_results(captured: CapturedSpans) -> None:
     service = Service()
     assert service.method(1, 2, flag=True, colour="red") == [1, 2]
     assert (Service.above(1), service.below(2), Service.static(3)) == ("Service1", "Service2", 3)

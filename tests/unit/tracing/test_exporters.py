@@ -1,4 +1,4 @@
-"""Exporters of the application's own: whole traces, decoded from the bytes that go to the log, whatever the exporter does."""
+"""Exporters of the application get whole traces, decoded from the bytes that go to the log; their errors do no harm."""
 
 import threading
 
@@ -38,7 +38,7 @@ def test_a_trace_is_exported_whole_when_its_root_ends() -> None:
     assert kept.traces == [["child", "root"], ["second"]]
 
 
-def test_what_ends_after_the_root_comes_by_itself_and_shutdown_brings_the_rest() -> None:
+def test_a_span_that_ends_after_the_root_is_exported_alone_and_shutdown_exports_the_rest() -> None:
     kept = Kept()
     tracer = Tracer(exporter=kept)
     root = tracer.start_span("root")
@@ -81,7 +81,7 @@ def test_what_an_exporter_raises_is_counted_and_nothing_else(monkeypatch: pytest
     assert telemetry.SWALLOWED.value("exporter.export", "OSError") == before + 1
 
 
-def test_traces_that_never_end_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_open_traces_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "_MAX_OPEN", 3)
     monkeypatch.setattr(exporting, "_MAX_ENDED", 2)
     kept = Kept()
@@ -97,7 +97,7 @@ def test_traces_that_never_end_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -
     assert (len(recorder._open), len(recorder._ended)) == (0, 2)
 
 
-def test_many_threads_lose_and_double_nothing() -> None:
+def test_threads_neither_lose_nor_duplicate_spans() -> None:
     kept = Kept()
     tracer = Tracer(exporter=kept)
 
@@ -115,7 +115,7 @@ def test_many_threads_lose_and_double_nothing() -> None:
     assert all(trace[0] == "child" for trace in kept.traces)
 
 
-def test_a_tee_gives_both_everything() -> None:
+def test_a_tee_passes_every_item_to_both() -> None:
     first, second = CapturedSpans(), CapturedSpans()
     tracer = Tracer(exporter=Tee(first, second))
     with tracer.span("root"), tracer.span("child"):

@@ -1,4 +1,4 @@
-"""A forked child: ids of its own, and spans that do not pretend to be the parent process's."""
+"""A forked child: other ids, and no records of the spans that the parent process has open."""
 
 import json
 import os
@@ -23,7 +23,7 @@ tracer = get_tracer()
 
 
 def in_child(captured: CapturedSpans) -> dict[str, Any]:
-    """What a child sees: its next ids, what a span of its own looks like, and what leaving the inherited ones records."""
+    """The child's next ids, the fields of a span that it starts, and what it records at the end of inherited ones."""
     captured.clear()
     with tracer.span("child's own"):
         pass

@@ -40,7 +40,7 @@ def name_here() -> str | None:
 
 
 def leaf(name: str) -> None:
-    """A span of its own."""
+    """A span without children."""
     with tracer.span(name):
         pass
 
@@ -97,7 +97,7 @@ def test_without_a_span_around_the_loop_each_use_is_a_root(captured: CapturedSpa
     assert [span.name for span in captured.roots] == ["numbers", "using 0", "using 1"]
 
 
-def test_nothing_is_left_after_a_break(captured: CapturedSpans) -> None:
+def test_no_generator_is_watched_after_a_break(captured: CapturedSpans) -> None:
     with tracer.span("root"):
         generator = numbers()
         for _ in generator:
@@ -276,7 +276,7 @@ def test_throw_is_handled_inside(captured: CapturedSpans) -> None:
     assert_tree(captured.spans, "root\n  stubborn ERROR\n    handling\n  by the consumer")
 
 
-async def test_athrow_and_aclose_in_a_task_of_their_own(captured: CapturedSpans) -> None:
+async def test_athrow_and_aclose_in_another_task(captured: CapturedSpans) -> None:
     async def stubborn() -> AsyncGenerator[int, None]:
         async with tracer.span("stubborn"):
             try:
@@ -433,7 +433,7 @@ def test_context_managers_and_exit_stacks_in_a_generator_are_the_generators(capt
     assert "another trace" in {span.name for span in captured.roots}
 
 
-def test_scope_caller_is_for_whoever_resumes_the_generator(captured: CapturedSpans) -> None:
+def test_scope_caller_is_current_for_the_code_that_resumes_the_generator(captured: CapturedSpans) -> None:
     def fixture() -> Iterator[str]:
         with (
             tracer.span("fixture", scope="caller"),
@@ -465,7 +465,7 @@ def test_with_scope_caller_a_fixture_spans_its_test(traced_fixture: str) -> None
 # --- tasks, threads and callbacks ---
 
 
-async def test_tasks_belong_to_whoever_started_them(captured: CapturedSpans) -> None:
+async def test_a_task_is_a_child_of_the_code_that_created_it(captured: CapturedSpans) -> None:
     tasks: list[asyncio.Task[None]] = []
 
     async def produce() -> AsyncIterator[int]:
@@ -491,7 +491,7 @@ async def test_tasks_belong_to_whoever_started_them(captured: CapturedSpans) -> 
     assert asyncio.get_running_loop().get_task_factory() is None
 
 
-async def test_a_task_factory_of_somebody_else_goes_on_working(captured: CapturedSpans) -> None:
+async def test_a_task_factory_of_the_application_is_still_called(captured: CapturedSpans) -> None:
     loop = asyncio.get_running_loop()
     made: list[str] = []
 
@@ -502,13 +502,13 @@ async def test_a_task_factory_of_somebody_else_goes_on_working(captured: Capture
     loop.set_task_factory(first)  # type: ignore[arg-type]  # narrower than the protocol's
     generator, other = chunks(1, "one"), chunks(2, "two")
     await anext(generator)
-    ours = loop.get_task_factory()
-    assert ours is not first
-    assert ours is not None
+    hooked = loop.get_task_factory()
+    assert hooked is not first
+    assert hooked is not None
 
     def second(loop: asyncio.AbstractEventLoop, coroutine: object, **options: object) -> asyncio.Future[object]:
         made.append("second")
-        return ours(loop, coroutine, **options)  # type: ignore[arg-type]  # as above
+        return hooked(loop, coroutine, **options)  # type: ignore[arg-type]  # as above
 
     loop.set_task_factory(second)  # type: ignore[arg-type]  # as above
     await generator.aclose()
@@ -545,7 +545,7 @@ async def test_threads_that_a_generator_or_its_consumer_waits_for(captured: Capt
     )
 
 
-def test_wrap_and_executors_take_the_position_of_their_moment(captured: CapturedSpans) -> None:
+def test_wrap_and_executors_carry_the_current_span(captured: CapturedSpans) -> None:
     def produce() -> Iterator[int]:
         with tracer.span("produce"):
             wrapped.append(wrap(leaf))
@@ -582,7 +582,7 @@ async def test_callbacks_after_the_item_are_the_consumers(captured: CapturedSpan
     assert [span.name for span in captured.children(captured.find("root"))] == ["chunks", "callback"]
 
 
-def test_each_step_in_another_thread_with_a_context_of_its_own(captured: CapturedSpans) -> None:
+def test_each_step_in_another_thread_and_context(captured: CapturedSpans) -> None:
     """As a web server streams a response that is a plain generator."""
     with tracer.span("request"), ThreadPoolExecutor(3) as pool:
         generator = numbers(3)
@@ -606,7 +606,7 @@ def test_each_step_in_another_thread_with_a_context_of_its_own(captured: Capture
     )
 
 
-async def test_a_generator_that_is_handed_from_task_to_task(captured: CapturedSpans) -> None:
+async def test_a_generator_that_several_tasks_resume(captured: CapturedSpans) -> None:
     async def take(generator: AsyncGenerator[int, None], name: str) -> None:
         with tracer.span(name):
             await anext(generator)
@@ -659,7 +659,7 @@ def test_many_generators_at_once_in_many_threads(captured: CapturedSpans) -> Non
     assert {span.child_count for span in captured.spans if span.name.startswith("thread")} == {80}
 
 
-def test_a_generator_that_nobody_can_close_is_forgotten(captured: CapturedSpans) -> None:
+def test_a_dropped_generator_is_forgotten(captured: CapturedSpans) -> None:
     async def first_item() -> AsyncGenerator[int, None]:
         generator = chunks()
         await anext(generator)
@@ -679,7 +679,7 @@ def test_a_generator_that_nobody_can_close_is_forgotten(captured: CapturedSpans)
     assert not generators.watched
 
 
-def test_what_a_generator_held_is_let_go_with_it_although_contexts_remember_it(captured: CapturedSpans) -> None:
+def test_a_generator_frees_its_variables_although_contexts_hold_its_entry(captured: CapturedSpans) -> None:
     class Big:
         pass
 
@@ -697,7 +697,7 @@ def test_what_a_generator_held_is_let_go_with_it_although_contexts_remember_it(c
     assert captured.find("later").parent_span_id is None
 
 
-def test_the_last_span_of_a_generator_counts_although_a_context_knows_only_the_first(captured: CapturedSpans) -> None:
+def test_the_last_span_of_a_generator_is_current_in_a_context_that_holds_the_first(captured: CapturedSpans) -> None:
     def steps() -> Iterator[int]:
         with tracer.span("first"):
             yield 1
@@ -799,7 +799,7 @@ async def test_a_task_may_end_the_span_of_the_generator_that_made_it(captured: C
         assert [name async for name in steps()] == ["root", "root"]
 
 
-def test_a_loop_makes_its_tasks_as_before_when_a_generator_is_dropped(captured: CapturedSpans) -> None:
+def test_the_task_factory_is_restored_when_a_generator_is_dropped(captured: CapturedSpans) -> None:
     async def steps() -> AsyncGenerator[int, None]:
         yield 1
         with tracer.span("dropped"):

@@ -29,7 +29,7 @@ TOPICS = TopicOptions(partitions=1)
 
 
 def pipeline(transport: MemoryTransport, spans: OpenSpans | None, **options: Any) -> Pipeline:
-    """A pipeline that sends at once, and takes its time at the end."""
+    """A pipeline that sends at once and waits long at its end."""
     made = PipelineOptions(linger_ms=1, shutdown_timeout_s=DEADLINE, **options)
     setup = PipelineSetup(topics=TOPICS, options=made, resource=Resource, open_spans=spans)
     return Pipeline(transport, setup)
@@ -153,7 +153,7 @@ async def test_a_pipeline_that_closes_ends_its_open_spans_children_first() -> No
     assert snapshot.acknowledged == snapshot.recorded
 
 
-def test_what_is_not_recorded_is_not_touched() -> None:
+def test_spans_that_are_not_recorded_are_not_ended() -> None:
     with capture_spans() as captured:
         tracer = get_tracer()
         left = tracer.start_span("open")
@@ -181,7 +181,7 @@ def test_shutdown_cancels_and_a_new_init_does_not(tmp_path: Path, monkeypatch: p
         prela.shutdown()
 
 
-def test_the_items_of_a_wait_say_for_what_and_until_when() -> None:
+def test_the_items_of_a_wait_have_its_reason_and_latest_end() -> None:
     with capture_spans() as captured:
         span = get_tracer().start_span("ask")
         span.suspend(until=5, reason="approval")

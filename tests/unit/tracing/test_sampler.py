@@ -1,4 +1,4 @@
-"""Head samplers: one decision a trace, by its randomness, with an honest threshold."""
+"""Head samplers: one decision per trace, by its randomness, with a true threshold."""
 
 import random
 import subprocess
@@ -98,7 +98,7 @@ def test_explicit_context_overrules_the_sampler() -> None:
     ids=["on", "off", "half", "none", "limited"],
 )
 @pytest.mark.parametrize("flags", ["00", "01"])
-def test_every_sampler_respects_what_the_parent_elsewhere_has_decided(sampler: BaseSampler, flags: str) -> None:
+def test_every_sampler_follows_the_decision_of_a_remote_parent(sampler: BaseSampler, flags: str) -> None:
     context = extract({"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-{flags}", "tracestate": "ot=th:8"})
     assert context is not None
     with capture_spans(sampler=sampler) as captured, attach(context):
@@ -111,7 +111,7 @@ def test_every_sampler_respects_what_the_parent_elsewhere_has_decided(sampler: B
     assert ("th:8" in headers.get("tracestate", "")) == (flags == "01")
 
 
-def test_a_tracer_with_another_sampler_goes_on_with_what_the_root_has_decided() -> None:
+def test_a_tracer_with_another_sampler_follows_the_decision_at_the_root() -> None:
     with capture_spans() as captured:
         never = Tracer(sampler=AlwaysOffSampler())
         with tracer.span("root"), never.span("inside"):
@@ -134,7 +134,7 @@ def test_another_process_picks_the_same_traces_at_the_same_rate() -> None:
 
 
 @pytest.mark.parametrize("rate", [1 / 3, 0.1, 1e-6, 0.999999])
-def test_a_rate_is_rounded_to_what_can_be_written_before_it_is_tested_and_weighed(rate: float) -> None:
+def test_a_rate_is_rounded_to_four_hex_digits_before_it_is_used(rate: float) -> None:
     threshold = ProbabilitySampler(rate).next_threshold()
     written = format_threshold(threshold)
     assert parse_threshold(written) == threshold
@@ -152,13 +152,11 @@ def test_a_rate_is_rounded_to_what_can_be_written_before_it_is_tested_and_weighe
         HeadDecision(True, RANDOMNESS_RANGE),
         HeadDecision(True, 0.5),  # type: ignore[arg-type]
         HeadDecision(True, True),
-        RuntimeError("cannot say"),
+        RuntimeError("no decision"),
     ],
     ids=repr,
 )
-def test_an_answer_that_cannot_go_on_the_wire_keeps_the_trace_and_is_counted(
-    answer: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_decision_keeps_the_trace_and_is_counted(answer: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PRELA_STRICT", raising=False)
 
     class Own(BaseSampler):
@@ -178,7 +176,7 @@ def test_an_answer_that_cannot_go_on_the_wire_keeps_the_trace_and_is_counted(
     assert telemetry.SWALLOWED.value("sampler.decide", error) == before + 1
 
 
-def test_a_users_own_sampler_with_a_threshold_is_weighed() -> None:
+def test_a_custom_sampler_with_a_threshold_has_a_weight() -> None:
     class Half(BaseSampler):
         def should_sample(self, trace_id: str) -> bool:
             raise AssertionError("decide() is asked")
@@ -194,7 +192,7 @@ def test_a_users_own_sampler_with_a_threshold_is_weighed() -> None:
     assert {span.threshold for span in captured.spans} == {1 << 55}
 
 
-def test_always_on_says_that_no_sampling_happened() -> None:
+def test_always_on_has_no_threshold() -> None:
     with capture_spans(sampler=AlwaysOnSampler()) as captured, tracer.span("x"):
         pass
     assert captured.find("x").threshold is None
@@ -202,7 +200,7 @@ def test_always_on_says_that_no_sampling_happened() -> None:
     assert not AlwaysOffSampler().should_sample("00")
 
 
-def test_a_users_own_sampler_needs_only_a_yes_or_no_and_its_errors_keep_the_trace(
+def test_a_custom_sampler_needs_only_a_bool_and_its_errors_keep_the_trace(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("PRELA_STRICT", raising=False)
@@ -213,7 +211,7 @@ def test_a_users_own_sampler_needs_only_a_yes_or_no_and_its_errors_keep_the_trac
         def should_sample(self, trace_id: str) -> bool:
             assert len(trace_id) == 32
             if self.answer is None:
-                raise RuntimeError("cannot say")
+                raise RuntimeError("no decision")
             return bool(self.answer)
 
     with capture_spans(sampler=Picky()) as captured:
@@ -229,7 +227,7 @@ def test_a_users_own_sampler_needs_only_a_yes_or_no_and_its_errors_keep_the_trac
 
 
 def arrivals(sampler: RateLimitingSampler, clock: Clock, count: int, rng: random.Random) -> tuple[int, float]:
-    """`count` traces spread over the next second: how many are kept, and how many those stand for."""
+    """Start `count` traces within the next second; returns how many are kept, and the sum of their weights."""
     kept, weight = 0, 0.0
     for _ in range(count):
         clock.now += 1 / count
@@ -251,7 +249,7 @@ def test_rate_limit_holds_on_steady_traffic_and_weights_stay_true(randomness: ra
     assert sum(weight for _, weight in seconds) / 50 == pytest.approx(2_000, rel=0.15)
 
 
-def test_a_burst_out_of_silence_is_weighed_without_bias(randomness: random.Random) -> None:
+def test_a_burst_after_silence_is_weighted_without_bias(randomness: random.Random) -> None:
     keeps, weights = [], []
     for _ in range(150):
         clock = Clock()
@@ -269,7 +267,7 @@ def test_traffic_below_the_limit_is_kept_whole(randomness: random.Random) -> Non
     assert RateLimitingSampler(0).next_threshold() == RANDOMNESS_RANGE
 
 
-def test_less_than_one_trace_a_second(randomness: random.Random) -> None:
+def test_less_than_one_trace_per_second(randomness: random.Random) -> None:
     clock = Clock()
     sampler = RateLimitingSampler(0.1, clock=clock)
     assert probability_of(sampler.next_threshold()) == pytest.approx(0.1, rel=1e-3)

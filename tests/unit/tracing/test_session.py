@@ -1,4 +1,4 @@
-"""Session and user ids: on every span of a block, wherever it runs, and on no other."""
+"""Session and user ids: on every span of a block, in any task or thread, and on no other."""
 
 import asyncio
 import threading
@@ -22,7 +22,7 @@ def ids(captured: CapturedSpans) -> dict[str, tuple[str | None, str | None]]:
     return {span.name: (span.attributes.get(SESSION), span.attributes.get(USER)) for span in captured.spans}
 
 
-def test_spans_of_a_block_have_the_ids_and_those_after_it_have_not() -> None:
+def test_spans_of_a_block_have_the_ids_and_later_ones_do_not() -> None:
     with capture_spans() as captured:
         with session("s1", user_id="u1"), tracer.span("root"), tracer.span("child"):
             pass
@@ -43,7 +43,7 @@ def test_a_block_inside_of_a_span_leaves_that_span_alone_and_current() -> None:
     assert {span.parent_span_id for span in captured.spans if span.name != "outer"} == {outer.span_id}
 
 
-def test_blocks_nest_and_what_a_span_is_given_itself_wins() -> None:
+def test_blocks_nest_and_attributes_of_the_span_have_priority() -> None:
     with capture_spans() as captured, session("s1", user_id="u1", attributes={"tenant": 1, "x": 1}):
         with session("s2", attributes={"x": 2}), tracer.span("inner"):
             pass
@@ -85,14 +85,14 @@ def test_a_wrapped_function_takes_them_to_its_thread_and_another_has_none() -> N
     assert ids(captured) == {"wrapped": ("s1", None), "bare": (None, None)}
 
 
-def test_they_leave_the_process_only_if_asked_to() -> None:
+def test_ids_are_propagated_only_on_request() -> None:
     with capture_spans(), session("s1", user_id="u1"), tracer.span("client"):
         assert "baggage" not in inject({})
         with session(propagate=True):
-            assert "baggage" not in inject({}), "propagate speaks of the ids of its own block"
+            assert "baggage" not in inject({}), "propagate applies to the ids of its block only"
 
 
-def test_over_baggage_the_whole_of_the_other_side_has_them() -> None:
+def test_every_span_of_the_other_process_has_the_ids_of_the_baggage() -> None:
     with capture_spans(), session("s 1", user_id="ü", propagate=True), tracer.span("client"):
         headers = inject({})
     with capture_spans() as captured:

@@ -1,4 +1,4 @@
-"""Helpers for agents, models, tools, retrieval and embeddings: right types, right names, and nothing that was not said."""
+"""Helpers for agents, models, tools, retrieval and embeddings: right types and names, and nothing that was not set."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def test_each_kind_has_its_type_and_its_operation() -> None:
     }
 
 
-def test_attributes_that_are_given_win() -> None:
+def test_given_attributes_have_priority() -> None:
     with capture_spans() as captured, tracer.tool("t", attributes={semconv.TOOL_NAME: "other", "x": 1}):
         pass
     found = captured.find("t").attributes
@@ -81,7 +81,7 @@ def test_a_parent_can_be_named() -> None:
     assert_tree(captured.spans, "a [AGENT]\n  l [LLM]")
 
 
-def test_setters_write_the_conventions_and_only_what_was_said() -> None:
+def test_setters_follow_the_conventions_and_skip_none() -> None:
     with capture_spans() as captured, tracer.span("x", SpanType.LLM) as span:
         span.set_llm(model="claude", finish_reason="end_turn", input_tokens=7, output_tokens=0)
         span.set_tool(name="search", result=["page"])
@@ -127,15 +127,15 @@ def test_events_of_models_and_tools() -> None:
 @pytest.mark.parametrize("name", ["llm.model", "gen_ai.request.model", "llm.model_name"])
 def test_an_attribute_is_found_under_any_of_its_names(name: str) -> None:
     with capture_spans() as captured:
-        with tracer.span("ours") as ours:
-            ours.set_llm(model="claude")
+        with tracer.span("span") as span:
+            span.set_llm(model="claude")
         with tracer.span("ancestor") as ancestor:
             ancestor.set_attribute("llm.model", "claude")
-    assert (ours.attribute(name), ancestor.attribute(name)) == ("claude", "claude")
+    assert (span.attribute(name), ancestor.attribute(name)) == ("claude", "claude")
     assert [span.attribute(name) for span in captured.spans] == ["claude", "claude"]
 
 
-def test_what_the_ancestor_stored_and_we_derive() -> None:
+def test_values_that_the_ancestor_stored_are_derived() -> None:
     with capture_spans() as captured, tracer.llm("x", model="m") as span:
         span.set_llm(input_tokens=7, output_tokens=5, finish_reason="end_turn")
         assert span.attribute("llm.latency_ms") is None

@@ -1,4 +1,4 @@
-"""What a span records, how it ends, and that nothing after the end or out of the ordinary harms anybody."""
+"""What a span records, how it ends, and that wrong or late calls do no harm."""
 
 import asyncio
 import logging
@@ -76,7 +76,7 @@ def test_values_are_taken_at_the_end_and_the_callers_mapping_is_left_alone(captu
         (GeneratorExit(), "CANCELLED"),
     ],
 )
-def test_exceptions_mark_the_span_and_go_on(captured: CapturedSpans, error: BaseException, status: str) -> None:
+def test_exceptions_mark_the_span_and_propagate(captured: CapturedSpans, error: BaseException, status: str) -> None:
     with pytest.raises(type(error)) as raised, tracer.span("x"):
         raise error
     assert raised.value is error
@@ -103,7 +103,7 @@ async def test_cancelled_task_is_cancelled_and_arrives(captured: CapturedSpans) 
     assert captured.find("work").status == "CANCELLED"
 
 
-def test_an_exception_whose_text_fails_is_still_recorded_and_goes_on(captured: CapturedSpans) -> None:
+def test_an_exception_whose_text_fails_is_recorded_and_propagates(captured: CapturedSpans) -> None:
     class NastyError(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")
@@ -278,7 +278,7 @@ def test_heartbeats_name_open_spans_and_start_those_that_were_not_announced(capt
     assert [kind for kind, _ in kinds(captured)] == wanted
 
 
-def test_before_init_spans_work_and_go_nowhere() -> None:
+def test_before_init_spans_work_and_are_not_recorded() -> None:
     alone = Tracer()
     assert alone.recorder is None
     with alone.span("x") as span:
@@ -298,7 +298,7 @@ def test_a_recorder_that_fails_does_not_reach_the_application(caplog: pytest.Log
     assert telemetry.SWALLOWED.value("span.end", "OSError") == before + 1
 
 
-def test_a_tracer_of_its_own_name_and_recorder(captured: CapturedSpans) -> None:
+def test_a_tracer_with_a_name_and_a_recorder(captured: CapturedSpans) -> None:
     own = CapturedSpans()
     with Tracer(service_name="billing", exporter=own).span("x"):
         pass
