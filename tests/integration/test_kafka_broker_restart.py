@@ -75,7 +75,7 @@ async def test_a_broker_that_is_away_for_half_a_minute(
         for _ in range(2):
             workers.start()
         for worker in workers.workers:
-            await workers.ready(worker)
+            await workers.scraper.ready(worker)
         agent = Agent(workers)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(agent.run)

@@ -31,7 +31,7 @@ async def test_a_worker_takes_sixty_four_partitions_over_in_twenty_seconds(
     ) as workers:
         workers.load.pace_s = 0.002  # for something on every partition soon
         first = workers.start()
-        await workers.ready(first)
+        await workers.scraper.ready(first)
         for number in range(PARTITIONS):  # so that the next one has something to restore, everywhere
             with anyio.fail_after(DEADLINE):
                 while await workers.position(number) == 0:
@@ -39,7 +39,7 @@ async def test_a_worker_takes_sixty_four_partitions_over_in_twenty_seconds(
         await workers.stop(first)
         begin = time.monotonic()
         second = workers.start()
-        await workers.ready(second)
+        await workers.scraper.ready(second)
         took = time.monotonic() - begin
         busy = max(os.getloadavg()[0], float(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
         crowding = max(busy / (os.cpu_count() or 1), 1.0)  # on a busy machine it has its share alone

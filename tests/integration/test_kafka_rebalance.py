@@ -22,11 +22,11 @@ async def test_members_that_come_and_go_lose_split_and_repeat_nothing(
         for _ in range(2):
             workers.start()
         for worker in workers.workers:
-            await workers.ready(worker)
+            await workers.scraper.ready(worker)
         for _ in range(cycles):
             next_one = anyio.current_time() + EVERY_S
             guest = workers.start()
-            await workers.ready(guest)
+            await workers.scraper.ready(guest)
             await workers.rebalanced()
             await anyio.sleep(EVERY_S / 2)  # a life of some length
             await workers.stop(guest)

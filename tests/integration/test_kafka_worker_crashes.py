@@ -25,7 +25,7 @@ async def test_fifty_sigkills_lose_split_and_repeat_nothing(kafka: str, kafka_pr
             kills += 1
             victim = rng.choice(workers.workers)
             if rng.random() < 0.4:  # on a busy machine most would die before they have done anything
-                await workers.ready(victim)
+                await workers.scraper.ready(victim)
             await anyio.sleep(rng.uniform(0.0, MOST_PAUSE_S))  # the random moment
             workers.kill(victim)
             workers.start()

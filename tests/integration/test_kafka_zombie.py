@@ -21,17 +21,17 @@ async def test_a_stopped_worker_that_goes_on_is_fenced(kafka: str, kafka_prefix:
     ) as workers:
         for number in range(ROUNDS):
             zombie = workers.start()
-            await workers.ready(zombie)
+            await workers.scraper.ready(zombie)
             await committed_beyond(workers, await positions(workers))
             await anyio.sleep(workers.rng.uniform(0.2, 1.0))  # a moment between two commits, with pending output
             zombie.process.send_signal(signal.SIGSTOP)
             heir = workers.start()
             before = await positions(workers)
-            await workers.ready(heir)
+            await workers.scraper.ready(heir)
             await committed_beyond(workers, before)
             zombie.process.send_signal(signal.SIGCONT)
             with anyio.fail_after(DEADLINE):
-                while not workers.metrics(zombie).value("prela_worker_fences_total"):
+                while not workers.scraper.metrics(zombie).value("prela_worker_fences_total"):
                     await anyio.sleep(0.05)
             await workers.stop(zombie)
             if number < ROUNDS - 1:

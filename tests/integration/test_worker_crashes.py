@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import re
 from pathlib import Path
 
 import anyio
@@ -28,6 +27,7 @@ from tests.support.oracle import (
 )
 from tests.support.processes import STOP_S, Service
 from tests.support.programs import Faults, simulate
+from tests.support.scraper import Scraper
 
 KILLS = 100
 REPLAYS = 20
@@ -62,31 +62,30 @@ async def test_a_hundred_sigkills_lose_split_and_repeat_nothing(config: Path, tm
     rng = random.Random(20)
     numbers = itertools.count()
 
-    def start() -> Service:
-        return Service("worker", "--config", str(config), log=tmp_path / f"worker-{next(numbers):03}.log")
+    async with ready_transport(settings) as transport, anyio.create_task_group() as scraping:
+        scraper = Scraper(scraping, interval_s=0.05)
 
-    def replays() -> int:
-        output = "".join(log.read_text(encoding="utf-8") for log in tmp_path.glob("worker-*.log"))
-        return sum(int(count) > 0 for count in re.findall(r"replaying (\d+)", output))
+        def start() -> Service:
+            log = tmp_path / f"worker-{next(numbers):03}.log"
+            return scraper.start("worker", "--config", str(config), log=log)
 
-    async with ready_transport(settings) as transport:
         load = Load(transport, settings, rng)
         workers = [start() for _ in range(2)]
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(load.run)
                 kills = 0
-                while kills < KILLS or replays() < REPLAYS:  # enough takeovers have something to replay
+                # enough takeovers have something to replay
+                while kills < KILLS or scraper.total("prela_worker_restores_total", start="replay") < REPLAYS:
                     kills += 1
                     victim = rng.randrange(len(workers))
                     if rng.random() < 0.2:  # on a busy machine most would die before they have done anything
-                        await workers[victim].wait_for_output("worker is ready")
+                        await scraper.ready(workers[victim])
                     await anyio.sleep(rng.uniform(0.0, 0.5))  # the random moment
                     workers[victim].kill()
                     workers[victim] = start()
                 load.finished = True
-            for worker in workers:  # else a signal may meet a Python that does not listen yet
-                await worker.wait_for_output("worker is ready")
+            await scraper.ready(*workers)  # else a signal may meet a Python that does not listen yet
             await all_is_decided(ThroughTransport(transport), settings)
             codes = [await worker.stop(within=STOP_S) for worker in workers]
         finally:

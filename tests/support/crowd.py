@@ -8,15 +8,12 @@ from typing import Any
 
 import aiokafka
 import anyio
-import anyio.abc
-import anyio.to_thread
 import msgspec
 
 from prela_stream.app.adapters import group_of, make_topics, open_transport
 from prela_stream.config import Settings, load_settings
 from prela_stream.transport.base import Transport
 from tests.support.kafka_log import KafkaLog, Transaction
-from tests.support.metrics import Scrape, fetch, free_address
 from tests.support.oracle import (
     HALF,
     QUICK_ASSEMBLY,
@@ -29,6 +26,7 @@ from tests.support.oracle import (
     outcome_of,
 )
 from tests.support.processes import DEADLINE, STOP_S, Service
+from tests.support.scraper import Scraper
 
 _SETTINGS = """
 directory = "{folder}"
@@ -46,10 +44,6 @@ session_timeout_ms = {session_ms}
 commit_interval_ms = {commit_ms}
 commit_timeout_s = {commit_timeout_s}
 """
-_SCRAPE_S = 0.2
-"""Seconds between two scrapes of a worker. What one counts after its last scrape and before a SIGKILL is not seen."""
-_ANSWER_S = 5.0
-_NOTHING = Scrape({})
 
 
 class Signs(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +69,14 @@ class Crowd:
     """The workers of one group, and their load."""
 
     def __init__(
-        self, bootstrap: str, folder: Path, config: Path, transport: Transport, outside: KafkaLog, rng: random.Random
+        self,
+        bootstrap: str,
+        folder: Path,
+        config: Path,
+        transport: Transport,
+        outside: KafkaLog,
+        rng: random.Random,
+        scraper: Scraper,
     ) -> None:
         self.bootstrap = bootstrap
         self.config = config
@@ -88,9 +89,7 @@ class Crowd:
         self._folder = folder
         self._started = 0
         self._loaded = anyio.Event()
-        self._addresses: dict[Service, str] = {}
-        self._scrapes: dict[Service, Scrape] = {}
-        self.tasks: anyio.abc.TaskGroup | None = None
+        self.scraper = scraper
 
     @property
     def group(self) -> str:
@@ -100,41 +99,10 @@ class Crowd:
     def start(self) -> Service:
         """Start one more worker."""
         self._started += 1
-        log, address = self._folder / f"worker-{self._started:03}.log", free_address()
-        worker = Service("worker", "--config", str(self.config), "--http", address, log=log)
+        log = self._folder / f"worker-{self._started:03}.log"
+        worker = self.scraper.start("worker", "--config", str(self.config), log=log)
         self.workers.append(worker)
-        self._addresses[worker] = address
-        assert self.tasks is not None
-        self.tasks.start_soon(self._watch, worker)
         return worker
-
-    async def _watch(self, worker: Service) -> None:
-        while worker.process.poll() is None:
-            await self._scrape(worker)
-            await anyio.sleep(_SCRAPE_S)
-
-    async def _scrape(self, worker: Service) -> None:
-        arguments = (self._addresses[worker], "/metrics", "", _ANSWER_S)
-        try:
-            _, text = await anyio.to_thread.run_sync(fetch, *arguments, abandon_on_cancel=True)
-        except OSError:
-            return  # it starts, has ended, or has received SIGSTOP
-        self._scrapes[worker] = Scrape.of(text)
-
-    def metrics(self, worker: Service) -> Scrape:
-        """The last scrape of a worker."""
-        return self._scrapes.get(worker, _NOTHING)
-
-    async def ready(self, *workers: Service) -> None:
-        """Wait until each of these workers has an assignment, and every partition of it is restored."""
-        for worker in workers:
-            with anyio.fail_after(DEADLINE):
-                while not (
-                    (now := self.metrics(worker)).value("prela_worker_rebalances_total")
-                    and not now.value("prela_worker_partitions", state="restoring")
-                ):
-                    assert worker.process.poll() is None, f"it ended: {worker.output()}"
-                    await anyio.sleep(0.02)
 
     def kill(self, worker: Service) -> None:
         """SIGKILL."""
@@ -143,8 +111,8 @@ class Crowd:
 
     async def stop(self, worker: Service) -> None:
         """SIGTERM once the worker handles it. It has to exit in time with code 0."""
-        await self.ready(worker)
-        await self._scrape(worker)
+        await self.scraper.ready(worker)
+        await self.scraper.scrape(worker)
         assert await worker.stop(within=STOP_S) == 0, worker.output()
         self.workers.remove(worker)
 
@@ -205,23 +173,20 @@ class Crowd:
         topics = self.settings.topics
         return [f"{self.group}-{topics.spans}-{number}" for number in range(topics.partitions)]
 
-    def total(self, name: str, **labels: str) -> int:
-        """The sum of a metric over all workers so far."""
-        return int(sum(scrape.value(name, **labels) for scrape in self._scrapes.values()))
-
     def replays(self) -> int:
         """The number of takeovers with records to replay."""
-        return self.total("prela_worker_restores_total", start="replay")
+        return self.scraper.total("prela_worker_restores_total", start="replay")
 
     async def signs(self) -> Signs:
         """Count the faults. Call it when the workers have stopped."""
         commits = "prela_worker_commits_total"
         return Signs(
-            takeovers=self.replays() + self.total("prela_worker_restores_total", start="committed"),
+            takeovers=self.replays() + self.scraper.total("prela_worker_restores_total", start="committed"),
             replayed=self.replays(),
-            returned=self.total("prela_worker_returned_partitions_total"),
-            fenced=self.total("prela_worker_fences_total"),
-            failed_commits=self.total(commits, outcome="aborted") + self.total(commits, outcome="unknown"),
+            returned=self.scraper.total("prela_worker_returned_partitions_total"),
+            fenced=self.scraper.total("prela_worker_fences_total"),
+            failed_commits=self.scraper.total(commits, outcome="aborted")
+            + self.scraper.total(commits, outcome="unknown"),
             epochs=sum(transaction.epoch for transaction in await self.transactions()),
             generations=await self._generation(),
         )
@@ -269,13 +234,12 @@ async def crowd(
     chosen = load_settings(config, {})
     async with open_transport(chosen) as transport, KafkaLog(bootstrap) as outside:
         await make_topics(chosen, transport)
-        made = Crowd(bootstrap, folder, config, transport, outside, random.Random(seed))
-        try:
-            async with anyio.create_task_group() as tasks:
-                made.tasks = tasks
+        async with anyio.create_task_group() as tasks:
+            made = Crowd(bootstrap, folder, config, transport, outside, random.Random(seed), Scraper(tasks))
+            try:
                 tasks.start_soon(made.run_load)
                 yield made
+            finally:
                 tasks.cancel_scope.cancel()
-        finally:
-            for worker in made.workers:
-                worker.kill()
+                for worker in made.workers:
+                    worker.kill()
