@@ -31,12 +31,19 @@ class CapturedSpans(Sequence[SpanData]):
 
     def __init__(self) -> None:
         self._items: list[bytes] = []
+        self.refused: list[str] = []
+        """Trace ids of spans that could not be encoded, and so are in no other property."""
         self._lock = threading.RLock()  # a finalizer can end a span while this thread holds it
 
     def record(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:  # noqa: ARG002 - the seam
         """Keep an item."""
         with self._lock:
             self._items.append(item)
+
+    def refuse(self, trace_id: bytes) -> None:
+        """Count a span that could not be encoded."""
+        with self._lock:
+            self.refused.append(trace_id.hex())
 
     def __len__(self) -> int:
         return len(self.spans)

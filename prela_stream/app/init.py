@@ -264,10 +264,14 @@ def _privacy(setup: Setup) -> Privacy:
 
 
 def _resource(setup: Setup) -> Resource:
+    program, host = "", ""
+    with guard("resource"):  # an embedded interpreter may have no argv, and a host name may not be text
+        program = Path((getattr(sys, "argv", None) or [""])[0]).stem
+        host = socket.gethostname()
     return Resource(
-        service_name=setup.settings.service_name or Path(sys.argv[0] or "python").stem or "python",
+        service_name=setup.settings.service_name or program or "python",
         sdk_version=__version__,
-        host=socket.gethostname(),
+        host=host,
         pid=os.getpid(),
         instance_id=secrets.token_hex(8),
         heartbeat_ms=setup.settings.pipeline.heartbeat_ms,

@@ -5,6 +5,7 @@ again as `SpanHead`s, with only the attributes that the policies declare. One un
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypedDict
 
 import msgspec
@@ -13,7 +14,7 @@ from prela_stream.codec import rescue
 from prela_stream.codec.bodies import attributes_decoder, events_decoder, links_decoder
 from prela_stream.codec.versions import PREFIX, READ_ERRORS, check_version, read
 from prela_stream.errors import CodecError
-from prela_stream.model.plain import safe_text
+from prela_stream.model.plain import is_plain, plain, safe_text
 from prela_stream.model.span import (
     SPAN_STATUSES,
     SPAN_TYPES,
@@ -86,8 +87,11 @@ def encode_item(kind: int, *fields: object) -> bytes:
 
 
 def encode_resource(resource: Resource) -> bytes:
-    """The resource map before the items of a record."""
-    return _encoder.encode(resource)
+    """The resource map that precedes the items of a record. Its values are made safe in the same way as attributes."""
+    with suppress(ValueError, OverflowError):  # lone surrogates, for instance in a file name that is not UTF-8
+        if is_plain(resource.attributes):
+            return _encoder.encode(resource)
+    return _encoder.encode(plain(resource))
 
 
 def encode_batch(resource: bytes, items: Sequence[bytes]) -> bytes:

@@ -9,6 +9,7 @@ import logging
 from typing import Final
 
 import anyio
+import msgspec
 
 from prela_stream import telemetry
 from prela_stream.codec.spans import SPANS_FORMAT, encode_batch, encode_resource
@@ -17,6 +18,8 @@ from prela_stream.delivery.ledger import Ledger
 from prela_stream.delivery.outbox import RECORD_HEADROOM, Delivery, Outbox
 from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.errors import OutcomeUnknownError, TooLargeError, TransportError, UnknownTopicError, guard
+from prela_stream.model.semconv import TRUNCATED
+from prela_stream.model.span import Resource
 from prela_stream.transport.base import Producer, Record, TopicPartition, TopicSpec, Transport
 
 logger = logging.getLogger("prela_stream")
@@ -24,6 +27,9 @@ logger = logging.getLogger("prela_stream")
 CLOSE_TIMEOUT: Final = 0.5
 """Seconds that closing a producer may take."""
 _HEADERS: Final = ((FORMAT_HEADER, SPANS_FORMAT),)
+_RESOURCE_SHARE: Final = 8
+"""A resource larger than this fraction of a record is sent without its attributes, because every record repeats it."""
+_LONGEST_NAME: Final = 200
 _RETRY_SHARE: Final = 0.1
 """Share of `send_timeout_s` that the second attempt may take while other partitions wait; the third may take twice as much."""
 
@@ -55,7 +61,7 @@ class Attempts:
         self._transport = transport
         self._topics = setup.topics
         self._options = setup.options
-        self._resource = encode_resource(setup.resource())
+        self._resource = _encoded_resource(setup)
         self._prepare = setup.prepare
         self._producer: Producer | None = None
         self._topic: TopicSpec | None = None
@@ -180,3 +186,22 @@ class Attempts:
                 self._options.max_queue_bytes,
                 self._options.delivery_timeout_s,
             )
+
+
+def _encoded_resource(setup: PipelineSetup) -> bytes:
+    """The resource as bytes. Nothing in it may cost the spans of the process."""
+    resource = Resource()
+    with guard("pipeline.resource"):
+        resource = setup.resource()
+    encoded = encode_resource(resource)
+    longest = setup.topics.max_record_bytes // _RESOURCE_SHARE
+    if len(encoded) <= longest:
+        return encoded
+    logger.warning(
+        "prela_stream: the resource attributes have %d bytes, and every record repeats them; they are not sent, because they may "
+        "have at most %d. Set fewer or shorter resource_attributes in init().",
+        len(encoded),
+        longest,
+    )
+    name = str(resource.service_name)[:_LONGEST_NAME]
+    return encode_resource(msgspec.structs.replace(resource, service_name=name, attributes={TRUNCATED: len(encoded)}))

@@ -229,6 +229,11 @@ class CountingRecorder:
             self.spans[trace_id.hex()] += 1
         self._inner.record(trace_id, item, reserved)
 
+    def refuse(self, trace_id: bytes) -> None:
+        """As `Recorder.refuse`."""
+        self.spans[trace_id.hex()] += 1
+        self._inner.refuse(trace_id)
+
 
 class AgentsReport(msgspec.Struct, frozen=True, kw_only=True):
     """The last line that the process prints."""

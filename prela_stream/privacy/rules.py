@@ -4,6 +4,7 @@ It works on plain data that was decoded from an encoded item. So the hook sees e
 object of the application. An item that no rule concerns is sent as it was encoded.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,6 +34,10 @@ _FACTS_SPELLED: Final = frozenset(spelling for name in _FACTS for spelling in se
 _EVENT_FACTS: Final = _FACTS_SPELLED | {"name", "id", "model", *semconv.read_keys(semconv.ERROR_MESSAGE)}
 _NUMBERS: Final = ("gen_ai.", "llm.", "prela.", "http.", "anthropic.", "openai.")
 """Numbers under such names are counts, prices and times."""
+
+
+_running: Final = threading.local()
+"""`hook` is true in a thread that runs the redaction hook."""
 
 
 class Redactable(msgspec.Struct, kw_only=True):
@@ -130,7 +135,13 @@ def _is_fact(key: str, value: Any) -> bool:
 
 
 def _redacted(fields: Fields, redact: Callable[[Redactable], object]) -> Fields:
-    """What the hook leaves. If the hook fails, only what is not content under any rule."""
+    """What the hook leaves. If the hook fails, only what is not content under any rule.
+
+    A span that ends inside the hook is not passed to the hook, which might never end. It is sent without its content.
+    """
+    if getattr(_running, "hook", False):
+        telemetry.WITHHELD_VALUES.add(len(fields.attributes), "inside_redact")
+        return without_content(fields, "the span ended inside the hook of init(redact=…)")
     span = Redactable(
         name=fields.name,
         span_type=SPAN_TYPES[fields.span_type],
@@ -143,10 +154,13 @@ def _redacted(fields: Fields, redact: Callable[[Redactable], object]) -> Fields:
     why = ["the hook of init(redact=…) failed"]
     with guard("redact"):
         try:
+            _running.hook = True
             left.append(_taken_back(fields, span, redact(span)))
         except Exception as error:
             why.append(type(error).__name__)
             raise
+        finally:
+            _running.hook = False
     if left:
         return left[0]
     telemetry.WITHHELD_VALUES.add(len(fields.attributes), "redact_failed")
@@ -161,7 +175,9 @@ def _taken_back(fields: Fields, span: Redactable, answer: object) -> Fields:
             close()  # a coroutine, which would warn that it was never awaited
         msg = f"a redaction hook must change the span in place and return None, but it returned {type(answer).__name__}"
         raise TypeError(msg)
-    checked = msgspec.convert(plain(msgspec.structs.asdict(span)), Redactable)
+    left = msgspec.structs.asdict(span)
+    left["events"] = [[event.name, event.time_ns, event.attributes] for event in span.events]
+    checked = msgspec.convert(plain(left), Redactable)
     if len(checked.links) != len(fields.links):
         msg = f"a redaction hook must keep the number of links: expected {len(fields.links)}, got {len(checked.links)}"
         raise TypeError(msg)

@@ -64,6 +64,9 @@ class ExporterRecorder:
             for trace in self._add(trace_id, decode_span(item), is_root=is_root):
                 self._export(trace)
 
+    def refuse(self, trace_id: bytes) -> None:
+        """See `Recorder.refuse`. Exporters are not told: the ledger counts the span."""
+
     def shutdown(self) -> None:
         """Export the remaining spans and shut the exporter down."""
         with self._lock:
@@ -103,3 +106,8 @@ class Tee:
         """See `Recorder.record`."""
         self._first.record(trace_id, item, reserved)
         self._second.record(trace_id, item, reserved)
+
+    def refuse(self, trace_id: bytes) -> None:
+        """See `Recorder.refuse`."""
+        self._first.refuse(trace_id)
+        self._second.refuse(trace_id)

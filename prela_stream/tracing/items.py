@@ -2,9 +2,10 @@
 
 from typing import Any, Final
 
+from prela_stream.errors import strict
 from prela_stream.model.plain import plain
 from prela_stream.model.span import PENDING, REMOTE_PARENT, ItemKind
-from prela_stream.privacy.encoding import REFUSED, encode_fast, sanitized
+from prela_stream.privacy.encoding import REFUSED, encode_fast, encode_rest, sanitized
 from prela_stream.tracing.fields import SpanView
 
 _NONE: Final[tuple[Any, ...]] = ()
@@ -31,3 +32,24 @@ def control_item(span: SpanView, kind: ItemKind, time_ns: int, attributes: dict[
     except REFUSED:
         item = encode_fast((*head, span._type, time_ns, None, plain(span._name)[:_LONGEST_NAME], *plain(rest)))
     return sanitized(item, span._output.privacy, span._output.max_item_bytes) if attributes else item
+
+
+def record_rest(span: SpanView, fields: tuple[Any, ...], error: BaseException) -> None:
+    """Record a span without its content, because encoding it raised `error`; count it as lost if that fails too.
+
+    Under PRELA_STRICT, which lets errors out, it is counted as lost.
+    """
+    recorder = span._output.recorder
+    if recorder is None:
+        return
+    item: bytes | None = None
+    try:
+        if not (isinstance(error, Exception) and strict()):
+            item = encode_rest(fields, error, span._output.privacy, span._output.max_item_bytes)
+    finally:
+        if item is None:
+            recorder.refuse(span._trace.raw_trace_id)
+        else:
+            recorder.record(
+                span._trace.raw_trace_id, item, span._parent_id is None or bool(span._flags & REMOTE_PARENT)
+            )

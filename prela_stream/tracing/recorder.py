@@ -25,6 +25,9 @@ class Recorder(Protocol):
             reserved: A root or a control item (START, HEARTBEAT, …): may use the room that is reserved for them.
         """
 
+    def refuse(self, trace_id: bytes) -> None:
+        """Count a span that could not be encoded as lost, and its trace as not whole."""
+
 
 class SpanOutput:
     """What the spans of a tracer share: the current recorder, the size limit, privacy rules, and the open spans."""

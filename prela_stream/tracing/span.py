@@ -39,7 +39,7 @@ from prela_stream.tracing.context import TraceContext
 from prela_stream.tracing.current import current, enter, leave
 from prela_stream.tracing.fields import target_of
 from prela_stream.tracing.generators import GENERATOR, ON_BEHALF, FrameEntry, watched
-from prela_stream.tracing.items import control_item
+from prela_stream.tracing.items import control_item, record_rest
 from prela_stream.tracing.parent import get_raw, set_raw
 from prela_stream.tracing.setters import TypedSetters
 from prela_stream.tracing.templates import Template
@@ -131,7 +131,7 @@ class Span(Template, TypedSetters):
         if self._finish(duration) is False:
             self._report_ended("end")
 
-    def _finish_now(self, duration: int) -> bool:
+    def _finish_now(self, duration: int) -> bool:  # noqa: C901 - the hot path is written out: a call costs 0.1 µs
         """Freeze the span and record it; False if it has ended before."""
         try:
             del self._open  # atomic: of two threads one gets an AttributeError
@@ -179,17 +179,21 @@ class Span(Template, TypedSetters):
             attributes,
         )
         try:
-            if more is not None:
-                fields = (*fields, more.events, more.links, more.message)
-                more.refuse_unless_plain()
-            for value in attributes.values():
-                if type(value) not in SCALARS:
-                    refuse_unless_plain(value)
-            item = encode_fast(fields)
-        except REFUSED:
-            item = encode_slow(fields)
-        if len(item) > output.check_above:
-            item = sanitized(item, output.privacy, output.max_item_bytes)
+            try:
+                if more is not None:
+                    fields = (*fields, more.events, more.links, more.message)
+                    more.refuse_unless_plain()
+                for value in attributes.values():
+                    if type(value) not in SCALARS:
+                        refuse_unless_plain(value)
+                item = encode_fast(fields)
+            except REFUSED:
+                item = encode_slow(fields)
+            if len(item) > output.check_above:
+                item = sanitized(item, output.privacy, output.max_item_bytes)
+        except BaseException as error:
+            record_rest(self, fields, error)
+            raise
         record(trace_id, item, parent_id is None or remote != 0)
         return True
 

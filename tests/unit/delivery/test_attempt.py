@@ -4,14 +4,16 @@ import logging
 
 import pytest
 
+from prela_stream.codec.spans import decode_batch, decode_resource
 from prela_stream.delivery.pipeline import Pipeline
 from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.errors import TransportError
 from prela_stream.model.ids import partition_of
+from prela_stream.model.semconv import TRUNCATED
 from prela_stream.model.span import Resource
 from prela_stream.transport.base import Transport
 from tests.support.items import make_item, span_id
-from tests.support.memory_transport import MemoryTransport
+from tests.support.memory_transport import MemoryTransport, Sent
 from tests.support.processes import DEADLINE
 from tests.unit.delivery.pipelines import QUICK, TOPICS, Clock, make_pipeline, options, until
 
@@ -146,6 +148,57 @@ async def test_a_missing_topic_is_logged_once_with_what_to_do(
         transport.known[TOPICS.spans] = 4
         assert (await pipeline.aflush(DEADLINE)).complete
     assert sum("prela-stream topics create" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (Resource(service_name="ag\udcffent"), Resource(service_name="ag\\udcffent")),
+        (Resource(host="h\udcff", pid=7), Resource(host="h\\udcff", pid=7)),
+        (Resource(attributes={"a": {1}, "b": "\ud800"}), Resource(attributes={"a": [1], "b": "\\ud800"})),
+        (
+            Resource(service_name="s", attributes={"n": 1 << 70}),
+            Resource(service_name="s", attributes={"n": str(1 << 70)}),
+        ),
+    ],
+)
+async def test_a_resource_that_cannot_be_encoded_costs_no_span(
+    transport: MemoryTransport, given: Resource, expected: Resource
+) -> None:
+    setup = PipelineSetup(topics=TOPICS, options=QUICK, resource=lambda: given)
+    async with Pipeline(transport, setup) as pipeline:
+        pipeline.record(*make_item(1))
+        assert (await pipeline.aflush(DEADLINE)).acknowledged == 1
+    assert [resource_of(sent) for sent in transport.log] == [expected]
+
+
+async def test_a_resource_that_cannot_be_made_costs_no_span(
+    transport: MemoryTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRELA_STRICT", "0")
+
+    def fails() -> Resource:
+        raise OSError("the host has no name")
+
+    async with Pipeline(transport, PipelineSetup(topics=TOPICS, options=QUICK, resource=fails)) as pipeline:
+        pipeline.record(*make_item(1))
+        assert (await pipeline.aflush(DEADLINE)).acknowledged == 1
+
+
+async def test_a_resource_as_large_as_a_record_is_sent_without_its_attributes(transport: MemoryTransport) -> None:
+    huge = Resource(service_name="agent" * 100, pid=7, attributes={"text": "x" * 2_000_000})
+    async with Pipeline(transport, PipelineSetup(topics=TOPICS, options=QUICK, resource=lambda: huge)) as pipeline:
+        pipeline.record(*make_item(1))
+        assert (await pipeline.aflush(DEADLINE)).acknowledged == 1
+    (sent,) = transport.log
+    found = resource_of(sent)
+    assert (found.pid, found.service_name[:10]) == (7, "agentagent")
+    assert found.attributes[TRUNCATED] > 2_000_000
+
+
+def resource_of(sent: Sent) -> Resource:
+    assert sent.record.value is not None
+    return decode_resource(decode_batch(sent.record.value).resource)
 
 
 async def test_preparation_is_repeated_until_it_succeeds(transport: MemoryTransport) -> None:

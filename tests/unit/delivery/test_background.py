@@ -232,6 +232,20 @@ def test_an_exit_with_a_hanging_transport_is_bounded_and_counts_what_was_lost(tm
     assert seconds < 20, "two seconds, and what a busy machine adds"
 
 
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="file names there are Unicode")
+def test_a_program_whose_file_name_is_not_utf8_keeps_its_spans(tmp_path: Path) -> None:
+    program = os.path.join(os.fsencode(tmp_path), b"ag\xffent.py")  # noqa: PTH118 - bytes
+    with open(program, "w") as script:  # noqa: PTH123 - bytes
+        script.write(
+            f"import prela_stream as p\np.init(directory={str(tmp_path / 'x')!r})\n"
+            "with p.get_tracer().span('a'): pass\nprint(p.flush(60).acknowledged, p.ledger().balances)\n"
+        )
+    done = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path
+    )
+    assert done.stdout.split() == ["1", "True"], done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 def test_a_fork_in_the_middle_of_sending_delivers_both_sides_once(tmp_path: Path) -> None:
     code = """

@@ -1,24 +1,26 @@
 """Any argument of the application: nothing raises into it, and the span arrives with what can be read."""
 
+import asyncio
 import dataclasses
 import datetime as dt
 import decimal
 import enum
 import threading
 import uuid
-from collections import OrderedDict, UserDict
+from collections import OrderedDict, UserDict, deque
 from types import MappingProxyType
 from typing import Any
+from unittest import mock
 
 import msgspec
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prela_stream.codec.spans import decode_head
-from prela_stream.model.semconv import TRUNCATED
-from prela_stream.model.span import ItemKind
 from prela_stream.privacy.encoding import DEFAULT_LIMIT
+from prela_stream.privacy.rules import Privacy
 from prela_stream.propagation.w3c import inject
 from prela_stream.testing import capture_spans
 from prela_stream.tracing.carrying import wrap
@@ -92,6 +94,8 @@ class Frozen:
 
 cycle: list[Any] = [1]
 cycle.append(cycle)
+released = memoryview(b"x")
+released.release()
 
 ODD: list[Any] = [
     None,
@@ -139,6 +143,12 @@ ODD: list[Any] = [
     {Frozen(1): 2},
     [{"a": {Frozen(1): 2}}],
     TraceContext(),
+    mock.Mock(spec=str),
+    mock.MagicMock(spec=dict),
+    released,
+    deque([Nasty()]),
+    {Colour.RED: {1: (Nasty(), cycle)}},
+    type("Number", (int,), {"__lt__": lambda *_: 1 / 0, "__le__": lambda *_: 1 / 0, "__ge__": lambda *_: 1 / 0})(7),
 ]
 odd = st.integers(0, len(ODD) - 1).map(ODD.__getitem__)  # sampled_from() would ask for hashes
 
@@ -258,53 +268,110 @@ def test_a_dict_that_another_thread_changes_does_not_lose_the_span() -> None:
     assert len(captured.spans) == 300
 
 
-def sizes(limit: int, attributes: dict[str, Any], **more: Any) -> tuple[int, dict[str, Any]]:
+class Interrupting:
+    """Reading it is interrupted, as a Ctrl-C in the middle would."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self._error = error
+
+    def __repr__(self) -> str:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+def test_an_interrupt_passes_and_the_span_keeps_its_other_attributes(error: type[BaseException]) -> None:
     with capture_spans() as captured:
-        tracer.configure(max_item_bytes=limit)
-        with tracer.span(more.get("name", "x"), attributes=attributes) as span:
-            for number in range(more.get("events", 0)):
-                span.add_event(f"event {number}", {"text": "e" * 500})
-        tracer.configure(max_item_bytes=DEFAULT_LIMIT)
-    items = [item for item in captured.items if decode_head(item).kind == ItemKind.SPAN]
-    return len(items[0]), captured.spans[0].attributes
+        with pytest.raises(error), tracer.span("x", attributes={"model": "m", "odd": Interrupting(error)}) as span:
+            span.add_event("step", {"odd": Interrupting(error)})
+        assert span.is_ended
+    (sent,) = captured.spans
+    assert sent.attributes == {"model": "m", "odd": f"<Interrupting: {error.__name__} when it was read>"}
+    assert [event.name for event in sent.events] == ["step"]
+    assert captured.refused == []
 
 
-def test_the_largest_texts_are_cut_and_small_ones_kept() -> None:
-    size, attributes = sizes(20_000, {"model": "m", "small": "s" * 3_000, "prompt": "p" * 100_000})
-    assert 19_000 < size <= 20_000
-    assert attributes["model"] == "m"
-    assert attributes["small"] == "s" * 3_000
-    assert attributes["prompt"].startswith("ppp")
-    assert attributes["prompt"].endswith("bytes cut]")
-    assert 103_000 < attributes[TRUNCATED] < 104_000
+@pytest.mark.parametrize("privacy", [Privacy(capture_content=False), Privacy(withhold=("secret",))])
+def test_after_an_interrupt_nothing_passes_the_privacy_rules(privacy: Privacy) -> None:
+    attributes = {"secret": "4711", "gen_ai.request.model": "m", "odd": Interrupting(KeyboardInterrupt)}
+    with capture_spans() as captured:
+        tracer.configure(privacy=privacy)
+        with pytest.raises(KeyboardInterrupt), tracer.span("x", attributes=attributes):
+            pass
+        tracer.configure(privacy=Privacy())
+    (sent,) = captured.spans
+    assert sent.attributes["gen_ai.request.model"] == "m"
+    assert not any(b"4711" in item for item in captured.items)
 
 
-def test_of_messages_of_one_size_the_oldest_are_cut_first() -> None:
-    messages = [{"role": "user", "content": f"{number} " + "m" * 5_000} for number in range(10)]
-    size, attributes = sizes(30_000, {"messages": messages})
-    lengths = [len(message["content"]) for message in attributes["messages"]]
-    assert size <= 30_000
-    assert lengths[0] < 1_100
-    assert lengths[-4:] == [5_002] * 4
-    assert messages[0]["content"] == "0 " + "m" * 5_000, "the application's own list was changed"
+def test_a_span_that_cannot_be_encoded_at_all_is_counted_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prela_stream.tracing.span.encode_slow", explode)
+    monkeypatch.setattr("prela_stream.tracing.items.encode_rest", explode)
+    with capture_spans() as captured, tracer.span("x", attributes={"odd": object()}) as span:
+        pass
+    assert captured.refused == [span.trace_id]
+    assert captured.spans == []
 
 
-@given(
-    limit=st.integers(4_096, 20_000),
-    attributes=st.dictionaries(
-        st.text(max_size=10) | st.integers(1, 9_000).map("k".__mul__),
-        st.integers(0, 60_000).map("é".__mul__)
-        | st.integers(0, 30_000).map(bytes)
-        | st.integers(0, 9_000).map(lambda count: [0] * count)
-        | st.dictionaries(st.text(max_size=5), st.integers(0, 20_000).map("x".__mul__), max_size=5),
-        max_size=8,
-    ),
-    events=st.integers(0, 60),
-    name=st.integers(1, 20_000).map("n".__mul__),
-)
-@settings(max_examples=100, deadline=None)
-def test_an_item_never_exceeds_the_limit_and_always_arrives(
-    limit: int, attributes: dict[str, Any], events: int, name: str
-) -> None:
-    size, _ = sizes(limit, attributes, events=events, name=name)
-    assert size <= limit
+def explode(*_: object) -> bytes:
+    raise RecursionError
+
+
+def test_under_strict_an_error_is_let_out_and_the_span_is_counted_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRELA_STRICT", "1")
+    with (
+        capture_spans() as captured,
+        pytest.raises(RuntimeError),
+        tracer.span("x", attributes={"odd": Nasty()}) as span,
+    ):
+        pass
+    assert captured.refused == [span.trace_id]
+
+
+def test_a_value_whose_text_form_makes_spans_is_read_once() -> None:
+    class Traced:
+        def __repr__(self) -> str:
+            with tracer.span("query", attributes={"of": self}):
+                return "a row"
+
+    with capture_spans() as captured:
+        with tracer.span("x", attributes={"row": Traced(), "n": 1}):
+            pass
+        assert captured.find("x").attributes == {"row": "a row", "n": 1}
+        assert len(captured.spans) <= 4
+
+
+@given(values=st.dictionaries(st.sampled_from("abcd"), odd, min_size=1))
+@settings(max_examples=200, deadline=None)
+def test_a_value_never_costs_its_neighbours(values: dict[str, Any]) -> None:
+    with capture_spans() as captured:
+        with tracer.span("x", attributes={"first": 1, **values, "last": {"k": ["v"]}}) as span:
+            span.add_event("e", {**values, "last": 2})
+            span.add_link(span, {**values, "last": 3})
+        (sent,) = captured.spans
+    assert (sent.attributes["first"], sent.attributes["last"]) == (1, {"k": ["v"]})
+    assert set(sent.attributes) == {"first", *values, "last"}
+    assert sent.events[0].attributes["last"] == 2
+    assert sent.links[0].attributes["last"] == 3
+
+
+def test_a_result_is_stored_by_its_fields() -> None:
+    class Doc(pydantic.BaseModel):
+        title: str
+        text: str
+
+    class Plan(pydantic.BaseModel):
+        goal: str
+        docs: list[Doc]
+
+    plan = Plan(goal="g", docs=[Doc(title="first", text="x" * 1_200), Doc(title="second", text="y")])
+
+    @trace(capture_result=True)
+    def make() -> Plan:
+        return plan
+
+    with capture_spans() as captured:
+        make()
+        with tracer.span("direct") as span:
+            span.set_attribute("plan", plan)
+    assert captured.find("make").attributes["prela.function.result"] == plan.model_dump()
+    assert captured.find("direct").attributes["plan"] == plan.model_dump()

@@ -230,6 +230,38 @@ def test_a_hook_that_fails_withholds_the_content_and_the_span_arrives(
     assert telemetry.WITHHELD_VALUES.value("redact_failed") > before
 
 
+def test_a_span_that_ends_inside_the_hook_is_sent_without_its_content() -> None:
+    def redact(span: Redactable) -> None:
+        with tracer.span("lookup", attributes={"query": "4711", "gen_ai.request.model": "m"}):
+            span.map_text(mask)
+
+    before = telemetry.WITHHELD_VALUES.value("inside_redact")
+    with captured_under(Privacy(redact=redact)) as captured:  # noqa: SIM117 - shows the nesting
+        with tracer.span("outer", attributes={"text": "PIN 4711"}):
+            pass
+    assert_absent(captured, "4711")
+    assert captured.find("outer").attributes == {"text": "PIN ****"}
+    assert captured.find("lookup").attributes == {
+        "gen_ai.request.model": "m",
+        WITHHELD: "the span ended inside the hook of init(redact=…)",
+    }
+    assert telemetry.WITHHELD_VALUES.value("inside_redact") == before + 2
+    with captured_under(Privacy(redact=redact)) as captured, tracer.span("again", attributes={"text": "PIN 4711"}):
+        pass
+    assert captured.find("again").attributes == {"text": "PIN ****"}, "the hook is called again after it has ended"
+
+
+def test_an_exit_in_the_hook_passes_and_the_span_is_sent_without_its_content() -> None:
+    def leave(span: Redactable) -> None:
+        raise SystemExit(3)
+
+    with captured_under(Privacy(redact=leave)) as captured, pytest.raises(SystemExit):  # noqa: SIM117 - shows the nesting
+        with tracer.span("outer", attributes={"text": "PIN 4711", "gen_ai.request.model": "m"}):
+            pass
+    assert_absent(captured, "4711")
+    assert captured.find("outer").attributes["gen_ai.request.model"] == "m"
+
+
 def test_under_strict_the_hooks_error_is_let_out_and_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRELA_STRICT", "1")
     with captured_under(Privacy(redact=fails)) as captured, pytest.raises(LookupError):

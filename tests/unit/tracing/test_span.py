@@ -291,6 +291,9 @@ def test_a_recorder_that_fails_does_not_reach_the_application(caplog: pytest.Log
         def record(self, trace_id: bytes, item: bytes, reserved: bool = False) -> None:
             raise OSError("disk")
 
+        def refuse(self, trace_id: bytes) -> None:
+            raise OSError("disk")
+
     before = telemetry.SWALLOWED.value("span.end", "OSError")
     with Tracer(exporter=Broken()).span("x") as span:
         pass
