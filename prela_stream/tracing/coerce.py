@@ -18,7 +18,8 @@ def text_of(value: object) -> str:
     """A plain str: strings unchanged (also of subclasses and enums), any other value as its `safe_text`; never raises."""
     if type(value) is str:
         return value
-    return str.__str__(value) if isinstance(value, str) and not is_secret(value) else safe_text(value)
+    kind = type(value)  # not `isinstance`: a mock or a proxy claims another class
+    return str.__str__(value) if issubclass(kind, str) and not is_secret(value) else safe_text(value)
 
 
 key_of: Final = text_of

@@ -16,7 +16,7 @@ import msgspec
 from prela_stream.errors import ConfigurationError, guard
 from prela_stream.model.decision import threshold_of
 from prela_stream.model.ids import RANDOMNESS_RANGE, TRACE_ID_BYTES, trace_randomness
-from prela_stream.model.plain import safe_text
+from prela_stream.model.plain import plain, safe_text
 from prela_stream.tracing.ids import id_of
 
 
@@ -159,12 +159,13 @@ class RateLimitingSampler(ThresholdSampler):
         return 0 if expected <= self.traces_per_second else threshold_of(self.traces_per_second / expected)
 
 
-def _number(value: object, what: str, highest: float) -> float:
+def _number(given: object, what: str, highest: float) -> float:
+    value = plain(given)  # the comparisons of a subclass may raise
     good = (
         isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= highest and value != math.inf
     )
     if not good:
         above = "" if highest == math.inf else f" and at most {highest:g}"
-        msg = f"{what} must be a number of at least 0{above}, got {safe_text(value)}"
+        msg = f"{what} must be a number of at least 0{above}, got {safe_text(given)}"
         raise ConfigurationError(msg)
-    return float(value)  # type: ignore[arg-type]  # `good` implies that it is a number
+    return float(value)
