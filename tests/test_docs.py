@@ -18,7 +18,7 @@ from prela_stream.sampling.policyset import load_policies
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OUTPUT = {"text", "hex", "json"}
+OUTPUT = {"text", "hex", "json", "yaml"}
 """Blocks that show something; those of docs/wire.md are held against the encoder in tests of their own."""
 SERVICES = {"dev", "worker", "sink"}
 PIP = "pip install 'prela-stream[all]'"

@@ -78,7 +78,7 @@ def test_directory_moves_log_and_store(tmp_path: Path) -> None:
             "[topics]\npartitions = 0",
             "topics.partitions: expected a whole number of partitions from 1 to 10,000, got 0",
         ),
-        ("[topics]\nprefix = 'my topics'", "topics.prefix: names of topics begin with it: expected 1 to 200 letters"),
+        ("[topics]\nprefix = 'my topics'", "topics.prefix: topic names start with it: expected 1 to 200 letters"),
         ("[topics]\nprefix = ''", "'.', '_' and '-', got \"\""),
         (f"[topics]\nprefix = '{'x' * 201}'", "expected 1 to 200 letters"),
         (
