@@ -23,6 +23,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _MARK: Final = "prela_stream.span"
+_SHARED: Final = ("http.route", "http.response.status_code")
+"""Attributes of a request that the span of its background work has too, so that both are found together."""
 _MIN_BACKGROUND_NS: Final = 1_000_000
 """Work after the response that fails, makes spans or takes at least this long gets a span: without background tasks an
 application needs some microseconds to return."""
@@ -164,7 +166,10 @@ class _Request:
         self.name_by_route()
         self._span.end()
         self._ended_ns = time.perf_counter_ns()
-        self._background = self._tracer.start_span(f"{self._span.name} background", parent=self._span)
+        attributes = {key: self._span.attributes[key] for key in _SHARED if key in self._span.attributes}
+        self._background = self._tracer.start_span(
+            f"{self._span.name} background", attributes=attributes, parent=self._span
+        )
         self.before_step()
 
 

@@ -143,6 +143,7 @@ async def test_a_request_ends_with_the_last_byte_of_its_response(captured: Captu
     assert background.duration_ms >= 20
     assert background.parent_span_id == request.span_id
     assert background.flags & AFTER_END
+    assert background.attributes == {"http.response.status_code": 200}
 
 
 async def test_a_background_task_that_fails_does_not_fail_the_request(captured: CapturedSpans) -> None:
