@@ -30,6 +30,7 @@ from prela_stream.tracing.coerce import (
     describe_error,
     event_attributes,
     is_failure,
+    is_ordinary_exit,
     key_of,
     nanoseconds,
     status_code,
@@ -241,12 +242,16 @@ class Span(Template, TypedSetters):
                     self._extras().message = None if message is None else text_of(message)
 
     def record_exception(self, error: BaseException, attributes: Mapping[str, Any] | None = None) -> None:
-        """Record an exception. The status becomes ERROR, or CANCELLED for a cancellation, an interrupt or a generator's close.
+        """Record an exception. The status becomes ERROR, or CANCELLED for a cancellation, an interrupt or an exit with an error.
 
-        Sets `error.type`, `error.message` and, for an error, `error.stacktrace`; `attributes` are added to them.
+        Sets `error.type`, `error.message` and, for an error, `error.stacktrace`; `attributes` are added to them. The close of a
+        generator and an exit with code 0 are ordinary ends: they set nothing, and the status stays as it is.
         """
         if self._is_open("record_exception"):
             with guard("span.record_exception"):
+                if is_ordinary_exit(error):
+                    self.set_attributes(attributes or {})
+                    return
                 failed = is_failure(error)
                 described = describe_error(error, with_stack=failed)
                 self._attributes.update(described)

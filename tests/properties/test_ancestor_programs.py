@@ -171,7 +171,7 @@ IMPROVEMENTS: dict[str, tuple[str, Explains]] = {
         lambda d: d.truth.status == "CANCELLED" and (
             (d.field == "status" and (d.theirs, d.found) == ("SUCCESS", "CANCELLED"))
             or (d.field == "message" and (d.theirs, d.found) == (None, "broken"))
-            or (d.field == "attribute error.type" and d.theirs == ABSENT and d.found in ("CancelledError", "GeneratorExit"))
+            or (d.field == "attribute error.type" and d.theirs == ABSENT and d.found == "CancelledError")
             or (d.field == "attribute error.message" and (d.theirs, d.found) == (ABSENT, "broken"))
         ),
     ),

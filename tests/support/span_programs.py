@@ -114,7 +114,7 @@ class _Generator:
 
     def make_fail(self, parent: str | None, depth: int, own: bool) -> Op:
         error = self.rng.choice(["ValueError", "KeyError", "CancelledError", "GeneratorExit", "silent"])
-        status = "CANCELLED" if error in ("CancelledError", "GeneratorExit") else "ERROR"
+        status = {"CancelledError": "CANCELLED", "GeneratorExit": "SUCCESS"}.get(error, "ERROR")
         outer = self.name(parent, status)
         inner = self.name(outer, status)
         return ["fail", outer, inner, error]

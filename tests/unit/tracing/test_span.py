@@ -73,7 +73,7 @@ def test_values_are_taken_at_the_end_and_the_callers_mapping_is_left_alone(captu
         (asyncio.CancelledError(), "CANCELLED"),
         (KeyboardInterrupt(), "CANCELLED"),
         (SystemExit(3), "CANCELLED"),
-        (GeneratorExit(), "CANCELLED"),
+        (SystemExit("a reason"), "CANCELLED"),
     ],
 )
 def test_exceptions_mark_the_span_and_propagate(captured: CapturedSpans, error: BaseException, status: str) -> None:
@@ -85,6 +85,18 @@ def test_exceptions_mark_the_span_and_propagate(captured: CapturedSpans, error: 
     assert data.attributes["error.type"] == type(error).__name__
     assert data.attributes["error.message"] == str(error)
     assert ("test_span" in data.attributes.get("error.stacktrace", "")) == (status == "ERROR")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [GeneratorExit(), SystemExit(), SystemExit(0), BaseExceptionGroup("closed", [GeneratorExit(), SystemExit(0)])],
+)
+def test_an_ordinary_end_is_a_success_and_goes_on(captured: CapturedSpans, error: BaseException) -> None:
+    with pytest.raises(type(error)) as raised, tracer.span("x", attributes={"key": 1}):
+        raise error
+    assert raised.value is error
+    data = captured.find("x")
+    assert (data.status, data.status_message, data.attributes) == ("SUCCESS", None, {"key": 1})
 
 
 async def test_cancelled_task_is_cancelled_and_arrives(captured: CapturedSpans) -> None:
