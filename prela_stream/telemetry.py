@@ -78,6 +78,12 @@ ENDED_SPAN_CHANGES = Counter(
     ("method",),
 )
 UNSAMPLED_SPANS = Counter("prela_agent_unsampled_spans_total", "spans", "Spans of traces that head sampling excluded.")
+UNREAD_PARTS = Counter(
+    "prela_agent_unread_parts_total",
+    "parts",
+    "Parts of model answers that could not be read. `prela.response.unread_parts` of a span has its number.",
+    ("library",),
+)
 WITHHELD_VALUES = Counter(
     "prela_agent_withheld_values_total",
     "values",

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Final, Self
 
+from prela_stream import telemetry
 from prela_stream.errors import guard
 from prela_stream.instrumentation.http.body import observe_body
 from prela_stream.instrumentation.http.events import EventDecoder
@@ -199,6 +200,7 @@ class ModelCall:
             self._unread = 1  # a document without anything that an answer has
         if self._unread:
             self._span.set_attribute(UNREAD_PARTS, self._unread)
+            telemetry.UNREAD_PARTS.add(self._unread, self._provider.module)
         is_document = state is None or self._events is None or self._events.document is not None
         is_complete = bool(attributes) if is_document or state is None else state.is_complete
         facts = Facts(

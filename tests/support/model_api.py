@@ -67,7 +67,7 @@ def serving_replies() -> Iterator[ModelApi]:
             api.requests.append((self.path, json.loads(body or b"{}")))
             self.send_response(reply.status)
             length = sum(len(piece) for piece in reply.pieces) + (10 if reply.is_cut else 0)
-            for name, value in {**reply.headers, "content-length": str(length)}.items():
+            for name, value in {**reply.headers, "content-length": str(length), "connection": "close"}.items():
                 self.send_header(name, value)
             if reply.content_type is not None:
                 self.send_header("content-type", reply.content_type)
