@@ -1,20 +1,34 @@
-"""The entry of `prela-stream` and `python -m prela_stream`. Says what to install where the command line's extra is missing."""
+"""The entry of `prela-stream` and `python -m prela_stream`. Without the extra `cli` it reports what to install."""
 
+import signal
 import sys
+from typing import NoReturn
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line and exit with its code."""
     try:
         from prela_stream.cli.main import app
+
+        app(prog_name="prela-stream")
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in {"typer", "rich", "click"}:
+        if "--debug" in sys.argv:
             raise
-        sys.stderr.write(
-            f"prela-stream: the command line needs {error.name}, which is not installed: pip install 'prela-stream[cli]'\n"
+        _end(
+            f"prela-stream: the command line needs {error.name}, which is not installed: pip install 'prela-stream[cli]'",
+            2,
         )
-        sys.exit(2)
-    app(prog_name="prela-stream")
+    except KeyboardInterrupt:  # while modules were imported; afterwards cli.faults reports it
+        _end("stopped by Ctrl-C", 130)
+    finally:
+        # The end of the interpreter would print the traceback of another interrupt.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(0)
+
+
+def _end(text: str, code: int) -> NoReturn:
+    sys.stderr.write(f"{text}\n")
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from prela_stream import telemetry
+from prela_stream.text import visible, without_user_info
 
 Owner = TypeVar("Owner")
 Given = TypeVar("Given")
@@ -21,7 +22,10 @@ logger = logging.getLogger("prela_stream")
 
 
 class PrelaError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose. Its text has no invisible characters and no `user:password@`."""
+
+    def __str__(self) -> str:
+        return visible(without_user_info(super().__str__()))
 
 
 class ConfigurationError(PrelaError, ValueError):

@@ -1,6 +1,7 @@
 """Text of any origin as people may be shown it: nothing invisible, no credentials, not too long. Knows nothing of the project."""
 
 import json
+import logging
 import re
 from collections.abc import Mapping
 from datetime import date, time
@@ -61,6 +62,14 @@ def without_credentials(text: str) -> str:
     return _SECRET_PAIR.sub(lambda found: found["name"] + HIDDEN, without_user_info(text))
 
 
+class VisibleFormatter(logging.Formatter):
+    """Formats a log record without invisible characters and without `user:password@`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The text of a record."""
+        return visible(without_user_info(super().format(record)))
+
+
 def is_secret_name(name: str) -> bool:
     """Whether the name of a setting announces a credential."""
     return _SECRET_NAME.search(name) is not None
@@ -77,11 +86,15 @@ def show(value: Any, name: str = "") -> str:
         return "a table"
     if isinstance(value, list | tuple) and any(isinstance(part, Mapping | list | tuple) for part in value):
         return f"a list of {len(value)} tables or lists"
+    if isinstance(value, str):
+        value = without_credentials(value[: _LONGEST_VALUE * 20])
+    elif isinstance(value, list | tuple):
+        value = [without_credentials(part) if isinstance(part, str) else part for part in value[:_LONGEST_VALUE]]
     try:
         text = _integer(value) if isinstance(value, int) else json.dumps(value, ensure_ascii=False, default=_foreign)
     except ValueError:  # an integer in a list with more digits than Python converts
         return f"a {_kind(value)}"
-    text = visible(without_credentials(text[: _LONGEST_VALUE * 20]), lines=False)
+    text = visible(text[: _LONGEST_VALUE * 2], lines=False)
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
 
 

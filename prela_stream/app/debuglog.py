@@ -6,8 +6,10 @@ import sys
 from typing import Final, TextIO
 
 from prela_stream.compat.prela import is_off
+from prela_stream.text import VisibleFormatter
 
-_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+"""Of every log line that this package writes to standard error."""
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
@@ -15,7 +17,7 @@ class _StderrHandler(logging.StreamHandler[TextIO]):
 
     def __init__(self) -> None:
         logging.Handler.__init__(self, logging.DEBUG)
-        self.setFormatter(logging.Formatter(_FORMAT))
+        self.setFormatter(VisibleFormatter(LOG_FORMAT))
 
     @property
     def stream(self) -> TextIO | None:  # type: ignore[override]  # the base class keeps the stream of its creation

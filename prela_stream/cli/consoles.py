@@ -1,14 +1,23 @@
 """Where commands write: results to standard output, everything else to standard error."""
 
+import errno
 import os
 
 import typer
 from rich.console import Console
 
 
+class _Console(Console):
+    """A console that raises if its reader has ended; that of rich ends the process without a word."""
+
+    def on_broken_pipe(self) -> None:
+        """Called in the handler of the error."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def output() -> Console:
     """The console for results. Where that is no terminal, lines are not cut to one's width."""
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = _Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 240
     return console
@@ -16,7 +25,7 @@ def output() -> Console:
 
 def messages() -> Console:
     """The console for everything that is not the result: standard error."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return _Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def print_json(text: str) -> None:

@@ -69,6 +69,8 @@ class Group(TyperGroup):
             _write_anything(stream)
         try:
             code = run()
+            if code == INTERRUPTED:  # while typer read the arguments
+                raise Abort
             if sys.stdout is not None:
                 sys.stdout.flush()
         except (KeyboardInterrupt, Abort):
@@ -147,6 +149,8 @@ def _usage(error: Any) -> str:
 
 def _operating_system(error: OSError) -> str:
     reason = error.strerror or str(error) or type(error).__name__
+    if not error.filename and error.errno == errno.ENOENT:
+        return "the working directory does not exist any more; change to one that does"
     if not error.filename and error.errno in _OF_OUTPUT:
         reason = f"standard output cannot be written: {reason}"
     names = [

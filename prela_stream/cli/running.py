@@ -8,6 +8,9 @@ from typing import TypeVar
 
 import anyio
 
+from prela_stream.app.debuglog import LOG_FORMAT, show_log_if_asked
+from prela_stream.text import VisibleFormatter
+
 T = TypeVar("T")
 
 
@@ -37,6 +40,9 @@ async def _stop_on_signal(scope: anyio.CancelScope) -> None:
 
 
 def log_to_stderr() -> None:
-    """Let a service's log lines be seen."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)  # else there are several lines for each partition
+    """Show the log of a service on standard error; with `PRELA_DEBUG=1` in detail."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(VisibleFormatter(LOG_FORMAT))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("aiokafka").setLevel(logging.WARNING)  # it logs several lines for each partition
+    show_log_if_asked()

@@ -9,7 +9,7 @@ import msgspec
 
 from prela_stream.sinks.registry import SINK_TYPES, options_type
 from prela_stream.text import show
-from prela_stream.validation import Mistakes, fields_of, nearest, one_of
+from prela_stream.validation import Mistakes, absolute, fields_of, nearest, one_of
 
 DEFAULT_TYPE: Final = "sqlite"
 GROUPS: Final = "sinks."
@@ -37,7 +37,7 @@ class SinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     def destination(self) -> str:
         """Where it writes, for messages: the absolute path of a sink that has one, else its type."""
         path = getattr(self.options, "path", None)
-        return self.type if path is None else str(Path(path).absolute())
+        return self.type if path is None else absolute(Path(path))
 
     def table(self) -> dict[str, Any]:
         """The table that gives this sink. Options that are None are left out, because TOML has no null."""
@@ -84,7 +84,7 @@ def read_sinks(tables: Any, directory: str) -> SinkTables:
             mistakes.report(f"{where}.name", f"the name {show(one.name)} is used twice; give each sink another name")
         names.add(one.name)
         path = getattr(one.options, "path", None)
-        if path is not None and (other := paths.setdefault(str(Path(path).absolute()), one.name)) != one.name:
+        if path is not None and (other := paths.setdefault(absolute(Path(path)), one.name)) != one.name:
             problem = f"{show(path)} is also the path of the sink {show(other)}; give each sink another path"
             mistakes.report(f"{where}.path", problem)
         sinks.append(one)
