@@ -4,6 +4,7 @@ A line has the fields of `_Line`; docs/sinks.md has an example. A file is follow
 The files of a process are complete and never change, except its newest one.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -117,6 +118,8 @@ class JsonlSink:
             os.ftruncate(self._file, self._size)  # else some lines of the batch would be there twice
             raise
         self._size += len(lines)
+        if not self._is_same_file():
+            raise FileNotFoundError(errno.ENOENT, "it was deleted or replaced during the write")
 
     def _make_ready(self, more: int) -> None:
         """Have a file open that takes `more` bytes."""

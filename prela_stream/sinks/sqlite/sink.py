@@ -148,6 +148,9 @@ class SqliteSink:
         except BaseException:
             self._resources.clear()  # their rows are rolled back too
             raise
+        if inode_of(self._path) != self._inode:
+            msg = f"the trace store {self._path} was deleted or replaced during a write"
+            raise SinkError(msg)
 
     def _insert(self, connection: sqlite3.Connection, changes: Sequence[TraceChange], counters: StoreCounts) -> None:
         """Insert traces that are not stored yet."""

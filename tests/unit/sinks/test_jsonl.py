@@ -200,3 +200,24 @@ async def test_a_deleted_or_replaced_file_is_followed_by_a_new_one(
     assert [line["trace_id"] for line in lines_of(file)] == [trace_id(3)]
     assert [record.getMessage().endswith("sink continues in a new file") for record in caplog.records] == [True, True]
     assert await sink.stored_offset(SOURCE) is None
+
+
+async def test_a_file_that_is_deleted_during_a_write_loses_nothing_of_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = JsonlSink(JsonlOptions(path=str(tmp_path)))
+    await write(sink, 1)
+    (file,) = files_of(tmp_path)
+    fsync = os.fsync
+
+    def delete(number: int) -> None:
+        fsync(number)
+        file.unlink(missing_ok=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", delete)
+        with pytest.raises(SinkError, match=f"cannot write to {file}: it was deleted or replaced during the write"):
+            await write(sink, 2)
+    await write(sink, 2)
+    await sink.aclose()
+    assert traces_in(tmp_path) == [[trace_id(2)]]

@@ -9,10 +9,11 @@ import pytest
 from prela_stream.errors import ConfigurationError, SinkError
 from prela_stream.sinks.base import TraceFilter
 from prela_stream.sinks.sqlite import schema
+from prela_stream.sinks.sqlite import sink as sink_module
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.sink import SqliteSink
-from tests.support.kept import SOURCE, batch, trace_id, whole
+from tests.support.kept import SOURCE, batch, decision, fragment, span, trace_id, whole
 
 
 @pytest.fixture
@@ -74,6 +75,24 @@ async def test_a_deleted_store_is_created_again(
         )
     assert [f"the trace store {path} was deleted" in record.getMessage() for record in caplog.records] == [True]
     await sink.aclose()
+
+
+async def test_a_store_that_is_deleted_during_a_write_loses_nothing_of_the_batch(
+    options: SqliteOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = SqliteSink(options)
+    await sink.write(batch(whole(1)))
+
+    def delete(*_: object) -> None:
+        Path(options.path).unlink(missing_ok=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sink_module, "_extend_document", delete)  # the last statement of this transaction
+        with pytest.raises(SinkError, match=rf"{options.path} was deleted or replaced during a write"):
+            await sink.write(batch(fragment(decision(1), [span(1, 5)], late=True), whole(2)))
+    await sink.write(batch(whole(2)))
+    await sink.aclose()
+    assert await stored(options) == [trace_id(2)]
 
 
 async def test_a_replaced_store_is_used_from_then_on(options: SqliteOptions, tmp_path: Path) -> None:
