@@ -16,7 +16,9 @@ from prela_stream.app.health import Health, exposed
 
 if TYPE_CHECKING:
     from prela_stream.config import Settings
+    from prela_stream.sampling.evaluator import Evaluator
     from prela_stream.sinks.settings import SinkSettings
+    from prela_stream.transport.base import Transport
 
 
 GC_THRESHOLDS: Final = (50_000, 20, 50)
@@ -42,27 +44,37 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None 
         settings: Everything.
         on_ready: Called once, when the first assignment is restored.
     """
+    evaluator = _evaluator(settings)
     health = Health(("worker",), ("worker",))
-    async with exposed(settings.http, health):
-        await _run_worker(settings, health, on_ready)
+    async with exposed(settings.http, health), ready_transport(settings) as transport:
+        await _run_worker(settings, transport, evaluator, health, on_ready)
 
 
-async def _run_worker(settings: Settings, health: Health, on_ready: Callable[[], None] | None) -> None:
+def _evaluator(settings: Settings) -> Evaluator:
     from prela_stream.sampling.evaluator import Evaluator
+
+    return Evaluator(load_policy_set(settings))
+
+
+async def _run_worker(
+    settings: Settings,
+    transport: Transport,
+    evaluator: Evaluator,
+    health: Health,
+    on_ready: Callable[[], None] | None,
+) -> None:
     from prela_stream.worker.service import Worker
 
-    evaluator = Evaluator(load_policy_set(settings))
-    async with ready_transport(settings) as transport:
-        worker = Worker(
-            transport,
-            topics=settings.topics,
-            evaluator=evaluator,
-            options=msgspec.structs.replace(settings.worker, group=group_of(settings, settings.worker.group)),
-            assembly=settings.assembly,
-        )
-        health.add("worker", worker.observer)
-        with _rare_collections():
-            await worker.run(on_ready)
+    worker = Worker(
+        transport,
+        topics=settings.topics,
+        evaluator=evaluator,
+        options=msgspec.structs.replace(settings.worker, group=group_of(settings, settings.worker.group)),
+        assembly=settings.assembly,
+    )
+    health.add("worker", worker.observer)
+    with _rare_collections():
+        await worker.run(on_ready)
 
 
 async def run_sinks(
@@ -77,8 +89,8 @@ async def run_sinks(
     """
     sinks = chosen_sinks(settings, only)
     health = Health(("sink",), _parts(sinks))
-    async with exposed(settings.http, health):
-        await _run_sinks(settings, sinks, health, on_ready)
+    async with exposed(settings.http, health), ready_transport(settings) as transport:
+        await _run_sinks(settings, transport, sinks, health, on_ready)
 
 
 def _parts(sinks: Iterable[SinkSettings]) -> list[str]:
@@ -86,8 +98,14 @@ def _parts(sinks: Iterable[SinkSettings]) -> list[str]:
 
 
 async def _run_sinks(
-    settings: Settings, sinks: Sequence[SinkSettings], health: Health, on_ready: Callable[[], None] | None
+    settings: Settings,
+    transport: Transport,
+    sinks: Sequence[SinkSettings],
+    health: Health,
+    on_ready: Callable[[], None] | None,
 ) -> None:
+    from prela_stream.sinks.service import SinkService
+
     waiting = {sink.name for sink in sinks}
 
     def ready(name: str) -> None:
@@ -97,23 +115,20 @@ async def _run_sinks(
 
     async with anyio.create_task_group() as tasks:
         for sink in sinks:
-            tasks.start_soon(partial(_run_sink, settings, sink, health, partial(ready, sink.name)))
-
-
-async def _run_sink(settings: Settings, sink: SinkSettings, health: Health, on_ready: Callable[[], None]) -> None:
-    from prela_stream.sinks.service import SinkService
-
-    async with ready_transport(settings) as transport:
-        group = group_of(settings, sink.group)
-        service = SinkService(transport, settings.topics, open_sink(sink), name=sink.name, group=group)
-        health.add(f"sink {sink.name}", service.observer)
-        await service.run(on_ready=on_ready)
+            group = group_of(settings, sink.group)
+            service = SinkService(transport, settings.topics, open_sink(sink), name=sink.name, group=group)
+            health.add(f"sink {sink.name}", service.observer)
+            tasks.start_soon(partial(service.run, on_ready=partial(ready, sink.name)))
 
 
 async def run_dev(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
-    """Worker and all sinks in one process, until cancelled."""
+    """Worker and all sinks in one process and on one transport, until cancelled."""
+    evaluator = _evaluator(settings)
     health = Health(("worker", "sink"), ["worker", *_parts(settings.sink)])
-    async with exposed(settings.http, health), anyio.create_task_group() as tasks:
-        if settings.sink:
-            tasks.start_soon(_run_sinks, settings, settings.sink, health, None)
-        await _run_worker(settings, health, on_ready)
+    async with (
+        exposed(settings.http, health),
+        ready_transport(settings) as transport,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(_run_sinks, settings, transport, settings.sink, health, None)
+        await _run_worker(settings, transport, evaluator, health, on_ready)

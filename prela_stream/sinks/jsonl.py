@@ -19,6 +19,7 @@ import anyio.to_thread
 import msgspec
 
 from prela_stream.errors import SinkError
+from prela_stream.files import is_first_of_its_folder
 from prela_stream.model.plain import plain, safe_text
 from prela_stream.sinks.base import SinkBatch
 from prela_stream.sinks.documents import decision_document, span_document
@@ -124,7 +125,8 @@ class JsonlSink:
     def _make_ready(self, more: int) -> None:
         """Have a file open that takes `more` bytes."""
         if self._file >= 0 and not self._is_same_file():
-            logger.warning("%s was deleted or replaced; sink continues in a new file", self._path)
+            level = logging.WARNING if is_first_of_its_folder(self._folder) else logging.DEBUG
+            logger.log(level, "%s was deleted or replaced; the sink continues in a new file", self._path)
             self._close()
         if self._file < 0:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

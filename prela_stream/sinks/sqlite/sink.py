@@ -17,7 +17,7 @@ import anyio.to_thread
 
 from prela_stream.codec.decisions import decode_decisions, encode_decisions
 from prela_stream.errors import SinkError
-from prela_stream.files import inode_of
+from prela_stream.files import inode_of, is_first_of_its_folder
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import ERROR, PENDING
 from prela_stream.sinks.base import SinkBatch
@@ -96,7 +96,8 @@ class SqliteSink:
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None and inode_of(self._path) != self._inode:
-            logger.warning(
+            logger.log(
+                logging.WARNING if is_first_of_its_folder(self._path) else logging.DEBUG,
                 "the trace store %s was deleted or replaced; continuing with the file at this path. Traces that were only in the "
                 "former file are lost",
                 self._path,

@@ -99,6 +99,10 @@ class LocalConsumer:
         ]
         revoked = tuple(self._assigned.pop(id_).row.name for id_ in lost)
         self._log_id = result.log_id
+        if replaced and revoked and self._member is not None:
+            # State of the former file must not survive: a worker gives it up after a complete rebalance without the partition.
+            self._announced_share = True
+            return Poll(revoked=tuple(sorted(revoked)), rebalanced=True)
         assigned = []
         for id_, lease in result.leases.items():
             if id_ not in self._assigned:

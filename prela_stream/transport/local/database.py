@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from prela_stream import telemetry
 from prela_stream.errors import OutcomeUnknownError, TransportError
-from prela_stream.files import inode_of
+from prela_stream.files import inode_of, is_first_of_its_folder
 from prela_stream.transport.base import TopicPartition, TopicSpec
 from prela_stream.transport.local import schema, topic_table
 from prela_stream.transport.local.schema import PartitionRow
@@ -56,7 +56,8 @@ class LogFile:
             required = list(self._topics.values())
         if replaced:
             telemetry.LOCAL_LOGS_REPLACED.add()
-            logger.warning(
+            logger.log(
+                logging.WARNING if is_first_of_its_folder(self.path) else logging.DEBUG,
                 "the log file %s was removed or replaced; continuing with the file that is there now. Records that were only in "
                 "the former file are lost",
                 self.path,

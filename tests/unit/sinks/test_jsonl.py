@@ -198,7 +198,10 @@ async def test_a_deleted_or_replaced_file_is_followed_by_a_new_one(
     await write(sink, 3)
     await sink.aclose()
     assert [line["trace_id"] for line in lines_of(file)] == [trace_id(3)]
-    assert [record.getMessage().endswith("sink continues in a new file") for record in caplog.records] == [True, True]
+    assert [record.getMessage().endswith("the sink continues in a new file") for record in caplog.records] == [
+        True,
+        True,
+    ]
     assert await sink.stored_offset(SOURCE) is None
 
 
