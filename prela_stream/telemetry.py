@@ -185,6 +185,11 @@ WORKER_FENCES = Counter(
 WORKER_FAILURES = Counter(
     "prela_worker_partition_failures_total", "failures", "Failures after which a partition is restored from the log."
 )
+WORKER_READ_ERRORS = Counter(
+    "prela_worker_read_errors_total",
+    "attempts",
+    "Failed attempts to read from the transport, which the worker repeats.",
+)
 
 # In a sink, or in a program that reads kept traces ----------------------------------------------------------------------------
 
@@ -208,6 +213,9 @@ SINK_RETRIES = Counter(
     "attempts",
     "Failed attempts to write a batch or to commit its offsets, which the sink repeats.",
     ("group",),
+)
+SINK_READ_ERRORS = Counter(
+    "prela_sink_read_errors_total", "attempts", "Failed attempts to read from the transport, which are repeated."
 )
 SINK_BAD_RECORDS = Counter(
     "prela_sink_bad_records_total",

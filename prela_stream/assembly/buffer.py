@@ -226,10 +226,20 @@ class TraceBuffer:
             The smallest offset of a first item of any open trace, and the stream time just before that record, for
             `restore_clock`. None if no trace is open.
         """
+        oldest = self._oldest()
+        return None if oldest is None else (oldest.first_offset, oldest.clock_before)
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Stream time at the first item of the oldest open trace; None if no trace is open."""
+        oldest = self._oldest()
+        return None if oldest is None else oldest.first_ms
+
+    def _oldest(self) -> OpenTrace | None:
         opened = self._opened
         while opened and opened[0].closed:
             opened.popleft()
-        return (opened[0].first_offset, opened[0].clock_before) if opened else None
+        return opened[0] if opened else None
 
     def next_deadline_ms(self) -> int | None:
         """Stream time of the next deadline if no item arrives; None if no trace is open. It may be too early, never too late."""

@@ -194,6 +194,7 @@ class TopicConsumer:
 
 def _log_new(error: TransportError, logged: str) -> str:
     """Log why the transport cannot be read, unless `logged` is the same reason; returns the reason."""
+    telemetry.SINK_READ_ERRORS.add()
     text = str(error)
     if text != logged:
         logger.warning("cannot read from the transport, will try again: %s", text)

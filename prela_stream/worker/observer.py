@@ -29,6 +29,8 @@ class WorkerObserver:
         self._assigned = False
         self.consumer: Consumer | None = None
         """The consumer of the worker; None unless the worker runs."""
+        self.failure = ""
+        """Why the last poll failed; empty if it succeeded."""
         telemetry.register(self)
 
     def rebalanced(self) -> None:
@@ -51,7 +53,9 @@ class WorkerObserver:
                 return
 
     def problems(self, max_lag_s: float) -> list[str]:
-        """Why the worker is not ready: it has no assignment yet, restores partitions, or is more than `max_lag_s` behind."""
+        """Why the worker is not ready: it has no assignment, cannot read, restores partitions, or is over `max_lag_s` behind."""
+        if self.failure:
+            return [f"the worker cannot read from the transport, and tries again: {self.failure}"]
         if self.consumer is None or not self._assigned:
             return ["the worker has not received its partitions from the consumer group"]
         statuses = self._statuses()
@@ -105,5 +109,5 @@ class WorkerObserver:
 
 
 def _age_s(status: PartitionStatus, since_ms: int | None) -> float:
-    """Stream time from `since_ms` to the partition's clock."""
+    """Stream time from `since_ms` to the partition's clock; 0 if there is none."""
     return max(0, status.clock_ms - since_ms) / 1000 if since_ms else 0.0

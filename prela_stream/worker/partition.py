@@ -159,7 +159,7 @@ class PartitionState:
             replaying=self.replaying,
             clock_ms=self._buffer.clock_ms,
             applied_ms=self._applied_ms,
-            oldest_ms=None if (low := self._buffer.low_watermark()) is None else low[1],
+            oldest_ms=self._buffer.oldest_ms,
             watermark_ms=self._watermark_ms,
             counters=self.counters,
         )

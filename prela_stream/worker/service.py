@@ -166,12 +166,17 @@ class Worker:
         reported = ""
         while True:
             try:
-                return await consumer.poll(max_bytes=self._options.poll_bytes, timeout=_POLL_S)
+                poll = await consumer.poll(max_bytes=self._options.poll_bytes, timeout=_POLL_S)
             except TransportError as error:
+                telemetry.WORKER_READ_ERRORS.add()
+                self.observer.failure = str(error)
                 if reported != str(error):
                     reported = str(error)
                     logger.warning("cannot read from the transport, retrying every %g s: %s", RETRY_S, error)
                 await anyio.sleep(RETRY_S)
+            else:
+                self.observer.failure = ""
+                return poll
 
     async def _reassign(self, poll: Poll, consumer: Consumer, ticks: Ticks, tasks: TaskGroup) -> None:
         leaving: list[AssignedPartition] = []

@@ -43,7 +43,9 @@ def test_every_metric_that_code_or_a_page_names_is_declared() -> None:
     exposed = {f"{name}{suffix}" for name in names for suffix in ("", "_bucket", "_sum", "_count")}
     unknown = []
     for path in [*(ROOT / "prela_stream").rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
-        named = re.findall(r"\bprela_(?:agent|worker|sink|swallowed|sdk)_\w+|\bprela_\w+_total\b", path.read_text())
+        named = re.findall(
+            r"\bprela_(?:agent|worker|sink|swallowed|local|sdk)_\w+|\bprela_\w+_total\b", path.read_text()
+        )
         unknown += [f"{path.relative_to(ROOT)}: {name}" for name in named if name not in exposed]
     assert unknown == []
 
