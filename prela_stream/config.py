@@ -5,7 +5,6 @@ variables, variables over the file. An unknown key of the file is an error; an u
 programs may use the prefix. If `kafka.bootstrap` is set and `transport` is not, the transport is Kafka.
 """
 
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import msgspec
 
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.delivery.options import PipelineOptions
-from prela_stream.errors import ConfigurationError
+from prela_stream.errors import ConfigurationError, logger
 from prela_stream.privacy.options import PrivacyOptions
 from prela_stream.sinks.settings import SinkSettings, default_sinks, read_sinks
 from prela_stream.text import show, visible
@@ -33,8 +32,6 @@ from prela_stream.validation import (
     read_text,
 )
 from prela_stream.worker.options import WorkerOptions
-
-logger = logging.getLogger("prela_stream")
 
 ENV_PREFIX = "PRELA_"
 DEFAULT_DIRECTORY = ".prela"

@@ -6,10 +6,11 @@ kind, counts every one, and continues. With `PRELA_STRICT=1` (for tests) it lets
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from prela_stream import telemetry
 from prela_stream.text import visible, without_user_info
@@ -18,7 +19,42 @@ Owner = TypeVar("Owner")
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 
-logger = logging.getLogger("prela_stream")
+
+class HostCall:
+    """A call of the application's code by this package: a log handler, `redact`, a sampler, an exporter, `repr()` of a value.
+
+    That code may use this package, which then would call it again, without end. Use as `with call as nested: …`; `nested` is
+    True inside of another such call of this thread. Then do not call. Count before you call, so that the second call finds it.
+    """
+
+    __slots__ = ("_active",)
+
+    def __init__(self) -> None:
+        self._active = threading.local()
+
+    def __enter__(self) -> bool:
+        depth: int = getattr(self._active, "depth", 0)
+        self._active.depth = depth + 1
+        return depth > 0
+
+    def __exit__(self, *_: object) -> None:
+        self._active.depth -= 1
+
+
+class _HostLogger(logging.LoggerAdapter[logging.Logger]):
+    """Logs in the process of the application: never inside of another call of it, and no error of a handler is raised."""
+
+    _call = HostCall()
+
+    def log(self, level: int, msg: object, *args: Any, **kwargs: Any) -> None:
+        """As `Logger.log`."""
+        with guard("log"), self._call as nested:
+            if not nested:
+                super().log(level, msg, *args, stacklevel=kwargs.pop("stacklevel", 1) + 1, **kwargs)
+
+
+logger: Final = _HostLogger(logging.getLogger("prela_stream"))
+"""The log of this package in the process of an agent."""
 
 
 class PrelaError(Exception):
@@ -106,14 +142,15 @@ class guard:  # noqa: N801 - used like the context managers of contextlib
         if error is None or not isinstance(error, Exception) or strict():
             return False
         name = type(error).__name__
-        if not telemetry.SWALLOWED.value(self.where, name):
+        is_first = not telemetry.SWALLOWED.value(self.where, name)
+        telemetry.SWALLOWED.add(1, self.where, name)  # before the log call, whose handlers may come here again
+        if is_first:
             logger.warning(
                 "prela_stream: %s failed and was skipped; the application is not affected. Further errors of this kind "
                 "are counted in prela_swallowed_errors_total and not logged.",
                 self.where,
                 exc_info=error,
             )
-        telemetry.SWALLOWED.add(1, self.where, name)
         return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +13,11 @@ import msgspec
 
 from prela_stream.compat.prela import PROJECT_ID, checked_exporter, is_off, report_what_has_no_effect
 from prela_stream.config import Settings, checked_settings, load_settings
-from prela_stream.errors import ConfigurationError
+from prela_stream.errors import ConfigurationError, logger
 from prela_stream.instrumentation.registry import checked_names
 from prela_stream.model.plain import plain, safe_text
 from prela_stream.privacy.rules import Redactable
 from prela_stream.tracing.sampler import BaseSampler
-
-logger = logging.getLogger("prela_stream")
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):

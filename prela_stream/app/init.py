@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import secrets
 import socket
@@ -28,7 +27,7 @@ from prela_stream.delivery.flush import FlushResult
 from prela_stream.delivery.ledger import LedgerSnapshot
 from prela_stream.delivery.pipeline import Pipeline
 from prela_stream.delivery.setup import PipelineSetup
-from prela_stream.errors import guard
+from prela_stream.errors import guard, logger
 from prela_stream.instrumentation.registry import auto_instrument as switch_on
 from prela_stream.instrumentation.registry import uninstrument
 from prela_stream.model.span import Resource
@@ -37,8 +36,6 @@ from prela_stream.tracing.exporters import BaseExporter, ExporterRecorder, Tee
 from prela_stream.tracing.open_spans import OpenSpans
 from prela_stream.tracing.sampler import BaseSampler, ProbabilitySampler
 from prela_stream.tracing.tracer import Tracer, get_tracer
-
-logger = logging.getLogger("prela_stream")
 
 
 class _Active(msgspec.Struct, kw_only=True):

@@ -1,16 +1,13 @@
 """The arguments of `init()` and the variables of the ancestor SDK: which are accepted, and which have no effect here."""
 
-import logging
 import os
 from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
-from prela_stream.errors import ConfigurationError
+from prela_stream.errors import ConfigurationError, logger
 from prela_stream.model.plain import safe_text
 from prela_stream.text import visible
 from prela_stream.validation import nearest
-
-logger = logging.getLogger("prela_stream")
 
 PROJECT_ID: Final = "prela.project.id"
 _NO_EXPORTER: Final = "spans go to the log; `prela-stream dev` stores them and `prela-stream traces list` lists them"

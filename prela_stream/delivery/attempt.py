@@ -5,7 +5,6 @@ the start.
 """
 
 import enum
-import logging
 from typing import Final
 
 import anyio
@@ -17,12 +16,10 @@ from prela_stream.codec.versions import FORMAT_HEADER
 from prela_stream.delivery.ledger import Ledger
 from prela_stream.delivery.outbox import RECORD_HEADROOM, Delivery, Outbox
 from prela_stream.delivery.setup import PipelineSetup
-from prela_stream.errors import OutcomeUnknownError, TooLargeError, TransportError, UnknownTopicError, guard
+from prela_stream.errors import OutcomeUnknownError, TooLargeError, TransportError, UnknownTopicError, guard, logger
 from prela_stream.model.semconv import TRUNCATED
 from prela_stream.model.span import Resource
 from prela_stream.transport.base import Producer, Record, TopicPartition, TopicSpec, Transport
-
-logger = logging.getLogger("prela_stream")
 
 CLOSE_TIMEOUT: Final = 0.5
 """Seconds that closing a producer may take."""

@@ -13,7 +13,6 @@ import asyncio
 import atexit
 import concurrent.futures.thread  # noqa: F401 - its exit hook must be registered first: they run in reverse order
 import contextlib
-import logging
 import os
 import sys
 import threading
@@ -28,11 +27,9 @@ from prela_stream.delivery.ledger import Ledger, LedgerSnapshot
 from prela_stream.delivery.outbox import Outbox
 from prela_stream.delivery.pipeline import Pipeline
 from prela_stream.delivery.setup import PipelineSetup
-from prela_stream.errors import guard
+from prela_stream.errors import guard, logger
 from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.transport.base import Transport
-
-logger = logging.getLogger("prela_stream")
 
 _GRACE = 0.5
 """Seconds beyond its timeout that `stop` waits for the thread before it abandons the thread."""

@@ -5,7 +5,6 @@ partition has its own FIFO and retry timer. A partition without a leader delays 
 progress, and it stops the intake only when the outbox holds half of the queue's capacity.
 """
 
-import logging
 import random
 from collections import deque
 from collections.abc import Callable
@@ -18,9 +17,8 @@ from prela_stream.delivery.batch import Outcome, ProducerBatch
 from prela_stream.delivery.batcher import Batcher
 from prela_stream.delivery.ledger import Ledger
 from prela_stream.delivery.options import PipelineOptions
+from prela_stream.errors import logger
 from prela_stream.model.span import ItemKind
-
-logger = logging.getLogger("prela_stream")
 
 RECORD_HEADROOM: Final = 1_024
 """Bytes of a record that are kept free for its header and for what the transport adds."""

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from prela_stream.codec.spans import encode_item
-from prela_stream.errors import guard
+from prela_stream.errors import HostCall, guard
 from prela_stream.model.plain import SCALARS, is_plain, plain
 from prela_stream.privacy.item_fields import Fields
 from prela_stream.privacy.media import may_hold_media, without_media
@@ -35,21 +35,31 @@ REFUSED: Final = (
     RuntimeError,
 )
 """What `encode_fast` raises for values that MessagePack cannot hold, and `is_plain` for a value that changes."""
+_reading: Final = HostCall()
 _decode: Final = msgspec.msgpack.Decoder().decode
 
 
 def encode_slow(fields: tuple[Any, ...]) -> bytes:
-    """The item of fields that `encode_fast` refused. Each value is encoded separately, or becomes a note."""
+    """The item of fields that `encode_fast` refused. Each value is encoded separately, or becomes a note.
+
+    A value can end a span while it is read, with itself as an attribute. The values of such a span are not read.
+    """
     item = Fields(*fields)
-    return encode_item(
-        *item._replace(
-            name=plain(item.name),
-            attributes=_encoded(item.attributes),
-            events=[(plain(event.name), event.time_ns, _encoded(event.attributes)) for event in item.events],
-            links=[(link.trace_id, link.span_id, _encoded(link.attributes)) for link in item.links],
-            status_message=plain(item.status_message),
+    with _reading as nested:
+        encoded = _unread if nested else _encoded
+        return encode_item(
+            *item._replace(
+                name=plain(item.name),
+                attributes=encoded(item.attributes),
+                events=[(plain(event.name), event.time_ns, encoded(event.attributes)) for event in item.events],
+                links=[(link.trace_id, link.span_id, encoded(link.attributes)) for link in item.links],
+                status_message=plain(item.status_message),
+            )
         )
-    )
+
+
+def _unread(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return _scalars(attributes, "not read, because it was reached from another value")
 
 
 def sanitized(item: bytes, privacy: Privacy, limit: int) -> bytes:
@@ -72,7 +82,7 @@ def encode_rest(fields: tuple[Any, ...], error: BaseException, privacy: Privacy,
     why = f"the span could not be encoded: {type(error).__name__}"
     item = item._replace(
         name=plain(item.name),
-        attributes=_scalars(item.attributes, type(error).__name__),
+        attributes=_scalars(item.attributes, f"{type(error).__name__} when it was read"),
         events=[[plain(event.name), event.time_ns, {}] for event in item.events],
         links=[[link.trace_id, link.span_id, {}] for link in item.links],
         status_message=plain(item.status_message),
@@ -101,7 +111,7 @@ def _sanitized(item: bytes, privacy: Privacy, limit: int) -> bytes:
 
 def _scalars(attributes: Mapping[str, Any], why: str) -> dict[str, Any]:
     return {
-        plain(key): plain(value) if type(value) in SCALARS else f"<{type(value).__name__}: {why} when it was read>"
+        plain(key): plain(value) if type(value) in SCALARS else f"<{type(value).__name__}: {why}>"
         for key, value in list(attributes.items())
     }
 

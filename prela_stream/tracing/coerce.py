@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from prela_stream.errors import guard
+from prela_stream.errors import HostCall, guard
 from prela_stream.model.plain import is_secret, safe_text
 from prela_stream.model.semconv import ERROR_MESSAGE, ERROR_STACKTRACE, ERROR_TYPE
 from prela_stream.model.span import SPAN_STATUS_CODES, SPAN_TYPE_CODES, SpanStatus, SpanType
 
 _CUSTOM: Final = SPAN_TYPE_CODES[SpanType.CUSTOM]
+_error_call: Final = HostCall()
 _TEXT: Final = guard("the text of an argument")
 
 
@@ -84,7 +85,9 @@ def is_ordinary_exit(error: BaseException) -> bool:
 
 def message_of(error: BaseException) -> str:
     """The text of an exception, whatever its own methods do."""
-    with _TEXT:
+    with _TEXT, _error_call as nested:
+        if nested:
+            return f"<{type(error).__name__}: not read inside of another error>"
         return str(error)
     return f"<{type(error).__name__}: it has no text form>"
 
@@ -96,6 +99,8 @@ def describe_error(error: object, *, with_stack: bool) -> dict[str, Any]:
         raise TypeError(msg)
     described: dict[str, Any] = {ERROR_TYPE: type(error).__name__, ERROR_MESSAGE: message_of(error)}
     if with_stack:
-        with _TEXT:
+        with _TEXT, _error_call as nested:
+            if nested:
+                return described
             described[ERROR_STACKTRACE] = "".join(traceback.format_exception(error))
     return described

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import Any, Final
 
 from prela_stream.codec.spans import decode_head, decode_span
-from prela_stream.errors import guard
+from prela_stream.errors import HostCall, guard
 from prela_stream.model.span import REMOTE_PARENT, ItemKind, SpanData
 from prela_stream.tracing.recorder import Recorder
 
@@ -50,6 +50,7 @@ class ExporterRecorder:
 
     def __init__(self, exporter: Any) -> None:
         self._exporter = exporter
+        self._call = HostCall()
         self._open: OrderedDict[bytes, list[SpanData]] = OrderedDict()
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         self._lock = threading.RLock()  # reentrant: a finalizer can end a span while this thread holds it
@@ -92,7 +93,10 @@ class ExporterRecorder:
             return [self._open.popitem(last=False)[1]] if len(self._open) > _MAX_OPEN else []
 
     def _export(self, spans: list[SpanData]) -> None:
-        with guard("exporter.export"):
+        with guard("exporter.export"), self._call as nested:
+            if nested:
+                msg = f"the exporter has ended the span {spans[-1].name!r} inside of export(), which is not exported"
+                raise RuntimeError(msg)
             self._exporter.export(spans)
 
 

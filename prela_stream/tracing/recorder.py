@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
+from prela_stream.errors import HostCall
 from prela_stream.privacy.encoding import DEFAULT_LIMIT
 from prela_stream.privacy.rules import Privacy, content_scope
 
@@ -65,7 +66,7 @@ class SpanOutput:
     @recorder.setter
     def recorder(self, recorder: Recorder | None) -> None:
         self._recorder = recorder
-        self.record = None if recorder is None else recorder.record
+        self.record = None if recorder is None else _record_of(recorder)
         for variant in self._variants.values():
             variant.recorder = recorder
 
@@ -121,3 +122,19 @@ class SpanOutput:
         """Forget a root or AGENT span that has ended."""
         if self.new_spans.pop(span, None) is None:
             self.open_spans.pop(span._id, None)
+
+
+def _record_of(recorder: Recorder) -> Callable[[bytes, bytes, bool], None]:
+    """The method of the recorder; that of an application is not called for spans that it ends itself."""
+    if type(recorder).__module__.partition(".")[0] == "prela_stream":
+        return recorder.record
+    call = HostCall()
+
+    def record(trace_id: bytes, item: bytes, reserved: bool) -> None:
+        with call as nested:
+            if nested:
+                msg = "a recorder has ended a span inside of record(), which is not recorded"
+                raise RuntimeError(msg)
+            recorder.record(trace_id, item, reserved)
+
+    return record

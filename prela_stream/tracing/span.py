@@ -350,6 +350,7 @@ class Span(Template, TypedSetters):
         )
         if strict():
             raise SpanEndedError(text)
-        if not telemetry.ENDED_SPAN_CHANGES.value(method):
+        is_first = not telemetry.ENDED_SPAN_CHANGES.value(method)
+        telemetry.ENDED_SPAN_CHANGES.add(1, method)  # before the log call, whose handlers may change an ended span, too
+        if is_first:
             logger.warning("prela_stream: %s Further calls of this kind are counted and not logged.", text)
-        telemetry.ENDED_SPAN_CHANGES.add(1, method)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from prela_stream.errors import guard
+from prela_stream.errors import HostCall, guard
 from prela_stream.model.plain import safe_text
 from prela_stream.model.semconv import SERVICE_NAME
 from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SPAN_TYPES, SpanType
@@ -37,6 +37,7 @@ _take_span_id: Final = span_ids.take
 _take_trace_id: Final = trace_ids.take
 _UNCHANGED: Final[Any] = object()
 _shared: Final = SpanOutput()
+_sampler_call: Final = HostCall()
 
 
 class Tracer(SpanKinds):
@@ -281,8 +282,9 @@ class Tracer(SpanKinds):
     def _decide(self, trace: TraceContext) -> None:
         decision = KEEP
         if self._sampler is not None:
-            with guard("sampler.decide"):
-                decision = checked(self._sampler.decide(trace.raw_trace_id))
+            with guard("sampler.decide"), _sampler_call as nested:
+                if not nested:  # a trace that the sampler itself starts is kept
+                    decision = checked(self._sampler.decide(trace.raw_trace_id))
         trace.sampled = decision.sampled
         trace.threshold = decision.threshold if decision.sampled else None
 
