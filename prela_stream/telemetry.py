@@ -182,6 +182,12 @@ WORKER_FENCES = Counter(
     "fences",
     "Writers of this worker that were fenced, because another worker opened the partition.",
 )
+WORKER_CLOCK_JUMPS = Counter(
+    "prela_worker_clock_jumps_total",
+    "records",
+    "Records whose log-append time stream time did not follow: `ahead` of the next record, or set `back`.",
+    ("direction",),
+)
 WORKER_FAILURES = Counter(
     "prela_worker_partition_failures_total", "failures", "Failures after which a partition is restored from the log."
 )

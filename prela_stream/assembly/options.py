@@ -24,6 +24,9 @@ class AssemblyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Trigger `lost`: this long without a heartbeat or another item of the trace, while the partition receives records."""
     silence_ms: Annotated[int, bounded(1, 168 * HOUR)] = 30_000
     """A longer gap in the log counts as this much toward `lost`, because no process could send heartbeats during the gap."""
+    max_jump_ms: Annotated[int, bounded(1_000, 168 * HOUR)] = 30_000
+    """A record that moves stream time by more than this needs the next record to confirm it, so that one record with a wrong
+    log-append time holds nothing up."""
     max_age_ms: Annotated[int, bounded(1, 720 * HOUR)] = 86_400_000
     """Trigger `max_age`, counted from the first item of the trace."""
     max_spans: Annotated[int, bounded(1, 100_000_000, "spans")] = 100_000

@@ -10,8 +10,8 @@ The words are those of Kafka. A transport that is not Kafka has to provide what 
   *rebalance* divides them again after a member joined, left or timed out. Each rebalance starts a new *generation* of the group.
 - To *fence* a writer or a member is to refuse whatever it writes from then on, because another one has taken over its partition.
 
-The log stamps every record, not its sender: `LogRecord.timestamp_ms` is log-append time, and it never decreases within a
-partition.
+The log stamps every record, not its sender: `LogRecord.timestamp_ms` is log-append time. It does not decrease within a
+partition unless the clock of the log is set back.
 
 One contract suite (tests/contracts/transport_contract.py) runs on every implementation, so nothing above this module depends on
 the one in use.
@@ -53,7 +53,7 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     """Offset in the partition. Offsets grow; they may have gaps."""
     timestamp_ms: int
-    """Log-append time, ms since the epoch; never less than that of an earlier offset of the partition."""
+    """Log-append time, ms since the epoch. Less than that of an earlier offset only if the log's clock was set back."""
     value: bytes | None
     key: bytes | None = None
     headers: tuple[tuple[str, bytes], ...] = ()

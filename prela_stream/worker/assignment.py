@@ -27,6 +27,8 @@ logger = logging.getLogger("prela_stream.worker")
 
 RETRY_S = 0.5
 """Pause before a failed takeover is retried."""
+_CLOCK_REPORT_S = 60.0
+"""Shortest time between two log lines about wrong log-append times of a partition."""
 
 
 class Phase(enum.Enum):
@@ -98,6 +100,7 @@ class AssignedPartition:
         self._committing = anyio.Lock()
         self._wake = anyio.Event()
         self._reported = ""
+        self._clock_reported = -_CLOCK_REPORT_S
         self._last_commit = self._last_record = self._last_tick = monotonic()
 
     @property
@@ -129,6 +132,7 @@ class AssignedPartition:
             if self._state is not state:
                 return
         self._last_record = monotonic()
+        self._report_clock(state)
         if state.pending_bytes >= self._backoff.commit_bytes or state.poisoned:
             self._wake.set()
 
@@ -190,6 +194,22 @@ class AssignedPartition:
         self._state = await self._restore(self._source, self._writer)
         self._phase = Phase.RESTORED
         telemetry.WORKER_RESTORE_SECONDS.observe(monotonic() - began)
+
+    def _report_clock(self, state: PartitionState) -> None:
+        for jump in state.take_clock_jumps():
+            if state.replaying:
+                continue
+            telemetry.WORKER_CLOCK_JUMPS.add(1, "ahead" if jump.jump_ms > 0 else "back")
+            if monotonic() - self._clock_reported >= _CLOCK_REPORT_S:
+                self._clock_reported = monotonic()
+                logger.warning(
+                    "%s: the log-append time of offset %d is %.0f s %s stream time; stream time does not follow it. Check the "
+                    "clock of the broker, or of the machine that writes the local log",
+                    self._source,
+                    jump.offset,
+                    abs(jump.jump_ms) / 1000,
+                    "ahead of" if jump.jump_ms > 0 else "behind",
+                )
 
     def _report(self, error: TransportError, consequence: str) -> None:
         if self._reported != str(error):  # once, until a commit lands

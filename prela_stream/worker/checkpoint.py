@@ -47,6 +47,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     partitions: int
     """Partition count of `spans`, because the partition of a trace depends on it."""
     counters: ItemCounters
+    shift_before_ms: int = 0
+    """`StreamClock.shift_ms` just before the record at the low watermark."""
     format: int = FORMAT
 
     def encode(self) -> str:

@@ -4,11 +4,13 @@ The state is a function of the log: from the same checkpoint the same records gi
 `tests/support/reference.py` is the specification in plain code, and a property test compares both.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from prela_stream.assembly.buffer import ReadyTrace, TraceBuffer
+from prela_stream.assembly.clock import ClockJump, StreamClock
 from prela_stream.assembly.decided import DecidedTraces
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import SPANS_FORMAT, BadItem, ItemBatch, decode_batch, encode_batch, encode_item
@@ -101,6 +103,11 @@ class PartitionState:
         self._topics = topics
         self._options = options
         self._evaluator = evaluator
+        self._clock = StreamClock(assembly.max_jump_ms)
+        self._shifts: deque[tuple[int, int]] = deque()
+        """Changes of the clock's shift since the low watermark, as (offset, shift from the next record on). Rarely any."""
+        self._unconfirmed: LogRecord | None = None
+        """The last record, if its time needs confirmation by the next one."""
         self._decided: DecidedTraces[Decision | None] = DecidedTraces(assembly)
         self._buffer = TraceBuffer(assembly, self._decided)
         self._decoder = TraceDecoder(evaluator.reads)
@@ -165,12 +172,20 @@ class PartitionState:
         )
 
     def ms_to_next_deadline(self) -> int | None:
-        """Stream time until the next open trace is due, ms; None if no trace is open."""
+        """Stream time until something is due if no record arrives, ms; None if nothing is.
+
+        It is 0 if a record needs the next one to confirm its time: a tick does that.
+        """
+        if self._unconfirmed is not None:
+            return 0
         deadline = self._buffer.next_deadline_ms()
         return None if deadline is None else max(0, deadline - self._buffer.clock_ms)
 
     def resume_at(self, offset: int, checkpoint: Checkpoint) -> None:
         """Continue from a commit: replay from its low watermark `offset`, with the clock of the checkpoint."""
+        self._clock.restore(checkpoint.clock_before_ms, checkpoint.shift_before_ms)
+        if checkpoint.shift_before_ms:
+            self._shifts.append((offset - 1, checkpoint.shift_before_ms))
         self._buffer.restore_clock(checkpoint.clock_before_ms)
         self._watermark_ms = checkpoint.clock_before_ms
         self._use_counters(checkpoint.counters)
@@ -198,14 +213,37 @@ class PartitionState:
     def steps(self, record: LogRecord) -> Iterator[None]:
         """Apply the next record: decide the traces that are due by its time, then add its items to the open traces.
 
+        A record whose time needs confirmation is applied together with the next one; the position stays before it.
+
         It yields after each decision, so that the caller can let other tasks run. Until the iterator is exhausted the record
         is applied in part and `has_news` is false. If it raises, discard this state and restore it from the log.
         """
         self._between_records = False
+        earlier, self._unconfirmed = self._unconfirmed, None
+        if earlier is not None and earlier.offset < record.offset:
+            yield from self._apply_at(earlier, self._advance(earlier, record.timestamp_ms))
+        if self._clock.needs_confirmation(record.timestamp_ms):
+            self._unconfirmed = record
+        else:
+            yield from self._apply_at(record, self._advance(record))
+        self._between_records = True
+
+    def take_clock_jumps(self) -> list[ClockJump]:
+        """The jumps of log-append time that stream time did not follow since the last call."""
+        found, self._clock.jumps = self._clock.jumps, []
+        return found
+
+    def _advance(self, record: LogRecord, next_stamp_ms: int | None = None) -> int:
+        shift = self._clock.shift_ms
+        now = self._clock.advance(record.offset, record.timestamp_ms, next_stamp_ms)
+        if self._clock.shift_ms != shift:
+            self._shifts.append((record.offset, self._clock.shift_ms))
+        return now
+
+    def _apply_at(self, record: LogRecord, now: int) -> Iterator[None]:
         if self._replay is not None and record.offset >= self._replay.until:
             self._end_replay()
         intake: Intake = self._replay or self._new
-        now = record.timestamp_ms
         before = self._buffer.open_spans
         due = self._buffer.due(now)
         self._leaving = before - self._buffer.open_spans
@@ -224,12 +262,11 @@ class PartitionState:
         for trace in over:
             self._decide(trace, intake, cut=record.offset + 1)
             yield
-        self._applied_ms = now
+        self._applied_ms = record.timestamp_ms
         self.position = record.offset + 1
         if self._replay is not None and self.position >= self._replay.until:
             self._end_replay()
         self._check_poison()
-        self._between_records = True
 
     def _end_replay(self) -> None:
         """Continue with new records.
@@ -245,7 +282,10 @@ class PartitionState:
         """Take out everything to commit now. If the commit does not land, discard this state and restore it from the log."""
         low = self._buffer.low_watermark()
         offset, clock_before = (self.position, self._buffer.clock_ms) if low is None else low
+        while len(self._shifts) > 1 and self._shifts[1][0] < offset:
+            self._shifts.popleft()
         checkpoint = Checkpoint(
+            shift_before_ms=self._shifts[0][1] if self._shifts and self._shifts[0][0] < offset else 0,
             position=self.position,
             clock_before_ms=clock_before,
             clock_ms=self._buffer.clock_ms,

@@ -56,17 +56,29 @@ control_items = st.builds(encode_item, st.sampled_from([2, 3, 4]), trace_ids, sp
 other_items = st.builds(encode_item, st.just(5), st.none() | trace_ids) | st.just(encode_item(6))
 items = span_items | span_items | span_items | control_items | other_items
 gaps = st.sampled_from([0, 0, 1, 4, 5, 6, 10, 19, 20, 21, 40, 60, 120, 1_000])
+steps = st.one_of(gaps, gaps, gaps, st.sampled_from([-100_000, -40_000, -500, -1, 29_999, 30_000, 30_001, 100_000]))
 logs = st.lists(st.tuples(gaps, st.sampled_from(RESOURCES), st.lists(items, max_size=6)), max_size=25).map(make_log)
 
 
 @given(logs)
 @settings(max_examples=200)
 def test_any_log_gives_the_decisions_of_the_reference(log: list[ReadRecord]) -> None:
-    end = ReadRecord(10_000, 1_000_000, ItemBatch(resource=b"\x80", heads=[], raws=[], indexes=[], bad=[], unknown=0))
+    nothing = ItemBatch(resource=b"\x80", heads=[], raws=[], indexes=[], bad=[], unknown=0)
+    whole = [*log, ReadRecord(10_000, 1_000_000_000, nothing), ReadRecord(10_001, 1_000_000_000, nothing)]
     driver = Driver(OPTIONS)
-    assert driver.run([*log, end]) == decide([*log, end], OPTIONS)
+    assert driver.run(whole) == decide(whole, OPTIONS)
     assert driver.buffer.open_traces == driver.buffer.open_spans == driver.buffer.open_bytes == 0
     assert driver.buffer.next_deadline_ms() is None
+
+
+any_clock = st.lists(st.tuples(steps, st.sampled_from(RESOURCES), st.lists(items, max_size=6)), max_size=25)
+
+
+@given(any_clock)
+@settings(max_examples=200)
+def test_a_clock_that_jumps_gives_the_decisions_of_the_reference(records: list[tuple[int, bytes, list[bytes]]]) -> None:
+    log = make_log(records, start_ms=500_000)
+    assert Driver(OPTIONS).run(log) == decide(log, OPTIONS)
 
 
 @given(logs, st.randoms(use_true_random=False))

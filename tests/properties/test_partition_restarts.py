@@ -48,13 +48,13 @@ def decided_fields(committed: Committed) -> list[tuple[object, ...]]:
     ]
 
 
-@pytest.mark.parametrize("poison", [False, True])
-def test_decisions_equal_the_reference_and_survive_any_crash_schedule(poison: bool) -> None:
+@pytest.mark.parametrize(("poison", "clocks"), [(False, False), (True, False), (False, True)])
+def test_decisions_equal_the_reference_and_survive_any_crash_schedule(poison: bool, clocks: bool) -> None:
     restarts = replayed = kept = late = repeated = 0
     for seed in range(250):
         rng = random.Random(seed)
         assembly = rng.choice((ASSEMBLY, FORGETFUL))
-        log = random_log(rng, programs=rng.randrange(1, 9), poison=poison)
+        log = random_log(rng, programs=rng.randrange(1, 9), poison=poison, clocks=clocks)
         steady = Workers(log, assembly, HALF)
         undisturbed = steady.finish()
         expected = decide(as_read(log), assembly)

@@ -1,8 +1,10 @@
 """Applies a log to TraceBuffer and DecidedTraces as a worker does, and creates logs."""
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 from prela_stream.assembly.buffer import Applied, ReadyTrace, TraceBuffer
+from prela_stream.assembly.clock import StreamClock
 from prela_stream.assembly.completeness import _NOTHING
 from prela_stream.assembly.decided import DecidedTraces
 from prela_stream.assembly.options import AssemblyOptions
@@ -14,6 +16,7 @@ class Driver:
     """The buffer and the decisions of one partition. It checks the counters after every record."""
 
     def __init__(self, options: AssemblyOptions) -> None:
+        self._max_jump_ms = options.max_jump_ms
         self.decisions: DecidedTraces[int] = DecidedTraces(options)
         self.buffer = TraceBuffer(options, self.decisions)
         self.decided: list[DecidedTrace] = []
@@ -79,8 +82,16 @@ class Driver:
 
     def run(self, log: Iterable[ReadRecord]) -> Outcome:
         """Apply a whole log and return the outcome."""
-        for record in log:
-            self.apply(record)
+        clock = StreamClock(self._max_jump_ms)
+        records = list(log)
+        for record, following in zip_longest(records, records[1:]):
+            next_stamp_ms = None
+            if clock.needs_confirmation(record.timestamp_ms):
+                if following is None:
+                    break
+                next_stamp_ms = following.timestamp_ms
+            now = clock.advance(record.offset, record.timestamp_ms, next_stamp_ms)
+            self.apply(ReadRecord(record.offset, now, record.batch))
         return Outcome(self.decided, self.late)
 
 

@@ -49,6 +49,7 @@ class Workers:
         self.evaluator = evaluator
         self.committed = Committed()
         self.restarts = self.replayed = 0
+        self._next_offset = 0
         self.state = self._start()
 
     def _start(self) -> PartitionState:
@@ -62,6 +63,7 @@ class Workers:
             for decision in self.committed.decisions:
                 if decision.decided_at_ms >= horizon:
                     state.load(decision)
+        self._next_offset = state.position
         return state
 
     def crash(self) -> None:
@@ -72,9 +74,10 @@ class Workers:
 
     def step(self) -> bool:
         """Apply the next Record; False at the end of the log."""
-        record = next((record for record in self.log if record.offset >= self.state.position), None)
+        record = next((record for record in self.log if record.offset >= self._next_offset), None)
         if record is None:
             return False
+        self._next_offset = record.offset + 1
         self.state.apply(record)
         if not self.state.replaying:
             assert self.state.counters.unaccounted() == 0, self.state.counters
@@ -112,8 +115,11 @@ class Workers:
         return self.committed
 
 
-def random_log(rng: random.Random, *, programs: int, poison: bool) -> list[LogRecord]:
-    """Items of several programs, interleaved, in records of any size with pauses between them; some records are poison."""
+def random_log(rng: random.Random, *, programs: int, poison: bool, clocks: bool = False) -> list[LogRecord]:
+    """Items of several programs, interleaved, in records of any size with pauses between them; some records are poison.
+
+    With `clocks` some records are stamped with wrong times.
+    """
     sends: list[tuple[float, Send]] = []
     for number in range(programs):
         program = simulate(
@@ -138,16 +144,23 @@ def random_log(rng: random.Random, *, programs: int, poison: bool) -> list[LogRe
             )
         now += rng.choice((0, 1, 20, 70, 400))
         offset += rng.choice((1, 1, 2))
-        log.append(
-            LogRecord(topic=SOURCE.topic, partition=SOURCE.partition, offset=offset, timestamp_ms=now, value=value)
-        )
+        log.append(_record(offset, now, value))
+    if clocks:
+        for _ in range(rng.randrange(4)):
+            begin, length = rng.randrange(len(log)), rng.choice((1, 1, 2, 5))
+            error_ms = rng.choice((-3_600_000, 20_000, 3_600_000, 36_000_000))
+            log[begin : begin + length] = [
+                msgspec.structs.replace(record, timestamp_ms=max(0, record.timestamp_ms + error_ms))
+                for record in log[begin : begin + length]
+            ]
     tick = encode_batch(b"\x80", [b"\x91\x06"])
-    log.append(
-        LogRecord(
-            topic=SOURCE.topic, partition=SOURCE.partition, offset=offset + 1, timestamp_ms=now + 10**9, value=tick
-        )
+    return [*log, _record(offset + 1, now + 10**9, tick), _record(offset + 2, now + 10**9, tick)]
+
+
+def _record(offset: int, timestamp_ms: int, value: bytes) -> LogRecord:
+    return LogRecord(
+        topic=SOURCE.topic, partition=SOURCE.partition, offset=offset, timestamp_ms=timestamp_ms, value=value
     )
-    return log
 
 
 def as_read(log: Sequence[LogRecord]) -> list[ReadRecord]:

@@ -200,10 +200,38 @@ def _beats(resource: bytes) -> bool:
     return decode_resource(resource).heartbeat_ms > 0
 
 
+def with_stream_time(log: Iterable[ReadRecord], max_jump_ms: int) -> list[ReadRecord]:
+    """The records at the stream time at which they are applied. The last one is missing if its time needs confirmation."""
+    records = list(log)
+    found: list[ReadRecord] = []
+    now = shift = 0
+    for index, record in enumerate(records):
+        following = records[index + 1] if index + 1 < len(records) else None
+        proposals = [
+            one.timestamp_ms if one.timestamp_ms >= now else max(now, one.timestamp_ms + shift)
+            for one in (record, following)
+            if one is not None
+        ]
+        if proposals[0] - now > max_jump_ms:
+            if following is None:
+                break
+            if proposals[1] < proposals[0]:  # the next record does not confirm it
+                now = proposals[1]
+                found.append(msgspec.structs.replace(record, timestamp_ms=now))
+                continue
+        if record.timestamp_ms >= now:
+            shift = 0
+        elif now - record.timestamp_ms - shift > max_jump_ms:
+            shift = now - record.timestamp_ms  # the clock of the log was set back
+        now = proposals[0]
+        found.append(msgspec.structs.replace(record, timestamp_ms=now))
+    return found
+
+
 def decide(log: Iterable[ReadRecord], options: AssemblyOptions) -> Outcome:
     """Every decision on `log`, and every late item."""
     reader = _Reader(options)
-    for record in log:
+    for record in with_stream_time(log, options.max_jump_ms):
         reader.decide_due_traces(record)
         reader.forget_old_decisions()
         reader.add(record)

@@ -10,6 +10,8 @@ from prela_stream.transport.local.schema import OFFSET_BITS, PartitionRow
 
 Headers = tuple[tuple[str, bytes], ...]
 _OFFSET_MASK = (1 << OFFSET_BITS) - 1
+CLOCK_NOISE_MS = 1_000
+"""A clock that goes back by less than this does not make the times in the log go back."""
 _encode_headers = msgspec.msgpack.Encoder().encode
 _decode_headers = msgspec.msgpack.Decoder(Headers).decode
 
@@ -31,7 +33,8 @@ def append(connection: sqlite3.Connection, row: PartitionRow, records: Sequence[
     start, last_ms = connection.execute(
         "SELECT next_offset, last_ms FROM partitions WHERE id = ?", (row.id,)
     ).fetchone()
-    stamp = max(now_ms, last_ms)
+    # a clock that was set back stamps records with its new time, as a Kafka broker does; workers handle that
+    stamp = now_ms if last_ms - now_ms > CLOCK_NOISE_MS else max(now_ms, last_ms)
     rows = []
     total = 0
     for id_, record in enumerate(records, row.first_key + start):
@@ -111,7 +114,10 @@ def beginning_offset(connection: sqlite3.Connection, row: PartitionRow) -> int:
 
 
 def offset_at(connection: sqlite3.Connection, row: PartitionRow, timestamp_ms: int) -> int:
-    """Offset of the first record with log-append time >= `timestamp_ms`, or the end, by bisection."""
+    """Offset of the first record with log-append time >= `timestamp_ms`, or the end.
+
+    It is found by bisection, so it is an estimate if the clock was set back.
+    """
     low, high = 0, end_offset(connection, row)
     while low < high:
         middle = (low + high) // 2

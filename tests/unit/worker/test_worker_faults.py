@@ -145,7 +145,7 @@ async def test_records_that_were_deleted_unread_are_logged_with_their_offsets(
         async with running(make_worker(transport, topics=topics)):
             await send_items(transport, whole_trace(1))
             await decided(transport, 1)
-            position = (await checkpoint(transport, 1)).position
+        position = (await checkpoint(transport, 1)).position
         await send_items(transport, whole_trace(2))
         begin = await pass_retention(tmp_path, whole_trace(3))
         assert begin > position
