@@ -1,0 +1,57 @@
+"""A wrong clock of a broker delays no decision, and an operator sees it."""
+
+from pathlib import Path
+
+import pytest
+
+from prela_stream import telemetry
+from prela_stream.codec.spans import encode_item
+from prela_stream.model.decision import Trigger
+from prela_stream.model.span import ItemKind
+from prela_stream.transport.local import LocalTransport
+from prela_stream.transport.local.transport import wall_ms
+from prela_stream.transport.options import LocalOptions
+from prela_stream.transport.topics import topic_specs
+from tests.support.workers import TOPICS, WHOLE_ONLY, decided, make_worker, running, send_items, whole_trace
+
+HOUR = 3_600_000
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+@pytest.mark.parametrize("first", [True, False])
+async def test_records_that_are_stamped_an_hour_ahead_hold_no_trace(tmp_path: Path, ahead: int, first: bool) -> None:
+    options = LocalOptions(path=str(tmp_path / "log.db"), session_timeout_ms=120_000)
+    offset_ms = 0
+    jumps = sum(telemetry.WORKER_CLOCK_JUMPS.value(direction) for direction in ("ahead", "back"))
+    async with LocalTransport(options, clock=lambda: wall_ms() + offset_ms) as transport:
+        await transport.create_topics(topic_specs(TOPICS))
+        if not first:
+            await send_items(transport, [encode_item(ItemKind.TICK)])
+            await send_items(transport, [encode_item(ItemKind.TICK)])
+        offset_ms = HOUR
+        for number in range(ahead):
+            await send_items(transport, whole_trace(number))
+        offset_ms = 0
+        for number in range(ahead, ahead + 7):
+            await send_items(transport, whole_trace(number))
+        async with running(make_worker(transport, assembly=WHOLE_ONLY)):
+            found = await decided(transport, ahead + 7)
+    assert {one.trigger for one in found} == {Trigger.COMPLETE}
+    assert sum(telemetry.WORKER_CLOCK_JUMPS.value(direction) for direction in ("ahead", "back")) > jumps
+
+
+async def test_a_trace_after_hours_of_silence_is_decided_as_whole(tmp_path: Path) -> None:
+    """Its first record needs confirmation, which a tick gives; its time is not lost."""
+    options = LocalOptions(path=str(tmp_path / "log.db"), session_timeout_ms=120_000)
+    offset_ms = -5 * HOUR
+    async with LocalTransport(options, clock=lambda: wall_ms() + offset_ms) as transport:
+        await transport.create_topics(topic_specs(TOPICS))
+        async with running(make_worker(transport, assembly=WHOLE_ONLY)):
+            await send_items(transport, whole_trace(1))
+            await decided(transport, 1)
+            offset_ms = 0
+            for item in whole_trace(2):
+                await send_items(transport, [item])
+            _, second = await decided(transport, 2)
+    assert (second.trigger, second.complete, second.summary.spans) == (Trigger.COMPLETE, True, 3)
+    assert second.decided_at_ms > wall_ms() - HOUR
