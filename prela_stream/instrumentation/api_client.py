@@ -11,8 +11,8 @@ Newer generators give a client `_attempt_request`; older ones, and `openai`, hav
 
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -52,13 +52,18 @@ class ApiClientInstrumentor:
 
     def is_available(self) -> bool:
         """As `Instrumentor.is_available`."""
-        try:
-            if importlib.util.find_spec(self.module) is None:
-                return False
-        except ValueError:  # a module without a spec, made by a test for instance
-            return True
+        if self.module in sys.modules:
+            return True  # `instrument` finds out what it has
+        if importlib.util.find_spec(self.module) is None:
+            return False
         version = self._version()
-        return version is None or _numbers(version) >= _numbers(self._oldest)
+        if not version or _numbers(version) >= _numbers(self._oldest):
+            return True
+        logger.warning(
+            "prela_stream does not trace %s %s, which is too old. Install %s>=%s to trace its calls.",
+            self.module, version, self.module, self._oldest,
+        )  # fmt: skip
+        return False
 
     def instrument(self, tracer: Tracer, options: InstrumentationOptions) -> None:
         """As `Instrumentor.instrument`."""
@@ -70,12 +75,13 @@ class ApiClientInstrumentor:
         for class_name in _BASE_CLIENTS:
             self._patch_client(getattr(base, class_name, None), class_name, missing)
         if not self._patches:
-            msg = f"{self.module} {self._version()}: no call is traced, because {' and '.join(missing)} are missing; "
-            msg += f"they are traced from {self.module} {self._oldest} on"
+            msg = (
+                f"version {self._version() or '(unknown)'} has no name to patch; expected {self.module}>={self._oldest}"
+            )
             raise ImportError(msg)
         if missing:
             logger.warning(
-                "%s %s is traced in part. Not traced: %s. Install %s>=%s to trace all of it.",
+                "prela_stream traces %s %s in part. Not traced: %s. Install %s>=%s to trace all of it.",
                 self.module, self._version(), "; ".join(missing), self.module, self._complete_from,
             )  # fmt: skip
 
@@ -170,11 +176,14 @@ class ApiClientInstrumentor:
             )
         return None
 
-    def _version(self) -> str | None:
+    def _version(self) -> str:
+        """The installed version; empty if it has no metadata."""
+        from importlib import metadata  # takes 15 ms, and is not needed by a program without such a library
+
         try:
-            return importlib.metadata.version(self.name)
-        except importlib.metadata.PackageNotFoundError:
-            return None
+            return metadata.version(self.name)
+        except metadata.PackageNotFoundError:
+            return ""
 
 
 def _server_attributes(client: Any) -> dict[str, Any]:

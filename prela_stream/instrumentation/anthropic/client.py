@@ -41,7 +41,7 @@ class AnthropicInstrumentor(ApiClientInstrumentor):
     """
 
     def __init__(self) -> None:
-        super().__init__("anthropic", AnthropicProvider(), oldest="0.40.0", complete_from="0.108.0")
+        super().__init__("anthropic", AnthropicProvider(), oldest="0.40", complete_from="0.108")
 
 
 def _provider_name(client: Any) -> str:
