@@ -13,12 +13,13 @@ from typing import Final
 import msgspec
 
 from prela_stream.codec.spans import encode_item
-from prela_stream.delivery.batch import Outcome, ProducerBatch
+from prela_stream.delivery.batch import Entry, Outcome, ProducerBatch
 from prela_stream.delivery.batcher import Batcher
 from prela_stream.delivery.ledger import Ledger
 from prela_stream.delivery.options import PipelineOptions
 from prela_stream.errors import logger
 from prela_stream.model.span import ItemKind
+from prela_stream.privacy.encoding import shortened
 
 RECORD_HEADROOM: Final = 1_024
 """Bytes of a record that are kept free for its header and for what the transport adds."""
@@ -92,15 +93,11 @@ class Outbox:
             self._add_lost(now)
         while not self.full:
             entries = self._ledger.take(_CHUNK)
-            for entry in entries:
-                size = len(entry[2])
-                if size > self._max_batch_bytes:
-                    self._log_too_large(size, f"{self._max_batch_bytes:,} bytes")
-                    self._ledger.drop(entry, "encode_error")
-                    continue
-                self._held += 1
-                self._held_bytes += size
-                self._batcher.add(entry, now)
+            for entry in map(self._fitting, entries):
+                if entry is not None:
+                    self._held += 1
+                    self._held_bytes += len(entry[2])
+                    self._batcher.add(entry, now)
             if len(entries) < _CHUNK:
                 return False
             if clock() >= end:
@@ -196,18 +193,30 @@ class Outbox:
         """Divide the items of a batch among the new partitions."""
         batcher = self._new_batcher(len(self._waiting))
         for entry in delivery.batch.entries:
-            size = len(entry[2])
             if entry[1] is None:
                 continue
-            if size > self._max_batch_bytes:
+            fitting = self._fitting(entry)
+            if fitting is None:
                 self._held -= 1
-                self._held_bytes -= size
-                self._log_too_large(size, f"{self._max_batch_bytes:,} bytes")
-                self._ledger.drop(entry, "encode_error")
+                self._held_bytes -= len(entry[2])
             else:
-                batcher.add(entry, delivery.batch.created)
+                self._held_bytes -= len(entry[2]) - len(fitting[2])
+                batcher.add(fitting, delivery.batch.created)
         for batch in batcher.cut(0.0, everything=True):
             self._waiting[batch.partition].append(Delivery(batch=batch, uncertain=delivery.uncertain))
+
+    def _fitting(self, entry: Entry) -> Entry | None:
+        """An entry that a record can have: a larger span is cut. None if it cannot be cut; then it is dropped."""
+        sequence, trace_id, item, reserved = entry
+        if len(item) <= self._max_batch_bytes:
+            return entry
+        self._log_too_large(len(item), f"{self._max_batch_bytes:,} bytes")
+        cut = shortened(item, self._max_batch_bytes)
+        if cut is None:
+            self._ledger.drop(entry, "encode_error")
+            return None
+        self._ledger.queue.release(0, len(item) - len(cut))
+        return sequence, trace_id, cut, reserved
 
     def _set_partitions(self, partitions: int) -> None:
         self._batcher = self._new_batcher(partitions)
@@ -248,8 +257,8 @@ class Outbox:
         if not self._logged_too_large:
             self._logged_too_large = True
             logger.warning(
-                "prela_stream: an item of %s bytes was dropped, because the items of a record may have %s. Raise "
-                "max_record_bytes of the topic, or lower the limit of a span. Further drops of this kind are only counted.",
+                "prela_stream: a span of %s bytes is cut, or dropped if that is not possible, because the items of a record may "
+                "have %s. Raise topics.max_record_bytes and the topic's max.message.bytes. This is logged once.",
                 f"{size:,}",
                 most,
             )

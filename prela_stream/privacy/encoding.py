@@ -7,6 +7,7 @@ or is too large, and removes what must not be sent. `encode_rest` is for a span 
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +18,7 @@ from prela_stream.model.plain import SCALARS, is_plain, plain
 from prela_stream.privacy.item_fields import Fields
 from prela_stream.privacy.media import may_hold_media, without_media
 from prela_stream.privacy.rules import Privacy, without_content
-from prela_stream.privacy.truncation import cut
+from prela_stream.privacy.truncation import LEAST_LIMIT, cut
 
 DEFAULT_LIMIT: Final = 750_000
 """Bytes of an item beyond which its largest values are cut."""
@@ -36,17 +37,18 @@ REFUSED: Final = (
 )
 """What `encode_fast` raises for values that MessagePack cannot hold, and `is_plain` for a value that changes."""
 _reading: Final = HostCall()
+_ATTRIBUTES: Final = Fields._fields.index("attributes")
 _decode: Final = msgspec.msgpack.Decoder().decode
 
 
 def encode_slow(fields: tuple[Any, ...]) -> bytes:
     """The item of fields that `encode_fast` refused. Each value is encoded separately, or becomes a note.
 
-    A value can end a span while it is read, with itself as an attribute. The values of such a span are not read.
+    A value can end a span while it is read, with itself as an attribute. In such a span, values that can run code are not read.
     """
     item = Fields(*fields)
     with _reading as nested:
-        encoded = _unread if nested else _encoded
+        encoded = partial(_encoded, read=not nested)
         return encode_item(
             *item._replace(
                 name=plain(item.name),
@@ -58,10 +60,6 @@ def encode_slow(fields: tuple[Any, ...]) -> bytes:
         )
 
 
-def _unread(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return _scalars(attributes, "not read, because it was reached from another value")
-
-
 def sanitized(item: bytes, privacy: Privacy, limit: int) -> bytes:
     """An item as it may be sent: without media and what `privacy` removes, and no larger than `limit` bytes.
 
@@ -70,6 +68,16 @@ def sanitized(item: bytes, privacy: Privacy, limit: int) -> bytes:
     with guard("span.sanitize"):
         return _sanitized(item, privacy, limit)
     return encode_item(*without_content(Fields(*_decode(item)), "the privacy rules could not be applied"))
+
+
+def shortened(item: bytes, limit: int) -> bytes | None:
+    """A span item, cut to `limit` bytes; None if it cannot be cut so far, because it has no attributes or the limit is small."""
+    with guard("span.shorten"):
+        fields: list[Any] = _decode(item)
+        if len(fields) > _ATTRIBUTES and limit >= LEAST_LIMIT:
+            smaller = cut(Fields(*fields), limit)
+            return smaller if len(smaller) <= limit else None
+    return None
 
 
 def encode_rest(fields: tuple[Any, ...], error: BaseException, privacy: Privacy, limit: int) -> bytes:
@@ -116,13 +124,15 @@ def _scalars(attributes: Mapping[str, Any], why: str) -> dict[str, Any]:
     }
 
 
-def _encoded(attributes: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
+def _encoded(attributes: Mapping[str, Any], *, read: bool) -> dict[str, msgspec.Raw]:
     pairs: Iterable[tuple[str, Any]] = list(attributes.items())
-    return {plain(key): msgspec.Raw(_encoded_value(value)) for key, value in pairs}
+    return {plain(key): msgspec.Raw(_encoded_value(value, read=read)) for key, value in pairs}
 
 
-def _encoded_value(value: object) -> bytes:
+def _encoded_value(value: object, *, read: bool) -> bytes:
     with suppress(*REFUSED):
         if type(value) in SCALARS or is_plain(value):
             return encode_fast(value)
-    return encode_fast(plain(value))
+    if read:
+        return encode_fast(plain(value))
+    return encode_fast(f"<{type(value).__name__}: not read, because it was reached from another value>")

@@ -16,6 +16,8 @@ from prela_stream.codec.spans import encode_item
 from prela_stream.model.semconv import DROPPED_ATTRIBUTES, DROPPED_EVENTS, DROPPED_LINKS, TRUNCATED
 from prela_stream.privacy.item_fields import Fields
 
+LEAST_LIMIT: Final = 4_096
+"""Bytes to which every item can be cut."""
 _KEEP: Final = 1_000
 """Bytes of the beginning of a text that the first pass leaves."""
 _MARK: Final = 40
@@ -50,8 +52,9 @@ def cut(fields: Fields, limit: int) -> bytes:
     Args:
         fields: Plain data that no other code holds, because its containers are changed. Attributes a dict, events and links
             lists of lists.
-        limit: Bytes of the whole item, at least 4,096. What is always kept may exceed a smaller limit.
+        limit: Bytes of the whole item, at least `LEAST_LIMIT`.
     """
+    before = fields.attributes.get(TRUNCATED)  # it may be cut twice: to the limit of a span, then to that of a topic
     original = len(_size(fields.attributes)) + len(_size(fields.events))
     fields = fields._replace(
         name=_shortened(fields.name, _KEEP),
@@ -65,7 +68,7 @@ def cut(fields: Fields, limit: int) -> bytes:
             excess = step(fields, excess)
     if excess > 0:
         fields = _without_the_largest(fields, excess + _COUNTS)
-    fields.attributes[TRUNCATED] = original
+    fields.attributes[TRUNCATED] = max(original, before) if isinstance(before, int) else original
     return encode_item(*fields)
 
 
@@ -126,7 +129,9 @@ def _without_the_largest(fields: Fields, excess: int) -> Fields:
         while parts and excess > 0:
             excess -= len(_size(parts.pop(0)))
         counts.append((name, before - len(parts)))
-    attributes.update((name, count) for name, count in counts if count)
+    for name, count in counts:
+        if count:
+            attributes[name] = count + (attributes[name] if isinstance(attributes.get(name), int) else 0)
     return fields._replace(events=events, links=links)
 
 

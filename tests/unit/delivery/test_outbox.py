@@ -2,12 +2,14 @@
 
 import pytest
 
+from prela_stream.codec.spans import decode_batch, decode_span
 from prela_stream.delivery.pipeline import Pipeline
 from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.model.ids import partition_of
-from prela_stream.model.span import ItemKind, Resource
+from prela_stream.model.semconv import TRUNCATED
+from prela_stream.model.span import ItemKind, Resource, SpanData
 from prela_stream.transport.options import TopicOptions
-from tests.support.items import make_item, span_id
+from tests.support.items import encode_span, make_item, span_id
 from tests.support.memory_transport import MemoryTransport
 from tests.support.processes import DEADLINE
 from tests.unit.delivery.pipelines import QUICK, TOPICS, Clock, make_pipeline, options, until
@@ -116,7 +118,7 @@ async def test_a_topic_with_a_smaller_limit_than_configured_gets_smaller_records
     assert pipeline.ledger().dropped.encode_error == 1
     assert make_item(50)[0] in {trace_id for _, trace_id in transport.lost()}, "workers know what is missing"
     assert sorted(transport.spans()) == [span_id(number) for number in range(200) if number != 50]
-    assert caplog.text.count("was dropped, because the items of a record") == 1
+    assert caplog.text.count("because the items of a record") == 1
     assert "cannot be sent" not in caplog.text
 
 
@@ -131,3 +133,36 @@ async def test_an_item_larger_than_a_record_is_refused_and_its_neighbours_pass(t
         await until(lambda: {trace_id for _, trace_id in transport.lost()} == {make_item(15)[0]})
     assert all(len(sent.record.value or b"") <= 10_000 for sent in transport.log)
     assert pipeline.ledger().balances
+
+
+def large_span(number: int, size: int) -> tuple[bytes, bytes]:
+    span = SpanData(
+        trace_id=f"{number:032x}",
+        span_id=f"{number:016x}",
+        name="x",
+        start_ns=1,
+        duration_ns=1,
+        attributes={"model": "m", "text": "t" * size},
+    )
+    return bytes.fromhex(span.trace_id), encode_span(span)
+
+
+@pytest.mark.parametrize("known", ["setting", "topic"])
+async def test_a_span_larger_than_a_record_is_cut_and_not_dropped(transport: MemoryTransport, known: str) -> None:
+    """Whether the limit is known before the first attempt or only from the topic."""
+    transport.limit = 10_000
+    topics = TopicOptions(partitions=4, max_record_bytes=10_000 if known == "setting" else 1_000_000)
+    async with Pipeline(transport, PipelineSetup(topics=topics, options=QUICK, resource=Resource)) as pipeline:
+        for number in range(20):
+            pipeline.record(*large_span(number, 50_000 if number % 2 else 100))
+        assert (await pipeline.aflush(DEADLINE)).acknowledged == 20
+        assert pipeline._ledger.queue.held_bytes == 0, "room was not freed"
+        assert not pipeline._outbox.full
+    items = [item for sent in transport.log for item in decode_batch(sent.record.value or b"").raws]
+    spans = sorted((decode_span(item) for item in items), key=lambda span: span.span_id)
+    assert len(spans) == 20
+    for number, span in enumerate(spans):
+        assert span.attributes["model"] == "m"
+        assert (TRUNCATED in span.attributes) == bool(number % 2)
+    assert transport.lost() == []
+    assert all(len(sent.record.value or b"") <= 10_000 for sent in transport.log)
