@@ -70,6 +70,8 @@ async def diagnose(
         lost = lost or (finding.check if finding.state == "wrong" and finding.check != "clock" else "")
     if "worker" in roles:
         yield skipped_after("retention", f"{lost} check") if lost else await _retention(settings)
+        if not lost and (ahead := await _stream_time(settings, clock())) is not None:
+            yield ahead
     if write and lost:
         yield skipped_after("write and read", f"{lost} check")
     elif write:
@@ -156,6 +158,37 @@ async def _retention(settings: Settings) -> Finding:
     if lines := check_retention(settings.topics, existing, **ages):
         return mistake("retention", "\n".join(lines))
     return ok("retention", "what workers may have to read again is kept for long enough")
+
+
+async def _stream_time(settings: Settings, now_ms: int) -> Finding | None:
+    """A finding if the stream time of a partition is ahead of this machine; None if it is not, or if it cannot be read."""
+    from prela_stream.worker.checkpoint import CheckpointError, read_checkpoint
+
+    spans, group = settings.topics.spans, group_of(settings, settings.worker.group)
+    ahead: list[str] = []
+    try:
+        async with open_transport(settings) as transport:
+            found = (await transport.topics([spans])).get(spans)
+            for number in range(0 if found is None else found.partitions):
+                source = TopicPartition(spans, number)
+                if (committed := await transport.committed(group, source)) is not None:
+                    checkpoint = read_checkpoint(
+                        committed.metadata, partitions=settings.topics.partitions, where=str(source)
+                    )
+                    if (error_ms := checkpoint.clock_ms - now_ms) > settings.assembly.max_jump_ms:
+                        ahead.append(f"{source} by {error_ms / 1000:,.0f} s")
+    except CheckpointError as error:
+        return mistake("stream time", str(error))
+    except PrelaError:
+        return None  # the checks of the connection and of the rights report it
+    if not ahead:
+        return None
+    todo = (
+        "check the clocks of the brokers. Decisions are not delayed, but their times are too large until the clocks have "
+        "caught up"
+    )
+    came = f"partitions that are ahead: {', '.join(ahead)}"
+    return wrong("stream time", expected="a stream time that is not ahead of this machine", came=came, todo=todo)
 
 
 async def _written(settings: Settings, clock: Callable[[], int]) -> AsyncIterator[Finding]:

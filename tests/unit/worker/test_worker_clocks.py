@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 
 from prela_stream import telemetry
+from prela_stream.app.adapters import group_of
+from prela_stream.app.doctor import diagnose
 from prela_stream.codec.spans import encode_item
+from prela_stream.config import load_settings
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import ItemKind
 from prela_stream.transport.local import LocalTransport
@@ -38,6 +41,34 @@ async def test_records_that_are_stamped_an_hour_ahead_hold_no_trace(tmp_path: Pa
             found = await decided(transport, ahead + 7)
     assert {one.trigger for one in found} == {Trigger.COMPLETE}
     assert sum(telemetry.WORKER_CLOCK_JUMPS.value(direction) for direction in ("ahead", "back")) > jumps
+
+
+async def test_doctor_reports_a_stream_time_that_is_ahead(tmp_path: Path) -> None:
+    settings = load_settings(env={}, overrides={"directory": str(tmp_path), "topics": {"partitions": 1}})
+    group = group_of(settings, settings.worker.group)
+    offset_ms = HOUR
+    async with LocalTransport(settings.local, clock=lambda: wall_ms() + offset_ms) as transport:
+        await transport.create_topics(topic_specs(settings.topics))
+        async with running(make_worker(transport, topics=settings.topics, assembly=WHOLE_ONLY, group=group)):
+            await send_items(transport, whole_trace(1))
+            await decided(transport, 1)
+            offset_ms = 0
+            await send_items(transport, whole_trace(2))
+            await decided(transport, 2)
+    (finding,) = [one async for one in diagnose(settings) if one.check == "stream time"]
+    assert finding.state == "wrong"
+    assert "prela.spans[0] by 3,600 s" in finding.came or "prela.spans[0] by 3,599 s" in finding.came
+
+
+async def test_doctor_is_silent_about_a_stream_time_that_is_right(tmp_path: Path) -> None:
+    settings = load_settings(env={}, overrides={"directory": str(tmp_path), "topics": {"partitions": 1}})
+    group = group_of(settings, settings.worker.group)
+    async with LocalTransport(settings.local) as transport:
+        await transport.create_topics(topic_specs(settings.topics))
+        async with running(make_worker(transport, topics=settings.topics, assembly=WHOLE_ONLY, group=group)):
+            await send_items(transport, whole_trace(1))
+            await decided(transport, 1)
+    assert [one async for one in diagnose(settings) if one.check == "stream time"] == []
 
 
 async def test_a_trace_after_hours_of_silence_is_decided_as_whole(tmp_path: Path) -> None:
