@@ -25,7 +25,7 @@ from prela_stream.transport.options import TopicOptions
 logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S: Final = 0.1
-_LONGEST_PAUSE_S: Final = 2.0
+_LONGEST_PAUSE_S: Final = 1.0
 
 
 class _Waiting(msgspec.Struct, frozen=True):
@@ -139,7 +139,7 @@ class SinkService:
     async def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
         """Write kept traces until cancelled. The batch in progress is finished and committed first.
 
-        If the sink fails with a SinkError or an OSError, its batch is written again after a pause of 0.1 to 2 s, for as long as
+        If the sink fails with a SinkError or an OSError, its batch is written again after a pause of 0.1 to 1 s, for as long as
         it takes. Records wait in the topic.
 
         Args:

@@ -49,7 +49,7 @@ class TopicConsumer:
             except (FencedError, UnknownTopicError):
                 raise
             except TransportError as error:
-                logged = _log_new(error, logged)
+                logged = self._log_new(error, logged)
                 await anyio.sleep(_PAUSE_S)
 
     async def check_assignment(self) -> Poll:
@@ -68,10 +68,19 @@ class TopicConsumer:
         except (FencedError, UnknownTopicError):
             raise
         except TransportError as error:
-            self._end_error = _log_new(error, self._end_error)
+            self._end_error = self._log_new(error, self._end_error)
             return None
         self._end_error = ""
         return end
+
+    def _log_new(self, error: TransportError, logged: str) -> str:
+        """Log why the transport cannot be read, unless `logged` is the same reason; returns the reason."""
+        telemetry.SINK_READ_ERRORS.add()
+        text = str(error)
+        if text != logged:
+            reader = "a reader without a group" if self._group is None else f"the consumer group {self._group}"
+            logger.warning("%s cannot read from the transport, will try again: %s", reader, text)
+        return text
 
     def _noted(self, poll: Poll) -> Poll:
         for partition in poll.revoked:
@@ -190,15 +199,6 @@ class TopicConsumer:
                     self._group,
                 )
         return frozenset(reassigned)
-
-
-def _log_new(error: TransportError, logged: str) -> str:
-    """Log why the transport cannot be read, unless `logged` is the same reason; returns the reason."""
-    telemetry.SINK_READ_ERRORS.add()
-    text = str(error)
-    if text != logged:
-        logger.warning("cannot read from the transport, will try again: %s", text)
-    return text
 
 
 def _value_of(record: LogRecord) -> bytes:

@@ -1,8 +1,10 @@
-"""A disk that is full for a while under a sink: the sink waits, nothing is lost, and nothing else is affected."""
+"""A disk that is full for a while: what is on it waits, nothing that was acknowledged is lost, and nothing else is affected."""
 
 import json
 import logging
+import os
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -11,6 +13,7 @@ import pytest
 from prela_stream import telemetry
 from prela_stream.app.adapters import open_sink
 from prela_stream.codec.sampled import KeptFragment, encode_kept
+from prela_stream.config import load_settings
 from prela_stream.errors import PrelaError
 from prela_stream.sinks.base import TraceFilter
 from prela_stream.sinks.registry import SINK_TYPES, load
@@ -18,10 +21,15 @@ from prela_stream.sinks.service import SinkService
 from prela_stream.sinks.settings import SinkSettings, read_sinks
 from prela_stream.transport.base import TopicPartition, Transport
 from tests.support.kept import decision, fragment, span, trace_id
+from tests.support.processes import DEADLINE
+from tests.support.running_pipeline import Agent, environment, services, stored, warnings
 from tests.support.small_disk import SmallDisk
-from tests.support.workers import DEADLINE, TOPICS, local_log, send
+from tests.support.workers import TOPICS, local_log, send
 
-RECOVERY_S = 5.0
+RECOVERY_S = float(os.environ.get("PRELA_TEST_RECOVERY_S", "20"))
+"""Seconds after which everything works again. The promise is 5, on a machine that is not busy."""
+FULL_S = float(os.environ.get("PRELA_TEST_FULL_DISK_S", "8"))
+"""How long the disk is full under a whole pipeline."""
 
 
 def large(number: int) -> KeptFragment:
@@ -81,3 +89,31 @@ async def test_a_sink_recovers_from_a_full_disk(
     assert len(logged) == 2, logged
     assert str(sink.options.path) in logged[0]
     assert len(await found(sink)) == sent, "a batch that failed left a part of it behind"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("small_disk", [80], indirect=True)
+@pytest.mark.parametrize("commands", [("worker", "sink"), ("dev",)], ids="+".join)
+async def test_a_pipeline_recovers_from_a_full_disk(
+    tmp_path: Path, small_disk: SmallDisk, commands: tuple[str, ...]
+) -> None:
+    env = environment(tmp_path, small_disk.path / "prela")
+    settings = load_settings(env=env)
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(services(tmp_path, env, *commands))
+        agent = Agent(tmp_path, env)
+        stack.callback(agent.close)
+        ids = [await agent.trace(flush=False) for _ in range(20)]
+        await stored(settings, [await agent.trace(), *ids], DEADLINE)
+        ids += [await agent.trace(flush=False) for _ in range(20)]  # some of these are acknowledged and not yet stored
+        with small_disk.full():
+            end = anyio.current_time() + FULL_S
+            while anyio.current_time() < end:
+                ids.append(await agent.trace(flush=False))
+                await anyio.sleep(0.05)
+        await stored(settings, ids, RECOVERY_S)
+        await stored(settings, [await agent.trace()], RECOVERY_S)
+        assert agent.process.poll() is None
+        assert [service.process.poll() for service in running] == [None] * len(running)
+        for output in (agent.output, *(service.output for service in running)):
+            assert 1 <= len(warnings(output())) <= 20, output()  # no line for each attempt of each part
