@@ -74,6 +74,15 @@ def test_an_import_of_an_adapter_is_found(graph: grimp.ImportGraph, importer: st
     assert sorted(imports_of_adapters(planted)) == [f"prela_stream.{importer} -> prela_stream.{adapter}"]
 
 
+def test_only_the_kafka_transport_imports_aiokafka() -> None:
+    everything = grimp.build_graph(
+        "prela_stream", include_external_packages=True, exclude_type_checking_imports=True, cache_dir=None
+    )
+    importers = everything.find_modules_that_directly_import("aiokafka")
+    assert importers, "the graph has no external packages"
+    assert [name for name in importers if not name.startswith("prela_stream.transport.kafka.")] == []
+
+
 def test_one_swallowing_handler_in_the_tree() -> None:
     trees = {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
     broad = [f"{path}:{ast.unparse(n)[:60]}" for path, tree in trees.items() for n in ast.walk(tree) if _swallows(n)]

@@ -18,6 +18,7 @@ from prela_stream.instrumentation.registry import checked_names
 from prela_stream.model.plain import plain, safe_text
 from prela_stream.privacy.rules import Redactable
 from prela_stream.tracing.sampler import BaseSampler
+from prela_stream.validation import absolute
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +87,9 @@ def _warn_of_arguments_without_effect(given: Mapping[str, Any], settings: Settin
             "the transport is kafka, which has no folder. Remove the argument or set transport to local"
         )
     elif directory is not None and Path(settings.local.path).parent != Path(directory):
-        reasons["directory"] = f"the setting local.path puts the log at {settings.local.path}. Remove one of them"
+        reasons["directory"] = (
+            f"the setting local.path puts the log at {absolute(Path(settings.local.path))}. Remove one of them"
+        )
     if isinstance(given["auto_instrument"], list | tuple | set | frozenset) and is_off("PRELA_AUTO_INSTRUMENT"):
         reasons["auto_instrument"] = "the variable PRELA_AUTO_INSTRUMENT turns it off"
     for name, reason in reasons.items():

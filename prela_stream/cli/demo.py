@@ -99,7 +99,9 @@ def _show(result: show.DemoResult, best: list[StoredTrace], settings: Settings) 
         fail_line(
             f"{result.undecided} traces were not decided and stored in time, {result.incomplete} lack spans; {logs}"
         )
-    console.print(Text(f"\nlist its traces: prela-stream traces list --dir {settings.directory}", "dim"))
+    console.print(
+        Text(f"\nlist its traces: prela-stream traces list --dir {absolute(Path(settings.directory))}", "dim")
+    )
 
 
 def _summary(result: show.DemoResult) -> Table:

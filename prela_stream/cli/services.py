@@ -1,5 +1,6 @@
 """`prela-stream worker`, `sink` and `dev`: services that run until SIGTERM or Ctrl-C."""
 
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -8,9 +9,11 @@ from rich.text import Text
 
 from prela_stream import app as root
 from prela_stream.cli.consoles import messages
+from prela_stream.cli.formats import clean
 from prela_stream.cli.options import Options, command
 from prela_stream.cli.running import log_to_stderr, run_until_stopped
 from prela_stream.config import Settings
+from prela_stream.validation import absolute
 
 OnlyOption = Annotated[
     list[str] | None,
@@ -60,10 +63,11 @@ def dev_command(options: Options, http: HttpOption = None) -> None:
     """Run a worker and all sinks in one process, for one machine. SIGTERM or Ctrl-C stops it cleanly."""
     settings = _exposing(options.settings(), http)
     log_to_stderr()
-    ready = f"ready on the {settings.transport} transport; list traces with: prela-stream traces list --dir {settings.directory}"
+    folder = absolute(Path(settings.directory))
+    ready = f"ready on the {settings.transport} transport; list traces with: prela-stream traces list --dir {folder}"
     run_until_stopped(lambda: root.run_dev(settings, on_ready=lambda: _report(ready)))
     _report("dev has stopped")
 
 
 def _report(text: str) -> None:
-    messages().print(Text(text))
+    messages().print(Text(clean(text)))

@@ -8,7 +8,8 @@ from prela_stream.model.trace import Trace
 from prela_stream.sampling.conditions import percent
 from prela_stream.sampling.drop import Drop
 from prela_stream.sampling.policy import Policy, Verdict, Vote
-from prela_stream.sampling.policyset import Mode, PolicySet
+from prela_stream.sampling.policyfile import Mode
+from prela_stream.sampling.policyset import PolicySet
 
 NO_POLICY = "(none)"
 """The policy name of a decision in mode `any` if no policy matched."""

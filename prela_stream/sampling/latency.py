@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from typing import Annotated
 
-import msgspec
-
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.conditions import Match, duration
+from prela_stream.validation import HOUR, bounded
 
-Milliseconds = Annotated[float, msgspec.Meta(ge=0.0)]
+Milliseconds = Annotated[float, bounded(0, 36_500 * 24 * HOUR)]
 
 
 class Latency(Match, frozen=True, kw_only=True, tag="latency"):

@@ -1,5 +1,6 @@
 """Reads a policy file and reports every mistake in it at once, each with its path."""
 
+import enum
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,14 +13,22 @@ from prela_stream.sampling.share import Always
 from prela_stream.text import show
 from prela_stream.validation import Mistakes, describe, fields_of, nearest, one_of, parse_toml, raise_if_any
 
-MODES: Final = ("any", "first_match")
 _DEEPEST: Final = 32
+
+
+class Mode(enum.StrEnum):
+    """How the votes of a policy set become one probability."""
+
+    ANY = "any"
+    """OpenTelemetry's: drop policies first and final, then the highest probability."""
+    FIRST_MATCH = "first_match"
+    """Refinery's: in order, the first policy that matches."""
 
 
 class PolicyFile(msgspec.Struct, frozen=True, kw_only=True):
     """The content of a policy file."""
 
-    mode: str
+    mode: Mode
     default: float
     policies: tuple[Condition, ...]
 
@@ -42,8 +51,8 @@ class _Reader:
     def file(self, data: Mapping[str, Any]) -> PolicyFile:
         self.mistakes.unknown_keys(data, ("mode", "default", "policy"), "")
         mode = data.get("mode", "any")
-        if mode not in MODES:
-            self._report("mode", f"expected {one_of(MODES)}, got {show(mode)}{nearest(mode, MODES)}")
+        if mode not in list(Mode):
+            self._report("mode", f"expected {one_of(Mode)}, got {show(mode)}{nearest(mode, Mode)}")
         default = data.get("default", 1.0)
         if mode == "any" and "default" in data:
             self._report(
@@ -64,8 +73,8 @@ class _Reader:
         elif policies and all(isinstance(policy, Drop) for policy in policies):
             self._report("policy", "all policies are of type drop, so no trace would ever be kept; add one that keeps")
         if self.mistakes.found:
-            return PolicyFile(mode="any", default=1.0, policies=())
-        return PolicyFile(mode=mode, default=float(default), policies=tuple(p for p in policies if p is not None))
+            return PolicyFile(mode=Mode.ANY, default=1.0, policies=())
+        return PolicyFile(mode=Mode(mode), default=float(default), policies=tuple(p for p in policies if p is not None))
 
     def _policy(self, table: Mapping[str, Any], path: str, *, nested: bool) -> Condition | None:
         """One policy; None if anything in it is wrong."""

@@ -3,7 +3,6 @@
 The format of policy files, and what runs without one, is written down in docs/policies.md.
 """
 
-import enum
 from collections.abc import Sequence
 from functools import cache
 from hashlib import blake2b
@@ -12,16 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from prela_stream.sampling.policy import Policy
-from prela_stream.sampling.policyfile import read_policy_file
-
-
-class Mode(enum.StrEnum):
-    """How the votes of a policy set become one probability."""
-
-    ANY = "any"
-    """OpenTelemetry's: drop policies first and final, then the highest probability."""
-    FIRST_MATCH = "first_match"
-    """Refinery's: in order, the first policy that matches."""
+from prela_stream.sampling.policyfile import Mode, read_policy_file
 
 
 class PolicySet(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +45,7 @@ def load_policies(text: str, *, source: str) -> PolicySet:
         ConfigurationError: With every mistake in the file, each with its path.
     """
     found = read_policy_file(text, source)
-    return policy_set(found.policies, mode=Mode(found.mode), default=found.default, source=source)
+    return policy_set(found.policies, mode=found.mode, default=found.default, source=source)
 
 
 def _content(policy: Any) -> Any:

@@ -189,7 +189,7 @@ WRONG: list[tuple[str, dict[str, str], int, str]] = [
         "SASL_SSL",
         {"extra": '{"sasl_plain_password": "wrong-word-4711"}'},
         2,
-        "extra may not contain sasl_plain_password",
+        "kafka.extra.sasl_plain_password: the transport depends on this argument or has another setting for it",
     ),
     ("SASL_SSL", {"extra": "wrong-word-4711"}, 2, "a JSON object"),
     ("PLAINTEXT", {"bootstrap": "localhost:kafka"}, 2, 'expected host:port in kafka.bootstrap, got "localhost:kafka"'),

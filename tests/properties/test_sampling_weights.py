@@ -15,7 +15,8 @@ from prela_stream.sampling.conditions import Condition
 from prela_stream.sampling.drop import Drop
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.latency import Latency
-from prela_stream.sampling.policyset import Mode, PolicySet, default_policies, policy_set
+from prela_stream.sampling.policyfile import Mode
+from prela_stream.sampling.policyset import PolicySet, default_policies, policy_set
 from prela_stream.sampling.share import Always, Probabilistic
 from prela_stream.sampling.status import Status
 from tests.unit.sampling.traces import PlannedSpan, make_trace

@@ -79,6 +79,18 @@ def test_wrong_settings_are_one_red_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.output
 
 
+def test_a_worker_refuses_settings_that_cannot_work(tmp_path: Path) -> None:
+    environment = {"PRELA_ASSEMBLY_MAX_SPANS": "0", "PRELA_ASSEMBLY_SETTLE_MS": "-5000"}
+    result = CliRunner().invoke(app, ["worker", "--dir", str(tmp_path / "log")], env=environment)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "the environment has 2 mistakes:",
+        '  PRELA_ASSEMBLY_MAX_SPANS: expected a whole number of spans from 1 to 100,000,000, got "0"',
+        '  PRELA_ASSEMBLY_SETTLE_MS: expected a whole number of ms from 0 to 3,600,000, got "-5000"',
+    ]
+    assert not (tmp_path / "log").exists()
+
+
 def test_the_version_is_printed() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout == f"prela-stream {__version__}\n"
 

@@ -13,7 +13,8 @@ from prela_stream.sampling.drop import Drop
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.latency import Latency
 from prela_stream.sampling.policy import Verdict
-from prela_stream.sampling.policyset import Mode, policy_set
+from prela_stream.sampling.policyfile import Mode
+from prela_stream.sampling.policyset import policy_set
 from prela_stream.sampling.share import Always, Probabilistic
 from prela_stream.sampling.status import Status
 from tests.unit.sampling.traces import PlannedSpan, make_trace, trace_id_of

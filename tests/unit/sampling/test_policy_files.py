@@ -11,7 +11,8 @@ from prela_stream.sampling.algebra import And, Not
 from prela_stream.sampling.attribute import Attribute
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.latency import Latency
-from prela_stream.sampling.policyset import DEFAULT_TEXT, Mode, default_policies, load_policies, policy_set
+from prela_stream.sampling.policyfile import Mode
+from prela_stream.sampling.policyset import DEFAULT_TEXT, default_policies, load_policies, policy_set
 from prela_stream.sampling.share import Always
 from prela_stream.sampling.status import Status
 from tests.unit.sampling.traces import PlannedSpan, make_trace, trace_id_of
@@ -153,11 +154,11 @@ ONE_TEST = "expected exactly one test of equals, one_of, regex, min/max, exists"
         ('[[policy]]\ntype = "probabilistic"', "policy[0].probability: missing; expected a number from 0 to 1"),
         (
             '[[policy]]\ntype = "latency"\nmin_ms = "fast"',
-            'policy[0].min_ms: expected a number of ms, 0 or more, got "fast"',
+            'policy[0].min_ms: expected a number of ms from 0 to 3,153,600,000,000, got "fast"',
         ),
         (
             '[[policy]]\ntype = "latency"\nmin_ms = inf',
-            "policy[0].min_ms: expected a number of ms, 0 or more, got Infinity",
+            "policy[0].min_ms: expected a number of ms from 0 to 3,153,600,000,000, got Infinity",
         ),
         (
             '[[policy]]\ntype = "latency"\nmin_ms = 5\nmax_ms = 5',
@@ -210,7 +211,7 @@ ONE_TEST = "expected exactly one test of equals, one_of, regex, min/max, exists"
         ),
         (
             '[[policy]]\ntype = "and"\npolicies = [{type = "or", policies = [{type = "latency"}]}]',
-            "policy[0].policies[0].policies[0].min_ms: missing; expected a number of ms, 0 or more",
+            "policy[0].policies[0].policies[0].min_ms: missing; expected a number of ms from 0 to 3,153,600,000,000",
         ),
         (
             '[[policy]]\ntype = "or"\nprobability = 0.5\npolicies = [{type = "always"}]',
@@ -276,7 +277,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
         "  mod: unknown key; did you mean mode?",
         "  policy[0].min_mss: unknown key; did you mean min_ms?",
         "  policy[0].probability: expected a number from 0 to 1, got 2",
-        "  policy[0].min_ms: missing; expected a number of ms, 0 or more",
+        "  policy[0].min_ms: missing; expected a number of ms from 0 to 3,153,600,000,000",
         f'  policy[1].policies[0].type: expected {KINDS}, got "latncy"; did you mean latency?',
         "  policy[1].policies[1].probability: expected 0 or 1 inside not, got 0.5; put the probability on the not itself",
         (

@@ -9,6 +9,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from prela_stream.errors import ConfigurationError
 from prela_stream.text import show
+from prela_stream.transport.kafka.connect.extra import check_extra
 from prela_stream.transport.kafka.connect.logs import limit_logs
 from prela_stream.transport.kafka.connect.tokens import TokenProvider, check_token_answers
 from prela_stream.transport.options import KafkaOptions
@@ -28,13 +29,10 @@ _RESERVED: Final = frozenset(
 def connection(options: KafkaOptions, **more: Any) -> dict[str, Any]:
     """Keyword arguments of any client of aiokafka. `more` are those of one kind, which `extra` may not replace either.
 
-    Raises ConfigurationError: a file cannot be read, a setting is missing, or `extra` has a reserved argument.
+    Raises ConfigurationError: a file cannot be read, a setting is missing, or `extra` has a wrong or reserved argument.
     """
     limit_logs()
-    refused = sorted(_RESERVED & {*options.extra, *options.producer_extra, *options.consumer_extra})
-    if refused:
-        msg = f"kafka: extra may not contain {', '.join(refused)}: the transport depends on it or has another setting for it"
-        raise ConfigurationError(msg)
+    check_extra(options, _RESERVED)
     addresses(options)
     arguments: dict[str, Any] = {
         "bootstrap_servers": list(options.bootstrap),
