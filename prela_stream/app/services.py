@@ -13,6 +13,7 @@ import msgspec
 
 from prela_stream.app.adapters import chosen_sinks, group_of, load_policy_set, open_sink, ready_transport
 from prela_stream.app.health import Health, exposed
+from prela_stream.errors import PrelaError, guard
 
 if TYPE_CHECKING:
     from prela_stream.config import Settings
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 GC_THRESHOLDS: Final = (50_000, 20, 50)
 """Open traces are many small objects that live for a while. With the thresholds of CPython, a worker spends a sixth of its
 time on collections that find nothing (bench/worker.py)."""
+
+
+_RESTART_S: Final = 5.0
+"""Pause before a sink with a defect is started again."""
 
 
 @contextmanager
@@ -104,8 +109,6 @@ async def _run_sinks(
     health: Health,
     on_ready: Callable[[], None] | None,
 ) -> None:
-    from prela_stream.sinks.service import SinkService
-
     waiting = {sink.name for sink in sinks}
 
     def ready(name: str) -> None:
@@ -115,10 +118,28 @@ async def _run_sinks(
 
     async with anyio.create_task_group() as tasks:
         for sink in sinks:
-            group = group_of(settings, sink.group)
-            service = SinkService(transport, settings.topics, open_sink(sink), name=sink.name, group=group)
-            health.add(f"sink {sink.name}", service.observer)
-            tasks.start_soon(partial(service.run, on_ready=partial(ready, sink.name)))
+            tasks.start_soon(_run_sink, settings, transport, sink, health, partial(ready, sink.name))
+
+
+async def _run_sink(
+    settings: Settings, transport: Transport, sink: SinkSettings, health: Health, on_ready: Callable[[], None]
+) -> None:
+    """Run one sink. A defect of the sink ends only its own service, which is started again with the same records."""
+    from prela_stream.sinks.service import SinkService
+
+    group = group_of(settings, sink.group)
+    while True:
+        service = SinkService(transport, settings.topics, open_sink(sink), name=sink.name, group=group)
+        health.add(f"sink {sink.name}", service.observer)
+        failure: PrelaError | None = None
+        with guard(f"sink {sink.name}"):
+            try:
+                await service.run(on_ready=on_ready)
+            except PrelaError as error:
+                failure = error
+        if failure is not None:
+            raise failure
+        await anyio.sleep(_RESTART_S)
 
 
 async def run_dev(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:

@@ -25,6 +25,7 @@ from prela_stream.sinks.base import SinkBatch
 from prela_stream.sinks.documents import decision_document, span_document
 from prela_stream.sinks.kept_trace import KeptTrace
 from prela_stream.transport.base import TopicPartition
+from prela_stream.validation import bounded
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +39,9 @@ class JsonlOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     path: str = ".prela/jsonl"
     """Folder of the files; it is made if it is missing."""
-    rotate_bytes: Annotated[int, msgspec.Meta(ge=1_000, le=1 << 40)] = 64 << 20
+    rotate_bytes: Annotated[int, bounded(1_000, 1 << 40)] = 64 << 20
     """A file that would become larger is followed by a new one, unless it is empty."""
-    rotate_s: Annotated[float, msgspec.Meta(ge=1.0, le=31_536_000.0)] = 3_600.0
+    rotate_s: Annotated[float, bounded(1, 31_536_000)] = 3_600.0
     """A file that is older is followed by a new one at the next write."""
 
 

@@ -89,7 +89,7 @@ class _Retry:
 
 
 class _Once:
-    """Calls a function at the first of its own calls."""
+    """Calls a function once, however often it is called."""
 
     def __init__(self, function: Callable[[], None] | None) -> None:
         self._function = function

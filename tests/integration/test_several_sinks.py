@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 
 import prela_stream as prela
-from prela_stream.app import open_reader, run_dev, run_sinks, run_worker
+from prela_stream import telemetry
+from prela_stream.app import adapters, open_reader, run_dev, run_sinks, run_worker, services
 from prela_stream.app.adapters import open_transport
 from prela_stream.config import Settings, load_settings
 from prela_stream.errors import ConfigurationError, PrelaError
+from prela_stream.sinks.base import SinkBatch
+from prela_stream.sinks.jsonl import JsonlSink
+from prela_stream.sinks.registry import SINK_TYPES, load
 from prela_stream.transport.base import TopicPartition
 from tests.support.processes import DEADLINE
 
@@ -118,3 +123,35 @@ async def test_a_name_that_no_sink_has_is_an_error(settings: Settings) -> None:
         ConfigurationError, match="--only: no sink is named 'jsnl'; the settings name sqlite, jsonl, faulty"
     ):
         await run_sinks(settings, only=["jsnl", "jsonl"])
+
+
+class Defective(JsonlSink):
+    """A sink with a defect: it raises what no fault of its destination raises, twice."""
+
+    left = 2
+
+    async def write(self, batch: SinkBatch) -> None:
+        if Defective.left:
+            Defective.left -= 1
+            raise KeyError("a defect")
+        await super().write(batch)
+
+
+async def test_a_defect_of_a_sink_ends_neither_the_worker_nor_the_others(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRELA_STRICT", "0")
+    monkeypatch.setattr(services, "_RESTART_S", 0.05)
+    monkeypatch.setattr(Defective, "left", 2)
+    kind = msgspec.structs.replace(SINK_TYPES["jsonl"], sink=f"{__name__}:Defective")
+    monkeypatch.setitem(SINK_TYPES, "jsonl", kind)
+    monkeypatch.setattr(adapters, "load", lambda path: Defective if path == kind.sink else load(path))
+    before = telemetry.SWALLOWED.value("sink jsonl", "KeyError")
+    async with running(partial(run_dev, settings)):
+        ids = await trace(settings, "first", "second")
+
+        async def all_have_them() -> bool:
+            return in_lines(settings) == ids == await in_store(settings)
+
+        await until(all_have_them)
+    assert telemetry.SWALLOWED.value("sink jsonl", "KeyError") - before == 2

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from prela_stream.errors import ConfigurationError, SinkError, UnknownTopicError
 from prela_stream.model.decision import Decision
 from prela_stream.sinks.base import Sink, SinkBatch
 from prela_stream.sinks.service import SinkService
+from prela_stream.sinks.sqlite import schema
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.sink import SqliteSink
@@ -381,3 +383,20 @@ async def test_a_batch_that_is_being_written_is_finished_and_committed_before_th
     after = await committed(transport, SAMPLED, "other")
     assert after is not None
     assert after.offset >= 1
+
+
+async def test_a_locked_store_is_waited_for(
+    transport: Transport, options: SqliteOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "_BUSY_S", 0.05)
+    before = telemetry.SINK_RETRIES.value("sinks.sqlite")
+    async with serving(transport, SqliteSink(options)):
+        await send_traces(transport, range(1, 5))
+        await until_stored(options, traces=4)
+        with contextlib.closing(sqlite3.connect(options.path, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            await send_traces(transport, range(5, 9))
+            await until(lambda: telemetry.SINK_RETRIES.value("sinks.sqlite") - before >= 3)
+            other.execute("ROLLBACK")
+        with anyio.fail_after(5):
+            await until_stored(options, traces=8)
