@@ -60,25 +60,25 @@ async def diagnose(
     yield _policies(settings)
     for sink in settings.sink:
         yield await _sink(sink)
-    lost = ""
-    unmeasured = False
+    failed = ""
+    clock_pending = False
     async for finding in _transport(settings, roles, clock()):
         if write and (finding.check, finding.state) == ("clock", "unknown"):
-            unmeasured = True  # what is written will show it
+            clock_pending = True  # what is written will show it
             continue
         yield finding
-        lost = lost or (finding.check if finding.state == "wrong" and finding.check != "clock" else "")
+        failed = failed or (finding.check if finding.state == "wrong" and finding.check != "clock" else "")
     if "worker" in roles:
-        yield skipped_after("retention", f"{lost} check") if lost else await _retention(settings)
-        if not lost and (ahead := await _stream_time(settings, clock())) is not None:
+        yield skipped_after("retention", f"{failed} check") if failed else await _retention(settings)
+        if not failed and (ahead := await _stream_time(settings, clock())) is not None:
             yield ahead
-    if write and lost:
-        yield skipped_after("write and read", f"{lost} check")
+    if write and failed:
+        yield skipped_after("write and read", f"{failed} check")
     elif write:
         async for finding in _written(settings, clock):
-            unmeasured = unmeasured and finding.check != "clock"
+            clock_pending = clock_pending and finding.check != "clock"
             yield finding
-    if unmeasured:
+    if clock_pending:
         yield skipped_after("clock", "write and read check")
 
 
@@ -101,16 +101,24 @@ def _installed() -> Finding:
 
     versions = {"python": platform.python_version()}
     old = []
-    for line in metadata.requires(_PACKAGE) or []:
+    try:
+        requirements = metadata.requires(_PACKAGE) or []
+    except metadata.PackageNotFoundError:
+        return unknown("installed", f"{_PACKAGE} runs from its source, without the data of an installation")
+    for line in requirements:
         if (found := _LEAST.match(line)) is None:
             continue  # of an extra
         name, least = found.groups()
-        versions[name] = metadata.version(name)
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            old.append(f"no {name}, which should be {least} or newer")
+            continue
         if _numbers(versions[name]) < _numbers(least):
-            old.append(f"{name} {versions[name]}, needed is {least}")
+            old.append(f"{name} {versions[name]}, which should be {least} or newer")
     if old:
         todo = f"pip install --upgrade {_PACKAGE}"
-        return wrong("installed", expected="what this release was made for", came="; ".join(old), todo=todo)
+        return wrong("installed", expected="the versions that this release requires", came="; ".join(old), todo=todo)
     return ok("installed", ", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
@@ -157,7 +165,7 @@ async def _retention(settings: Settings) -> Finding:
         return skipped("retention", "the topics do not exist yet")
     if lines := check_retention(settings.topics, existing, **ages):
         return mistake("retention", "\n".join(lines))
-    return ok("retention", "what workers may have to read again is kept for long enough")
+    return ok("retention", "the topics keep records for as long as workers may have to read them again")
 
 
 async def _stream_time(settings: Settings, now_ms: int) -> Finding | None:
@@ -194,32 +202,32 @@ async def _stream_time(settings: Settings, now_ms: int) -> Finding | None:
 async def _written(settings: Settings, clock: Callable[[], int]) -> AsyncIterator[Finding]:
     from prela_stream.worker.partition import tick_record
 
-    place = TopicPartition(settings.topics.spans, 0)
+    partition = TopicPartition(settings.topics.spans, 0)
     async with open_transport(settings) as transport:
-        if place.topic not in await transport.topics([place.topic]):
+        if partition.topic not in await transport.topics([partition.topic]):
             yield skipped("write and read", "the topics do not exist yet")
             return
         try:
             before = clock()
             async with await transport.producer() as producer:
-                offset = await producer.send(place, [tick_record()])
+                offset = await producer.send(partition, [tick_record()])
             after = clock()
         except PrelaError as error:
             yield mistake("write and read", str(error))
             return
         try:
-            stored = await _read_back(transport, place, offset)
+            stored = await _read_back(transport, partition, offset)
         except PrelaError as error:
             yield unknown(
-                "write and read", f"a Record was written in {after - before:,} ms; it cannot be read: {error}"
+                "write and read", f"a record was written in {after - before:,} ms; it cannot be read: {error}"
             )
             return
     if stored is None:
         todo = "check for a transaction that was left open on the topic, and for a broker that is down"
         came = f"none within {_READ_BACK_S:g} s"
-        yield wrong("write and read", expected=f"the Record that was written to {place}", came=came, todo=todo)
+        yield wrong("write and read", expected=f"the record that was written to {partition}", came=came, todo=todo)
         return
-    yield ok("write and read", f"a Record was acknowledged in {after - before:,} ms and read back")
+    yield ok("write and read", f"a record was acknowledged in {after - before:,} ms and read back")
     ahead = max(stored.timestamp_ms - after, 0) or min(stored.timestamp_ms - before, 0)
     if abs(ahead) > CLOCK_S * 1000:
         came = f"{abs(ahead) / 1000:,.1f} s, by which the log is {'ahead' if ahead > 0 else 'behind'}"
@@ -228,13 +236,13 @@ async def _written(settings: Settings, clock: Callable[[], int]) -> AsyncIterato
         yield ok("clock", f"this machine and the log differ by less than {CLOCK_S:g} s")
 
 
-async def _read_back(transport: Transport, place: TopicPartition, offset: int) -> LogRecord | None:
-    async with await transport.consumer([place.topic]) as consumer:
+async def _read_back(transport: Transport, partition: TopicPartition, offset: int) -> LogRecord | None:
+    async with await transport.consumer([partition.topic]) as consumer:
         with anyio.move_on_after(_READ_BACK_S):
-            while place not in consumer.assignment():
+            while partition not in consumer.assignment():
                 await consumer.poll(timeout=0.2)
-            await consumer.seek(place, offset)
-            consumer.resume(place)
+            await consumer.seek(partition, offset)
+            consumer.resume(partition)
             while True:
                 for stored in (await consumer.poll()).records:
                     if stored.offset == offset:
