@@ -233,8 +233,13 @@ SINK_BAD_ITEMS = Counter(
     "prela_sink_bad_items_total", "spans", "Spans within readable records that could not be read and were skipped."
 )
 
-# In every process that uses the local transport -------------------------------------------------------------------------------
+# In every process that uses a transport -------------------------------------------------------------------------------------
 
+KAFKA_TOPICS_RECREATED = Counter(
+    "prela_kafka_topics_recreated_total",
+    "topics",
+    "Topics on Kafka that were deleted and created again while a consumer of this process read them.",
+)
 LOCAL_LOGS_REPLACED = Counter(
     "prela_local_logs_replaced_total",
     "files",

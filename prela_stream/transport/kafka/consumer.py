@@ -17,9 +17,12 @@ from aiokafka.errors import KafkaError
 
 from prela_stream.errors import TransportError
 from prela_stream.transport.base import Committed, LogRecord, Poll, TopicPartition
+from prela_stream.transport.kafka.admin.connection import AdminConnection
 from prela_stream.transport.kafka.admin.groups import Groups
 from prela_stream.transport.kafka.admin.offsets import Offsets
+from prela_stream.transport.kafka.admin.topics import Topics
 from prela_stream.transport.kafka.client.fetcher import Fetcher
+from prela_stream.transport.kafka.client.topic_watch import TopicWatch
 from prela_stream.transport.options import POLL_BYTES, KafkaOptions
 from prela_stream.transport.refusals import check_committed, closed, no_group, not_assigned
 
@@ -29,6 +32,8 @@ _PATIENCE_S: Final = 1.0
 """How long to wait for transactions that commit offsets. Those of a writer that died stay open until another writer opens."""
 _BEYOND_S: Final = 1.0
 """How often a position beyond the end is tried again."""
+_REFRESH_S: Final = 1.0
+"""How often aiokafka asks for topics that do not exist."""
 _AT_ONCE: Final = 16
 """How many records are taken from aiokafka at most before their sizes are counted. Only their number can be given to aiokafka."""
 
@@ -53,9 +58,18 @@ class KafkaConsumer:
     """A Consumer of the Kafka transport. Opened by `KafkaTransport.consumer`."""
 
     def __init__(
-        self, options: KafkaOptions, offsets: Offsets, groups: Groups, topics: Sequence[str], group: str | None
+        self,
+        options: KafkaOptions,
+        admin: AdminConnection,
+        cluster: Topics,
+        offsets: Offsets,
+        groups: Groups,
+        topics: Sequence[str],
+        group: str | None,
     ) -> None:
         self._options = options
+        self._cluster = cluster
+        self._watch = TopicWatch(admin, topics)
         self._offsets = offsets
         self._groups = groups
         self._topics = topics
@@ -66,6 +80,7 @@ class KafkaConsumer:
         """The assignment of the fetcher that `_assigned` reflects; 0: none."""
         self._member = (-1, "")
         self._turn = 0
+        self._refresh_due = 0.0
         self._changed = asyncio.Event()
         self._fetcher: Fetcher | None = None
         self.closed = False
@@ -92,6 +107,7 @@ class KafkaConsumer:
             fetcher = await self._living_fetcher()
             try:
                 fetcher.record_poll()
+                fetcher = await self._follow_topics(fetcher)
                 poll = await self._follow_group(fetcher)
                 if poll is None:
                     await self._recover_positions(fetcher)
@@ -123,6 +139,26 @@ class KafkaConsumer:
                     if not one.paused:
                         fetcher.resume(partition)
             self._fetcher = fetcher
+        return fetcher
+
+    async def _follow_topics(self, fetcher: Fetcher) -> Fetcher:
+        """Assign everything again if a topic was created again: the old offsets have no meaning. Raises TransportError."""
+        now = asyncio.get_running_loop().time()
+        recreated = await self._watch.recreated(now, fetcher.metadata_requests)
+        if recreated or (self._watch.missing and now >= self._refresh_due):
+            self._refresh_due = now + _REFRESH_S
+            fetcher.refresh_metadata()  # the group rebalances once a member notices that a topic exists
+        if recreated:
+            self._cluster.forget(recreated)
+            self._epoch = 0
+        if recreated and self._group is None:  # the number of partitions may have changed too
+            specs = await self._cluster.specs(self._topics)
+            self._partitions = tuple(
+                TopicPartition(name, n) for name, spec in specs.items() for n in range(spec.partitions)
+            )
+            self._fetcher = None
+            await fetcher.aclose()
+            fetcher = self._fetcher = await self._new_fetcher()
         return fetcher
 
     async def _follow_group(self, fetcher: Fetcher) -> Poll | None:

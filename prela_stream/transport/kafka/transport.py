@@ -54,7 +54,9 @@ class KafkaTransport:
         if group is not None:
             await self._groups.require(group)
         self._require_open()
-        consumer = KafkaConsumer(self._options, self._offsets, self._groups, list(specs), group)
+        consumer = KafkaConsumer(
+            self._options, self._admin, self._topics, self._offsets, self._groups, list(specs), group
+        )
         await consumer.open(partitions)
         return self._keep(consumer)
 

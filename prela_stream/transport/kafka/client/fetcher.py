@@ -57,7 +57,7 @@ class Fetcher(ConsumerRebalanceListener):
             "client_rack": options.rack,
         }
         self._kafka: Any = AIOKafkaConsumer(**connection(options, **more) | options.consumer_extra)
-        forbid_topic_creation(self._kafka._client)
+        forbid_topic_creation(self._kafka._client, self._count_metadata_request)
         self._options = options
         self._on_change = on_change
         self.assigned: frozenset[TopicPartition] = frozenset()
@@ -68,7 +68,12 @@ class Fetcher(ConsumerRebalanceListener):
         """Whether the former assignment is revoked and the next one is not known yet."""
         self.member = (-1, "")
         """Generation and member id of the assignment."""
+        self.metadata_requests = 0
+        """Counts them. aiokafka sends one after each failed fetch, and every five minutes."""
         self._released = asyncio.Event()
+
+    def _count_metadata_request(self) -> None:
+        self.metadata_requests += 1
 
     async def join(self, topics: Sequence[str]) -> None:
         """Connect and join the group for these topics. Raises TransportError."""
@@ -139,6 +144,10 @@ class Fetcher(ConsumerRebalanceListener):
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Fetch it from `offset` on."""
         self._kafka.seek(_to_aiokafka(partition), offset)
+
+    def refresh_metadata(self) -> None:
+        """Ask for the topics of the cluster again, in the background."""
+        self._kafka._client.force_metadata_update()
 
     async def fetched(self, partition: TopicPartition, max_records: int) -> tuple[list[LogRecord], int]:
         """Records of it that were fetched before, without waiting, and the offset after them. Raises KafkaError.

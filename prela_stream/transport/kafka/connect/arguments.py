@@ -1,6 +1,7 @@
 """Converts `KafkaOptions` to the arguments of aiokafka's clients. Each mistake is one line with what to do."""
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -106,8 +107,8 @@ def _password(options: KafkaOptions) -> str | None:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def forbid_topic_creation(client: Any) -> None:
-    """Keep a client from creating topics.
+def forbid_topic_creation(client: Any, on_metadata: Callable[[], None] | None = None) -> None:
+    """Keep a client from creating topics; call `on_metadata` for each of its metadata requests.
 
     aiokafka lets the broker create every topic that it asks about, and it refreshes its metadata all the time: a topic that
     is deleted while a client uses it would be created again with the broker's defaults.
@@ -122,6 +123,8 @@ def forbid_topic_creation(client: Any) -> None:
             def send_without_creation(request: Any, **more: Any) -> Any:
                 if isinstance(request, MetadataRequest):
                     request._allow_auto_topic_creation = False
+                    if on_metadata is not None:
+                        on_metadata()
                 return send(request, **more)
 
             link.send = send_without_creation
