@@ -34,7 +34,11 @@ def test_names_follow_the_rules_of_prometheus_and_are_unique() -> None:
 
 def test_every_metric_of_a_service_begins_with_its_name() -> None:
     shared = [metric.name for metric in telemetry.declared("any")]
-    assert set(shared) == {"prela_swallowed_errors_total", "prela_local_logs_replaced_total"}
+    assert set(shared) == {
+        "prela_swallowed_errors_total",
+        "prela_local_logs_replaced_total",
+        "prela_kafka_topics_recreated_total",
+    }
     assert all(metric.name.startswith("prela_worker_") for metric in telemetry.declared("worker"))
 
 
