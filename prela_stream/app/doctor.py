@@ -141,7 +141,7 @@ async def _sink(sink: SinkSettings) -> Finding:
     kind = SINK_TYPES[sink.type]
     if kind.reader is None or kind.path is None:
         return ok(check, f"type {sink.type}; it opens its destination when it runs")
-    path = Path(sink.options.path)
+    path = Path(sink.destination)
     found = check_file(path, check, f"path of the sink {sink.name}")
     if found.state == "ok" and await anyio.Path(path).exists():
         try:

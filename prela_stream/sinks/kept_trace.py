@@ -10,7 +10,7 @@ from prela_stream.errors import CodecError
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import SpanData, SpanHead
 from prela_stream.model.tree import SpanTree
-from prela_stream.sinks.span_items import at, rank_of, read_span
+from prela_stream.sinks.span_items import rank_of, read_span
 
 
 class SpanItem(msgspec.Struct, frozen=True, gc=False):
@@ -75,21 +75,19 @@ def read_trace(fragments: Sequence[KeptFragment], problems: list[str] | None = N
         resources = [decode_resource(raw) for raw in fragment.resources]
         for index, raw in fragment.items:
             try:
-                read = read_span(raw, first.decision.trace_id)
-                if read is None:
-                    continue
-                head, span_id, span = read
-                resource = at(resources, index)
+                read = read_span(raw, first.decision.trace_id, resources, index)
             except CodecError as error:
                 unreadable += 1
                 if problems is not None:
                     problems.append(str(error))
                 continue
+            if read is None:
+                continue
+            head, span_id, span = read
             rank = rank_of(head)
             known = found.get(span_id)
             if known is None or rank > known.rank:
-                item = SpanItem(head, raw, fragment.resources[index])
-                found[span_id] = _Found(rank, msgspec.structs.replace(span, resource=resource), item)
+                found[span_id] = _Found(rank, span, SpanItem(head, raw, fragment.resources[index]))
     return KeptTrace(
         decision=first.decision,
         spans=[one.span for one in found.values()],
