@@ -5,7 +5,6 @@ be huge or be lazy. The unit of failure is one value: a value that cannot be rea
 Secrets, which are objects with a method `get_secret_value` such as pydantic's `SecretStr`, never become part of anything.
 """
 
-import threading
 from collections import UserList, UserString, deque
 from collections.abc import Callable, Collection, ItemsView, Iterable, KeysView, Mapping, ValuesView
 from datetime import date, time, timedelta
@@ -18,7 +17,7 @@ from uuid import UUID
 
 import msgspec
 
-from prela_stream.errors import guard
+from prela_stream.errors import HostCall, guard
 from prela_stream.model.arrays import array_note, is_array, items_of_array
 from prela_stream.model.object_fields import FieldReader, declared_fields, readers, static
 
@@ -31,8 +30,6 @@ _MAX_VALUES: Final = 50_000
 _TOO_MANY: Final = f"[more than {_MAX_VALUES:,} values]"
 _MAX_CONTAINERS: Final = 20_000
 """Dicts and lists in a value that is encoded without a copy."""
-_MAX_NESTED_TEXTS: Final = 3
-"""Text forms that are read while others are: one that makes spans may end up in itself."""
 _TRIES: Final = 3
 _INT64: Final = 1 << 63
 _MAX_DECIMAL_BITS: Final = 2048  # Python refuses the decimal digits of much larger numbers
@@ -54,7 +51,9 @@ _REFUSED: Final = (msgspec.MsgspecError, OverflowError, RecursionError, TypeErro
 _VALUE_GUARD: Final = guard("an attribute value")
 _REPR_GUARD: Final = guard("the text form of an attribute value")
 _encode: Final = msgspec.msgpack.Encoder().encode
-_active: Final = threading.local()
+_value_call: Final = HostCall()
+_text_call: Final = HostCall()
+_NESTED: Final = "<{}: not read, because it was reached from another value>"
 
 
 def safe_text(value: object) -> str:
@@ -64,7 +63,7 @@ def safe_text(value: object) -> str:
     text = f"<{_name_of(type(value))}: it has no text form>"
     with _REPR_GUARD:
         text = _sound(_text_form(value))
-    return _cut(text)
+    return cut_text(text)
 
 
 def plain(value: object) -> Any:
@@ -73,8 +72,12 @@ def plain(value: object) -> Any:
     Objects with declared fields become dicts of them, other containers dicts and lists, secrets `CONCEALED`, integers beyond 64
     bits text, and whatever else MessagePack cannot hold its `safe_text`. Lone surrogates are escaped, and keys become text. Notes
     in brackets replace values that raise, contain themselves, or are too many or nested too deep.
+
+    A value can use this package while it is read, and so have itself read without end. So inside of another call, values that can
+    run code are not read.
     """
-    return _Copier().copy(value, 0)
+    with _value_call as nested:
+        return _Copier(reads_objects=not nested).copy(value, 0)
 
 
 def refuse_unless_plain(value: object) -> None:
@@ -157,9 +160,10 @@ def _parts(value: object) -> Iterable[Any]:
 class _Copier:
     """Copies one value, within bounds on depth and number."""
 
-    __slots__ = ("_left", "_path")
+    __slots__ = ("_left", "_path", "_reads_objects")
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads_objects: bool) -> None:
+        self._reads_objects = reads_objects
         self._left = _MAX_VALUES
         self._path: set[int] = set()
 
@@ -183,6 +187,8 @@ class _Copier:
 
     def _read(self, value: Any, kind: type, depth: int) -> Any:
         built_in = kind in _CONTAINERS
+        if not (built_in or self._reads_objects or kind in _CODED):
+            return _NESTED.format(_name_of(kind))
         if not built_in and is_secret(value):
             return CONCEALED
         if issubclass(kind, _SCALAR_BASES):
@@ -269,7 +275,7 @@ def _coded(value: object) -> Any:
     except _REFUSED:
         return safe_text(value)
     if isinstance(decoded, dict | list):  # of a Raw value, whose keys may be anything
-        return plain(decoded)
+        return _Copier(reads_objects=True).copy(decoded, 0)
     return safe_text(value) if isinstance(decoded, msgspec.msgpack.Ext) else decoded
 
 
@@ -283,19 +289,15 @@ def _scalar(value: Any, kind: type) -> Any:
 
 
 def _text_form(value: object) -> str:
-    nested: int = getattr(_active, "texts", 0)
-    if nested >= _MAX_NESTED_TEXTS:
-        return f"<{_name_of(type(value))}: not read, because it was reached from its own text form>"
     kind = type(value)
-    _active.texts = nested + 1
-    try:
+    with _text_call as nested:
+        if nested:
+            return _NESTED.format(_name_of(kind))
         if issubclass(kind, _TEXT_IS_STR) or (
             static(kind, "__repr__") is object.__repr__ and static(kind, "__str__") is not object.__str__
         ):
             return str(value)  # text that is made when it is needed, such as a translation
         return repr(value)
-    finally:
-        _active.texts = nested
 
 
 def _integer(value: int) -> int | str:
@@ -306,13 +308,13 @@ def _integer(value: int) -> int | str:
     bits = number.bit_length()
     if bits > _MAX_BITS:
         return f"<int: {bits} bits>"
-    return _cut(str(number) if bits < _MAX_DECIMAL_BITS else hex(number))
+    return cut_text(str(number) if bits < _MAX_DECIMAL_BITS else hex(number))
 
 
 def _key(key: object) -> str:
     kind = type(key)
     if kind in SCALARS:
-        return _sound(key) if kind is str else _cut(_sound(repr(key))) if kind is not int else str(_integer(key))  # type: ignore[arg-type]
+        return _sound(key) if kind is str else cut_text(_sound(repr(key))) if kind is not int else str(_integer(key))  # type: ignore[arg-type]
     return _sound(key) if issubclass(kind, str) and not is_secret(key) else safe_text(key)  # type: ignore[arg-type]
 
 
@@ -323,7 +325,8 @@ def _sound(text: str) -> str:
     return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
-def _cut(text: str) -> str:
+def cut_text(text: str) -> str:
+    """The text, or its first 1,000 characters with a mark that counts the others."""
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}… [{len(text) - _MAX_TEXT} characters cut]"
 
 

@@ -7,13 +7,12 @@ or is too large, and removes what must not be sent. `encode_rest` is for a span 
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from prela_stream.codec.spans import encode_item
-from prela_stream.errors import HostCall, guard
+from prela_stream.errors import guard
 from prela_stream.model.plain import SCALARS, is_plain, plain
 from prela_stream.privacy.item_fields import Fields
 from prela_stream.privacy.media import may_hold_media, without_media
@@ -36,28 +35,22 @@ REFUSED: Final = (
     RuntimeError,
 )
 """What `encode_fast` raises for values that MessagePack cannot hold, and `is_plain` for a value that changes."""
-_reading: Final = HostCall()
 _ATTRIBUTES: Final = Fields._fields.index("attributes")
 _decode: Final = msgspec.msgpack.Decoder().decode
 
 
 def encode_slow(fields: tuple[Any, ...]) -> bytes:
-    """The item of fields that `encode_fast` refused. Each value is encoded separately, or becomes a note.
-
-    A value can end a span while it is read, with itself as an attribute. In such a span, values that can run code are not read.
-    """
+    """The item of fields that `encode_fast` refused. Each value is encoded separately, or becomes a note."""
     item = Fields(*fields)
-    with _reading as nested:
-        encoded = partial(_encoded, read=not nested)
-        return encode_item(
-            *item._replace(
-                name=plain(item.name),
-                attributes=encoded(item.attributes),
-                events=[(plain(event.name), event.time_ns, encoded(event.attributes)) for event in item.events],
-                links=[(link.trace_id, link.span_id, encoded(link.attributes)) for link in item.links],
-                status_message=plain(item.status_message),
-            )
+    return encode_item(
+        *item._replace(
+            name=plain(item.name),
+            attributes=_encoded(item.attributes),
+            events=[(plain(event.name), event.time_ns, _encoded(event.attributes)) for event in item.events],
+            links=[(link.trace_id, link.span_id, _encoded(link.attributes)) for link in item.links],
+            status_message=plain(item.status_message),
         )
+    )
 
 
 def sanitized(item: bytes, privacy: Privacy, limit: int) -> bytes:
@@ -124,15 +117,13 @@ def _scalars(attributes: Mapping[str, Any], why: str) -> dict[str, Any]:
     }
 
 
-def _encoded(attributes: Mapping[str, Any], *, read: bool) -> dict[str, msgspec.Raw]:
+def _encoded(attributes: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
     pairs: Iterable[tuple[str, Any]] = list(attributes.items())
-    return {plain(key): msgspec.Raw(_encoded_value(value, read=read)) for key, value in pairs}
+    return {plain(key): msgspec.Raw(_encoded_value(value)) for key, value in pairs}
 
 
-def _encoded_value(value: object, *, read: bool) -> bytes:
+def _encoded_value(value: object) -> bytes:
     with suppress(*REFUSED):
         if type(value) in SCALARS or is_plain(value):
             return encode_fast(value)
-    if read:
-        return encode_fast(plain(value))
-    return encode_fast(f"<{type(value).__name__}: not read, because it was reached from another value>")
+    return encode_fast(plain(value))

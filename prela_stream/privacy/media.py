@@ -17,6 +17,7 @@ _KEYS: Final = frozenset({"data", "b64_json", "file_data", "bytes"})
 _TYPES: Final = ("media_type", "mime_type", "mimeType", "mediaType", "format", "output_format")
 _LEAST: Final = 64
 """A shorter value is not replaced: it may be an id or a digest."""
+_LONGEST_TYPE: Final = 100
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}")
 _NOTE: Final = re.compile(r"\[[^\[\]]*, \d+ bytes\]")
 _HEX: Final = re.compile(r"[0-9a-fA-F]+")
@@ -66,7 +67,7 @@ def _without_media_text(text: str) -> str:
 def _type_in(holder: Mapping[Any, Any] | None) -> str | None:
     for key in _TYPES:
         if holder is not None and isinstance(kind := holder.get(key), str):
-            return kind[:100]
+            return kind if len(kind) <= _LONGEST_TYPE else None
     return None
 
 

@@ -4,7 +4,6 @@ It works on plain data that was decoded from an encoded item. So the hook sees e
 object of the application. An item that no rule concerns is sent as it was encoded.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from prela_stream import telemetry
-from prela_stream.errors import guard
+from prela_stream.errors import HostCall, guard
 from prela_stream.model import semconv
 from prela_stream.model.plain import plain, safe_text
 from prela_stream.model.span import SPAN_TYPES, SpanEvent, SpanType
@@ -36,8 +35,7 @@ _NUMBERS: Final = ("gen_ai.", "llm.", "prela.", "http.", "anthropic.", "openai."
 """Numbers under such names are counts, prices and times."""
 
 
-_running: Final = threading.local()
-"""`hook` is true in a thread that runs the redaction hook."""
+_hook_call: Final = HostCall()
 
 
 class Redactable(msgspec.Struct, kw_only=True):
@@ -139,9 +137,14 @@ def _redacted(fields: Fields, redact: Callable[[Redactable], object]) -> Fields:
 
     A span that ends inside the hook is not passed to the hook, which might never end. It is sent without its content.
     """
-    if getattr(_running, "hook", False):
-        telemetry.WITHHELD_VALUES.add(len(fields.attributes), "inside_redact")
-        return without_content(fields, "the span ended inside the hook of init(redact=…)")
+    with _hook_call as nested:
+        if not nested:
+            return _after_hook(fields, redact)
+    telemetry.WITHHELD_VALUES.add(len(fields.attributes), "inside_redact")
+    return without_content(fields, "the span ended inside the hook of init(redact=…)")
+
+
+def _after_hook(fields: Fields, redact: Callable[[Redactable], object]) -> Fields:
     span = Redactable(
         name=fields.name,
         span_type=SPAN_TYPES[fields.span_type],
@@ -154,13 +157,10 @@ def _redacted(fields: Fields, redact: Callable[[Redactable], object]) -> Fields:
     why = ["the hook of init(redact=…) failed"]
     with guard("redact"):
         try:
-            _running.hook = True
             left.append(_taken_back(fields, span, redact(span)))
         except Exception as error:
             why.append(type(error).__name__)
             raise
-        finally:
-            _running.hook = False
     if left:
         return left[0]
     telemetry.WITHHELD_VALUES.add(len(fields.attributes), "redact_failed")

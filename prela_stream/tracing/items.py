@@ -3,13 +3,12 @@
 from typing import Any, Final
 
 from prela_stream.errors import strict
-from prela_stream.model.plain import plain
+from prela_stream.model.plain import cut_text, plain
 from prela_stream.model.span import PENDING, REMOTE_PARENT, ItemKind
 from prela_stream.privacy.encoding import REFUSED, encode_fast, encode_rest, sanitized
 from prela_stream.tracing.fields import SpanView
 
 _NONE: Final[tuple[Any, ...]] = ()
-_LONGEST_NAME: Final = 1000
 
 
 def control_item(span: SpanView, kind: ItemKind, time_ns: int, attributes: dict[str, Any] | None) -> bytes:
@@ -27,10 +26,11 @@ def control_item(span: SpanView, kind: ItemKind, time_ns: int, attributes: dict[
     rest: tuple[Any, ...] = (trace.randomness, trace.threshold)
     if attributes:
         rest = (*rest, attributes, _NONE, _NONE, None)
+    name = cut_text(span._name)  # the span item has all of it
     try:
-        item = encode_fast((*head, span._type, time_ns, None, span._name, *rest))
+        item = encode_fast((*head, span._type, time_ns, None, name, *rest))
     except REFUSED:
-        item = encode_fast((*head, span._type, time_ns, None, plain(span._name)[:_LONGEST_NAME], *plain(rest)))
+        item = encode_fast((*head, span._type, time_ns, None, plain(name), *plain(rest)))
     return sanitized(item, span._output.privacy, span._output.max_item_bytes) if attributes else item
 
 

@@ -251,7 +251,18 @@ def test_a_text_form_that_reads_text_forms_ends() -> None:
         def __repr__(self) -> str:
             return f"<{safe_text(Recursive())}>"
 
-    assert safe_text(Recursive()) == f"<<<{'<Recursive: not read, because it was reached from its own text form>'}>>>"
+    assert safe_text(Recursive()) == "<<Recursive: not read, because it was reached from another value>>"
+
+
+def test_a_value_that_has_itself_read_is_read_once() -> None:
+    class Recursive(UserDict[str, Any]):
+        def items(self) -> Any:
+            return [("again", plain(Recursive())), ("data", plain({"a": [1, {"b": "c"}]}))]
+
+    assert plain(Recursive()) == {
+        "again": "<Recursive: not read, because it was reached from another value>",
+        "data": {"a": [1, {"b": "c"}]},
+    }
 
 
 def test_a_text_form_that_is_cut_is_marked() -> None:

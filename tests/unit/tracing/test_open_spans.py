@@ -196,3 +196,13 @@ def test_the_items_of_a_wait_have_its_reason_and_latest_end() -> None:
     }
     assert [event.name for event in captured.find("ask").events] == ["suspend", "resume", "suspend"]
     assert captured.find("ask").events[0].attributes["prela.suspend.until"] == 5
+
+
+async def test_a_start_item_is_small_whatever_the_name_is() -> None:
+    captured = CapturedSpans()
+    tracer = Tracer(exporter=captured)
+    with tracer.span("n" * 2_000_000), tracer.span("child"):
+        pass
+    start = next(item for item in captured.items if decode_head(item).kind == ItemKind.START)
+    assert len(start) < 2_000
+    assert decode_head(start).name.endswith(" characters cut]")
