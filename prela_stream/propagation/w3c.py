@@ -22,7 +22,7 @@ from prela_stream.propagation.carriers import (
     write_mapping,
 )
 from prela_stream.propagation.tracestate import TraceState
-from prela_stream.tracing.context import TraceContext
+from prela_stream.tracing.context import TraceContext, parent_of
 from prela_stream.tracing.current import current
 from prela_stream.tracing.parent import Parent
 from prela_stream.tracing.session import outgoing_baggage
@@ -69,7 +69,7 @@ def inject_kafka(target: list[tuple[str, bytes]], parent: Parent | None = None) 
 def headers(parent: Parent | None = None) -> dict[str, str]:
     """The headers that `inject` writes. Each call is counted as one inject, and the worker waits for its spans."""
     span_id: bytes | None
-    parent = current() if parent is None else parent
+    parent = current() if parent is None else parent_of(parent)
     if isinstance(parent, Span):
         trace, span_id, ordinal = parent._trace, parent._id, parent._count_inject()
     elif isinstance(parent, TraceContext):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, Self
 
 from prela_stream.errors import guard
 from prela_stream.model.ids import SPAN_ID_BYTES, TRACE_ID_BYTES
@@ -16,9 +16,6 @@ from prela_stream.model.plain import safe_text
 from prela_stream.tracing.current import current, enter, leave
 from prela_stream.tracing.ids import id_of, new_trace_id
 from prela_stream.tracing.parent import Parent, Scope
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 _NO_BAGGAGE: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -95,8 +92,57 @@ class TraceContext(Parent):
         """Drop every entry."""
         self._baggage = _NO_BAGGAGE
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TraceContext._restored, ({**self.__dict__, "_baggage": dict(self._baggage)},)
+
+    @staticmethod
+    def _restored(state: dict[str, Any]) -> "TraceContext":
+        context: TraceContext = object.__new__(TraceContext)
+        context.__dict__.update(state, _baggage=MappingProxyType(state["_baggage"]))
+        return context
+
     def __repr__(self) -> str:
         return f"TraceContext(trace_id={self.trace_id!r}, span_id={self.span_id!r}, sampled={self.sampled!r})"
+
+
+class SpanContext(TraceContext):
+    """The context of a trace with one span in it: as a parent, it is that span. It shares all data with the trace.
+
+    In a process that unpickles it, it is a TraceContext with the span as the remote parent.
+    """
+
+    __slots__ = ("span",)
+
+    def __init__(self, span: Any) -> None:
+        self.span = span
+        self.__dict__ = span._trace.__dict__
+
+    @property
+    def raw_span_id(self) -> bytes | None:  # type: ignore[override]  # the trace may have another one
+        """The span's id, 8 raw bytes."""
+        span_id: bytes = self.span._id
+        return span_id
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SpanContext) and other.span is self.span
+
+    def __hash__(self) -> int:
+        return hash(self.span)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        function, (state,) = super().__reduce__()
+        return function, ({**state, "raw_span_id": self.span._id, "inject_ordinal": None},)
+
+
+def parent_of(given: Any) -> Any:
+    """The span, if what is given is the context of one."""
+    return given.span if type(given) is SpanContext else given
 
 
 @contextmanager
@@ -110,6 +156,7 @@ def attach(parent: Parent | None, *, scope: Scope = None) -> Iterator[None]:
         scope: See `Tracer.span`.
     """
     given: object = parent
+    parent = parent_of(parent)
     if not (given is None or isinstance(given, Parent)):
         parent = current()
         with guard("attach"):

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from prela_stream.codec.spans import decode_head, decode_span
 from prela_stream.errors import HostCall, guard
+from prela_stream.model.plain import safe_text
 from prela_stream.model.span import REMOTE_PARENT, ItemKind, SpanData
 from prela_stream.tracing.recorder import Recorder
 
@@ -115,3 +116,16 @@ class Tee:
         """See `Recorder.refuse`."""
         self._first.refuse(trace_id)
         self._second.refuse(trace_id)
+
+
+def checked_recorder(recorder: Any) -> Recorder | None:
+    """The recorder, or one for an exporter; raises TypeError for any other object."""
+    if recorder is None or callable(getattr(recorder, "record", None)):
+        return recorder  # type: ignore[no-any-return]  # it has the method of the protocol
+    if callable(getattr(recorder, "export", None)):
+        return ExporterRecorder(recorder)
+    msg = (
+        "exporter= takes an object with a method export(spans) or record(trace_id, item, reserved), got "
+        f"{safe_text(recorder)}; the recorder was not changed"
+    )
+    raise TypeError(msg)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from prela_stream.model import semconv
 from prela_stream.model.plain import refuse_unless_plain, safe_text
@@ -18,7 +18,7 @@ from prela_stream.model.span import (
     to_dict,
 )
 from prela_stream.tracing.coerce import text_of
-from prela_stream.tracing.context import TraceContext
+from prela_stream.tracing.context import SpanContext, TraceContext, parent_of
 from prela_stream.tracing.parent import Parent, Scope
 from prela_stream.tracing.recorder import SpanOutput
 
@@ -180,8 +180,14 @@ class SpanView(Parent):
 
     @property
     def context(self) -> TraceContext:
-        """The data that all spans of the trace share in this process, baggage included."""
-        return self._trace
+        """The data that all spans of the trace share in this process, baggage included. As a parent, it is this span."""
+        return SpanContext(self)
+
+    def __copy__(self) -> Self:
+        return self  # a live span is one thing
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
 
     def __repr__(self) -> str:
         return f"<Span {self._name!r} {self.span_type.value} {self.status.value} {self.trace_id}/{self.span_id}>"
@@ -189,6 +195,7 @@ class SpanView(Parent):
 
 def target_of(target: object) -> tuple[bytes, bytes]:
     """The trace id and span id that a link points to; raises TypeError for anything but a span or its context."""
+    target = parent_of(target)
     if isinstance(target, SpanView):
         return target._trace.raw_trace_id, target._id
     if isinstance(target, TraceContext) and target.raw_span_id is not None:

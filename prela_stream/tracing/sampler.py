@@ -17,6 +17,7 @@ from prela_stream.errors import ConfigurationError, guard
 from prela_stream.model.decision import threshold_of
 from prela_stream.model.ids import RANDOMNESS_RANGE, TRACE_ID_BYTES, trace_randomness
 from prela_stream.model.plain import plain, safe_text
+from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.tracing.ids import id_of
 
 
@@ -123,6 +124,19 @@ class ProbabilitySampler(ThresholdSampler):
         return self._threshold
 
 
+_lock = threading.Lock()
+"""One for all samplers, so that each of them can be copied and pickled."""
+
+
+def _renew_lock() -> None:
+    """After a fork: another thread of the parent process may have held it."""
+    global _lock  # noqa: PLW0603 - one lock per process
+    _lock = threading.Lock()
+
+
+at_fork(Step.LOCKS, in_child=_renew_lock)
+
+
 class RateLimitingSampler(ThresholdSampler):
     """Records about this many traces per second, each with a known probability.
 
@@ -140,7 +154,6 @@ class RateLimitingSampler(ThresholdSampler):
     def __init__(self, traces_per_second: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.traces_per_second: float = _number(traces_per_second, "traces_per_second", math.inf)
         self._clock = clock
-        self._lock = threading.Lock()
         self._second = 0
         self._count = 0
         self._last = 0
@@ -150,7 +163,7 @@ class RateLimitingSampler(ThresholdSampler):
         if self.traces_per_second == 0:
             return RANDOMNESS_RANGE
         second = int(self._clock())
-        with self._lock:
+        with _lock:
             if second != self._second:
                 self._last = self._count if second == self._second + 1 else 0
                 self._second, self._count = second, 0

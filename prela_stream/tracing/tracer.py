@@ -1,20 +1,23 @@
 """Starts spans: finds the parent, asks the sampler at a root, and fills the fields. Holds the global tracer."""
 
+import os
 import time
+import weakref
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from prela_stream.errors import HostCall, guard
 from prela_stream.model.plain import safe_text
 from prela_stream.model.semconv import SERVICE_NAME
 from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SPAN_TYPES, SpanType
 from prela_stream.privacy.rules import Privacy, scopes_used
+from prela_stream.tracing.carried import register_pickling
 from prela_stream.tracing.children import CLOSED
 from prela_stream.tracing.coerce import attributes_of, text_of, type_code
-from prela_stream.tracing.context import TraceContext
+from prela_stream.tracing.context import TraceContext, parent_of
 from prela_stream.tracing.current import current, forget_generators, parent_of_new_span
 from prela_stream.tracing.deferred import Deferred
-from prela_stream.tracing.exporters import BaseExporter, ExporterRecorder
+from prela_stream.tracing.exporters import BaseExporter, checked_recorder
 from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.tracing.generators import FrameEntry, previous_of, unwrap, watched
 from prela_stream.tracing.ids import new_span_id, new_trace_id, span_ids, trace_ids
@@ -52,7 +55,7 @@ class Tracer(SpanKinds):
         capture_for_replay: Accepted for code written for the ancestor SDK; has no effect.
     """
 
-    __slots__ = ("_output", "_sampler", "_service")
+    __slots__ = ("__weakref__", "_key", "_output", "_sampler", "_service")
 
     def __init__(
         self,
@@ -62,6 +65,8 @@ class Tracer(SpanKinds):
         capture_for_replay: bool = False,  # noqa: ARG002 - the ancestor's signature
     ) -> None:
         self._service: dict[str, Any] | None = None if service_name is None else {SERVICE_NAME: text_of(service_name)}
+        self._key: str | None = None
+        """Names this tracer in pickles; set by the first one."""
         self._sampler: BaseSampler | None = None
         self._output = _shared
         self.configure(sampler=sampler)
@@ -104,7 +109,7 @@ class Tracer(SpanKinds):
             if privacy is not None:  # before the recorder: a new one must not get an item under the old rules
                 self._output.privacy = _checked_privacy(privacy)
             if recorder is not _UNCHANGED:
-                self._output.recorder = _checked(recorder)
+                self._output.recorder = checked_recorder(recorder)
             if sampler is not _UNCHANGED:
                 self._sampler = None if isinstance(sampler, AlwaysOnSampler) else sampler
             if max_item_bytes is not None:
@@ -256,8 +261,27 @@ class Tracer(SpanKinds):
         """Give the global tracer the name, recorder and sampler of this one; `get_tracer()` returns the same object as before."""
         set_global_tracer(self)
 
+    def __copy__(self) -> Self:
+        return self  # code that keeps a tracer on its objects copies the objects, and means this tracer
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Unpickled in this process, it is this tracer. In another one, it has the same name and sampler.
+
+        The global tracer becomes the global tracer there. An exporter is not pickled.
+        """
+        if self is _global:
+            return get_tracer, ()
+        if self._key is None:
+            self._key = os.urandom(16).hex()
+        _pickled[self._key] = self
+        return _restored, (type(self), self._key, self._service, self._sampler, self._output is _shared)
+
     def _parent_fields(self, above: Any) -> tuple[TraceContext, bytes | None, int]:
         """Trace, parent span id and flags of a span whose parent is not a Span that is current."""
+        above = parent_of(above)
         if isinstance(above, Deferred):
             flag, below = above.take(), above.above
             if isinstance(below, Span):
@@ -298,18 +322,6 @@ def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return attributes_of(attributes)
 
 
-def _checked(recorder: Any) -> Recorder | None:
-    if recorder is None or callable(getattr(recorder, "record", None)):
-        return recorder  # type: ignore[no-any-return]  # it has the method of the protocol
-    if callable(getattr(recorder, "export", None)):
-        return ExporterRecorder(recorder)
-    msg = (
-        "exporter= takes an object with a method export(spans) or record(trace_id, item, reserved), got "
-        f"{safe_text(recorder)}; the recorder was not changed"
-    )
-    raise TypeError(msg)
-
-
 def _checked_privacy(privacy: Any) -> Privacy:
     if isinstance(privacy, Privacy):
         return privacy
@@ -318,6 +330,19 @@ def _checked_privacy(privacy: Any) -> Privacy:
 
 
 _global: Final = Tracer()
+_pickled: Final[weakref.WeakValueDictionary[str, Tracer]] = weakref.WeakValueDictionary()
+
+
+def _restored(
+    kind: type[Tracer], key: str, service: dict[str, Any] | None, sampler: BaseSampler | None, is_shared: bool
+) -> Tracer:
+    tracer = _pickled.get(key)
+    if tracer is None:
+        tracer = object.__new__(kind)
+        tracer._key, tracer._service, tracer._sampler = key, service, sampler
+        tracer._output = _shared if is_shared else SpanOutput()
+        tracer = _pickled.setdefault(key, tracer)
+    return tracer
 
 
 def get_tracer() -> Tracer:
@@ -366,3 +391,4 @@ def _continue_in_child() -> None:
 
 
 at_fork(Step.CURRENT_SPAN, in_child=_continue_in_child)
+register_pickling()

@@ -26,7 +26,7 @@ class UnsampledSpan(Span):
         if type(name) is not str and is_decorated(name):
             return decorated(tracer, name, span_type, attributes_of(attributes or {}), scope)  # type: ignore[no-any-return]
         telemetry.UNSAMPLED_SPANS.inc()
-        inner: _InnerSpan = _new(_InnerSpan)
+        inner: InnerSpan = _new(InnerSpan)
         inner._outer, inner._given = self, (tracer, name, span_type, attributes, scope)
         return inner
 
@@ -82,7 +82,7 @@ class UnsampledSpan(Span):
         return None
 
 
-class _InnerSpan(UnsampledSpan):
+class InnerSpan(UnsampledSpan):
     """Any span inside an `UnsampledSpan`: it has the fields of that one. Entering it does not make it current."""
 
     __slots__ = ("_given", "_outer")

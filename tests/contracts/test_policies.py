@@ -1,9 +1,14 @@
 """The contract of policies, over every policy that is registered."""
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 
 from prela_stream.model.trace import Trace
+from prela_stream.sampling.conditions import Condition
 from prela_stream.sampling.registry import POLICIES
 from tests.contracts.policy_contract import ROWS, TRACES, check_reads, check_votes, policy_of
 
@@ -37,3 +42,11 @@ def test_it_keeps_its_promises_for_any_trace(kind: str) -> None:
         check_reads(policy, trace)
 
     check()
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda policy: pickle.loads(pickle.dumps(policy))])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copy_gives_the_same_votes(kind: str, duplicate: Callable[[Condition], Condition]) -> None:
+    row, policy = ROWS[kind], policy_of(kind)
+    again = duplicate(policy)
+    assert (again, again.vote(row.matching)) == (policy, policy.vote(row.matching))

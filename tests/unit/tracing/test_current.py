@@ -10,7 +10,8 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from prela_stream.model.span import AFTER_END
+from prela_stream.model.span import AFTER_END, COUNTED
+from prela_stream.propagation.w3c import inject
 from prela_stream.testing import CapturedSpans, assert_tree, capture_spans
 from prela_stream.tracing.carrying import ContextThreadPoolExecutor, wrap
 from prela_stream.tracing.context import attach, new_trace_context
@@ -323,3 +324,26 @@ async def test_event_loops_in_threads(captured: CapturedSpans) -> None:
     assert captured.find("bare").parent_span_id is None  # run_in_executor carries no context: `wrap` does
     for name in ("carried", "bare", "wrapped"):
         assert len(captured.children(captured.find(name))) == 2
+
+
+def test_the_context_of_a_span_is_that_span_as_a_parent(captured: CapturedSpans) -> None:
+    with tracer.span("request") as request, tracer.span("agent") as agent:
+        pass
+    open_span = tracer.start_span("open", parent=agent)
+    with attach(open_span.context), tracer.span("attached"):
+        assert tracer.get_current_span() is not open_span
+    with attach(open_span.context):
+        assert tracer.get_current_span() is open_span
+    with tracer.span("named", parent=open_span.context):
+        pass
+    assert inject({}, open_span.context)["traceparent"] == f"00-{open_span.trace_id}-{open_span.span_id}-03"
+    open_span.add_link(request.context)
+    open_span.end()
+    found = captured.find("open")
+    for name in ("attached", "named"):
+        assert (captured.find(name).parent_span_id, captured.find(name).flags) == (open_span.span_id, COUNTED)
+    assert (found.child_count, found.inject_count) == (2, 1)
+    assert [link.span_id.hex() for link in found.links] == [request.span_id]
+    assert open_span.context == open_span.context != agent.context
+    open_span.context.set_baggage("user", "7")
+    assert request.context.get_baggage("user") == "7"
