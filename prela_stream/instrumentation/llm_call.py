@@ -10,7 +10,7 @@ that the library raised for it does.
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
@@ -168,13 +168,15 @@ class ModelCall:
         """As `BodyObserver.chunk`."""
         if self._open and not self._is_blind:
             with self._watching():
-                for part in (data,) if self._decoder is None else self._decoder.decode(data):
-                    self._take(part)
+                self._take(data) if self._decoder is None else self._take_decoded(self._decoder.decode(data))
 
     def end(self, error: BaseException | None, *, read: bool) -> None:
         """As `BodyObserver.end`: the call is over. In `__exit__` if it failed, else when its body was read or closed."""
         if not self._open:
             return
+        if read and self._decoder is not None and not self._is_blind:
+            with self._watching():
+                self._take_decoded(self._decoder.flush())
         attributes: dict[str, Any] = {}
         failure: Failure | None = None
         with self._watching():
@@ -240,16 +242,26 @@ class ModelCall:
         self._see_response(response)
         self._response = None  # the response will hold this object, and must not be held by it
         if response is None:  # middleware of the application answered without a request, or no attempt is patched
-            self._given = _as_dict(value)
+            self._take_value(value)
             return False
         try:
             body = response.content
         except RuntimeError:  # httpx raises it for a body that is not read yet
-            self._decoder = _content_decoder(response)
+            with self._watching():
+                self._decoder = _content_decoder(response)
             observe_body(response, self, reader=self._provider.module)
             return True
         self._take(body)
         return False
+
+    def _take_value(self, value: Any) -> None:
+        """Take the answer from the returned value: an object of the library, JSON data, or anything that middleware returns."""
+        dump = getattr(value, "model_dump", None)
+        dumped = dump(mode="json") if callable(dump) else value
+        self._given = dict(dumped) if isinstance(dumped, Mapping) else {}
+        if not isinstance(dumped, Mapping | str | bytes):
+            self._unread += 1
+            self._is_blind = True  # the application knows what it is
 
     def _take_failed(self, error: BaseException) -> None:
         """Take the answer that was received before the library or the application's middleware raised `error`."""
@@ -284,6 +296,11 @@ class ModelCall:
             except ValueError:  # no boundary between events can be found any more
                 self._is_undecodable = True
                 self._unread += 1
+
+    def _take_decoded(self, decoded: bytes | Iterable[bytes]) -> None:
+        """Take what a content decoder returns: bytes in httpx, an iterator of them in httpx2."""
+        for part in (decoded,) if isinstance(decoded, bytes) else decoded:
+            self._take(part)
 
     def _take_event(self, event: StreamEvent) -> None:
         state = self._state
@@ -322,10 +339,12 @@ class ModelCall:
     @contextmanager
     def _watching(self) -> Iterator[None]:
         """Keep an error of this SDK from the application, and remember that it happened."""
-        was_blind, self._is_blind = self._is_blind, True
+        failed = True
         with _guard:
             yield
-            self._is_blind = was_blind
+            failed = False
+        if failed:
+            self._is_blind = True
 
 
 calls_in_progress: Final[ContextVar[Sequence[ModelCall]]] = ContextVar("prela_stream_model_call", default=())
@@ -353,9 +372,3 @@ def _content_decoder(response: Any) -> Any:
     if encoding is None:
         return None
     return type(response)(200, headers={"content-encoding": encoding})._get_content_decoder()
-
-
-def _as_dict(value: Any) -> dict[str, Any]:
-    dump = getattr(value, "model_dump", None)
-    dumped = dump(mode="json") if callable(dump) else value
-    return dict(dumped) if isinstance(dumped, Mapping) else {}

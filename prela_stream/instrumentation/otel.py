@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from prela_stream.errors import guard
-from prela_stream.instrumentation.import_hook import forget, when_imported
+from prela_stream.instrumentation.import_hook import forget, is_importing, when_imported
 from prela_stream.propagation import tracestate
 from prela_stream.propagation.tracestate import TraceState
 from prela_stream.propagation.w3c import extract
@@ -23,6 +23,7 @@ from prela_stream.tracing.parent import Parent
 from prela_stream.tracing.span import Span
 
 _MODULE: Final = "opentelemetry.context"
+_TRACE_MODULE: Final = "opentelemetry.trace"
 _PARENT: Final = "prela_stream.parent"
 _RANDOM: Final = 2
 _guard: Final = guard("instrumentation.otel")
@@ -82,6 +83,8 @@ def _join() -> None:
 
 def _nearer(parent: Parent | None) -> Parent | None:
     """The parent of a new span of this SDK: `parent`, or the current span of OpenTelemetry if that is nearer."""
+    if _TRACE_MODULE not in sys.modules or is_importing(_TRACE_MODULE):
+        return parent  # OpenTelemetry can have no current span yet
     with _guard:
         context = sys.modules[_MODULE]._RUNTIME_CONTEXT.inner.get_current()
         if parent is not None and parent is not context.get(_PARENT):

@@ -1,6 +1,7 @@
 """Adds the events of a streamed answer of the Messages API up to the message that they make. Pure."""
 
 import json
+import operator
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -51,15 +52,17 @@ class MessageStream:
     def _add(self, event: Mapping[str, Any]) -> bool:
         match event.get("type"):
             case "message_start":
-                self._message = dict(event["message"])
+                message = dict(event["message"])
                 # The count at the start is a placeholder: only message_delta has the number of generated tokens.
-                self._usage = {**(self._message.get("usage") or {}), "output_tokens": None}
+                self._usage = {**(message.get("usage") or {}), "output_tokens": None}
+                self._message = message
             case "content_block_start":
+                block = dict(event["content_block"])
                 if self._content:
-                    self._blocks[event["index"]] = dict(event["content_block"])
+                    self._blocks[operator.index(event["index"])] = block
             case "content_block_delta":
                 self.has_output = True
-                return self._add_delta(event["index"], event["delta"])
+                return self._add_delta(operator.index(event["index"]), event["delta"])
             case "message_delta":
                 usage = event.get("usage") or {}
                 self._message.update(event["delta"])
@@ -89,7 +92,8 @@ class MessageStream:
             if key == "partial_json":
                 block["input"] = _json_or_text("".join(texts)) or block.get("input")
             else:
-                block[key] = (block.get(key) or "") + "".join(texts)
+                begun = block.get(key)
+                block[key] = (begun if isinstance(begun, str) else "") + "".join(texts)
         return {**self._message, "usage": self._usage, "content": [blocks[index] for index in sorted(blocks)]}
 
 

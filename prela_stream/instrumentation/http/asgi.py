@@ -160,6 +160,8 @@ class _Request:
                 return not self._has_trailers and not message.get("more_body", False)
             case "http.response.pathsend":
                 return not self._has_trailers
+            case "websocket.close":
+                return True
         return False
 
     def _end(self) -> None:

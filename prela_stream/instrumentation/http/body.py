@@ -116,9 +116,15 @@ def observe_body(response: Any, observer: BodyObserver, *, reader: str = "") -> 
         observer: Receives bytes and the end.
         reader: Top-level module of the library that reads the body. An exception that it raises for what it reads is reported
             as the end; an exception of the application, which only happens to be handled while the body is closed, is not.
+
+    Raises:
+        TypeError: The response has no such stream, so it is left as it is.
     """
     stream = response.stream
     kinds = tuple(base for base in type(stream).__mro__ if base.__name__ in ("SyncByteStream", "AsyncByteStream"))
+    if not kinds:
+        msg = f"the body of a response is a byte stream of httpx or httpx2, got {type(stream).__name__}"
+        raise TypeError(msg)
     response.stream = _observed_type(kinds)(stream, observer, reader)
 
 

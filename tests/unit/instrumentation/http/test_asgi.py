@@ -9,7 +9,7 @@ import pytest
 
 from prela_stream.instrumentation.http.asgi import App, Message, Send, TraceMiddleware
 from prela_stream.instrumentation.http.httpx import propagate
-from prela_stream.model.span import AFTER_END, REMOTE_PARENT
+from prela_stream.model.span import AFTER_END, COUNTED, REMOTE_PARENT
 from prela_stream.testing import CapturedSpans, assert_tree
 from prela_stream.tracing.tracer import get_current_span, get_tracer
 from tests.unit.instrumentation.http.conftest import FOREIGN, app
@@ -197,6 +197,22 @@ async def test_trailers_are_part_of_the_response(captured: CapturedSpans) -> Non
     sent = await serve(application(audit, {"trailers": True}, *trailers))
     assert [message["type"] for message in sent][-2:] == ["http.response.trailers"] * 2
     assert_tree(captured.spans, "GET /x\n  GET /x background\n    audit")
+
+
+async def test_a_websocket_ends_with_its_close(captured: CapturedSpans) -> None:
+    async def talk(scope: Any, receive: Any, send: Send) -> None:
+        await send({"type": "websocket.accept"})
+        with tracer.span("talk"):
+            await send({"type": "websocket.close"})
+        with tracer.span("clean up"):
+            pass
+
+    async def send(message: Message) -> None:
+        pass
+
+    await TraceMiddleware(talk)({"type": "websocket", "path": "/talk"}, receive_nothing, send)
+    assert captured.find("WEBSOCKET /talk").status == "SUCCESS"
+    assert captured.find("talk").flags & COUNTED
 
 
 async def test_an_error_before_the_last_byte_fails_the_request(captured: CapturedSpans) -> None:

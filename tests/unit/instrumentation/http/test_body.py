@@ -196,3 +196,11 @@ def test_the_kind_of_the_body_stays_and_so_does_what_else_it_has(kinds: tuple[bo
     assert stream.elapsed == Body.elapsed
     with pytest.raises(AttributeError):
         _ = stream.no_such_thing
+
+
+def test_a_body_of_another_library_is_left_as_it_is() -> None:
+    response: Any = type("Response", (), {"stream": iter(CHUNKS)})()
+    before = response.stream
+    with pytest.raises(TypeError, match="httpx"):
+        observe_body(response, Observer())
+    assert response.stream is before
