@@ -88,6 +88,7 @@ def trace_tree(stored: StoredTrace, *, limit: int | None = MAX_SPANS) -> Tree:
         limit: Spans to show at most, in order of the tree; None shows all.
     """
     tree = SpanTree(stored.spans)
+    outside = frozenset(tree.outside_parent)
     top = Tree(_headline(stored.row), guide_style="dim")
     branches: dict[int, Tree] = {}
     absent: dict[str | bytes, Tree] = {}
@@ -101,7 +102,7 @@ def trace_tree(stored: StoredTrace, *, limit: int | None = MAX_SPANS) -> Tree:
             if parent_id not in absent:
                 absent[parent_id] = top.add(Text(f"(span {clean(parent_id)} is missing)", "dim italic"))
             parent = absent[parent_id]
-        label = span_line(node)
+        label = span_line(node, outside=node.index in outside)
         # Beyond some depth a terminal is too narrow for more guides: deeper spans are in one column, with their depth.
         if node.depth > _MAX_INDENT and node.parent is not None:
             label = Text.assemble((f"{node.depth}· ", "dim"), label)
@@ -126,7 +127,7 @@ def _headline(row: TraceRow) -> Text:
     return Text("  ").join(part for part in parts if part.plain)
 
 
-def span_line(node: SpanNode[SpanData]) -> Text:
+def span_line(node: SpanNode[SpanData], *, outside: bool = False) -> Text:
     """One line about a span: type, name, duration, self time, tokens, what went wrong."""
     span = node.span
     failed = span.status == SpanStatus.ERROR
@@ -144,6 +145,8 @@ def span_line(node: SpanNode[SpanData]) -> Text:
         line.append(f"  {'PENDING, not ended' if span.status == SpanStatus.PENDING else 'cancelled'}", "yellow")
     if node.cycle:
         line.append("  (its parents form a cycle)", "yellow")
+    if outside:
+        line.append("  (outside its parent's time)", "yellow")
     return line
 
 
@@ -189,6 +192,7 @@ def decision_only(decision: Decision) -> Group:
         formats.duration(summary.duration_ns),
         f"{summary.spans} spans",
         f"{summary.errors} errors" if summary.errors else "",
+        f"{summary.outside_parent} outside their parent's time" if summary.outside_parent else "",
         formats.tokens(summary.input_tokens, summary.output_tokens),
         formats.cost(summary.cost_usd),
     ]

@@ -41,7 +41,9 @@ class TraceSummary(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     root_name: str = ""
     service: str = ""
     start_ns: int = 0
+    """Start of the root, or the first known start. If no start is known, the time of the decision minus the duration."""
     duration_ns: int = 0
+    """Duration of the root, if it ended."""
     spans: int = 0
     errors: int = 0
     input_tokens: int = 0
@@ -50,6 +52,8 @@ class TraceSummary(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """None if unknown; 0 means free."""
     shape_hash: str = ""
     """Hex digest of the tree's shape: types and names, without order, times or ids."""
+    outside_parent: int = 0
+    """Number of spans that start before their parent or end after it: clocks differ, or the work outlives its parent."""
 
 
 class Decision(msgspec.Struct, frozen=True, array_like=True, kw_only=True):

@@ -1,5 +1,6 @@
 """A whole trace as policies receive it: heads, the declared attributes, the tree, the trigger and completeness."""
 
+from functools import cached_property
 from typing import Any
 
 from prela_stream.model.decision import Trigger
@@ -40,10 +41,28 @@ class Trace:
         self._tree: SpanTree[SpanHead] | None = None
         self.statuses = [head.status for head in heads]
         """Wire code of each span's status."""
-        self.start_ns = min([head.start_ns for head in heads])
-        """First start, ns since the epoch."""
-        self.duration_ns = max([head.start_ns + (head.duration_ns or 0) for head in heads]) - self.start_ns
-        """From the first start to the last end (or the last start, where that is later), ns."""
+
+    @cached_property
+    def start_ns(self) -> int:
+        """Start of the root if it is known, or the first known start of a span, ns since the epoch; 0 if none is known."""
+        root = self.tree.root
+        if root is not None and self.heads[root].start_ns:
+            return self.heads[root].start_ns
+        return min([head.start_ns for head in self.heads if head.start_ns], default=0)
+
+    @cached_property
+    def duration_ns(self) -> int:
+        """Duration of the root if it has ended, ns. Without that: from the start to the last end of spans with a known start.
+
+        Only the root's clock measures its duration. Starts of spans from several hosts differ by the error of their clocks.
+        """
+        root = self.tree.root
+        if root is not None and (duration := self.heads[root].duration_ns) is not None:
+            return duration
+        ends = [head.start_ns + (head.duration_ns or 0) for head in self.heads if head.start_ns]
+        if not ends:
+            return max(head.duration_ns or 0 for head in self.heads)
+        return max(0, max(ends) - self.start_ns)
 
     @property
     def tree(self) -> SpanTree[SpanHead]:

@@ -23,6 +23,9 @@ _INPUT_TOKENS: Final = semconv.read_keys(semconv.INPUT_TOKENS)
 _OUTPUT_TOKENS: Final = semconv.read_keys(semconv.OUTPUT_TOKENS)
 _COST: Final = semconv.read_keys(semconv.COST_USD)
 
+_SAME_TIME_NS: Final = 1_000_000
+"""Times of two hosts that differ by less are taken as equal."""
+
 S = TypeVar("S", bound=SpanLike)
 
 
@@ -125,6 +128,45 @@ class SpanTree(Generic[S]):
         if roots:
             return min(roots, key=lambda index: _rank(spans[index]))
         return min(range(len(spans)), key=lambda index: spans[index].start_ns, default=None)
+
+    @property
+    def root(self) -> int | None:
+        """Index of the span whose time is the time of the trace: an ended root before an open one; None if there is no root.
+
+        A span without a parent is preferred to a local root, then a known start (not 0) to a missing one, then the first.
+        """
+        spans, roots = self.spans, self._structure.roots
+        if len(roots) == 1:
+            return roots[0]
+
+        def rank(index: int) -> tuple[bool, bool, bool, Any]:
+            span = spans[index]
+            return span.parent_span_id is not None, span.duration_ns is None, not span.start_ns, _rank(span)
+
+        return min(roots, key=rank, default=None)
+
+    @property
+    def outside_parent(self) -> list[int]:
+        """Indexes of the spans that start before their parent or end after it, by more than 1 ms.
+
+        The clocks of their hosts differ, or they are work that outlives its parent. Spans without a start are not compared.
+        """
+        spans = self.spans
+        found = []
+        for parent, children in self._structure.children.items():
+            start = spans[parent].start_ns
+            if not start:
+                continue
+            duration = spans[parent].duration_ns
+            latest = None if duration is None else start + duration + _SAME_TIME_NS
+            for child in children:
+                span = spans[child]
+                if span.start_ns and (
+                    span.start_ns < start - _SAME_TIME_NS
+                    or (latest is not None and span.start_ns + (span.duration_ns or 0) > latest)
+                ):
+                    found.append(child)
+        return found
 
     @cached_property
     def max_depth(self) -> int:

@@ -13,7 +13,8 @@ Milliseconds = Annotated[float, bounded(0, 36_500 * 24 * HOUR)]
 class Latency(Match, frozen=True, kw_only=True, tag="latency"):
     """Matches traces that took at least `min_ms` and, if `max_ms` is set, less than that.
 
-    From the first start to the last end: a wait for a person counts as time too.
+    The duration is that of the root, waits for a person included. Without an ended root it lasts from the first start to the last
+    end.
     """
 
     min_ms: Milliseconds

@@ -145,7 +145,7 @@ _resource = lru_cache(maxsize=1_024)(decode_resource)
 """The decoded resource of a process. Spans of one process have equal resource bytes."""
 
 
-def summarize(trace: Trace) -> TraceSummary:
+def summarize(trace: Trace, decided_at_ms: int) -> TraceSummary:
     """The summary of a trace for its decision. Tokens and cost count each leaf LLM call once."""
     tree = trace.tree
     totals = tree.totals(trace.attributes)
@@ -154,7 +154,7 @@ def summarize(trace: Trace) -> TraceSummary:
     return TraceSummary(
         root_name=trace.heads[first].name[:_NAME_CHARACTERS],
         service=trace.resources[first].service_name[:_NAME_CHARACTERS],
-        start_ns=trace.start_ns,
+        start_ns=trace.start_ns or max(0, decided_at_ms * 1_000_000 - trace.duration_ns),
         duration_ns=trace.duration_ns,
         spans=len(trace.heads),
         errors=trace.errors,
@@ -162,4 +162,5 @@ def summarize(trace: Trace) -> TraceSummary:
         output_tokens=totals.output_tokens,
         cost_usd=totals.cost_usd,
         shape_hash=tree.shape_hash(),
+        outside_parent=len(tree.outside_parent),
     )

@@ -342,7 +342,7 @@ class PartitionState:
             cut_offset=cut,
             decided_at_ms=ready.due_ms,
             policy_version=self._evaluator.policy_set.version,
-            summary=summarize(trace),
+            summary=summarize(trace, ready.due_ms),
             weight_biased=verdict.weight_biased,
             repeated=repeated,
         )

@@ -24,7 +24,7 @@ EVENT = {"name": REQUIRED, "time_ns": REQUIRED, "attributes": {}}
 LINK = {"trace_id": REQUIRED, "span_id": REQUIRED, "attributes": {}}
 SUMMARY = {
     "root_name": "", "service": "", "start_ns": 0, "duration_ns": 0, "spans": 0, "errors": 0, "input_tokens": 0,
-    "output_tokens": 0, "cost_usd": None, "shape_hash": "",
+    "output_tokens": 0, "cost_usd": None, "shape_hash": "", "outside_parent": 0,
 }  # fmt: skip
 DECISION = {
     "trace_id": REQUIRED, "decision_id": REQUIRED, "kept": REQUIRED, "probability": REQUIRED, "threshold": REQUIRED,
