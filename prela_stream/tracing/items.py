@@ -44,7 +44,7 @@ def record_rest(span: SpanView, fields: tuple[Any, ...], error: BaseException) -
         return
     item: bytes | None = None
     try:
-        if not (isinstance(error, Exception) and strict()):
+        if fields and not (isinstance(error, Exception) and strict()):
             item = encode_rest(fields, error, span._output.privacy, span._output.max_item_bytes)
     finally:
         if item is None:

@@ -83,18 +83,20 @@ class Span(Template, TypedSetters):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and self._attributes is not CLOSED:
-            self.record_exception(error)
-        previous = self._previous
-        if get_raw() is self and (previous is None or type(previous) is not FrameEntry):
-            set_raw(previous)
-        else:
-            leave(self, previous)
         try:
-            self._finish_now(_clock() - self._began)
-        except Exception as failure:  # as `guarded`, which costs one more call
-            if not _END_GUARD.__exit__(type(failure), failure, failure.__traceback__):
-                raise
+            if error is not None and self._attributes is not CLOSED:
+                self.record_exception(error)
+        finally:  # an interrupt above must not leave the span open
+            previous = self._previous
+            if get_raw() is self and (previous is None or type(previous) is not FrameEntry):
+                set_raw(previous)
+            else:
+                leave(self, previous)
+            try:
+                self._finish_now(_clock() - self._began)
+            except Exception as failure:  # as `guarded`, which costs one more call
+                if not _END_GUARD.__exit__(type(failure), failure, failure.__traceback__):
+                    raise
 
     def _leave(self) -> None:
         """No longer be current, without an end."""
@@ -138,48 +140,49 @@ class Span(Template, TypedSetters):
             del self._open  # atomic: of two threads one gets an AttributeError
         except AttributeError:
             return False
-        self._final = attributes = self._attributes
-        self._attributes = CLOSED
-        children = self._children
-        children_started = injects = 0
-        if children is not None:
-            self._frozen = memoryview(children)
-            injects = children.count(INJECT)
-            children_started = len(children) - injects
-        self._duration_ns = duration
-        self._status = status = self._status or SUCCESS
-        more = self._more
-        trace = self._trace
-        flags = self._flags
-        parent_id = self._parent_id
-        output = self._output
-        if self._announce_pending is not None and output.new_spans.pop(self, None) is None:
-            output.remove(self)
-        record = output.record
-        if record is None:
-            return True
-        trace_id = trace.raw_trace_id
-        remote = flags & REMOTE_PARENT
-        fields: tuple[Any, ...] = (
-            _SPAN,
-            trace_id,
-            self._id,
-            parent_id,
-            flags,
-            status,
-            0,
-            children_started,
-            injects,
-            trace.inject_ordinal if remote else None,
-            self._type,
-            self._start_ns,
-            duration,
-            self._name,
-            trace.randomness,
-            trace.threshold,
-            attributes,
-        )
+        fields: tuple[Any, ...] = ()
         try:
+            self._final = attributes = self._attributes
+            self._attributes = CLOSED
+            children = self._children
+            children_started = injects = 0
+            if children is not None:
+                self._frozen = memoryview(children)
+                injects = children.count(INJECT)
+                children_started = len(children) - injects
+            self._duration_ns = duration
+            self._status = status = self._status or SUCCESS
+            more = self._more
+            trace = self._trace
+            flags = self._flags
+            parent_id = self._parent_id
+            output = self._output
+            if self._announce_pending is not None and output.new_spans.pop(self, None) is None:
+                output.remove(self)
+            record = output.record
+            if record is None:
+                return True
+            trace_id = trace.raw_trace_id
+            remote = flags & REMOTE_PARENT
+            fields = (
+                _SPAN,
+                trace_id,
+                self._id,
+                parent_id,
+                flags,
+                status,
+                0,
+                children_started,
+                injects,
+                trace.inject_ordinal if remote else None,
+                self._type,
+                self._start_ns,
+                duration,
+                self._name,
+                trace.randomness,
+                trace.threshold,
+                attributes,
+            )
             try:
                 if more is not None:
                     fields = (*fields, more.events, more.links, more.message)

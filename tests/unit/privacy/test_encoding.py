@@ -375,3 +375,17 @@ def test_a_result_is_stored_by_its_fields() -> None:
             span.set_attribute("plan", plan)
     assert captured.find("make").attributes["prela.function.result"] == plan.model_dump()
     assert captured.find("direct").attributes["plan"] == plan.model_dump()
+
+
+def test_an_interrupt_while_an_exception_is_read_leaves_no_span_open() -> None:
+    class UnreadableError(Exception):
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    with capture_spans() as captured:
+        with pytest.raises(KeyboardInterrupt), tracer.span("x") as span:
+            raise UnreadableError
+        assert span.is_ended
+        with tracer.span("next") as following:
+            assert following.parent_span_id is None, "the interrupted span is still current"
+    assert [sent.name for sent in captured.spans] == ["x", "next"]
