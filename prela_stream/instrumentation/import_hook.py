@@ -78,9 +78,7 @@ def when_imported(name: str, action: Callable[[], None]) -> None:
     module's own code led here, `action` runs in another thread when the import has ended. An error of the action never reaches
     the import; it is counted and logged. A second call for the same module replaces the action of the first one while that waits.
     """
-    _finder.waiting[name] = (
-        action  # before the look into sys.modules, or an import that starts in between would be missed
-    )
+    _finder.waiting[name] = action  # before sys.modules is checked, or an import that starts in between would be missed
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
     if name not in sys.modules:

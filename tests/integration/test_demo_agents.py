@@ -1,4 +1,4 @@
-"""The demo's agents in this process: each kind of run leaves the trace that it is there for."""
+"""The demo's agents in this process: each kind of run gives the trace that it demonstrates."""
 
 import itertools
 from collections.abc import Iterator

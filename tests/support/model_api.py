@@ -61,7 +61,7 @@ def serving_replies() -> Iterator[ModelApi]:
         def log_message(self, *_: Any) -> None:
             pass
 
-        def do_POST(self) -> None:  # the name that http.server looks up
+        def do_POST(self) -> None:  # the name that http.server calls
             body = self.rfile.read(int(self.headers["content-length"]))
             reply = next(api.replies, api.reply)
             api.requests.append((self.path, json.loads(body or b"{}")))

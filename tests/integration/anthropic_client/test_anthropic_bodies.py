@@ -220,7 +220,7 @@ def test_the_request_decides_that_an_answer_is_a_stream(
     assert semconv.TIME_TO_FIRST_CHUNK in whole.attributes
 
 
-def test_a_gateway_that_ignores_the_wish_for_a_stream(api: ModelApi, instrumented: Instrumented) -> None:
+def test_a_gateway_that_answers_a_stream_request_with_one_document(api: ModelApi, instrumented: Instrumented) -> None:
     """The client gets no event from it; what the gateway sent is a whole answer all the same."""
     api.reply = Reply(json.dumps(message()).encode())
     with Anthropic(base_url=api.url, api_key="k") as client, instrumented() as captured:

@@ -1,4 +1,4 @@
-"""Every way to ask for a message that ends well: one LLM span with the true tokens, and the application sees no difference.
+"""Every way to request a message that succeeds: one LLM span with the true tokens, and no difference for the application.
 
 Each scenario runs twice over real HTTP, without and with instrumentation, and must give the same.
 """
@@ -177,7 +177,7 @@ ASYNC: list[Callable[[AsyncAnthropic], Awaitable[Any]]] = [
 
 
 def check_whole(span: SpanData, truth: anthropic.types.Message, parent: str, scenario: str) -> None:
-    """The span says what the message says, to the token."""
+    """The span has everything that the message has, to the token."""
     usage = truth.usage
     written, read = usage.cache_creation_input_tokens, usage.cache_read_input_tokens
     assert written
@@ -244,7 +244,7 @@ def test_retries_are_events_of_the_one_span(client: Anthropic, instrumented: Ins
     ]
 
 
-def test_count_tokens_is_a_span_that_counts_as_no_generation(client: Anthropic, instrumented: Instrumented) -> None:
+def test_count_tokens_is_no_generation(client: Anthropic, instrumented: Instrumented) -> None:
     request = {"model": "claude-demo", "messages": REQUEST["messages"]}
     expected = client.messages.count_tokens(**request)
     with instrumented() as captured:
@@ -267,7 +267,7 @@ def test_the_beta_tool_runner_gives_a_span_a_turn(client: Anthropic, instrumente
         """Finds.
 
         Args:
-            query: What to look for.
+            query: The text to find.
         """
         return f"Much is known about {query}."
 

@@ -1,4 +1,4 @@
-"""Calls that do not end well, and streams that nobody reads to the end: each has its span, once, with what is known.
+"""Calls that fail, and streams that are not read to the end: each has one span, with what is known.
 
 The application gets the error that it gets without instrumentation.
 """
@@ -36,19 +36,19 @@ def whole_text(client: Anthropic) -> str:
     return message.content[0].text
 
 
-def said(span: SpanData) -> str:
+def answer_text(span: SpanData) -> str:
     text = span.attributes[semconv.OUTPUT_MESSAGES][0]["parts"][0]["content"]
     assert isinstance(text, str)
     return text
 
 
 def check_partial(span: SpanData, status: SpanStatus, whole: str) -> None:
-    """What had come is on the span; what only the end tells is not made up."""
+    """The span has what was received. What only the end of a stream has is absent."""
     assert span.status is status
     assert span.attributes[semconv.INPUT_TOKENS] > 0
     assert semconv.OUTPUT_TOKENS not in span.attributes  # message_start's count is a placeholder
-    assert whole.startswith(said(span))
-    assert 0 < len(said(span)) < len(whole)
+    assert whole.startswith(answer_text(span))
+    assert 0 < len(answer_text(span)) < len(whole)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_timeout(client: Anthropic, instrumented: Instrumented) -> None:
 def test_arguments_that_the_client_refuses(client: Anthropic, instrumented: Instrumented) -> None:
     looped: list[Any] = []
     looped.append(looped)
-    with pytest.raises(ValueError) as expected:  # noqa: PT011 - whatever the client says is compared below
+    with pytest.raises(ValueError) as expected:  # noqa: PT011 - the message is compared below
         client.messages.create(**{**REQUEST, "messages": looped})
     with instrumented() as captured, pytest.raises(ValueError) as raised:  # noqa: PT011
         client.messages.create(**{**REQUEST, "messages": looped})
@@ -247,7 +247,7 @@ async def test_a_request_that_is_cancelled_before_its_answer(
 
 
 @pytest.mark.parametrize("helper", [False, True])
-def test_a_stream_that_the_server_cuts_short_without_a_word(
+def test_a_stream_that_the_server_truncates_without_an_error(
     client: Anthropic, instrumented: Instrumented, helper: bool
 ) -> None:
     whole = whole_text(client)

@@ -1,4 +1,4 @@
-"""Switching the instrumentation on and off, and living in a process that it must never disturb."""
+"""Turning the instrumentation on and off, in a process that it must never disturb."""
 
 import asyncio
 import functools
@@ -38,7 +38,7 @@ REQUEST: dict[str, Any] = {
 PLACES = [(owner, name) for owner in (SyncAPIClient, AsyncAPIClient) for name in ("request", "_attempt_request")]
 
 
-def test_it_patches_four_places_and_puts_back_the_very_same_objects(instrumented: Instrumented) -> None:
+def test_it_patches_four_methods_and_restores_the_same_objects(instrumented: Instrumented) -> None:
     originals = [owner.__dict__[name] for owner, name in PLACES]
     with instrumented():
         assert all(owner.__dict__[name] is not before for (owner, name), before in zip(PLACES, originals, strict=True))
@@ -51,7 +51,7 @@ def test_it_patches_four_places_and_puts_back_the_very_same_objects(instrumented
     assert all(owner.__dict__[name] is before for (owner, name), before in zip(PLACES, originals, strict=True))
 
 
-def test_switched_on_twice_it_patches_once(client: Anthropic, instrumented: Instrumented) -> None:
+def test_a_second_call_patches_nothing(client: Anthropic, instrumented: Instrumented) -> None:
     with instrumented() as captured:
         replaced = SyncAPIClient.request
         auto_instrument()
@@ -60,7 +60,9 @@ def test_switched_on_twice_it_patches_once(client: Anthropic, instrumented: Inst
         assert len(captured.spans) == 1
 
 
-def test_switched_off_nothing_is_recorded_and_on_again_it_is(client: Anthropic, instrumented: Instrumented) -> None:
+def test_nothing_is_recorded_between_uninstrument_and_the_next_call(
+    client: Anthropic, instrumented: Instrumented
+) -> None:
     with instrumented() as captured:
         uninstrument()
         client.messages.create(**REQUEST)
@@ -70,29 +72,29 @@ def test_switched_off_nothing_is_recorded_and_on_again_it_is(client: Anthropic, 
         assert len(captured.spans) == 1
 
 
-def test_somebody_who_patched_later_is_left_in_place(
+def test_a_later_patch_of_other_code_is_left_in_place(
     client: Anthropic, instrumented: Instrumented, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
     with instrumented() as captured:
-        ours: Any = SyncAPIClient.request
+        replaced: Any = SyncAPIClient.request
 
-        @functools.wraps(ours)
-        def theirs(*args: Any, **kwargs: Any) -> Any:
+        @functools.wraps(replaced)
+        def other_patch(*args: Any, **kwargs: Any) -> Any:
             calls.append(1)
-            return ours(*args, **kwargs)
+            return replaced(*args, **kwargs)
 
-        monkeypatch.setattr(SyncAPIClient, "request", theirs)
+        monkeypatch.setattr(SyncAPIClient, "request", other_patch)
         uninstrument()
-        assert SyncAPIClient.request is theirs
+        assert SyncAPIClient.request is other_patch
         client.messages.create(**REQUEST)
         assert calls == [1]
         assert captured.spans == []
-        monkeypatch.undo()  # they leave: ours stands there again, and goes at the next occasion
-    assert SyncAPIClient.request is not ours
+        monkeypatch.undo()  # the other patch is removed: the next uninstrument() restores the original
+    assert SyncAPIClient.request is not replaced
 
 
-def test_an_unknown_name_is_an_error_that_says_which_there_are() -> None:
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match=r"no instrumentor openia; there are anthropic"):
         auto_instrument(names=["openia"])
 
@@ -122,7 +124,7 @@ def test_other_requests_are_not_traced(client: Anthropic, instrumented: Instrume
     assert captured.spans == []
 
 
-async def test_concurrent_calls_hang_below_their_own_parents(
+async def test_concurrent_calls_have_their_own_parents(
     async_client: AsyncAnthropic, instrumented: Instrumented
 ) -> None:
     async def agent(name: str) -> None:
@@ -207,7 +209,7 @@ def test_a_compressed_body(instrumented: Instrumented, streaming: bool) -> None:
     assert span.attributes[semconv.OUTPUT_MESSAGES][0]["parts"][0]["content"] == reply.content[0]["text"]
 
 
-def test_middleware_that_answers_by_itself(client: Anthropic, instrumented: Instrumented) -> None:
+def test_middleware_that_answers_from_a_cache(client: Anthropic, instrumented: Instrumented) -> None:
     cached = client.messages.create(**REQUEST)
     with instrumented() as captured:
         answering: Any = client.with_options(middleware=[lambda request, call_next: cached])
@@ -232,16 +234,16 @@ def test_the_clients_own_opentelemetry_tracing_goes_on(model_server_url: str, in
         client.messages.create(**REQUEST)
         with client.messages.stream(**REQUEST) as stream:
             message = stream.get_final_message()
-    theirs = [dict(span.attributes or {}) for span in exported.get_finished_spans()]
-    ours = [span.attributes for span in captured.spans]
-    assert len(theirs) == len(ours) == 2
+    native_spans = [dict(span.attributes or {}) for span in exported.get_finished_spans()]
+    recorded = [span.attributes for span in captured.spans]
+    assert len(native_spans) == len(recorded) == 2
     for key in (semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS, semconv.RESPONSE_ID, semconv.CACHE_WRITE_TOKENS):
-        assert [one[key] for one in theirs] == [one[key] for one in ours]
-    assert ours[1][semconv.OUTPUT_TOKENS] == message.usage.output_tokens
+        assert [one[key] for one in native_spans] == [one[key] for one in recorded]
+    assert recorded[1][semconv.OUTPUT_TOKENS] == message.usage.output_tokens
 
 
 @pytest.mark.parametrize("broken", ["start_span", "attempt", "returned", "chunk", "end"])
-def test_an_error_of_ours_never_reaches_the_application(
+def test_an_error_of_the_sdk_never_reaches_the_application(
     client: Anthropic, instrumented: Instrumented, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     def read() -> list[Any]:
@@ -249,7 +251,7 @@ def test_an_error_of_ours_never_reaches_the_application(
             return list(stream.text_stream)
 
     def fail(*args: object, **kwargs: object) -> None:
-        msg = "a bug of ours"
+        msg = "a bug of the SDK"
         raise LookupError(msg)
 
     expected = read()
@@ -272,9 +274,7 @@ def test_an_error_of_ours_never_reaches_the_application(
     assert [span.status for span in captured.spans] == ([] if broken == "start_span" else [SpanStatus.SUCCESS])
 
 
-def test_a_trace_that_head_sampling_leaves_out_costs_the_call_nothing(
-    client: Anthropic, instrumented: Instrumented
-) -> None:
+def test_a_trace_that_is_not_sampled_leaves_the_call_as_it_is(client: Anthropic, instrumented: Instrumented) -> None:
     with instrumented() as captured, new_trace_context(sampled=False), get_tracer().span("agent"):
         assert client.messages.create(**REQUEST).stop_reason == "end_turn"
         with client.messages.stream(**REQUEST) as stream:

@@ -40,7 +40,7 @@ def test_it_runs_once_after_the_modules_own_code() -> None:
     assert seen == [7]
 
 
-def test_it_runs_at_once_for_what_is_imported_already() -> None:
+def test_it_runs_now_if_the_module_is_imported_already() -> None:
     importlib.import_module(NAME)
     seen: list[int] = []
     when_imported(NAME, lambda: seen.append(sys.modules[NAME].VALUE))
@@ -81,7 +81,7 @@ def test_its_error_does_not_reach_the_import(monkeypatch: pytest.MonkeyPatch) ->
     assert telemetry.SWALLOWED.value("instrumentation.import_hook", "ZeroDivisionError") == before + 1
 
 
-def test_a_module_that_fails_to_import_fails_as_before_and_may_be_tried_again(tmp_path: Path) -> None:
+def test_a_failing_import_fails_as_before_and_can_be_repeated(tmp_path: Path) -> None:
     source = tmp_path / f"{NAME}.py"
     source.write_text("raise LookupError('not today')\n")
     importlib.invalidate_caches()
@@ -96,7 +96,7 @@ def test_a_module_that_fails_to_import_fails_as_before_and_may_be_tried_again(tm
     assert seen == [1]
 
 
-def test_what_cannot_be_found_is_not_found() -> None:
+def test_a_missing_module_stays_missing() -> None:
     when_imported("prela_there_is_no_such_module", lambda: None)
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("prela_there_is_no_such_module")

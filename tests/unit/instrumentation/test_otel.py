@@ -69,7 +69,7 @@ def test_each_is_the_others_child_in_any_order(captured: CapturedSpans) -> None:
     assert len({trace_id for trace_id, _, _ in chain.values()}) == 1
 
 
-def test_ours_below_theirs_is_a_local_root_and_theirs_are_not_counted(captured: CapturedSpans) -> None:
+def test_a_span_below_an_otel_span_is_a_local_root_and_otel_spans_are_not_counted(captured: CapturedSpans) -> None:
     with (
         otel.start_as_current_span("t1"),
         prela.span("o2"),
@@ -112,7 +112,7 @@ async def test_in_tasks_and_threads(captured: CapturedSpans) -> None:
         assert captured.find(f"o {name}").parent_span_id == span_id
 
 
-def test_contexts_that_carry_no_span_of_theirs_leave_ours_nearest(captured: CapturedSpans) -> None:
+def test_a_context_without_an_otel_span_leaves_the_current_span_nearest(captured: CapturedSpans) -> None:
     with prela.span("root") as root:
         token = opentelemetry.context.attach(baggage.set_baggage("user", "7"))
         with prela.span("below"), otel.start_as_current_span("t"):

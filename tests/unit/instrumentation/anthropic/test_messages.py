@@ -28,7 +28,7 @@ REQUEST: dict[str, Any] = {
 }
 
 
-def test_input_tokens_include_what_the_cache_gave_and_took() -> None:
+def test_input_tokens_include_cached_ones() -> None:
     usage = {
         "input_tokens": 10,
         "cache_read_input_tokens": 1000,
@@ -119,7 +119,7 @@ def test_messages_become_parts() -> None:
     ]
 
 
-def test_media_is_named_and_measured_and_not_recorded() -> None:
+def test_media_is_replaced_by_its_type_and_size() -> None:
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAECAw=="}}
     content = [
         image,

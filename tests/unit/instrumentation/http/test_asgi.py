@@ -38,9 +38,7 @@ async def test_one_tree_over_a_call(captured: CapturedSpans, client: httpx2.Asyn
     }
 
 
-async def test_without_headers_a_request_is_a_trace_of_its_own(
-    captured: CapturedSpans, client: httpx2.AsyncClient
-) -> None:
+async def test_without_headers_a_request_starts_a_trace(captured: CapturedSpans, client: httpx2.AsyncClient) -> None:
     with tracer.span("around the server"):
         await client.get("/item/1")
         await client.get("/item/2", headers={"traceparent": "nonsense", "tracestate": "\x7f=;,", "baggage": "=;=,,%"})
@@ -57,7 +55,7 @@ async def test_a_foreign_parent_makes_a_local_root(captured: CapturedSpans, clie
     assert (span.flags, span.inject_ordinal) == (REMOTE_PARENT, None)
 
 
-async def test_strangers_may_be_ignored(captured: CapturedSpans) -> None:
+async def test_headers_of_callers_can_be_ignored(captured: CapturedSpans) -> None:
     guarded = TraceMiddleware(app.router, trust_remote=False)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=guarded), base_url="http://x") as client:
         await client.get("/item/1", headers={"traceparent": FOREIGN})
@@ -263,7 +261,7 @@ async def test_other_scopes(captured: CapturedSpans) -> None:
     assert len(captured.spans) == 1
 
 
-async def test_a_request_that_is_given_up_is_cancelled(captured: CapturedSpans) -> None:
+async def test_a_request_that_is_cancelled(captured: CapturedSpans) -> None:
     async def hangs(scope: object, receive: object, send: object) -> None:
         await anyio.sleep_forever()
 

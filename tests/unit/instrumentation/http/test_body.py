@@ -186,7 +186,7 @@ def test_a_dropped_generator_has_the_interrupt_that_dropped_it_as_its_reason(int
 
 
 @pytest.mark.parametrize("kinds", [(True, False), (False, True), (True, True)])
-def test_the_kind_of_the_body_stays_and_so_does_what_else_it_has(kinds: tuple[bool, bool]) -> None:
+def test_the_type_and_the_other_attributes_of_the_body_stay(kinds: tuple[bool, bool]) -> None:
     both = (httpx2.SyncByteStream, httpx2.AsyncByteStream)
     bases = tuple(base for base, wanted in zip(both, kinds, strict=True) if wanted)
     body = type("OneKind", bases, {"elapsed": Body.elapsed})()

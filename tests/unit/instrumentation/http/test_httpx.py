@@ -11,7 +11,7 @@ from prela_stream.tracing.tracer import get_tracer
 tracer = get_tracer()
 
 
-async def test_clients_send_nothing_unless_asked(captured: CapturedSpans, client: httpx2.AsyncClient) -> None:
+async def test_clients_send_nothing_without_propagate(captured: CapturedSpans, client: httpx2.AsyncClient) -> None:
     with tracer.span("caller"):
         assert (await client.get("/headers")).text == ""
         propagate(client)
@@ -55,6 +55,6 @@ def test_a_sync_client(captured: CapturedSpans) -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, object(), "client", httpx2])
-def test_what_is_no_client_is_refused(wrong: object) -> None:
+def test_anything_but_a_client_is_rejected(wrong: object) -> None:
     with pytest.raises(TypeError, match="takes a Client or AsyncClient"):
         propagate(wrong)
