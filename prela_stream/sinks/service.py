@@ -135,6 +135,8 @@ class SinkService:
         self.observer = SinkObserver(group)
         """Its metrics and whether it is ready."""
         self._has_worked = False
+        self._commit_error = ""
+        """The last logged reason why a commit failed; empty once one succeeded."""
 
     async def run(self, *, on_ready: Callable[[], None] | None = None) -> None:
         """Write kept traces until cancelled. The batch in progress is finished and committed first.
@@ -270,9 +272,13 @@ class SinkService:
             await consumer.commit()
         except TransportError as error:  # the batches may be written again, which changes nothing
             telemetry.SINK_RETRIES.add(1, self._group)
-            logger.warning(
-                "could not commit the offsets of the consumer group %s, will try again: %s", self._group, error
-            )
+            if self._commit_error != str(error):
+                self._commit_error = str(error)
+                logger.warning(
+                    "could not commit the offsets of the consumer group %s, will try again: %s", self._group, error
+                )
+        else:
+            self._commit_error = ""
 
     def _add(
         self, consumer: TopicConsumer, assigned: _Assigned, partition: TopicPartition, records: list[LogRecord]

@@ -98,9 +98,8 @@ async def stored(settings: Settings, trace_ids: Iterable[str], within: float) ->
             lines = "".join(file.read_text() for file in folder.glob("*.jsonl"))
             with contextlib.suppress(PrelaError):  # it is not created yet
                 async with open_reader(settings) as reader:
-                    for one in sorted(missing):
-                        if one in lines and await reader.get(one) is not None:
-                            missing.discard(one)
+                    rows = await reader.tail(0, limit=100_000)
+                missing -= {row.trace_id for row in rows if row.trace_id in lines}
             await anyio.sleep(0.02)
 
 

@@ -15,7 +15,7 @@ import pytest
 from prela_stream import telemetry
 from prela_stream.codec.decisions import encode_decisions
 from prela_stream.codec.sampled import encode_kept
-from prela_stream.errors import ConfigurationError, SinkError, UnknownTopicError
+from prela_stream.errors import ConfigurationError, SinkError, TransportError, UnknownTopicError
 from prela_stream.model.decision import Decision
 from prela_stream.sinks.base import Sink, SinkBatch
 from prela_stream.sinks.service import SinkService
@@ -25,6 +25,7 @@ from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.sink import SqliteSink
 from prela_stream.transport.base import Committed, Record, TopicPartition, Transport
 from prela_stream.transport.local import LocalTransport
+from prela_stream.transport.local.consumer import LocalConsumer
 from prela_stream.transport.options import LocalOptions, TopicOptions
 from prela_stream.transport.topics import topic_specs
 from tests.support.kept import decision, fragments_of, trace_id, whole
@@ -209,14 +210,15 @@ class FaultySink:
 
 
 @asynccontextmanager
-async def serving(transport: Transport, sink: Sink, **options: Any) -> AsyncIterator[None]:
+async def serving(transport: Transport, sink: Sink, **options: Any) -> AsyncIterator[SinkService]:
     """The service at work for the length of the block, with all its partitions; then stopped cleanly."""
     async with anyio.create_task_group() as tasks:
         ready = anyio.Event()
-        tasks.start_soon(partial(SinkService(transport, TOPICS, sink, **options).run, on_ready=ready.set))
+        service = SinkService(transport, TOPICS, sink, **options)
+        tasks.start_soon(partial(service.run, on_ready=ready.set))
         with anyio.fail_after(DEADLINE):
             await ready.wait()
-        yield
+        yield service
         tasks.cancel_scope.cancel()
 
 
@@ -235,11 +237,13 @@ async def test_a_transient_fault_is_waited_for_counted_and_logged_once(
     await send(transport, *[encode_kept(whole(number)) for number in numbers])
     sink = FaultySink(fault)
     with caplog.at_level(logging.INFO, logger="prela_stream.sinks"):
-        async with serving(transport, sink, group="faulty", max_records=2):
+        async with serving(transport, sink, group="faulty", max_records=2) as service:
             await until(lambda: sink.attempts >= 4)
+            assert service.observer.problems(60) == [f"the sink cannot write, and tries again: {fault}"]
             assert await committed(transport, SAMPLED, "faulty") is None
             sink.fault = None
             await until(lambda: len(sink.written) == len(numbers))
+            await until(lambda: service.observer.problems(60) == [])
     assert sink.closed
     assert sink.written == [trace_id(number) for number in numbers]
     assert telemetry.SINK_RETRIES.value("faulty") - before >= 4
@@ -321,6 +325,31 @@ async def test_topics_that_were_deleted_are_waited_for(transport: Transport, cap
     logged = [record.getMessage() for record in caplog.records if record.name == "prela_stream.sinks.service"]
     assert len(logged) == 2
     assert "there is no topic prela.sampled" in logged[0]
+
+
+async def test_a_commit_that_fails_is_logged_once_and_repeated(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = 0
+
+    async def refuse(self: LocalConsumer, offsets: dict[TopicPartition, Committed]) -> None:
+        nonlocal failed
+        failed += 1
+        raise TransportError("the log is locked")
+
+    sink = FaultySink()
+    async with serving(transport, sink, group="commits"):
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalConsumer, "commit", refuse)
+            await send(transport, encode_kept(whole(1)))
+            await until(lambda: failed >= 3)
+        with anyio.fail_after(DEADLINE):
+            while (after := await committed(transport, SAMPLED, "commits")) is None or after.offset < 1:
+                await anyio.sleep(0.01)
+    assert sink.written == [trace_id(1)]
+    assert [record.getMessage() for record in caplog.records if "could not commit" in record.getMessage()] == [
+        "could not commit the offsets of the consumer group commits, will try again: the log is locked"
+    ]
 
 
 async def test_traces_are_written_whole_and_offsets_wait_for_the_first_fragment(transport: Transport) -> None:
