@@ -260,8 +260,8 @@ class _SettingsReader:
         made: dict[str, Any] = {section: kind(**self._values[section]) for section, kind in SECTIONS.items()}
         for section, options in made.items():
             for name, problem in getattr(options, "problems", tuple)():
-                source, place = self._sources.get(join(section, name), (self.file, join(section, name)))
-                source.report(place, problem)
+                source, name_there = self._sources.get(join(section, name), (self.file, join(section, name)))
+                source.report(name_there, problem)
         sinks = read_sinks(self._sink, str(directory))
         source, prefix = self._sources.get("sink", (self.file, ""))
         for path, problem in sinks.mistakes:

@@ -92,8 +92,8 @@ def trace_tree(stored: StoredTrace, *, limit: int | None = MAX_SPANS) -> Tree:
     top = Tree(_headline(stored.row), guide_style="dim")
     branches: dict[int, Tree] = {}
     absent: dict[str | bytes, Tree] = {}
-    for place, node in enumerate(tree.walk()):
-        if limit is not None and place >= limit:
+    for index, node in enumerate(tree.walk()):
+        if limit is not None and index >= limit:
             top.add(Text(f"… {len(tree) - limit} more spans; --all shows them", "dim"))
             break
         parent = top if node.parent is None else branches[id(node.parent)]

@@ -27,6 +27,7 @@ from prela_stream.delivery.ledger import Ledger, LedgerSnapshot
 from prela_stream.delivery.outbox import Outbox
 from prela_stream.delivery.pipeline import Pipeline
 from prela_stream.delivery.setup import PipelineSetup
+from prela_stream.delivery.timeouts import seconds
 from prela_stream.errors import guard, logger
 from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.transport.base import Transport
@@ -105,7 +106,7 @@ class BackgroundPipeline:
         If a hanging transport keeps the thread, it is abandoned after another half second; it cannot keep the process alive.
         Safe to call twice. Returns the final ledger.
         """
-        timeout = self._setup.options.shutdown_timeout_s if timeout is None else timeout
+        timeout = seconds(timeout, self._setup.options.shutdown_timeout_s)
         with self._lock:
             run = self._run
             if self._stopped:

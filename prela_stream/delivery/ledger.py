@@ -20,6 +20,7 @@ from prela_stream.delivery.flush import FlushResult, PendingFlush, PendingFlushe
 from prela_stream.delivery.lost_traces import LostTraces
 from prela_stream.delivery.options import PipelineOptions
 from prela_stream.delivery.queue import BoundedQueue, Refusal
+from prela_stream.delivery.timeouts import DEFAULT_FLUSH_S, seconds
 from prela_stream.measures import Collected
 
 
@@ -220,7 +221,7 @@ class Ledger:
         done = threading.Event()
         if self._notify_when_complete(flush, done.set):
             self.queue.wake()
-            done.wait(timeout)
+            done.wait(seconds(timeout, DEFAULT_FLUSH_S))
         return self._end_flush(flush)
 
     async def aflush(self, timeout: float) -> FlushResult:
@@ -231,7 +232,7 @@ class Ledger:
         try:
             if self._notify_when_complete(flush, lambda: loop.call_soon_threadsafe(done.set)):
                 self.queue.wake()
-                with anyio.move_on_after(timeout):
+                with anyio.move_on_after(seconds(timeout, DEFAULT_FLUSH_S)):
                     await done.wait()
         finally:
             result = self._end_flush(flush)

@@ -21,6 +21,7 @@ from prela_stream.delivery.flush import FlushResult
 from prela_stream.delivery.ledger import Ledger, LedgerSnapshot
 from prela_stream.delivery.outbox import Delivery, Outbox
 from prela_stream.delivery.setup import PipelineSetup
+from prela_stream.delivery.timeouts import seconds
 from prela_stream.errors import guard
 from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.tracing.open_spans import OpenSpans
@@ -102,7 +103,7 @@ class Pipeline:
         if self._open_spans is not None and not self._ledger.queue.closed:
             self._open_spans.cancel("shutdown")
         self._ledger.queue.close()
-        await self._end_sender(self._options.shutdown_timeout_s if timeout is None else timeout)
+        await self._end_sender(seconds(timeout, self._options.shutdown_timeout_s))
         self._ledger.close()
 
     async def park(self, timeout: float) -> Outbox:

@@ -193,8 +193,8 @@ async def _sse(reply: Answer, call: Call) -> AsyncIterator[bytes]:
     middle = len(events) // 2
     if call.behaviour != "slow":
         await anyio.sleep(call.latency)
-    for position, event in enumerate(events):
-        if position == middle:
+    for index, event in enumerate(events):
+        if index == middle:
             match call.behaviour:
                 case "truncated":
                     return

@@ -9,6 +9,7 @@ import pytest
 from prela_stream.config import SECTIONS, Settings, checked_settings, load_settings
 from prela_stream.demo.show import environment_of
 from prela_stream.errors import ConfigurationError
+from prela_stream.sinks.registry import SINK_TYPES, options_type
 from prela_stream.transport.options import KafkaOptions
 from prela_stream.validation import describe, fields_of, unit_of
 from prela_stream.worker.options import WorkerOptions
@@ -172,10 +173,12 @@ def test_settings_made_in_code_are_checked_too() -> None:
     ]
 
 
-@pytest.mark.parametrize("section", ["", *SECTIONS])
-def test_every_number_has_a_range_and_a_unit(section: str) -> None:
-    fields = fields_of(SECTIONS[section] if section else Settings).values()
-    numbers = [field for field in fields if "number" in describe(field)]
+ALL_OPTIONS = [Settings, *SECTIONS.values(), *(options_type(kind) for kind in SINK_TYPES)]
+
+
+@pytest.mark.parametrize("options", ALL_OPTIONS, ids=lambda kind: kind.__name__)
+def test_every_number_has_a_range_and_a_unit(options: type[msgspec.Struct]) -> None:
+    numbers = [field for field in fields_of(options).values() if "number" in describe(field)]
     assert [field.name for field in numbers if not unit_of(field)] == []
     assert [field.name for field in numbers if " from " not in describe(field)] == []
 
