@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.support.crowd import Crowd, crowd
+from tests.support.crowd import crowd
 from tests.support.processes import DEADLINE
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -22,13 +22,13 @@ async def test_a_stopped_worker_that_goes_on_is_fenced(kafka: str, kafka_prefix:
         for number in range(ROUNDS):
             zombie = workers.start()
             await workers.scraper.ready(zombie)
-            await committed_beyond(workers, await positions(workers))
+            await workers.committed_beyond(await workers.positions())
             await anyio.sleep(workers.rng.uniform(0.2, 1.0))  # a moment between two commits, with pending output
             zombie.process.send_signal(signal.SIGSTOP)
             heir = workers.start()
-            before = await positions(workers)
+            before = await workers.positions()
             await workers.scraper.ready(heir)
-            await committed_beyond(workers, before)
+            await workers.committed_beyond(before)
             zombie.process.send_signal(signal.SIGCONT)
             with anyio.fail_after(DEADLINE):
                 while not workers.scraper.metrics(zombie).value("prela_worker_fences_total"):
@@ -41,15 +41,3 @@ async def test_a_stopped_worker_that_goes_on_is_fenced(kafka: str, kafka_prefix:
     sys.stdout.write(f"{signs}\n")
     assert signs.fenced >= ROUNDS
     assert signs.replayed >= 1
-
-
-async def positions(workers: Crowd) -> list[int]:
-    """The committed position of each partition."""
-    return [await workers.position(number) for number in range(PARTITIONS)]
-
-
-async def committed_beyond(workers: Crowd, before: list[int]) -> None:
-    """Wait until every partition's commit is beyond these positions."""
-    with anyio.fail_after(DEADLINE):
-        while not all(now > then for now, then in zip(await positions(workers), before, strict=True)):
-            await anyio.sleep(0.05)

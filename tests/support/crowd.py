@@ -165,6 +165,16 @@ class Crowd:
         found = await checkpoint_of(self.outside, self.settings, partition)
         return found[1].position if found else 0
 
+    async def positions(self) -> list[int]:
+        """The position in the last checkpoint of each partition."""
+        return [await self.position(number) for number in range(self.settings.topics.partitions)]
+
+    async def committed_beyond(self, before: list[int]) -> None:
+        """Wait until the checkpoint of every partition is beyond these positions."""
+        with anyio.fail_after(DEADLINE):
+            while not all(now > then for now, then in zip(await self.positions(), before, strict=True)):
+                await anyio.sleep(0.05)
+
     async def transactions(self) -> list[Transaction]:
         """The transaction state of each partition's writer."""
         return [await self.outside.transaction(name) for name in self._transactional_ids()]

@@ -10,14 +10,26 @@ from prela_stream.app.doctor import diagnose
 from prela_stream.codec.spans import encode_item
 from prela_stream.config import load_settings
 from prela_stream.model.decision import Trigger
-from prela_stream.model.span import ItemKind
+from prela_stream.model.span import COUNTED, ItemKind
+from prela_stream.sampling.evaluator import Evaluator
+from prela_stream.sampling.policyset import default_policies
 from prela_stream.transport.local import LocalTransport
 from prela_stream.transport.local.transport import wall_ms
 from prela_stream.transport.options import LocalOptions
 from prela_stream.transport.topics import topic_specs
-from tests.support.workers import TOPICS, WHOLE_ONLY, decided, make_worker, running, send_items, whole_trace
+from tests.support.workers import (
+    TOPICS,
+    WHOLE_ONLY,
+    decided,
+    local_log,
+    make_worker,
+    running,
+    send_items,
+    whole_trace,
+)
 
 HOUR = 3_600_000
+START_NS = 1_700_000_000 * 10**9
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
@@ -41,6 +53,28 @@ async def test_records_that_are_stamped_an_hour_ahead_hold_no_trace(tmp_path: Pa
             found = await decided(transport, ahead + 7)
     assert {one.trigger for one in found} == {Trigger.COMPLETE}
     assert sum(telemetry.WORKER_CLOCK_JUMPS.value(direction) for direction in ("ahead", "back")) > jumps
+
+
+@pytest.mark.parametrize(
+    "start_ns", [0, START_NS - 40 * 10**9, START_NS + 40 * 10**9], ids=["missing", "behind", "ahead"]
+)
+async def test_the_clock_of_another_host_makes_no_trace_slow(tmp_path: Path, start_ns: int) -> None:
+    """The default policies keep what took 30 s. This trace took 1 ms, whatever the clock of its child's host was."""
+    trace_id, root, child = b"t" * 9 + bytes(7), b"r" * 8, b"c" * 8  # randomness 0: no share keeps it
+    times = ((root, None, 0, 1, START_NS), (child, root, COUNTED, 0, start_ns))
+    items = [
+        encode_item(ItemKind.SPAN, trace_id, span, parent, flags, 1, 0, children, 0, None, 5, start, 10**6, "s")
+        for span, parent, flags, children, start in times
+    ]
+    async with (
+        local_log(tmp_path) as transport,
+        running(make_worker(transport, evaluator=Evaluator(default_policies()))),
+    ):
+        await send_items(transport, items)
+        (decision,) = await decided(transport, 1)
+    assert (decision.kept, decision.policy) == (False, "rest")
+    assert (decision.summary.start_ns, decision.summary.duration_ns) == (START_NS, 10**6)
+    assert decision.summary.outside_parent == (1 if start_ns else 0)
 
 
 async def test_doctor_reports_a_stream_time_that_is_ahead(tmp_path: Path) -> None:
