@@ -148,7 +148,7 @@ class ApiClientInstrumentor:
         with _guard:
             operation = self._provider.operation(options.method, options.url.partition("?")[0])
             enclosing = call_in_progress()
-            if operation is None or (enclosing is not None and enclosing.covers(self._provider, options)):
+            if operation is None or (enclosing is not None and enclosing.covers(options)):
                 return None
             body = getattr(options, "json_data", None)
             is_stream = bool(streams) or (isinstance(body, dict) and body.get("stream") is True)

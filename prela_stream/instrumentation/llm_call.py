@@ -107,13 +107,13 @@ class ModelCall:
                 self._take_failed(error)
             self.end(error, read=False)
 
-    def covers(self, provider: Provider, request: object) -> bool:
+    def covers(self, request: object) -> bool:
         """Whether this call already records `request`, which now arrives at another instrumented layer.
 
-        A layer of another library below this one sends the same call. A layer of the same library sees the same object; with
-        another object it is a further call, which middleware of the application makes.
+        A layer of the same library receives the same object; with another object it is a further call, which middleware of the
+        application makes. A layer without requests, as a framework is, leaves them to the libraries below it.
         """
-        return provider is not self._provider or request is self._request
+        return request is self._request or getattr(self._request, "url", None) is None
 
     def sends(self, request: Any) -> bool:
         """Whether `request` is an attempt of this call, and not of a request that middleware makes inside it."""

@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -78,9 +79,9 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> Iterator[CapturedSpans]:
         yield spans
 
 
-def call(*, streaming: bool = False) -> ModelCall:
+def call(request: object = None, *, streaming: bool = False) -> ModelCall:
     span = get_tracer().start_span("chat", span_type=SpanType.LLM)
-    return ModelCall(span, AnthropicProvider(), CreateMessage(), request=None, streaming=streaming, content=True)
+    return ModelCall(span, AnthropicProvider(), CreateMessage(), request=request, streaming=streaming, content=True)
 
 
 def check_read(span: SpanData) -> None:
@@ -151,6 +152,17 @@ def test_the_context_of_a_call_is_the_call_alone(captured: CapturedSpans) -> Non
         outer.returned(MESSAGE)
     assert call_in_progress() is None
     assert len(captured.spans) == 2
+
+
+def test_a_call_covers_its_own_request_and_all_requests_if_it_sends_none(captured: CapturedSpans) -> None:
+    request, other = SimpleNamespace(url="/v1/messages"), SimpleNamespace(url="/v1/messages")
+    with call(request) as of_a_client, call() as of_a_framework:
+        assert (of_a_client.covers(request), of_a_client.covers(other)) == (True, False)
+        assert (of_a_framework.covers(request), of_a_framework.covers(other)) == (True, True)
+        assert of_a_client.sends(SimpleNamespace(url="/v1/messages"))
+        assert not of_a_client.sends(SimpleNamespace(url="/v1/models"))
+        of_a_framework.returned(MESSAGE)
+        of_a_client.returned(MESSAGE)
 
 
 def test_only_the_first_end_counts(captured: CapturedSpans) -> None:
