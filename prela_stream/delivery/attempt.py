@@ -17,6 +17,7 @@ from prela_stream.delivery.ledger import Ledger
 from prela_stream.delivery.outbox import RECORD_HEADROOM, Delivery, Outbox
 from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.errors import OutcomeUnknownError, TooLargeError, TransportError, UnknownTopicError, guard, logger
+from prela_stream.model.plain import cut_text
 from prela_stream.model.semconv import TRUNCATED
 from prela_stream.model.span import Resource
 from prela_stream.transport.base import Producer, Record, TopicPartition, TopicSpec, Transport
@@ -26,7 +27,6 @@ CLOSE_TIMEOUT: Final = 0.5
 _HEADERS: Final = ((FORMAT_HEADER, SPANS_FORMAT),)
 _RESOURCE_SHARE: Final = 8
 """A resource larger than this fraction of a record is sent without its attributes, because every record repeats it."""
-_LONGEST_NAME: Final = 200
 _RETRY_SHARE: Final = 0.1
 """Share of `send_timeout_s` that the second attempt may take while other partitions wait; the third may take twice as much."""
 
@@ -200,5 +200,5 @@ def _encoded_resource(setup: PipelineSetup) -> bytes:
         len(encoded),
         longest,
     )
-    name = str(resource.service_name)[:_LONGEST_NAME]
+    name = cut_text(str(resource.service_name))
     return encode_resource(msgspec.structs.replace(resource, service_name=name, attributes={TRUNCATED: len(encoded)}))
