@@ -130,8 +130,8 @@ class Metric:
             values = dict(self._values)
         for key, value in collected.items():
             values[key] = values.get(key, 0) + value
-        samples = tuple(Sample(labels=self._named(key), value=value) for key, value in values.items())
-        return self._reading(samples=samples)
+        samples = [Sample(labels=self._named(key), value=value) for key, value in values.items()]
+        return self._reading(samples=tuple(samples))
 
     def _reading(self, **found: Any) -> Reading:
         return Reading(
@@ -172,7 +172,8 @@ class Counter(Metric):
 
     def _restart(self) -> None:
         super()._restart()
-        self._fast_reads += self._fast_value()
+        value = self._fast_value()  # which changes `_fast_reads`
+        self._fast_reads += value
 
     def _read(self, collected: dict[Labels, float]) -> Reading:
         if not self.labels:
@@ -229,16 +230,16 @@ class Histogram(Metric):
         with self._lock:
             values = {key: (list(counts), total) for key, (counts, total) in self._values.items()}
         bounds = (*self.bounds, float("inf"))
-        found = tuple(
+        found = [
             Distribution(
                 labels=self._named(key),
                 count=sum(counts),
                 sum=total,
-                buckets=tuple(zip(bounds, itertools.accumulate(counts), strict=True)),
+                buckets=(*zip(bounds, itertools.accumulate(counts), strict=True),),
             )
             for key, (counts, total) in values.items()
-        )
-        return self._reading(distributions=found)
+        ]
+        return self._reading(distributions=tuple(found))
 
 
 Collected: TypeAlias = tuple[Counter | Gauge, float, Labels]
@@ -282,7 +283,8 @@ def snapshot(*components: Component) -> Metrics:
             for metric, value, labels in source.collect():
                 found = collected.setdefault(metric, {})
                 found[labels] = found.get(labels, 0) + value
-    return Metrics(tuple(metric._read(collected.get(metric, {})) for metric in declared(*components)))
+    # Not tuple(generator): CPython raises SystemError there if another thread calls gc.get_objects() meanwhile (gh-59313).
+    return Metrics(tuple([metric._read(collected.get(metric, {})) for metric in declared(*components)]))
 
 
 def restart() -> None:

@@ -134,7 +134,7 @@ class Ledger:
         """How full the queue is. Adds to the counters what they do not contain yet."""
         with self.queue.lock:
             self._publish()
-            items, size = self.queue.held_items, self.queue.held_bytes
+            items, size = (0, 0) if self._closed else (self.queue.held_items, self.queue.held_bytes)
         yield telemetry.AGENT_QUEUE_ITEMS, items, ()
         yield telemetry.AGENT_QUEUE_BYTES, size, ()
 

@@ -429,3 +429,34 @@ async def test_a_locked_store_is_waited_for(
             other.execute("ROLLBACK")
         with anyio.fail_after(5):
             await until_stored(options, traces=8)
+
+
+async def test_lag_readiness_and_batches_are_measured(transport: Transport) -> None:
+    group = "measured"
+    sink = FaultySink(None)
+    service = SinkService(transport, TOPICS, sink, group=group)
+
+    def measured(name: str) -> float:
+        return telemetry.snapshot().value(f"prela_sink_{name}", group=group, topic=TOPICS.sampled)
+
+    assert service.observer.problems(60) == [
+        f"the sink has not received its partitions from the consumer group {group}"
+    ]
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(service.run)
+        await until(lambda: not service.observer.problems(60))
+        await send_traces(transport, range(1, 6))
+        await until(lambda: len(sink.written) == 5)
+        assert measured("records_total") == 5
+        assert measured("batch_records") == measured("write_duration_seconds") >= 2
+        await service.observer.refresh()
+        assert measured("lag_records") == 0
+        sink.fault = SinkError("the disk is full")
+        await send_traces(transport, range(6, 9))
+        await until(lambda: bool(service.observer.problems(60)))
+        assert service.observer.problems(60) == ["the sink cannot write, and tries again: the disk is full"]
+        sink.fault = None
+        await until(lambda: not service.observer.problems(60) and len(sink.written) == 8)
+        tasks.cancel_scope.cancel()
+    assert measured("records_total") == 8
+    assert service.observer.problems(60) != []
