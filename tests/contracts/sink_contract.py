@@ -414,6 +414,12 @@ class StoreContract(SinkContract):
         assert await self._times(*((others, [root]) if late else ([*others, root],))) == (root.start_ns, 100_000_000)
 
     @pytest.mark.parametrize("late", [False, True])
+    async def test_a_span_whose_parent_is_in_another_system_is_the_root_if_it_is_the_only_one(self, late: bool) -> None:
+        root = span(1, 0, parent_span_id="ab" * 8)
+        child = span(1, 1, start_ns=root.start_ns - 40 * SECOND)
+        assert await self._times(*(([child], [root]) if late else ([child, root],))) == (root.start_ns, 100_000_000)
+
+    @pytest.mark.parametrize("late", [False, True])
     async def test_without_a_root_a_trace_covers_its_spans_that_have_a_start(self, late: bool) -> None:
         spans = [span(1, 1), span(1, 2, start_ns=0), span(1, 3, duration_ns=SECOND)]
         expected = (spans[0].start_ns, SECOND + spans[2].start_ns - spans[0].start_ns)

@@ -57,7 +57,7 @@ async def test_a_process_that_fails_ends_the_demo_with_what_it_said(settings: Se
     broken = tmp_path / "policies.toml"
     broken.write_text("mode = 'any'\n[[policy]]\ntype = 'psychic'\n")
     env = {"PRELA_DIRECTORY": settings.directory, "PRELA_POLICIES_FILE": str(broken)}
-    with pytest.raises(demo.DemoError, match=r"the worker ended with exit code 2(?s:.*)psychic"):
+    with pytest.raises(demo.DemoError, match=r"the worker of the demo ended with exit code 2(?s:.*)psychic"):
         await demo.run(load_settings(env=env), runs=500)
     assert processes_of(settings) == []
 

@@ -252,20 +252,25 @@ def _stored_facts(connection: sqlite3.Connection, trace: int) -> SpanFacts:
         " FROM spans WHERE trace = ?",
         (ERROR, trace),
     ).fetchone()
-    first = connection.execute(
-        "SELECT name, parent_id IS NULL, start_ns, end_ns, status FROM spans WHERE trace = ?"
-        " ORDER BY parent_id IS NOT NULL, parent_id IS NULL AND status = ?, start_ns, span_id LIMIT 1",
+    tops = connection.execute(
+        "SELECT name, start_ns, end_ns, status, parent_id IS NULL FROM spans AS one WHERE trace = ? AND (parent_id IS NULL OR"
+        " NOT EXISTS (SELECT 1 FROM spans AS other WHERE other.trace = one.trace AND other.span_id = one.parent_id))"
+        " ORDER BY parent_id IS NOT NULL, status = ?, start_ns <= 0, start_ns, span_id LIMIT 2",
         (trace, PENDING),
-    ).fetchone()
-    name, is_root, first_start_ns, first_end_ns, status = first or ("", False, 0, 0, PENDING)
+    ).fetchall()
+    name, root_start_ns, root_end_ns, status, has_no_parent = tops[0] if tops else ("", 0, 0, PENDING, False)
+    is_root = has_no_parent or len(tops) == 1
+    if not is_root:
+        query = "SELECT name FROM spans WHERE trace = ? ORDER BY start_ns, span_id LIMIT 1"
+        (name,) = connection.execute(query, (trace,)).fetchone() or ("",)
     return SpanFacts(
         spans=spans,
         errors=errors,
         start_ns=start_ns,
         end_ns=end_ns,
         root_name=name,
-        root_start_ns=max(first_start_ns, 0) if is_root else 0,
-        root_duration_ns=first_end_ns - first_start_ns if is_root and status != PENDING else None,
+        root_start_ns=max(root_start_ns, 0) if is_root else 0,
+        root_duration_ns=root_end_ns - root_start_ns if is_root and status != PENDING else None,
     )
 
 

@@ -104,11 +104,19 @@ def _add(change: TraceChange, span: SpanData, item: SpanItem) -> None:
 
 
 def facts_of(spans: Iterable[SpanRow]) -> SpanFacts:
-    """The sums over all spans of a trace. The root is the first span without a parent, an ended one before an open one."""
+    """The sums over all spans of a trace.
+
+    The root is a span without a parent: an ended one before an open one, one with a start before one without. If there is none,
+    the root is the only span whose parent is not in the trace: the parent is in another system.
+    """
     rows = list(spans)
     placed = [row for row in rows if row.start_ns > 0]
-    roots = [row for row in rows if row.parent_id is None]
-    root = min(roots, key=lambda row: (row.status == PENDING, row.start_ns, row.span_id), default=None)
+    known = {row.span_id for row in rows}
+    tops = [row for row in rows if row.parent_id is None or row.parent_id not in known]
+    roots = [row for row in tops if row.parent_id is None] or (tops if len(tops) == 1 else [])
+    root = min(
+        roots, key=lambda row: (row.status == PENDING, row.start_ns <= 0, row.start_ns, row.span_id), default=None
+    )
     first = root or min(rows, key=lambda row: (row.start_ns, row.span_id), default=None)
     return SpanFacts(
         spans=len(rows),
