@@ -18,7 +18,7 @@ class ClockJump(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     """The record with that time."""
     jump_ms: int
-    """That time minus the stream time before it: negative if the clock was set back."""
+    """How far it is ahead of the time of the next record; negative if it is behind the stream time before it."""
 
 
 class StreamClock:
@@ -60,7 +60,7 @@ class StreamClock:
         time = self._time_at(stamp_ms)
         if next_stamp_ms is not None and (confirmed := self._time_at(next_stamp_ms)) < time:
             if time - confirmed > self._max_jump_ms:
-                self.jumps.append(ClockJump(offset=offset, jump_ms=time - before))
+                self.jumps.append(ClockJump(offset=offset, jump_ms=time - confirmed))
             self.time_ms = confirmed
             return confirmed
         if stamp_ms >= before:

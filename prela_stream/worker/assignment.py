@@ -203,12 +203,12 @@ class AssignedPartition:
             if monotonic() - self._clock_reported >= _CLOCK_REPORT_S:
                 self._clock_reported = monotonic()
                 logger.warning(
-                    "%s: the log-append time of offset %d is %.0f s %s stream time; stream time does not follow it. Check the "
+                    "%s: the log-append time of offset %d is %.0f s %s; stream time does not follow it. Check the "
                     "clock of the broker, or of the machine that writes the local log",
                     self._source,
                     jump.offset,
                     abs(jump.jump_ms) / 1000,
-                    "ahead of" if jump.jump_ms > 0 else "behind",
+                    "ahead of the next record" if jump.jump_ms > 0 else "behind stream time",
                 )
 
     def _report(self, error: TransportError, consequence: str) -> None:

@@ -28,11 +28,13 @@ def test_stream_time_is_the_running_maximum() -> None:
 def test_one_record_that_is_stamped_ahead_moves_nothing(ahead: int) -> None:
     clock = StreamClock(30_000)
     assert times([HOUR, HOUR, HOUR + ahead, HOUR + 1, HOUR + 2], clock) == [HOUR, HOUR, HOUR + 1, HOUR + 1, HOUR + 2]
-    assert [(jump.offset, jump.jump_ms) for jump in clock.jumps] == [(2, ahead)]
+    assert [(jump.offset, jump.jump_ms) for jump in clock.jumps] == [(2, ahead - 1)]
 
 
 def test_the_first_record_may_be_the_one_that_is_stamped_ahead() -> None:
-    assert times([9 * HOUR, HOUR, HOUR + 1]) == [HOUR, HOUR, HOUR + 1]
+    clock = StreamClock(30_000)
+    assert times([9 * HOUR, HOUR, HOUR + 1], clock) == [HOUR, HOUR, HOUR + 1]
+    assert [(jump.offset, jump.jump_ms) for jump in clock.jumps] == [(0, 8 * HOUR)], "no time since 1970"
 
 
 def test_silence_moves_stream_time_as_soon_as_another_record_confirms_it() -> None:
