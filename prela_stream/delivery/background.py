@@ -156,7 +156,14 @@ class BackgroundPipeline:
                     self._run = _Run()
                 self._resume()
             else:
+                has_failed = not run.stop_asked
                 self._ledger.close()
+                if has_failed:
+                    logger.error(
+                        "prela_stream: spans are no longer delivered, because of the error above; further ones are dropped and "
+                        "counted: %s. Remove its cause, then call shutdown() and init() or restart the program.",
+                        self._ledger.snapshot(),
+                    )
 
     async def _serve(self, run: _Run) -> None:
         run.stopping = anyio.Event()

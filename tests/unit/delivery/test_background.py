@@ -144,7 +144,9 @@ async def test_flush_from_the_agents_own_loop() -> None:
     background.stop(DEADLINE)
 
 
-def test_a_transport_that_cannot_be_made_costs_the_items_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transport_that_cannot_be_made_costs_the_items_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setenv("PRELA_STRICT", "0")
 
     def broken() -> MemoryTransport:
@@ -155,6 +157,7 @@ def test_a_transport_that_cannot_be_made_costs_the_items_and_nothing_else(monkey
     background.record(*make_item(1))
     assert background.flush(DEADLINE).pending == 0
     assert background.stop(DEADLINE).dropped.shutdown == 1
+    assert [record.levelname for record in caplog.records if "no longer delivered" in record.getMessage()] == ["ERROR"]
 
 
 def test_stop_with_a_transport_that_swallows_cancellation_leaves_the_thread_behind() -> None:
