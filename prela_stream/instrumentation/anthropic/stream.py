@@ -69,6 +69,7 @@ class MessageStream:
                 self._usage.update({key: value for key, value in usage.items() if value is not None})
             case "message_stop":
                 self.is_complete = True
+                return bool(self._message.get("id"))  # without it, message_start was missing or had no message
             case "content_block_stop" | "ping" | "error":
                 pass
             case _:

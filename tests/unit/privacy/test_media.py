@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from prela_stream.privacy.media import without_media
 from prela_stream.testing import capture_spans
 from prela_stream.tracing.tracer import get_tracer
 
@@ -122,3 +123,11 @@ def test_an_image_larger_than_a_record_leaves_the_words_beside_it_whole() -> Non
     assert sent["messages"][0]["text"] == words
     assert sent["messages"][1]["source"]["data"] == "[image/png, 900000 bytes]"
     assert "prela.truncated" not in sent
+
+
+def test_data_that_is_declared_as_base64_is_replaced_at_any_length() -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": "AAECAw=="}
+    once = without_media({"content": [{"source": source}, {"type": "other", "data": "AAECAw=="}]})
+    assert once["content"][0]["source"]["data"] == "[image/png, 4 bytes]"
+    assert once["content"][1]["data"] == "AAECAw=="
+    assert without_media(once) == once

@@ -72,6 +72,15 @@ def test_without_content_no_text_is_kept() -> None:
     assert stream.has_output
 
 
+@pytest.mark.parametrize("start", [[], [{"type": "message_start", "message": {}}]])
+def test_a_stream_without_the_start_of_its_message_is_not_understood(start: list[dict[str, Any]]) -> None:
+    stream = MessageStream(content=True)
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 25}}
+    assert all(add(stream, event) for event in [*start, end])
+    assert not add(stream, {"type": "message_stop"})
+    assert response_attributes(stream.answer(), content=True)[semconv.OUTPUT_TOKENS] == 25
+
+
 @pytest.mark.parametrize(
     ("name", "data", "is_understood"),
     [
