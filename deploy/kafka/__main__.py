@@ -1,7 +1,7 @@
 """A Kafka in the foreground: `python -m deploy.kafka [--brokers 3] [--port 9092] [--data DIR]`.
 
 Standard output gets one line, the bootstrap servers, when every broker answers. SIGTERM and Ctrl-C stop it; without `--data`
-nothing is left behind. If a broker dies, the end of its log is shown and the exit code is 1; 2 means that this machine cannot
+no data remain. If a broker dies, the end of its log is printed and the exit code is 1; 2 means that this machine cannot
 run Kafka.
 """
 
@@ -19,7 +19,7 @@ from deploy.kafka.jars import kafka_version
 
 
 def main() -> int:
-    """Run until told to stop; the exit code."""
+    """Run until a signal stops it; return the exit code."""
     options = _options()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
@@ -62,7 +62,7 @@ def _options() -> argparse.Namespace:
         prog="python -m deploy.kafka", description=f"Apache Kafka {kafka_version()} on this machine, without Docker."
     )
     parser.add_argument("--brokers", type=int, choices=(1, 3), default=1)
-    parser.add_argument("--port", type=int, nargs="+", default=(), help="one a broker; free ones if not given")
+    parser.add_argument("--port", type=int, nargs="+", default=(), help="one per broker; free ones if not given")
     parser.add_argument("--data", type=Path, help="keep data here; a temporary folder if not given")
     parser.add_argument("--heap", type=int, default=384, metavar="MIB", help="heap of each broker (%(default)s)")
     parser.add_argument(
@@ -70,14 +70,17 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--throughput", action="store_true", help="all compilers and G1: a slower start, for benches")
     parser.add_argument(
-        "--while-shared", type=Path, metavar="FILE", help="stop once nobody holds a shared lock (flock) on this file"
+        "--while-shared",
+        type=Path,
+        metavar="FILE",
+        help="stop once no process holds a shared lock (flock) on this file",
     )
     parser.add_argument("--prepare", action="store_true", help="only fetch what is missing, so that starting is quick")
     options = parser.parse_args()
     if options.port and len(options.port) != options.brokers:
-        parser.error(f"expected one port a broker, {options.brokers}; came {len(options.port)}: name as many, or none")
+        parser.error(f"expected one port per broker, {options.brokers}, got {len(options.port)}: give as many, or none")
     if any("=" not in setting for setting in options.set):
-        parser.error(f"expected --set NAME=VALUE; came {options.set}")
+        parser.error(f"expected --set NAME=VALUE, got {options.set}")
     return options
 
 
@@ -91,14 +94,14 @@ def _introduce(cluster: KafkaCluster, seconds: float) -> None:
 
 
 def _watch(cluster: KafkaCluster, shared: Path | None) -> None:
-    """Return when nobody shares the file any more; raise when a broker has ended."""
+    """Return once no other process shares the file; raise if a broker has ended."""
     if shared is None:
         while True:
             _pause(cluster)
     with shared.open("ab") as file:
         while not _is_free(file):
             _pause(cluster)
-        cluster.close()  # under the lock: who finds it free next finds the ports free too
+        cluster.close()  # under the lock: the next process that finds it free finds the ports free too
 
 
 def _pause(cluster: KafkaCluster) -> None:
@@ -107,7 +110,7 @@ def _pause(cluster: KafkaCluster) -> None:
 
 
 def _is_free(file: IO[bytes]) -> bool:
-    """Whether nobody else holds a lock on the file; if so, this process holds it alone from now on."""
+    """Whether no other process holds a lock on the file; if so, this process holds it from now on."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,7 +1,7 @@
-"""Kafka's classes as the JVM wants them: an archive, made once a JVM, that takes a third off every broker's start.
+"""An archive of Kafka's classes, created once per JVM, that makes the start of each broker a third faster.
 
-A broker spends most of its start on loading and verifying some 8,000 classes. Java keeps what a run has loaded if it is told to
-(https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html), and checks by itself that jars and JVM are still the same.
+A broker spends most of its start on loading and verifying some 8,000 classes. An option makes Java keep what a run has loaded
+(https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html). It checks that jars and JVM are still the same.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ DUMP_SECONDS = 120.0
 
 
 def with_archive(java: Java) -> Java:
-    """The same, with the archive of classes beside the jars; the first caller makes it and the others wait for it.
+    """`java` with the archive of classes beside the jars. The first caller creates it and the others wait for it.
 
     Raises:
-        BrokerError: The broker that is started for it does not start.
+        BrokerError: the broker that writes the archive does not start.
     """
     version = subprocess.run([java.path, "-version"], capture_output=True, check=True).stderr
     key = hashlib.sha256(java.path.encode() + version).hexdigest()[:8]

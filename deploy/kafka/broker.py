@@ -16,7 +16,7 @@ from deploy.kafka.settings import HOST
 START_SECONDS = 60.0
 """How long a broker may take until it answers; a quiet machine needs 3."""
 STOP_SECONDS = 15.0
-"""How long a broker may take to stop by itself; one that has lost its quorum would wait for minutes."""
+"""How long a broker may take to stop; one that has lost its quorum would wait for minutes."""
 LOG_LINES = 30
 
 
@@ -42,7 +42,7 @@ class Java:
 
 
 class Broker:
-    """A broker (and controller) in KRaft mode, on 127.0.0.1, with its data in a folder of its own.
+    """A broker (and controller) in KRaft mode, on 127.0.0.1, with its data in a separate folder.
 
     Args:
         node_id: Its id in the cluster, from 1.
@@ -142,7 +142,7 @@ class Broker:
         """SIGTERM, and SIGKILL if that does not help within so many seconds; its data stay.
 
         Returns:
-            Whether it ended by itself.
+            Whether it ended before it was killed.
         """
         self.ask_to_stop()
         return self.wait_stopped(within)
@@ -154,7 +154,7 @@ class Broker:
             self._child.send(signal.SIGCONT)
 
     def wait_stopped(self, within: float) -> bool:
-        """Wait until it has ended, and kill it after so many seconds; whether it ended by itself."""
+        """Wait until it has ended, and kill it after so many seconds; return whether it ended before."""
         if self._child is None:
             return True
         if self._child.wait(within) is None:
@@ -178,8 +178,8 @@ class Broker:
     def log_tail(self, lines: int = LOG_LINES) -> str:
         """The last lines of its log, with the log's path."""
         with suppress(FileNotFoundError):
-            said = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-            return "\n".join([f"-- the end of {self.log} --", *said[-lines:]])
+            lines_of_log = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            return "\n".join([f"-- the end of {self.log} --", *lines_of_log[-lines:]])
         return f"-- {self.log} was never written --"
 
     def _alive(self) -> Child:

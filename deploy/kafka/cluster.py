@@ -36,7 +36,7 @@ QUIET = (
     f"{SIMPLE_LOGGER}.defaultLogLevel=warn",
     f"{SIMPLE_LOGGER}.showDateTime=true",
     f"{SIMPLE_LOGGER}.dateTimeFormat=HH:mm:ss.SSS",
-    f"{SIMPLE_LOGGER}.log.org.apache.kafka.clients.NetworkClient=error",  # brokers look for one another before they are up
+    f"{SIMPLE_LOGGER}.log.org.apache.kafka.clients.NetworkClient=error",  # brokers try to reach others that have not started yet
 )
 
 

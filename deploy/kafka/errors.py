@@ -2,7 +2,7 @@
 
 
 class KafkaMissingError(RuntimeError):
-    """Kafka cannot run on this machine: no Java, no Maven, or no jars. The text says what to install."""
+    """Kafka cannot run on this machine: no Java, no Maven, or no jars. The text names what to install."""
 
 
 class BrokerError(RuntimeError):

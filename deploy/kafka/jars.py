@@ -44,11 +44,11 @@ def find_java() -> str:
     if path is None:
         where = f"JAVA_HOME={home} has no bin/java" if home else "no `java` is on PATH"
         raise KafkaMissingError(f"{wanted}; {where}: install a JRE (Debian: default-jre-headless) or set JAVA_HOME")
-    said = subprocess.run([path, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(\d+)', said)
+    output = subprocess.run([path, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', output)
     if version is None or int(version[1]) < OLDEST_JAVA:
-        came = said.strip().splitlines()[0] if said.strip() else "nothing"
-        raise KafkaMissingError(f"{wanted}; {path} -version said {came!r}: install a newer JRE or set JAVA_HOME")
+        came = output.strip().splitlines()[0] if output.strip() else "nothing"
+        raise KafkaMissingError(f"{wanted}; {path} -version printed {came!r}: install a newer JRE or set JAVA_HOME")
     return path
 
 

@@ -1,6 +1,6 @@
 """The few questions that starting a cluster has for a broker, in Kafka's own protocol: who is alive, and may this user do that.
 
-An open port says nothing; an answer says that the broker serves. One request and one answer a connection, on a plain listener,
+An open port proves nothing; an answer proves that the broker serves. One request per connection, on a plain listener,
 no retries.
 Layouts: https://kafka.apache.org/protocol; the versions asked for are the last without tagged fields.
 """
@@ -59,7 +59,7 @@ def known_brokers(host: str, port: int, within: float = 2.0) -> frozenset[int]:
     """The node ids of the brokers that the broker at this address takes for alive.
 
     Raises:
-        OSError: Nobody answers there within so many seconds, or the connection broke.
+        OSError: no broker answers there within so many seconds, or the connection broke.
     """
     no_topics = struct.pack(">i", 0)
     answer = _ask(host, port, METADATA, no_topics, within)
@@ -73,7 +73,7 @@ def known_brokers(host: str, port: int, within: float = 2.0) -> frozenset[int]:
 
 
 def create_acls(host: str, port: int, acls: Sequence[Acl], within: float = 10.0) -> None:
-    """Give these rights; `has_acl` says when a broker knows of one.
+    """Give these permissions; `has_acl` reports whether a broker knows one.
 
     Raises:
         OSError: The broker did not answer, or refused.

@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 GUARD = 'read -r pid && { read -r word || kill -KILL "$pid"; }'
-"""Waits for the child's pid, then for a word that says the child is gone; the end of the pipe before that word kills it."""
+"""Waits for the child's pid, then for a word that reports its end. If the pipe ends before that word, it kills the child."""
 
 
 class Child:
-    """A process in a session of its own (a terminal's Ctrl-C does not reach it) that writes to a log file.
+    """A process in a separate session (a terminal's Ctrl-C does not reach it) that writes to a log file.
 
     Not for several threads at once, except `send`.
     """
@@ -58,17 +58,17 @@ class Child:
         return self.ended()
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal; nothing happens if it is gone."""
+        """Send it a signal; nothing happens if it has ended."""
         self._process.send_signal(number)
 
     def suspend(self) -> None:
-        """SIGSTOP, and all its threads stand still (or it has ended) when this returns: one that runs stops a little later."""
+        """SIGSTOP, and wait until all its threads have stopped (or it has ended): one that runs stops a little later."""
         self._process.send_signal(signal.SIGSTOP)
         with suppress(ChildProcessError):
             os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def kill(self) -> None:
-        """SIGKILL, and gone when this returns."""
+        """SIGKILL; it has ended when this returns."""
         self._process.kill()
         self._process.wait()
         self._dismiss()
@@ -76,7 +76,7 @@ class Child:
     def _dismiss(self) -> None:
         assert self._guard.stdin is not None
         if not self._guard.stdin.closed:
-            with suppress(BrokenPipeError):  # somebody ended the guard; there is nothing left to guard
+            with suppress(BrokenPipeError):  # the guard was killed
                 self._guard.stdin.write(b"gone\n")
                 self._guard.stdin.flush()
             with suppress(BrokenPipeError):

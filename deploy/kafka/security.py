@@ -1,7 +1,7 @@
-"""Listeners that ask who is there: TLS with a certificate authority of its own, SASL with users, and an authorizer.
+"""Listeners with authentication: TLS with a test certificate authority, SASL with users, and an authorizer.
 
 Every cluster keeps its plain listener: brokers talk to each other on it. The listeners of this module come beside it, one a
-security protocol, on ports of their own. With an authorizer, who comes without a name (by the plain listener, or by TLS without
+security protocol, on separate ports. With an authorizer, a client without a name (by the plain listener, or by TLS without
 a certificate) is the operator and may do everything; users and holders of a certificate may do what they were allowed.
 """
 
@@ -68,7 +68,7 @@ class Certificates:
 
 @dataclass(frozen=True, kw_only=True)
 class Security:
-    """What a cluster asks of its clients on further listeners: SSL, SASL_PLAINTEXT and SASL_SSL, as far as they make sense.
+    """What a cluster requires of its clients on further listeners: SSL, SASL_PLAINTEXT and SASL_SSL, as far as they make sense.
 
     Args:
         tls: Open SSL, and with mechanisms SASL_SSL.
@@ -144,7 +144,7 @@ class Security:
 
 
 def unsigned_token(subject: str, seconds: float = 3600.0) -> str:
-    """A bearer token for OAUTHBEARER that says who one is and is signed by nobody; expires after so many seconds."""
+    """An unsigned bearer token for OAUTHBEARER with this subject; it expires after so many seconds."""
     now = time.time()
     parts = ({"alg": "none"}, {"sub": subject, "iat": now, "exp": now + seconds})
     return ".".join(base64.urlsafe_b64encode(json.dumps(p).encode()).decode().rstrip("=") for p in parts) + "."

@@ -1,4 +1,4 @@
-"""What brokers are told: their listeners, and defaults that make a small cluster quick to start and quick to recover."""
+"""The properties of brokers: their listeners, and defaults that make a small cluster quick to start and quick to recover."""
 
 import random
 import socket
@@ -13,10 +13,10 @@ tries to reach it connects to itself."""
 
 
 def free_ports(count: int, but: Sequence[int] = ()) -> list[int]:
-    """So many ports that nobody listens on and nobody has claimed, out of PORTS.
+    """So many ports out of PORTS that no process listens on or has claimed.
 
     Raises:
-        OSError: There are not so many.
+        OSError: there are not so many.
     """
     found = claim_ports(count, but)
     release(found)
@@ -30,7 +30,7 @@ def claim_ports(count: int, but: Sequence[int] = ()) -> dict[int, socket.socket]
     Kafka uses.
 
     Raises:
-        OSError: There are not so many.
+        OSError: there are not so many.
     """
     found: dict[int, socket.socket] = {}
     for port in random.sample(PORTS, len(PORTS)):

@@ -1,1 +1,1 @@
-"""How Records move: one set of Protocols (`base`), a local implementation on SQLite, and Kafka's."""
+"""How records move: one set of Protocols (`base`), a local implementation on SQLite, and Kafka's."""

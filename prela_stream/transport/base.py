@@ -160,7 +160,7 @@ class Consumer(_Closing, Protocol):
         """Wait up to `timeout` seconds for an assignment change or records of partitions that are not paused.
 
         At most `max_bytes` of keys, headers and values are returned, uncompressed, but always at least one record, however large.
-        About as much again may be held for the next poll. Records of an unfinished, aborted or fenced commit are never returned.
+        A few more may be held for the next poll. Records of an unfinished, aborted or fenced commit are never returned.
 
         Polling keeps this member in its group: a member that has not polled for five minutes may lose its partitions.
 

@@ -38,7 +38,7 @@ def _log(bootstrap: str, prefix: str) -> Log:
 @pytest.fixture(autouse=True)
 def _commits_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit is certain before it can be seen; who made it, and who asks for it, waits a second at most, for others may hold
-    it back. Here nobody does: what is waited for are brokers, for as long as they stall.
+    it back. Here no test does: it waits for brokers, for as long as they stall.
     """
     for name in ("writer._VISIBLE_S", "consumer._PATIENCE_S", "transport._PATIENCE_S"):
         monkeypatch.setattr(f"prela_stream.transport.kafka.{name}", DEADLINE)
@@ -58,7 +58,7 @@ def three_brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 class KafkaContract(TransportContract):
-    """The whole contract, where each partition shows a commit at a time of its own."""
+    """The whole contract, where each partition shows a commit at another time."""
 
     async def test_a_reader_never_sees_half_a_commit(self, log: Log) -> None:
         """Who has seen one half will see the other, with no further commit: a broker marks one partition after the other."""
@@ -95,4 +95,4 @@ class TestKafkaTransportOnThreeBrokers(KafkaContract):
 
     async def test_a_poll_is_divided_between_busy_partitions(self, log: Log) -> None:
         """Asks for what has arrived from all partitions, and that is up to three leaders here."""
-        pytest.skip("three leaders answer each at a time of its own: what has not arrived cannot be divided")
+        pytest.skip("three leaders answer at different times: what has not arrived cannot be divided")

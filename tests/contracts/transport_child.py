@@ -15,8 +15,8 @@ from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicS
 from tests.contracts.transport_harness import Log, assigned, send
 
 
-def say(text: str) -> None:
-    """Tell the test."""
+def report(text: str) -> None:
+    """Send a line to the test."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
@@ -29,23 +29,23 @@ async def append(log: Log, name: str, count: int) -> None:
             for start in range(0, count, 3):
                 batch = [f"{name}:{index}".encode() for index in range(start, min(start + 3, count))]
                 await send(producer, log.at("shared", start % 2), *batch)
-    say("done")
+    report("done")
 
 
 async def create(log: Log, topics: list[str]) -> None:
     """Wait for the word, then create topics and print those that this process made."""
     async with log.open() as transport:
-        say("ready")
+        report("ready")
         await anyio.to_thread.run_sync(sys.stdin.readline)
         specs: list[TopicSpec] = [log.spec(topic, 3) for topic in topics]
-        say(json.dumps(await transport.create_topics(specs)))
+        report(json.dumps(await transport.create_topics(specs)))
 
 
 async def hold(log: Log, topic: str, group: str, count: int) -> None:
     """Hold `count` partitions of the group and poll until the end."""
     async with log.open() as transport, await transport.consumer([log.name(topic)], group=log.name(group)) as consumer:
         await assigned(consumer, count)
-        say("holding")
+        report("holding")
         while True:
             await consumer.poll()
 
@@ -53,24 +53,24 @@ async def hold(log: Log, topic: str, group: str, count: int) -> None:
 async def stale(log: Log, topic: str, group: str, count: int) -> None:
     """Hold `count` partitions, stop, and when it goes on, commit without polling and print what came of it."""
     async with log.open() as transport, await transport.consumer([log.name(topic)], group=log.name(group)) as consumer:
-        places = await assigned(consumer, count)
+        partitions = await assigned(consumer, count)
         # Its heartbeats are behind this answer. Stopped within one it would keep a log file locked.
-        await consumer.committed(places[0])
+        await consumer.committed(partitions[0])
         os.kill(os.getpid(), signal.SIGSTOP)
         try:
-            await consumer.commit({place: Committed(offset=99) for place in places})
+            await consumer.commit({partition: Committed(offset=99) for partition in partitions})
         except TransportError as error:
-            say(type(error).__name__)
+            report(type(error).__name__)
         else:
-            say("committed")
+            report("committed")
 
 
 async def commits(log: Log) -> None:
-    """Commit pairs of numbered Records to two topics with the next offset, from where the log stands, until the end."""
+    """Commit pairs of numbered records to two topics with the next offset, from the committed offset on, until it is stopped."""
     async with log.open() as transport:
         writer = await transport.writer(log.name("group"), log.at("source"))
         number = writer.committed.offset if writer.committed else 0
-        say("begun")
+        report("begun")
         while True:
             value = Record(value=b"%d" % number)
             pair = [(log.at("left"), value), (log.at("right"), value)]

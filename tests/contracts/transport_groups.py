@@ -18,7 +18,7 @@ async def rebalanced(consumers: list[Consumer], sizes: list[int]) -> None:
             for consumer in consumers:
                 poll = await consumer.poll(timeout=0.05)
                 consumer.resume(*poll.assigned)
-    held = [place for consumer in consumers for place in consumer.assignment()]
+    held = [partition for consumer in consumers for partition in consumer.assignment()]
     assert len(held) == len(set(held))
 
 
@@ -52,20 +52,20 @@ class GroupContract:
                 await consumer.commit({log.at("plain"): Committed(offset=1)})
 
     async def test_a_new_member_goes_on_where_the_group_committed(self, log: Log) -> None:
-        place = log.at("plain")
+        partition = log.at("plain")
         async with log.open() as transport:
             await transport.create_topics([log.spec("plain")])
-            await send(await transport.producer(), place, *(b"%d" % number for number in range(10)))
+            await send(await transport.producer(), partition, *(b"%d" % number for number in range(10)))
             consumer = await reading(transport, log.name("plain"), group=log.name("group"))
-            assert await consumer.committed(place) is None
+            assert await consumer.committed(partition) is None
             records = await take(consumer, 10)
             committed = Committed(offset=records[6].offset, metadata="mine: é")
-            await consumer.commit({place: committed})
-            assert await consumer.committed(place) == committed
+            await consumer.commit({partition: committed})
+            assert await consumer.committed(partition) == committed
         async with log.open() as transport:
             consumer = await transport.consumer([log.name("plain")], group=log.name("group"))
             await assigned(consumer)
-            assert await consumer.committed(place) == committed
+            assert await consumer.committed(partition) == committed
             assert values(await take(consumer, 4)) == [b"6", b"7", b"8", b"9"]
 
     async def test_what_was_not_committed_is_delivered_again(self, log: Log) -> None:
@@ -94,8 +94,8 @@ class GroupContract:
             [moved] = second.assignment()
             [stayed] = first.assignment()
             assert moved in revoked
-            for place in both:
-                await send(producer, place, b"x")
+            for partition in both:
+                await send(producer, partition, b"x")
             assert [record.partition for record in await take(first, 1)] == [stayed.partition]
             with pytest.raises(FencedError, match=moved.topic):
                 await first.commit({stayed: Committed(offset=1), moved: Committed(offset=1)})
@@ -110,30 +110,30 @@ class GroupContract:
         async with log.open() as transport:
             await transport.create_topics([log.spec("plain")])
             members = [await transport.consumer([log.name("plain")], group=log.name("group")) for _ in range(2)]
-            told = [False, False]
+            reported = [False, False]
             shares = [0, 0]
-            with anyio.fail_after(DEADLINE):  # the one that came first may have been told before the other one came
-                while not all(told) or sorted(shares) != [0, 1]:
+            with anyio.fail_after(DEADLINE):  # the first one may have had its full share before the other joined
+                while not all(reported) or sorted(shares) != [0, 1]:
                     for number, member in enumerate(members):
                         poll = await member.poll(timeout=0.05)
-                        told[number] = told[number] or poll.rebalanced
+                        reported[number] = reported[number] or poll.rebalanced
                     shares = [len(member.assignment()) for member in members]
             alone = await transport.consumer([log.name("plain")])
             assert (await alone.poll()).rebalanced
             assert not (await alone.poll(timeout=0.0)).rebalanced
 
     async def test_an_outsider_can_ask_what_a_group_has_committed(self, log: Log) -> None:
-        place = log.at("plain")
+        partition = log.at("plain")
         async with log.open() as transport, log.open() as elsewhere:
             await transport.create_topics([log.spec("plain")])
             consumer = await reading(transport, log.name("plain"), group=log.name("group"))
-            assert await elsewhere.committed(log.name("group"), place) is None
-            await consumer.commit({place: Committed(offset=3, metadata="three")})
-            assert await elsewhere.committed(log.name("group"), place) == Committed(offset=3, metadata="three")
-            writer = await transport.writer(log.name("group"), place)
+            assert await elsewhere.committed(log.name("group"), partition) is None
+            await consumer.commit({partition: Committed(offset=3, metadata="three")})
+            assert await elsewhere.committed(log.name("group"), partition) == Committed(offset=3, metadata="three")
+            writer = await transport.writer(log.name("group"), partition)
             await writer.commit([], 4)
-            assert await elsewhere.committed(log.name("group"), place) == Committed(offset=4)
-            assert await elsewhere.committed(log.name("another"), place) is None
+            assert await elsewhere.committed(log.name("group"), partition) == Committed(offset=4)
+            assert await elsewhere.committed(log.name("another"), partition) is None
             with pytest.raises(UnknownTopicError):
                 await elsewhere.committed(log.name("group"), log.at("unknown"))
 
@@ -163,8 +163,8 @@ class GroupContract:
             with child(log.hasty(), "stale", topic="plain", group="group", count=2) as other:
                 await other.stopped()
                 consumer = await transport.consumer([log.name("plain")], group=log.name("group"))
-                places = await assigned(consumer, 2)
-                await consumer.commit({place: Committed(offset=7) for place in places})
+                partitions = await assigned(consumer, 2)
+                await consumer.commit({partition: Committed(offset=7) for partition in partitions})
                 other.process.send_signal(signal.SIGCONT)
                 assert await other.line() == "FencedError"
-                assert {await consumer.committed(place) for place in places} == {Committed(offset=7)}
+                assert {await consumer.committed(partition) for partition in partitions} == {Committed(offset=7)}

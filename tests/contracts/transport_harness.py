@@ -63,7 +63,7 @@ def values(records: Sequence[LogRecord]) -> list[bytes | None]:
 
 
 async def send(producer: Producer, to: TopicPartition, *contents: bytes) -> int:
-    """Send one batch of Records with these values."""
+    """Send one batch of records with these values."""
     return await producer.send(to, [Record(value=content) for content in contents])
 
 
@@ -75,38 +75,38 @@ async def reading(transport: Transport, *topics: str, group: str | None = None) 
 
 
 async def assigned(consumer: Consumer, count: int = 1) -> list[TopicPartition]:
-    """Poll until `count` partitions are ours, resume them and return them. No Record may come before."""
+    """Poll until `count` partitions are assigned, resume and return them. No record may be returned before."""
     with anyio.fail_after(DEADLINE):
         while len(consumer.assignment()) < count:
             poll = await consumer.poll()
-            assert not poll.records, "Records of partitions that were never resumed"
+            assert not poll.records, "records of partitions that were never resumed"
     consumer.resume(*consumer.assignment())
     return sorted(consumer.assignment())
 
 
 async def take(consumer: Consumer, count: int) -> list[LogRecord]:
-    """Poll until `count` Records have come; more is a failure."""
+    """Poll until `count` records have come; more is a failure."""
     found: list[LogRecord] = []
     with anyio.fail_after(DEADLINE):
         while len(found) < count:
             poll = await consumer.poll()
             consumer.resume(*poll.assigned)
             found += poll.records
-    assert len(found) == count, f"expected {count} Records, got {len(found)}"
+    assert len(found) == count, f"expected {count} records, got {len(found)}"
     return found
 
 
-async def everything(transport: Transport, *places: TopicPartition) -> list[list[LogRecord]]:
-    """All Records of each partition, up to where it ends now."""
+async def everything(transport: Transport, *partitions: TopicPartition) -> list[list[LogRecord]]:
+    """All records of each partition, up to where it ends now."""
     result: list[list[LogRecord]] = []
-    for place in places:
-        async with await transport.consumer([place.topic]) as consumer:
+    for partition in partitions:
+        async with await transport.consumer([partition.topic]) as consumer:
             await assigned(consumer)
-            consumer.pause(*consumer.assignment() - {place})
-            end = await consumer.end_offset(place)
+            consumer.pause(*consumer.assignment() - {partition})
+            end = await consumer.end_offset(partition)
             found: list[LogRecord] = []
             with anyio.fail_after(DEADLINE):
-                while await consumer.position(place) < end:
+                while await consumer.position(partition) < end:
                     found += (await consumer.poll(timeout=0.05)).records
         result.append([record for record in found if record.offset < end])
     return result
@@ -125,13 +125,13 @@ class Child:
         with anyio.fail_after(DEADLINE):
             return (await anyio.to_thread.run_sync(self._out.readline, abandon_on_cancel=True)).strip()
 
-    def tell(self) -> None:
+    def signal(self) -> None:
         """Let it go on."""
         self._in.write("go\n")
         self._in.flush()
 
     async def stopped(self) -> None:
-        """Wait until it has stopped itself: all its threads stand still."""
+        """Wait until it has stopped itself, with all its threads."""
         what = os.WSTOPPED | os.WEXITED | os.WNOWAIT
         with anyio.fail_after(DEADLINE):
             await anyio.to_thread.run_sync(os.waitid, os.P_PID, self.process.pid, what, abandon_on_cancel=True)
@@ -144,7 +144,7 @@ class Child:
 
 @contextmanager
 def child(log: Log, scenario: str, **arguments: Any) -> Iterator[Child]:
-    """Run a scenario of transport_child.py in a process of its own."""
+    """Run a scenario of transport_child.py in another process."""
     command = [sys.executable, "-m", "tests.contracts.transport_child", scenario]
     text = json.dumps({"log": msgspec.to_builtins(log), **arguments})
     with subprocess.Popen(

@@ -37,18 +37,18 @@ class LogContract:
             producer = await transport.producer()
             consumer = await transport.consumer([log.name("known")])
             writer = await transport.writer(log.name("group"), log.at("known"))
-            for place in (log.at("unknown"), log.at("known", 2)):
-                with pytest.raises(UnknownTopicError, match=place.topic):
-                    await send(producer, place, b"x")
+            for partition in (log.at("unknown"), log.at("known", 2)):
+                with pytest.raises(UnknownTopicError, match=partition.topic):
+                    await send(producer, partition, b"x")
                 with pytest.raises(UnknownTopicError):
-                    await transport.writer(log.name("group"), place)
+                    await transport.writer(log.name("group"), partition)
                 with pytest.raises(UnknownTopicError):
-                    await writer.commit([(log.at("known"), Record(value=b"x")), (place, Record(value=b"x"))], 1)
+                    await writer.commit([(log.at("known"), Record(value=b"x")), (partition, Record(value=b"x"))], 1)
                 for question in (consumer.beginning_offset, consumer.end_offset):
                     with pytest.raises(UnknownTopicError):
-                        await question(place)
+                        await question(partition)
                 with pytest.raises(UnknownTopicError):
-                    await consumer.offset_at(place, 0)
+                    await consumer.offset_at(partition, 0)
             with pytest.raises(UnknownTopicError, match="unknown"):
                 await transport.consumer([log.name("known"), log.name("unknown")])
             assert set(await transport.topics()) >= {log.name("known")}
@@ -93,11 +93,11 @@ class LogContract:
             await transport.create_topics([log.spec("a", 2), log.spec("b")])
             producer = await transport.producer()
             await send(producer, log.at("a"), b"x")
-            places = {log.at("a"), log.at("a", 1), log.at("b")}
+            partitions = {log.at("a"), log.at("a", 1), log.at("b")}
             consumer = await transport.consumer([log.name("a"), log.name("b")])
             poll = await consumer.poll()
-            assert (set(poll.assigned), poll.revoked, poll.records) == (places, (), ())
-            assert consumer.assignment() == places
+            assert (set(poll.assigned), poll.revoked, poll.records) == (partitions, (), ())
+            assert consumer.assignment() == partitions
             assert await consumer.poll(timeout=0.05) == Poll()
             assert await consumer.committed(log.at("a")) is None
             with pytest.raises(TransportError, match="group"):
@@ -109,25 +109,25 @@ class LogContract:
         async with log.open() as transport:
             await transport.create_topics([log.spec("plain", 2)])
             producer = await transport.producer()
-            place, other = log.at("plain"), log.at("plain", 1)
+            partition, other = log.at("plain"), log.at("plain", 1)
             for number in range(10):
-                await send(producer, place, b"%d" % number)
+                await send(producer, partition, b"%d" % number)
             consumer = await reading(transport, log.name("plain"))
             first = (await consumer.poll(max_records=4, timeout=DEADLINE)).records
             assert values(first) == [b"0", b"1", b"2", b"3"]
-            assert first[-1].offset < await consumer.position(place) <= first[-1].offset + 1
-            consumer.pause(place)
+            assert first[-1].offset < await consumer.position(partition) <= first[-1].offset + 1
+            consumer.pause(partition)
             await send(producer, other, b"other")
             assert values(await take(consumer, 1)) == [b"other"]
-            assert await consumer.position(place) <= first[-1].offset + 1
-            consumer.resume(place)
+            assert await consumer.position(partition) <= first[-1].offset + 1
+            consumer.resume(partition)
             rest = await take(consumer, 6)
             assert values(rest) == [b"4", b"5", b"6", b"7", b"8", b"9"]
-            assert await consumer.position(place) >= await consumer.end_offset(place)
-            await consumer.seek(place, rest[1].offset)
-            assert await consumer.position(place) == rest[1].offset
+            assert await consumer.position(partition) >= await consumer.end_offset(partition)
+            await consumer.seek(partition, rest[1].offset)
+            assert await consumer.position(partition) == rest[1].offset
             assert values(await take(consumer, 5))[0] == b"5"
-            await consumer.seek(place, 0)
+            await consumer.seek(partition, 0)
             assert values(await take(consumer, 10))[0] == b"0"
 
     async def test_what_is_not_ours_cannot_be_moved_and_is_passed_over_by_pause_and_resume(self, log: Log) -> None:
@@ -163,12 +163,12 @@ class LogContract:
         async with log.open() as transport:
             await transport.create_topics([log.spec("plain")])
             consumer = await reading(transport, log.name("plain"))
-            place = log.at("plain")
-            empty = await consumer.end_offset(place)
-            assert await consumer.beginning_offset(place) == empty
-            last = await send(await transport.producer(), place, b"a", b"b")
-            assert await consumer.beginning_offset(place) == empty
-            assert await consumer.end_offset(place) > last
+            partition = log.at("plain")
+            empty = await consumer.end_offset(partition)
+            assert await consumer.beginning_offset(partition) == empty
+            last = await send(await transport.producer(), partition, b"a", b"b")
+            assert await consumer.beginning_offset(partition) == empty
+            assert await consumer.end_offset(partition) > last
 
     async def test_large_records_and_the_limits_of_a_poll(self, log: Log) -> None:
         large = [bytes([number]) * 1_000_000 for number in range(8)]

@@ -34,8 +34,8 @@ class ProcessContract:
         topics = [f"topic{number}" for number in range(8)]
         with child(log, "create", topics=topics) as one, child(log, "create", topics=topics[::-1]) as two:
             assert [await one.line(), await two.line()] == ["ready", "ready"]
-            one.tell()
-            two.tell()
+            one.signal()
+            two.signal()
             made = json.loads(await one.line()) + json.loads(await two.line())
         assert sorted(made) == [log.name(topic) for topic in topics]
 

@@ -1,4 +1,4 @@
-"""The transport contract, third part: writers, who write Records and an offset atomically and fence one another."""
+"""The transport contract, third part: writers, who write records and an offset atomically and fence one another."""
 
 import anyio
 import pytest
@@ -8,9 +8,9 @@ from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicP
 from tests.contracts.transport_harness import Log, assigned, everything, reading, send, take, values
 
 
-def records(value: bytes, *places: TopicPartition) -> list[tuple[TopicPartition, Record]]:
-    """One Record with this value for each place."""
-    return [(place, Record(value=value)) for place in places]
+def records(value: bytes, *partitions: TopicPartition) -> list[tuple[TopicPartition, Record]]:
+    """One record with this value for each partition."""
+    return [(partition, Record(value=value)) for partition in partitions]
 
 
 class WriterContract:
@@ -34,20 +34,20 @@ class WriterContract:
             assert (await transport.writer(log.name("another"), source)).committed is None
 
     async def test_a_new_writer_fences_the_former_which_can_write_nothing_any_more(self, log: Log) -> None:
-        place, source = log.at("out"), log.at("source")
+        partition, source = log.at("out"), log.at("source")
         async with log.open() as transport, log.open() as elsewhere:
             await transport.create_topics([log.spec("out"), log.spec("source")])
             old = await transport.writer(log.name("group"), source)
-            assert await old.commit(records(b"old", place), 1) is CommitOutcome.COMMITTED
+            assert await old.commit(records(b"old", partition), 1) is CommitOutcome.COMMITTED
             new = await elsewhere.writer(log.name("group"), source)
             assert new.committed == Committed(offset=1)
             for _ in range(2):
                 with pytest.raises(FencedError, match=source.topic):
-                    await old.commit(records(b"zombie", place), 2, "zombie")
-            assert await new.commit(records(b"new", place), 3, "new") is CommitOutcome.COMMITTED
+                    await old.commit(records(b"zombie", partition), 2, "zombie")
+            assert await new.commit(records(b"new", partition), 3, "new") is CommitOutcome.COMMITTED
             with pytest.raises(FencedError):
                 await old.commit([], 4)
-            assert [values(part) for part in await everything(transport, place)] == [[b"old", b"new"]]
+            assert [values(part) for part in await everything(transport, partition)] == [[b"old", b"new"]]
             consumer = await reading(transport, log.name("source"), group=log.name("group"))
             assert await consumer.committed(source) == Committed(offset=3, metadata="new")
 
@@ -63,18 +63,18 @@ class WriterContract:
             assert reopened.committed == Committed(offset=2)
 
     async def test_what_cannot_be_written_leaves_nothing_behind_and_the_writer_alive(self, log: Log) -> None:
-        place = log.at("out")
+        partition = log.at("out")
         async with log.open() as transport:
             await transport.create_topics([log.spec("out", max_record_bytes=1_000), log.spec("source")])
             writer = await transport.writer(log.name("group"), log.at("source"))
-            too_large = [*records(b"fits", place), *records(b"x" * 1_001, place)]
+            too_large = [*records(b"fits", partition), *records(b"x" * 1_001, partition)]
             with pytest.raises(TransportError, match=r"1,001.*1,000"):
                 await writer.commit(too_large, 1)
             with pytest.raises(TransportError, match="4,000"):
-                await writer.commit(records(b"fits", place), 1, "x" * 4_001)
-            assert [values(part) for part in await everything(transport, place)] == [[]]
-            assert await writer.commit(records(b"good", place), 2, "x" * 4_000) is CommitOutcome.COMMITTED
-            assert [values(part) for part in await everything(transport, place)] == [[b"good"]]
+                await writer.commit(records(b"fits", partition), 1, "x" * 4_001)
+            assert [values(part) for part in await everything(transport, partition)] == [[]]
+            assert await writer.commit(records(b"good", partition), 2, "x" * 4_000) is CommitOutcome.COMMITTED
+            assert [values(part) for part in await everything(transport, partition)] == [[b"good"]]
 
     async def test_a_cancelled_commit_kills_the_writer_and_lands_whole_or_not_at_all(self, log: Log) -> None:
         left, right, source = log.at("left"), log.at("right"), log.at("source")

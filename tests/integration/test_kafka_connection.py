@@ -42,7 +42,7 @@ def settings_for(env: dict[str, str], prefix: str) -> Settings:
 
 
 async def read(transport: Transport, topic: str, count: int) -> list[LogRecord]:
-    """So many Records of a topic."""
+    """So many records of a topic."""
     found: list[LogRecord] = []
     async with await transport.consumer([topic]) as consumer:
         with anyio.fail_after(DEADLINE):
@@ -67,7 +67,7 @@ async def test_each_way_in_carries_records_and_commits(
         async with await transport.writer(f"{kafka_prefix}.group", spans) as writer:
             assert await writer.commit([(sampled, Record(value=b"kept"))], 2, "m") is CommitOutcome.COMMITTED
         assert [stored.value for stored in await read(transport, sampled.topic, 1)] == [b"kept"]
-        with anyio.fail_after(DEADLINE):  # it stands; who only watches may see it a moment later
+        with anyio.fail_after(DEADLINE):  # it is committed; an observer may see it a moment later
             while (committed := await transport.committed(f"{kafka_prefix}.group", spans)) is None:
                 await anyio.sleep(0.05)
         assert (committed.offset, committed.metadata) == (2, "m")
@@ -111,7 +111,7 @@ async def test_a_goodbye_that_no_broker_answers_ends_all_the_same(
             while not (poll := await consumer.poll()).records:
                 consumer.resume(*poll.assigned)
         for connection in consumer._fetcher._kafka._client._conns.values():
-            connection._closed_fut = asyncio.get_running_loop().create_future()  # is never told that it is closed
+            connection._closed_fut = asyncio.get_running_loop().create_future()  # never learns that it is closed
         await consumer.aclose()
     gc.collect()  # a socket that is still open would be a warning now, and so an error
 
@@ -264,13 +264,13 @@ def test_a_wrong_password_ends_every_command_at_once(secured_kafka: Secured, tmp
             stack.callback(process.kill)
             running.append((command, process, made))
         for command, process, made in running:
-            said, _ = process.communicate(timeout=DEADLINE)
-            lines = [line for line in said.splitlines() if "starting processes" not in line]  # the demo's progress
-            assert process.returncode == 1, said
-            assert len([line for line in lines if line.strip()]) == 1, said
-            assert "correct kafka.sasl_username and kafka.sasl_password" in said, command
-            assert "wrong-word-4711" not in said
-            # One try, then one look at each step of the way: eight. `dev` is two services.
+            output, _ = process.communicate(timeout=DEADLINE)
+            lines = [line for line in output.splitlines() if "starting processes" not in line]  # the demo's progress
+            assert process.returncode == 1, output
+            assert len([line for line in lines if line.strip()]) == 1, output
+            assert "correct kafka.sasl_username and kafka.sasl_password" in output, command
+            assert "wrong-word-4711" not in output
+            # One attempt, then one check of each step: eight. `dev` is two services.
             assert 0 < len(made) <= (16 if command == ["dev"] else 8), command
 
 

@@ -1,4 +1,4 @@
-"""Kafka's jars and the Java below them: what is said where one is missing, one fetch for many, and Docker's file in step."""
+"""Kafka's jars and the Java below them: errors if one is missing, one download for many, the version of Docker's file."""
 
 import os
 import re
@@ -22,38 +22,40 @@ PREPARE = [sys.executable, "-m", "deploy.kafka", "--prepare"]
 
 
 def test_without_java_it_says_what_to_install(tmp_path: Path) -> None:
-    assert said_by(tmp_path) == (
+    assert output_of(tmp_path) == (
         f"Kafka {kafka_version()} needs Java 17 or newer; no `java` is on PATH: "
         "install a JRE (Debian: default-jre-headless) or set JAVA_HOME"
     )
 
 
 def test_a_java_home_without_java_is_named(tmp_path: Path) -> None:
-    assert f"; JAVA_HOME={tmp_path} has no bin/java: " in said_by(tmp_path, JAVA_HOME=str(tmp_path))
+    assert f"; JAVA_HOME={tmp_path} has no bin/java: " in output_of(tmp_path, JAVA_HOME=str(tmp_path))
 
 
 def test_a_java_that_is_too_old_is_quoted(tmp_path: Path) -> None:
     script(tmp_path / "java", "echo 'openjdk version \"11.0.2\" 2019-01-15' >&2")
-    expected = f"needs Java 17 or newer; {tmp_path}/java -version said 'openjdk version \"11.0.2\" 2019-01-15': install a newer"
-    assert expected in said_by(tmp_path)
+    expected = (
+        f"needs Java 17 or newer; {tmp_path}/java -version printed 'openjdk version \"11.0.2\" 2019-01-15': install a "
+    )
+    assert expected in output_of(tmp_path)
 
 
 def test_without_maven_it_says_what_to_install(tmp_path: Path) -> None:
     script(tmp_path / "java", "echo 'openjdk version \"21.0.1\" 2023-10-17' >&2")
-    said = said_by(tmp_path, PRELA_KAFKA_CACHE=str(tmp_path / "cache"))
+    output = output_of(tmp_path, PRELA_KAFKA_CACHE=str(tmp_path / "cache"))
     assert re.fullmatch(
         rf"the jars of Kafka {re.escape(kafka_version())} are not in {tmp_path}/cache/kafka-[0-9a-f]{{16}} and Maven has to "
         r"fetch them; no `mvn` is on PATH: install Maven \(Debian: maven\), or name a running broker in PRELA_TEST_BOOTSTRAP",
-        said,
+        output,
     )
 
 
 def test_a_failed_fetch_is_quoted_and_leaves_nothing(tmp_path: Path) -> None:
     script(tmp_path / "java", "echo 'openjdk version \"21.0.1\" 2023-10-17' >&2")
     script(tmp_path / "mvn", "echo 'Network is unreachable'; exit 1")
-    said = said_by(tmp_path, PRELA_KAFKA_CACHE=str(tmp_path / "cache"))
-    assert "it ended with 1: check the network" in said
-    assert said.endswith("Network is unreachable")
+    output = output_of(tmp_path, PRELA_KAFKA_CACHE=str(tmp_path / "cache"))
+    assert "it ended with 1: check the network" in output
+    assert output.endswith("Network is unreachable")
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
@@ -79,8 +81,8 @@ def test_many_that_ask_at_once_fetch_and_archive_once(tmp_path: Path) -> None:
         "-cp",
         f"{jars}/*",
     ]  # ends if it cannot use it
-    said = subprocess.run([*java, "kafka.Kafka", "--version"], capture_output=True, text=True, check=True).stdout
-    assert kafka_version() in said
+    output = subprocess.run([*java, "kafka.Kafka", "--version"], capture_output=True, text=True, check=True).stdout
+    assert kafka_version() in output
 
 
 def test_docker_runs_the_same_version_with_the_same_settings() -> None:
@@ -97,8 +99,8 @@ def test_docker_runs_the_same_version_with_the_same_settings() -> None:
     assert settings == {**listeners, **default_settings(1)}
 
 
-def said_by(path: Path, **env: str) -> str:
-    """What the command says where nothing but this folder is on PATH; it has to end as one that misses something."""
+def output_of(path: Path, **env: str) -> str:
+    """The output of the command if only this folder is on PATH. The exit code has to be that of a missing program."""
     command = [sys.executable, "-m", "deploy.kafka"]
     done = subprocess.run(
         command, cwd=ROOT, env={"PATH": str(path), **env}, capture_output=True, text=True, check=False
@@ -108,6 +110,6 @@ def said_by(path: Path, **env: str) -> str:
 
 
 def script(path: Path, text: str) -> None:
-    """A command that this shell text stands for."""
+    """A command that runs this shell text."""
     path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
     path.chmod(0o755)

@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.kafka,
     pytest.mark.slow,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
 ]
 PARTITIONS = 64
 READY_S = 20.0
@@ -62,7 +62,7 @@ def connections(pid: int) -> int:
     for file in Path(f"/proc/{pid}/fd").iterdir():
         try:
             target = str(file.readlink())
-        except FileNotFoundError:  # closed meanwhile
+        except FileNotFoundError:  # closed in between
             continue
         if target.startswith("socket:["):
             own.add(target.removeprefix("socket:[").removesuffix("]"))

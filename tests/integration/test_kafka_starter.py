@@ -124,7 +124,7 @@ async def test_a_certificate_is_asked_for_and_names_its_holder(kafka_clusters: C
     assert await write(kafka.bootstrap_of("SSL"), "spans", b"", **tls) == 0
 
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
 
 
 @needs_proc
@@ -202,7 +202,7 @@ def java_of(command: "subprocess.Popen[str]") -> list[int]:
 
 
 def alive(pid: int) -> bool:
-    """Whether this process runs; one that ended and that nobody has waited for yet does not."""
+    """Whether this process runs; one that has ended and was not waited for does not."""
     return status(pid)[1:2] not in ([], ["Z"])
 
 
@@ -223,7 +223,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def known(port: int) -> frozenset[int]:
-    """Whom the broker there knows, however long it takes to say so."""
+    """The brokers that the broker there knows, however long it takes to answer."""
     return known_brokers(HOST, port, within=DEADLINE)
 
 
@@ -234,7 +234,7 @@ async def make_topic(bootstrap: str, topic: str, replicas: int = 1) -> None:
 
 
 async def leader(bootstrap: str, topic: str) -> int:
-    """Who leads the topic's partition, as these brokers see it; -1 for nobody."""
+    """Who leads the topic's partition, as these brokers see it; -1 for none."""
     async with admin(bootstrap) as client:
         (described,) = await client.describe_topics([topic])
     (partition,) = described["partitions"]

@@ -28,7 +28,7 @@ from tests.support.processes import DEADLINE
 ROOT = Path(__file__).resolve().parents[2]
 BOOTSTRAP_VARIABLE = "PRELA_TEST_BOOTSTRAP"
 UNHURRIED = {"broker.session.timeout.ms": "30000"}
-"""Of a broker that many tests share: one that stalls for seconds is not taken for dead, and nobody kills it."""
+"""Of a broker that many tests share: one that stalls for seconds is not considered dead, and no test kills it."""
 MISSING = 2
 """The starter's exit code where this machine cannot run Kafka."""
 
@@ -129,13 +129,13 @@ def shared_broker(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def shared(folder: Path, name: str, module: Sequence[str], is_up: Callable[[str], bool]) -> Iterator[str]:
-    """What a process says with its first line. Whoever needs it first starts it; it stops after its last user.
+    """The first line of output of a process. The first test that needs it starts it; it stops after its last user.
 
     Args:
         folder: The run's folder.
-        name: Tells such processes apart.
+        name: Identifies the process.
         module: A module that is run, and its arguments; behind them comes the file whose shared lock its users hold.
-        is_up: Whether what said this is still there.
+        is_up: Whether the process with this first line still runs.
     """
     address, missing = folder / f"{name}.address", folder / f"{name}.missing"
     with (folder / f"{name}.users").open("ab") as users:
@@ -144,8 +144,8 @@ def shared(folder: Path, name: str, module: Sequence[str], is_up: Callable[[str]
             if missing.exists():
                 no_kafka(missing.read_text(encoding="utf-8"))
             if not (address.exists() and is_up(address.read_text(encoding="utf-8"))):
-                said = _start([*module, users.name], folder / f"{name}.stderr", missing)
-                address.write_text(said, encoding="utf-8")
+                line = _start([*module, users.name], folder / f"{name}.stderr", missing)
+                address.write_text(line, encoding="utf-8")
         yield address.read_text(encoding="utf-8")
 
 
@@ -164,13 +164,13 @@ def _start(module: Sequence[str], errors: Path, missing: Path) -> str:
     with starter.stdout:
         line = starter.stdout.readline().strip()
     if line:
-        starter.returncode = 0  # nobody waits for it: it goes on, until the last worker has let go of the lock
+        starter.returncode = 0  # no test waits for it: it runs until the last worker has released the lock
         return line
-    said = errors.read_text(encoding="utf-8")
+    output = errors.read_text(encoding="utf-8")
     if starter.wait() == MISSING:
-        missing.write_text(said, encoding="utf-8")
-        no_kafka(said)
-    pytest.fail(f"{module[0]} did not start:\n{said}", pytrace=False)
+        missing.write_text(output, encoding="utf-8")
+        no_kafka(output)
+    pytest.fail(f"{module[0]} did not start:\n{output}", pytrace=False)
 
 
 def _ask(bootstrap: str) -> None:
@@ -193,7 +193,7 @@ def answers(bootstrap: str) -> bool:
     for server in bootstrap.split(","):
         host, _, port = server.rpartition(":")
         try:
-            known_brokers(host, int(port), within=DEADLINE)  # where nobody listens it is refused at once
+            known_brokers(host, int(port), within=DEADLINE)  # if no process listens there, it is refused at once
         except (OSError, ValueError):
             continue
         return True

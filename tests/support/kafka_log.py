@@ -1,4 +1,4 @@
-"""A look at a Kafka from outside: plain aiokafka and a socket, nothing of the transport under test."""
+"""Reads a Kafka from outside: plain aiokafka and a socket, nothing of the transport under test."""
 
 import socket
 import struct
@@ -71,15 +71,15 @@ class KafkaLog:
         await self._admin.close()
 
     async def records(self, topic: str, partitions: int) -> list[LogRecord]:
-        """Every Record of a topic that a read_committed reader sees."""
-        places = [aiokafka.TopicPartition(topic, number) for number in range(partitions)]
+        """Every record of a topic that a read_committed reader sees."""
+        all_ = [aiokafka.TopicPartition(topic, number) for number in range(partitions)]
         reader = self._readers["read_committed"]
-        reader.assign(places)
-        await reader.seek_to_beginning(*places)
-        ends = await reader.end_offsets(places)
+        reader.assign(all_)
+        await reader.seek_to_beginning(*all_)
+        ends = await reader.end_offsets(all_)
         found: list[LogRecord] = []
         with anyio.fail_after(DEADLINE):
-            while any([await reader.position(place) < end for place, end in ends.items()]):
+            while any([await reader.position(partition) < end for partition, end in ends.items()]):
                 for records in (await reader.getmany(timeout_ms=200)).values():
                     found += [
                         LogRecord(
@@ -95,23 +95,23 @@ class KafkaLog:
                     ]
         return found
 
-    async def committed(self, group: str, place: TopicPartition) -> Committed | None:
+    async def committed(self, group: str, partition: TopicPartition) -> Committed | None:
         """What a group has committed."""
         found = await self._admin.list_consumer_group_offsets(
-            group, partitions=[aiokafka.TopicPartition(place.topic, place.partition)]
+            group, partitions=[aiokafka.TopicPartition(partition.topic, partition.partition)]
         )
         ((_, one),) = found.items()
         return None if one.offset < 0 else Committed(offset=one.offset, metadata=one.metadata)
 
-    async def end(self, place: TopicPartition) -> int:
+    async def end(self, partition: TopicPartition) -> int:
         """Where a read_committed reader ends."""
-        return (await self._ends("read_committed", [aiokafka.TopicPartition(place.topic, place.partition)]))[0]
+        return (await self._ends("read_committed", [aiokafka.TopicPartition(partition.topic, partition.partition)]))[0]
 
     async def held_back(self, topic: str, partitions: int) -> int:
         """How many offsets of a topic an open transaction keeps from read_committed readers."""
-        places = [aiokafka.TopicPartition(topic, number) for number in range(partitions)]
-        readable = await self._ends("read_committed", places)
-        written = await self._ends("read_uncommitted", places)
+        all_ = [aiokafka.TopicPartition(topic, number) for number in range(partitions)]
+        readable = await self._ends("read_committed", all_)
+        written = await self._ends("read_uncommitted", all_)
         return sum(written) - sum(readable)
 
     async def group_is_stable(self, group: str, members: int) -> bool:
@@ -120,9 +120,9 @@ class KafkaLog:
         ((code, _, state, _, _, found, *_),) = answer.groups
         return bool(code == 0 and state == "Stable" and len(found) == members)
 
-    async def _ends(self, level: str, places: list[Any]) -> list[int]:
-        found = await self._readers[level].end_offsets(places)
-        return [found[place] for place in places]
+    async def _ends(self, level: str, partitions: list[Any]) -> list[int]:
+        found = await self._readers[level].end_offsets(partitions)
+        return [found[partition] for partition in partitions]
 
     async def transaction(self, transactional_id: str) -> Transaction:
         """What the coordinator knows of this id."""

@@ -2,7 +2,7 @@
 
     python -m tests.support.secured_kafka FILE
 
-runs it until nobody holds a shared lock on FILE; its first line says where its listeners and certificates are.
+runs it until no process holds a shared lock on FILE; its first line has its listeners and certificates.
 """
 
 import json
@@ -28,7 +28,7 @@ ACL_SECONDS = 30.0
 
 
 class Secured(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it is. The plain listener is the operator's: whoever comes there may do everything."""
+    """Its addresses. The plain listener is the operator's: its clients may do everything."""
 
     plain: str
     ssl: str
@@ -81,7 +81,7 @@ def refused_token() -> str:
 
 
 def failing_token() -> str:
-    """A token provider that fails, and says more than it should."""
+    """A token provider that fails, with a secret in its message."""
     raise RuntimeError("token-word-4711 was refused")
 
 

@@ -5,6 +5,7 @@ of the assignment: the next one finds them again.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -133,7 +134,10 @@ class LocalConsumer:
         if self._heartbeat is not None and not self._heartbeat.done():
             return  # the log is locked: heartbeats that queue up would delay everything else once it is free again
         if member is not None and loop.time() - self._polled < MAX_POLL_SECONDS:
-            self._heartbeat = self._thread.run_later(lambda database: member.heartbeat(database, self._clock()))
+            # The next poll fails for the same reason and raises it.
+            self._heartbeat = self._thread.run_later(
+                lambda database: member.heartbeat(database, self._clock()), level=logging.DEBUG
+            )
 
     @property
     def closed(self) -> bool:

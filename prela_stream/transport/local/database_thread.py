@@ -46,7 +46,7 @@ class DatabaseThread:
             raise TransportError(msg)
         return await asyncio.wrap_future(self._submit(job))
 
-    def run_later(self, job: Callable[[Database], None]) -> Future[None] | None:
+    def run_later(self, job: Callable[[Database], None], *, level: int = logging.WARNING) -> Future[None] | None:
         """Run `job` in its turn. No caller waits for it, so the first TransportError in a row is logged. None if closed."""
 
         def logged(database: Database) -> None:
@@ -55,9 +55,7 @@ class DatabaseThread:
                 self._postponed = False
             except TransportError as error:
                 if not self._postponed:
-                    logger.warning(
-                        "heartbeats and retention of the local log are postponed until it works again: %s", error
-                    )
+                    logger.log(level, "housekeeping of the local log is postponed until the log works again: %s", error)
                 self._postponed = True
 
         return None if self.closed else self._submit(logged)

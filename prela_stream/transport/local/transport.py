@@ -31,7 +31,7 @@ class LocalTransport:
 
     Args:
         options: Where the file is and how long to wait.
-        clock: Time of day, ms since the epoch; for Records, leases and retention.
+        clock: Time of day, ms since the epoch; for records, leases and retention.
     """
 
     def __init__(self, options: LocalOptions, *, clock: Callable[[], int] = wall_ms) -> None:

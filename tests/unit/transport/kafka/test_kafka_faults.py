@@ -58,9 +58,11 @@ def impatient(cluster: KafkaCluster, *, transaction_timeout_ms: int = 4_000) -> 
 
 async def make(cluster: KafkaCluster) -> None:
     """Make the topics, and have the broker do everything once: its first time may take longer than the impatient wait."""
-    places = (SOURCE, LEFT, RIGHT, WARM)
+    partitions = (SOURCE, LEFT, RIGHT, WARM)
     async with patient(cluster) as transport:
-        await had(lambda: transport.create_topics([TopicSpec(name=place.topic, partitions=1) for place in places]))
+        await had(
+            lambda: transport.create_topics([TopicSpec(name=partition.topic, partitions=1) for partition in partitions])
+        )
         await send(await transport.producer(), WARM, b"x")
         await take(await reading(transport, WARM.topic, group="warm"), 1)
         writer = await transport.writer("warm", WARM)
@@ -118,10 +120,10 @@ async def read_to(consumer: Consumer, value: bytes) -> list[bytes | None]:
     return found
 
 
-async def stored(cluster: KafkaCluster, *places: TopicPartition) -> list[list[bytes | None]]:
-    """All values of each partition, as somebody sees them who waits as long as it takes."""
+async def stored(cluster: KafkaCluster, *partitions: TopicPartition) -> list[list[bytes | None]]:
+    """All values of each partition, as a reader sees them that waits as long as necessary."""
     async with patient(cluster) as outside:
-        return [values(part) for part in await everything(outside, *places)]
+        return [values(part) for part in await everything(outside, *partitions)]
 
 
 async def test_a_broker_that_hangs_holds_nobody_up_and_nothing_is_told_that_is_not_so(
@@ -256,7 +258,7 @@ async def test_commits_whose_broker_is_killed_land_whole_or_not_at_all(kafka_clu
                     try:
                         outcome = await writer.commit([(LEFT, value), (RIGHT, value)], number + 1)
                     except FencedError:
-                        pytest.fail("nobody else opens a writer here")
+                        pytest.fail("no other writer is opened here")
                     except TransportError:
                         break  # it could not even begin
                     outcomes.append(outcome)

@@ -1,4 +1,4 @@
-"""What aiokafka's own log lets through: what is said by us already, or is no failure, is left out; the rest once a minute."""
+"""Which messages of aiokafka are logged: not those that this package reports itself; others once a minute."""
 
 import inspect
 import logging
@@ -14,7 +14,7 @@ LOGGER = "aiokafka.consumer.group_coordinator"
 
 
 def test_a_member_that_joins_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
-    assert f'"{REBALANCING}"' in inspect.getsource(group_coordinator), "aiokafka says it otherwise now"
+    assert f'"{REBALANCING}"' in inspect.getsource(group_coordinator), "aiokafka has another message now"
     limit_logs()
     log = logging.getLogger(LOGGER)
     log.warning(REBALANCING, "prela.sampler")

@@ -27,7 +27,7 @@ def writer() -> KafkaWriter:
 
 
 def wrapped(cause: BaseException) -> kafka.KafkaError:
-    """As aiokafka tells what ended its background task."""
+    """As aiokafka reports what ended its background task."""
     error = kafka.KafkaError("Unexpected error during batch delivery")
     error.__cause__ = cause
     return error

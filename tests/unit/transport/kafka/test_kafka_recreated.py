@@ -1,12 +1,10 @@
 """Topics that are deleted and created again under consumers, producers and writers: all of them continue with the new ones."""
 
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
 
 from prela_stream import telemetry
 from prela_stream.errors import TransportError
@@ -18,21 +16,6 @@ from tests.contracts.transport_harness import DEADLINE, reading, send, take, val
 pytestmark = pytest.mark.kafka
 RECOVERY_S = 15.0
 """5 s are promised; this machine may be busy."""
-
-
-@pytest.fixture
-async def transport(kafka: str) -> AsyncIterator[KafkaTransport]:
-    async with KafkaTransport(KafkaOptions(bootstrap=(kafka,), connect_timeout_ms=60_000)) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def admin(kafka: str) -> AsyncIterator[Any]:
-    """An admin client of another program."""
-    client: Any = AIOKafkaAdminClient(bootstrap_servers=kafka)
-    await client.start()
-    yield client
-    await client.close()
 
 
 @pytest.fixture

@@ -314,7 +314,7 @@ async def test_retention_that_fails_is_logged_and_costs_no_record(
     assert await (await transport.producer()).send(TopicPartition("short", 0), [Record(value=b"x")]) == 0
     await transport.aclose()
     blocker.close()
-    assert "heartbeats and retention of the local log are postponed" in caplog.text
+    assert "housekeeping of the local log is postponed" in caplog.text
 
 
 async def test_the_write_ahead_log_is_kept_short(path: Path, transport: LocalTransport) -> None:
