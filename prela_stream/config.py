@@ -173,7 +173,7 @@ class _SettingsReader:
     def __init__(self, file: str) -> None:
         self.file = Mistakes(file)
         self._variables = Mistakes("the environment")
-        self._arguments = Mistakes("the call")
+        self._arguments = Mistakes("the list of arguments")
         self._values: dict[str, dict[str, Any]] = {"": {}, **{section: {} for section in SECTIONS}}
         self._sink: Any = [{}]
         """The `[[sink]]` tables, not read yet: their paths are in the directory, which may come from another source."""
@@ -214,10 +214,10 @@ class _SettingsReader:
             self._keep(section, name, converted, (source, path))
 
     def read_variables(self, env: Mapping[str, str]) -> None:
-        """Take the `PRELA_*` variables; warn of those that name no setting."""
+        """Take the `PRELA_*` variables that are not empty; warn of those that name no setting."""
         known = variables()
         for name in sorted(env):
-            if not name.startswith(ENV_PREFIX) or name in _WITHOUT_WARNING:
+            if not name.startswith(ENV_PREFIX) or name in _WITHOUT_WARNING or not env[name]:
                 continue
             if name == _SINK_VARIABLE:
                 self._read_sink_variable(env[name])

@@ -55,6 +55,15 @@ class _HostLogger(logging.LoggerAdapter[logging.Logger]):
 
 logger: Final = _HostLogger(logging.getLogger("prela_stream"))
 """The log of this package in the process of an agent."""
+_MOST_WARNINGS: Final = 1_000
+_warned: Final[set[str]] = set()
+
+
+def warn_once(text: str) -> None:
+    """Log a warning, unless this process has logged the same text before."""
+    if text not in _warned and len(_warned) < _MOST_WARNINGS:
+        _warned.add(text)
+        logger.warning("prela_stream: %s", visible(text))
 
 
 class PrelaError(Exception):

@@ -13,7 +13,7 @@ import msgspec
 
 from prela_stream.compat.prela import PROJECT_ID, checked_exporter, is_off, report_what_has_no_effect
 from prela_stream.config import Settings, checked_settings, load_settings
-from prela_stream.errors import ConfigurationError, logger
+from prela_stream.errors import ConfigurationError, warn_once
 from prela_stream.instrumentation.registry import checked_names
 from prela_stream.model.plain import plain, safe_text
 from prela_stream.privacy.rules import Redactable
@@ -78,7 +78,7 @@ def read_init(given: Mapping[str, Any], ancestor: Mapping[str, Any], known: froz
 
 
 def _warn_of_arguments_without_effect(given: Mapping[str, Any], settings: Settings, directory: Any) -> None:
-    """Log a warning for each argument that another argument or setting makes meaningless."""
+    """Warn once of each argument that another argument or setting makes meaningless."""
     reasons = {}
     if given["sampler"] is not None and given["sample_rate"] is not None:
         reasons["sample_rate"] = "sampler=… replaces it. Give one of them"
@@ -93,7 +93,7 @@ def _warn_of_arguments_without_effect(given: Mapping[str, Any], settings: Settin
     if isinstance(given["auto_instrument"], list | tuple | set | frozenset) and is_off("PRELA_AUTO_INSTRUMENT"):
         reasons["auto_instrument"] = "the variable PRELA_AUTO_INSTRUMENT turns it off"
     for name, reason in reasons.items():
-        logger.warning("prela_stream: init(%s=…) has no effect: %s", name, reason)
+        warn_once(f"init({name}=…) has no effect: {reason}")
 
 
 def read_pipeline(settings: object, sampler: object, redact: object) -> Setup:

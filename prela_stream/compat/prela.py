@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
-from prela_stream.errors import ConfigurationError, logger
+from prela_stream.errors import ConfigurationError, warn_once
 from prela_stream.model.plain import safe_text
 from prela_stream.text import visible
 from prela_stream.validation import nearest
@@ -19,7 +19,6 @@ _WITHOUT_EFFECT: Final = {
     "PRELA_CAPTURE_REPLAY": "content is recorded unless PRELA_CAPTURE_CONTENT is false",
     "PRELA_N8N_WEBHOOK_PORT": "there is no webhook",
 }
-_reported: Final[set[str]] = set()
 
 
 class AncestorOptions(TypedDict, total=False):
@@ -62,9 +61,7 @@ def report_what_has_no_effect(options: Mapping[str, Any], exporter: object, know
 
 
 def _report(what: str, why: str) -> None:
-    if what not in _reported:
-        _reported.add(what)
-        logger.warning("prela_stream: %s has no effect: %s", what, why)
+    warn_once(f"{what} has no effect: {why}")
 
 
 def is_off(variable: str) -> bool:

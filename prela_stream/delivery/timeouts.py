@@ -1,16 +1,13 @@
 """Timeouts that the application gives: any value becomes seconds that threads and event loops accept. Nothing is raised."""
 
-import logging
 from typing import Final
 
+from prela_stream.errors import warn_once
 from prela_stream.model.plain import safe_text
-
-logger = logging.getLogger("prela_stream")
 
 LONGEST: Final = 31_536_000.0
 """A year. The clocks of the platform overflow with much more."""
 DEFAULT_FLUSH_S: Final = 5.0
-_reported: Final[set[str]] = set()
 
 
 def seconds(timeout: object, default: float) -> float:
@@ -24,8 +21,5 @@ def seconds(timeout: object, default: float) -> float:
         return default
     if isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout == timeout:  # noqa: PLR0124 - NaN
         return float(min(max(timeout, 0), LONGEST))
-    text = safe_text(timeout)
-    if text not in _reported and len(_reported) < 100:
-        _reported.add(text)
-        logger.warning("prela_stream: a timeout is a number of seconds, got %s; %g s are used", text, default)
+    warn_once(f"a timeout is a number of seconds, got {safe_text(timeout)}; {default:g} s are used")
     return default

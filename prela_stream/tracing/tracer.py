@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, Final, Self
 
-from prela_stream.errors import HostCall, guard
+from prela_stream.errors import HostCall, guard, warn_once
 from prela_stream.model.plain import safe_text
 from prela_stream.model.semconv import SERVICE_NAME
 from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SPAN_TYPES, SpanType
@@ -52,7 +52,7 @@ class Tracer(SpanKinds):
         exporter: A `Recorder` that takes the items, or an object whose `export(spans)` takes whole traces (`BaseExporter`);
             None: the recorder of the global tracer.
         sampler: The head sampler, asked at roots; None: every trace is recorded.
-        capture_for_replay: Accepted for code written for the ancestor SDK; has no effect.
+        capture_for_replay: An argument of the ancestor SDK. It has no effect, which is logged once as a warning.
     """
 
     __slots__ = ("__weakref__", "_key", "_output", "_sampler", "_service")
@@ -62,8 +62,10 @@ class Tracer(SpanKinds):
         service_name: str | None = None,
         exporter: Recorder | BaseExporter | None = None,
         sampler: BaseSampler | None = None,
-        capture_for_replay: bool = False,  # noqa: ARG002 - the ancestor's signature
+        capture_for_replay: bool = False,
     ) -> None:
+        if capture_for_replay is True:
+            warn_once("Tracer(capture_for_replay=True) has no effect: requests and answers are recorded on the spans")
         self._service: dict[str, Any] | None = None if service_name is None else {SERVICE_NAME: text_of(service_name)}
         self._key: str | None = None
         """Names this tracer in pickles; set by the first one."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from prela_stream.config import SECTIONS, Settings, checked_settings, load_settings
+from prela_stream.config import SECTIONS, Settings, checked_settings, load_settings, variables
 from prela_stream.demo.show import environment_of
 from prela_stream.errors import ConfigurationError
 from prela_stream.sinks.registry import SINK_TYPES, options_type
@@ -117,7 +117,7 @@ def test_all_mistakes_of_all_sources_are_reported_at_once(tmp_path: Path) -> Non
         "the environment has 2 mistakes:",
         '  PRELA_CAPTURE_CONTENT: expected true or false, got "maybe"',
         '  PRELA_PIPELINE_SLICE_US: expected a whole number of µs from 1 to 1,000,000, got "1e99"',
-        "the call has 2 mistakes:",
+        "the list of arguments has 2 mistakes:",
         "  servise_name: unknown key; did you mean service_name?",
         "  service_name: expected a string, got 5",
     ]
@@ -183,8 +183,9 @@ def test_every_number_has_a_range_and_a_unit(options: type[msgspec.Struct]) -> N
     assert [field.name for field in numbers if " from " not in describe(field)] == []
 
 
-def test_an_empty_variable_names_no_file() -> None:
-    assert load_settings(env={"PRELA_CONFIG": ""}) == load_settings(env={})
+def test_an_empty_variable_is_not_set() -> None:
+    names = ["PRELA_CONFIG", "PRELA_SINK", *variables()]
+    assert load_settings(env=dict.fromkeys(names, "")) == load_settings(env={})
 
 
 def test_a_range_holds_for_variables_too() -> None:

@@ -11,7 +11,6 @@ import pytest
 
 import prela_stream
 from prela_stream import config
-from prela_stream.compat import prela as compatibility
 from prela_stream.compat.prela import AncestorOptions
 from prela_stream.errors import ConfigurationError
 
@@ -90,7 +89,7 @@ def test_the_table_is_read_whole() -> None:
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    monkeypatch.setattr(compatibility, "_reported", set())
+    monkeypatch.setattr("prela_stream.errors._warned", set())
     caplog.set_level(logging.INFO, logger="prela_stream")
     return caplog
 

@@ -92,7 +92,7 @@ def test_an_argument_without_effect_is_a_warning(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr("prela_stream.compat.prela._reported", set())
+    monkeypatch.setattr("prela_stream.errors._warned", set())
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with caplog.at_level(logging.WARNING, logger="prela_stream"):
@@ -127,3 +127,16 @@ async def test_settings_of_a_block_are_checked() -> None:
     with pytest.raises(ConfigurationError, match=r"worker\.tick_min_ms: expected a whole number of ms from 1"):
         async with prela.pipeline(bad):
             pass
+
+
+def test_an_argument_of_the_ancestors_tracer_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("prela_stream.errors._warned", set())
+    with caplog.at_level(logging.WARNING, logger="prela_stream"):
+        for _ in range(2):
+            prela.Tracer(capture_for_replay=True)
+        prela.Tracer()
+    assert [message.partition(":")[2].partition(":")[0] for message in caplog.messages] == [
+        " Tracer(capture_for_replay=True) has no effect"
+    ]

@@ -25,7 +25,7 @@ def test_the_seconds_that_are_used(given: Any, used: float) -> None:
 
 
 def test_a_wrong_timeout_is_reported_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("prela_stream.delivery.timeouts._reported", set())
+    monkeypatch.setattr("prela_stream.errors._warned", set())
     with caplog.at_level(logging.WARNING, logger="prela_stream"):
         for _ in range(2):
             seconds("soon", 5.0)
