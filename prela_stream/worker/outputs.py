@@ -31,6 +31,7 @@ class Outputs:
         self._group = (GROUP_HEADER, group.encode())
         self._topics = topics
         self._limit = topics.max_record_bytes
+        self._step = max(1, self._limit // (4 * _DECISION_BYTES))
         self._records: list[tuple[TopicPartition, Record]] = []
         self._decisions: list[Decision] = []
         self.bytes = 0
@@ -40,6 +41,8 @@ class Outputs:
         """Add a decision, kept or dropped."""
         self._decisions.append(decision)
         self.bytes += _DECISION_BYTES
+        if len(self._decisions) >= self._step:  # encoding all of a large commit at once would block the event loop
+            self._write_decisions()
 
     def keep(self, decision: Decision, raws: Sequence[bytes], resources: Sequence[bytes]) -> None:
         """Add a kept trace, in as many fragments as it needs. `resources[i]` is the resource of `raws[i]`."""
@@ -62,11 +65,15 @@ class Outputs:
 
     def take(self) -> list[tuple[TopicPartition, Record]]:
         """Remove and return all records."""
-        step = max(1, self._limit // (4 * _DECISION_BYTES))
-        for start in range(0, len(self._decisions), step):
-            self._write(self._decisions[start : start + step])
-        records, self._records, self._decisions, self.bytes = self._records, [], [], 0
+        self._write_decisions()
+        records, self._records, self.bytes = self._records, [], 0
         return records
+
+    def _write_decisions(self) -> None:
+        decisions, self._decisions = self._decisions, []
+        if decisions:
+            self.bytes -= _DECISION_BYTES * len(decisions)
+            self._write(decisions)
 
     def _write(self, decisions: Sequence[Decision]) -> None:
         """Write decisions as one record, or as two if multi-byte names make it too large."""

@@ -95,13 +95,12 @@ async def test_a_worker_that_is_behind_is_not_ready_and_reports_how_far(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = LocalOptions(path=str(tmp_path / "log.db"))
-    hour_ago = LocalTransport(options, clock=lambda: 1_000_000)
-    async with hour_ago as old, LocalTransport(options) as transport:
-        await transport.create_topics(topic_specs(TOPICS))
-        worker = make_worker(transport)
+    async with LocalTransport(options, clock=lambda: 1_000_000) as old:  # ticks too are stamped by this clock
+        await old.create_topics(topic_specs(TOPICS))
+        worker = make_worker(old)
         async with running(worker):
             await send_items(old, whole_trace(1))
-            await checkpoint(transport, 1)
+            await checkpoint(old, 1)
             position = worker.status()[SPANS].position
             monkeypatch.setattr(
                 worker._partitions[SPANS], "apply", lambda _record: iter(())

@@ -22,6 +22,7 @@ from prela_stream.transport.local.transport import wall_ms
 from prela_stream.transport.options import LocalOptions
 from prela_stream.transport.topics import TopicMismatchError, topic_specs
 from prela_stream.worker.intake import PoisonLimitError
+from tests.support.unreliable import Unreliable
 from tests.support.workers import (
     DEADLINE,
     KEEP_ALL,
@@ -57,6 +58,18 @@ async def test_poison_over_the_limit_is_dead_lettered_once_and_other_items_are_c
             await checkpoint(transport, 30)
         letters = [(offset, place) for offset, place, _, _ in await dead_letters(transport)]
     assert sorted(letters) == [(offset, place) for offset in range(30) for place in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("fault", ["aborted", "unknown, lost"])
+async def test_the_poison_limit_is_reported_when_the_dead_letters_are_in_the_log(tmp_path: Path, fault: str) -> None:
+    """The message names `dlq`. It must not come from a commit that failed."""
+    async with local_log(tmp_path) as transport:
+        await send(transport, *[b"\x09"] * 30)
+        unreliable = Unreliable(transport, [fault, fault])
+        with pytest.raises(PoisonLimitError, match=r"they are in prela\.dlq"):
+            await make_worker(unreliable, poison_window=20).run()
+        assert unreliable.plan == []
+        assert len(await dead_letters(transport)) == 20
 
 
 class _FailsAtTheSecond(Evaluator):

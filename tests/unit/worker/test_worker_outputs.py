@@ -39,3 +39,14 @@ def test_decisions_with_the_longest_texts_fit_into_their_records_in_order() -> N
     assert max(sizes) <= TOPICS.max_record_bytes
     assert len(sizes) < 40, "nearly every decision has a separate record"
     assert [one for _, record in records for one in decode_decisions(record.value or b"")] == made
+
+
+def test_decisions_are_encoded_as_they_are_added_and_the_size_stays_about_right() -> None:
+    outputs = Outputs(TopicPartition(TOPICS.spans, 0), TOPICS, "sampler")
+    for number in range(100):
+        outputs.decide(decision(number, "a short name"))
+        assert len(outputs._decisions) < 20_000 // 1_600  # what is left to encode at the commit
+    records = outputs.take()
+    assert outputs.bytes == 0
+    found = [one.first_offset for _, record in records for one in decode_decisions(record.value or b"")]
+    assert found == list(range(100))

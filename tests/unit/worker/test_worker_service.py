@@ -1,8 +1,6 @@
 """The worker on a real local log: ticks, fences, commits with unknown outcomes, poison, and logs that it rejects."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -11,12 +9,13 @@ from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import encode_batch
 from prela_stream.errors import PrelaError, UnknownTopicError
 from prela_stream.model.decision import Trigger
-from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition, Writer
+from prela_stream.transport.base import CommitOutcome
 from prela_stream.transport.local import LocalTransport
 from prela_stream.transport.options import LocalOptions, TopicOptions
 from prela_stream.worker.checkpoint import CheckpointError
 from prela_stream.worker.intake import PoisonLimitError
 from prela_stream.worker.restore import TruncatedLogError
+from tests.support.unreliable import Unreliable
 from tests.support.workers import (
     DEADLINE,
     SPANS,
@@ -114,46 +113,6 @@ async def test_a_worker_that_is_fenced_writes_nothing_more_until_it_has_taken_ov
             assert [d.trace_id[-1] for d in await decided(transport, 2)] == [1, 2]
             await thief.aclose()
         assert await kept_spans(transport) == [*whole_trace(1), *whole_trace(2)]
-
-
-class Unreliable:
-    """A real transport whose commits report an unknown outcome after landing, or without landing."""
-
-    def __init__(self, transport: LocalTransport, plan: list[str]) -> None:
-        self._transport = transport
-        self.plan = plan
-        self.opened = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    async def writer(self, group: str, source: TopicPartition) -> Writer:
-        self.opened += 1
-        return _UnreliableWriter(await self._transport.writer(group, source), self.plan)
-
-
-class _UnreliableWriter:
-    def __init__(self, writer: Writer, plan: list[str]) -> None:
-        self._writer = writer
-        self._plan = plan
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._writer, name)
-
-    @property
-    def committed(self) -> Committed | None:
-        return self._writer.committed
-
-    async def commit(
-        self, records: Sequence[tuple[TopicPartition, Record]], offset: int, metadata: str = ""
-    ) -> CommitOutcome:
-        fault = self._plan.pop(0) if self._plan else ""
-        if fault == "aborted":
-            return CommitOutcome.ABORTED
-        if fault == "unknown, lost":
-            return CommitOutcome.UNKNOWN
-        outcome = await self._writer.commit(records, offset, metadata)
-        return CommitOutcome.UNKNOWN if fault == "unknown, landed" else outcome
 
 
 @pytest.mark.parametrize("fault", ["aborted", "unknown, lost", "unknown, landed"])
