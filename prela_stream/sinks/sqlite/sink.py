@@ -3,7 +3,9 @@
 `SqliteReader` reads it, in this or another process; `schema` has the tables. All work is done in a thread, because SQLite blocks.
 """
 
+import contextlib
 import logging
+import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -74,6 +76,10 @@ class SqliteSink:
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
         """Of the open file."""
+        self._wal = Path(
+            f"{os.path.realpath(self._path)}-wal"
+        )  # SQLite puts it beside the file, not beside a symlink to it
+        self._wal_inode: tuple[int, int] | None = None
         self._resources: dict[bytes, int] = {}
         self._next_purge = 0.0
         self._lock = anyio.Lock()
@@ -95,18 +101,29 @@ class SqliteSink:
                 await anyio.to_thread.run_sync(self._close)
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and inode_of(self._path) != self._inode:
+        if self._connection is not None and self._is_replaced():
             logger.log(
                 logging.WARNING if is_first_of_its_folder(self._path) else logging.DEBUG,
-                "the trace store %s was deleted or replaced; continuing with the file at this path. Traces that were only in the "
-                "former file are lost",
+                "the trace store %s or its WAL was deleted or replaced; continuing with the files at this path. Traces that were "
+                "only in the former files are lost",
                 self._path,
             )
+            self._rescue()
             self._close()
         if self._connection is None:
             self._connection = open_for_writing(self._path)
-            self._inode = inode_of(self._path)
+            self._inode, self._wal_inode = inode_of(self._path), None
         return self._connection
+
+    def _is_replaced(self) -> bool:
+        """Whether the store or its WAL at the path are others than those that are open."""
+        return inode_of(self._path) != self._inode or self._wal_inode not in (None, inode_of(self._wal))
+
+    def _rescue(self) -> None:
+        """Move what is in a deleted WAL to the store, while the connection still has it open."""
+        if self._connection is not None and inode_of(self._path) == self._inode:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _close(self) -> None:
         self._resources.clear()
@@ -149,8 +166,9 @@ class SqliteSink:
         except BaseException:
             self._resources.clear()  # their rows are rolled back too
             raise
-        if inode_of(self._path) != self._inode:
-            msg = f"the trace store {self._path} was deleted or replaced during a write"
+        self._wal_inode = self._wal_inode or inode_of(self._wal)
+        if self._is_replaced():
+            msg = f"the trace store {self._path} or its WAL was deleted or replaced during a write"
             raise SinkError(msg)
 
     def _insert(self, connection: sqlite3.Connection, changes: Sequence[TraceChange], counters: StoreCounts) -> None:

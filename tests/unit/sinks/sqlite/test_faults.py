@@ -1,9 +1,12 @@
 """Faults of the file of the SQLite store: locked, deleted, replaced, broken. The sink and the reader recover from each."""
 
+import contextlib
 import shutil
 import sqlite3
+import sys
 from pathlib import Path
 
+import anyio
 import pytest
 
 from prela_stream.errors import ConfigurationError, SinkError
@@ -73,7 +76,9 @@ async def test_a_deleted_store_is_created_again(
         assert found.spans[0].resource.service_name == "travel", (
             "a cached id of the former file names nothing in this one"
         )
-    assert [f"the trace store {path} was deleted" in record.getMessage() for record in caplog.records] == [True]
+    assert [f"the trace store {path} or its WAL was deleted" in record.getMessage() for record in caplog.records] == [
+        True
+    ]
     await sink.aclose()
 
 
@@ -88,7 +93,7 @@ async def test_a_store_that_is_deleted_during_a_write_loses_nothing_of_the_batch
 
     with monkeypatch.context() as patch:
         patch.setattr(sink_module, "_extend_document", delete)  # the last statement of this transaction
-        with pytest.raises(SinkError, match=rf"{options.path} was deleted or replaced during a write"):
+        with pytest.raises(SinkError, match=rf"{options.path} or its WAL was deleted or replaced during a write"):
             await sink.write(batch(fragment(decision(1), [span(1, 5)], late=True), whole(2)))
     await sink.write(batch(whole(2)))
     await sink.aclose()
@@ -145,3 +150,30 @@ async def test_a_damaged_store_is_reported_until_it_is_removed(options: SqliteOp
     await sink.write(batch(whole(300)))
     await sink.aclose()
     assert await stored(options) == [trace_id(300)]
+
+
+READER = """
+import asyncio, sys
+from prela_stream.sinks.sqlite.options import SqliteOptions
+from prela_stream.sinks.sqlite.reader import SqliteReader
+
+async def main():
+    async with SqliteReader(SqliteOptions(path=sys.argv[1])) as reader:
+        print((await reader.totals())["traces"])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("ends", [("-wal",), ("-wal", "-shm")])
+async def test_a_deleted_wal_loses_nothing(options: SqliteOptions, ends: tuple[str, ...]) -> None:
+    sink = SqliteSink(options)
+    await sink.write(batch(*map(whole, range(20))))
+    for end in ends:
+        Path(options.path + end).unlink()
+    await sink.write(batch(whole(20)))
+    found = await anyio.run_process([sys.executable, "-c", READER, options.path])
+    assert int(found.stdout) == 21, "another process sees what was written before and after"
+    await sink.aclose()
+    with contextlib.closing(sqlite3.connect(options.path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
