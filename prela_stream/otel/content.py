@@ -1,0 +1,252 @@
+"""What a model was asked and what it answered, from the attributes and events of any tracer.
+
+Each tracer has its own place for it: one JSON attribute, attributes that are flattened into dotted keys, or events. A source
+that gives messages is consumed: its keys are returned, so that the same text is not stored twice.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from prela_stream.otel.messages import Message, messages_of
+from prela_stream.otel.parts import Part, call_part, parts_of
+from prela_stream.otel.spans import ForeignEvent
+from prela_stream.otel.values import as_map, nested, parsed
+
+DETAILS_EVENT: Final = "gen_ai.client.inference.operation.details"
+_MESSAGE_EVENTS: Final = {
+    "gen_ai.system.message": "system",
+    "gen_ai.user.message": "user",
+    "gen_ai.assistant.message": "assistant",
+    "gen_ai.tool.message": "tool",
+}
+_CHOICE_EVENT: Final = "gen_ai.choice"
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """A value, and what it was made of."""
+
+    value: Any
+    keys: frozenset[str] = frozenset()
+    """Attributes that are consumed."""
+    prefixes: tuple[str, ...] = ()
+    """All attributes below these are consumed."""
+    events: frozenset[str] = frozenset()
+    """Events of these names are consumed."""
+
+
+Source = Callable[[Mapping[str, Any], Sequence[ForeignEvent]], Found | None]
+
+
+def first(sources: Iterable[Source], attributes: Mapping[str, Any], events: Sequence[ForeignEvent]) -> Found | None:
+    """The first source that has something."""
+    return next((found for source in sources if (found := source(attributes, events)) is not None), None)
+
+
+def _attribute(key: str, role: str) -> Source:
+    def source(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+        value = attributes.get(key)
+        messages = messages_of(value, role) if value else []
+        return Found(value=messages, keys=frozenset({key})) if messages else None
+
+    return source
+
+
+def _flattened(prefix: str, role: str) -> Source:
+    def source(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+        messages = messages_of(nested(attributes, prefix), role)
+        return Found(value=messages, prefixes=(prefix,)) if messages else None
+
+    return source
+
+
+def _in_event(event_name: str, key: str, role: str) -> Source:
+    def source(_: Mapping[str, Any], events: Sequence[ForeignEvent]) -> Found | None:
+        for event in events:
+            if event.name == event_name and (messages := messages_of(event.attributes.get(key), role)):
+                return Found(value=messages)
+        return None
+
+    return source
+
+
+def _vercel_prompt(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+    prompt = as_map(attributes.get("ai.prompt"))
+    messages = messages_of(prompt) or messages_of(prompt.get("prompt"))
+    return Found(value=messages, keys=frozenset({"ai.prompt"})) if messages else None
+
+
+def _vercel_answer(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+    parts: list[Part] = []
+    if isinstance(reasoning := attributes.get("ai.response.reasoning"), str) and reasoning:
+        parts.append({"type": "reasoning", "content": reasoning})
+    parts += parts_of(attributes.get("ai.response.text"))
+    parts += parts_of(attributes.get("ai.response.object"))
+    calls = parsed(attributes.get("ai.response.toolCalls"))
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, Mapping):
+            arguments = call.get("input", call.get("args"))
+            parts.append(call_part(call.get("toolName"), arguments, call.get("toolCallId")))
+    keys = frozenset({"ai.response.text", "ai.response.object", "ai.response.toolCalls", "ai.response.reasoning"})
+    return Found(value=[{"role": "assistant", "parts": parts}], keys=keys) if parts else None
+
+
+def _adk_request(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+    messages = messages_of(as_map(attributes.get("gcp.vertex.agent.llm_request")).get("contents"))
+    return Found(value=messages) if messages else None
+
+
+def _adk_answer(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+    messages = messages_of(as_map(attributes.get("gcp.vertex.agent.llm_response")), "assistant")
+    return Found(value=messages, keys=frozenset({"gcp.vertex.agent.llm_response"})) if messages else None
+
+
+def _message_events(_: Mapping[str, Any], events: Sequence[ForeignEvent]) -> Found | None:
+    found: list[Message] = []
+    for event in events:
+        role = _MESSAGE_EVENTS.get(event.name)
+        if role is not None:
+            found += _of_event(event, role)
+    return Found(value=found, events=frozenset(_MESSAGE_EVENTS)) if found else None
+
+
+def _choice_events(_: Mapping[str, Any], events: Sequence[ForeignEvent]) -> Found | None:
+    found = [message for event in events if event.name == _CHOICE_EVENT for message in _of_event(event, "assistant")]
+    return Found(value=found, events=frozenset({_CHOICE_EVENT})) if found else None
+
+
+def _of_event(event: ForeignEvent, role: str) -> list[Message]:
+    body = {key: parsed(value) for key, value in event.attributes.items()}
+    inner = body.get("message")
+    if isinstance(inner, Mapping) and ("role" in inner or "content" in inner):
+        body = {**body, **inner}
+        del body["message"]
+    elif inner is not None and "content" not in body:  # strands: the content itself
+        body["content"] = body.pop("message")
+    if not any(key in body for key in ("content", "tool_calls", "parts")):
+        return []
+    return messages_of({"role": role, **body}, role)
+
+
+def _logged_events(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+    """Pydantic AI before version 2 of its data: the events as one JSON attribute."""
+    for key in ("events", "all_messages_events"):
+        logged = parsed(attributes.get(key))
+        if isinstance(logged, list) and all(isinstance(one, Mapping) and "event.name" in one for one in logged):
+            found: list[Message] = []
+            for one in logged:
+                if role := _MESSAGE_EVENTS.get(str(one["event.name"])):
+                    found += messages_of({"role": role, **one}, role)
+            if found:
+                return Found(value=found)
+    return None
+
+
+INPUTS: Final[Sequence[Source]] = (
+    _attribute("gen_ai.input.messages", "user"),
+    _in_event(DETAILS_EVENT, "gen_ai.input.messages", "user"),
+    _flattened("llm.input_messages", "user"),
+    _flattened("gen_ai.prompt", "user"),
+    _attribute("gen_ai.prompt", "user"),
+    _in_event("gen_ai.content.prompt", "gen_ai.prompt", "user"),
+    _flattened("llm.prompts", "user"),
+    _attribute("ai.prompt.messages", "user"),
+    _vercel_prompt,
+    _message_events,
+    _adk_request,
+    _attribute("pydantic_ai.all_messages", "user"),
+    _logged_events,
+    _attribute("gen_ai.request.messages", "user"),
+)
+"""Places that hold the messages of a request and nothing else."""
+OUTPUTS: Final[Sequence[Source]] = (
+    _attribute("gen_ai.output.messages", "assistant"),
+    _in_event(DETAILS_EVENT, "gen_ai.output.messages", "assistant"),
+    _flattened("llm.output_messages", "assistant"),
+    _flattened("gen_ai.completion", "assistant"),
+    _attribute("gen_ai.completion", "assistant"),
+    _in_event("gen_ai.content.completion", "gen_ai.completion", "assistant"),
+    _flattened("llm.completions", "assistant"),
+    _flattened("llm.choices", "assistant"),
+    _vercel_answer,
+    _choice_events,
+    _adk_answer,
+    _attribute("gen_ai.output", "assistant"),
+)
+PLAIN_INPUTS: Final[Sequence[Source]] = (
+    _attribute("langfuse.observation.input", "user"),
+    _attribute("traceloop.entity.input", "user"),
+    _attribute("input.value", "user"),
+    _attribute("input", "user"),
+)
+"""Places that hold the input of any span. For a model call it is read as messages, a plain text too."""
+PLAIN_OUTPUTS: Final[Sequence[Source]] = (
+    _attribute("langfuse.observation.output", "assistant"),
+    _attribute("traceloop.entity.output", "assistant"),
+    _attribute("output.value", "assistant"),
+    _attribute("output", "assistant"),
+)
+
+
+def system_instructions(attributes: Mapping[str, Any]) -> Found | None:
+    """The system instructions that stand outside of the messages, as parts."""
+    for key in ("gen_ai.system_instructions", "ai.prompt.system"):
+        if parts := parts_of(attributes.get(key)):
+            return Found(value=parts, keys=frozenset({key}))
+    config = as_map(as_map(attributes.get("gcp.vertex.agent.llm_request")).get("config"))
+    if parts := parts_of(config.get("system_instruction")):
+        return Found(value=parts)
+    if parts := parts_of(as_map(attributes.get("ai.prompt")).get("system")):
+        return Found(value=parts)
+    return None
+
+
+def tool_definitions(attributes: Mapping[str, Any]) -> Found | None:
+    """The tools that a request offers to the model: a list of `{type, name, description, parameters}`."""
+    for key in ("gen_ai.tool.definitions", "ai.prompt.tools", "gen_ai.request.tools"):
+        if definitions := _definitions(parsed(attributes.get(key))):
+            return Found(value=definitions, keys=frozenset({key}))
+    for prefix in ("llm.tools", "llm.request.functions", "gen_ai.request.functions"):
+        if definitions := _definitions(nested(attributes, prefix)):
+            return Found(value=definitions, prefixes=(prefix,))
+    config = as_map(as_map(attributes.get("gcp.vertex.agent.llm_request")).get("config"))
+    if definitions := _definitions(config.get("tools")):
+        return Found(value=definitions)
+    return None
+
+
+def _definitions(tools: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for tool in tools if isinstance(tools, list) else ():
+        one = parsed(tool)
+        if isinstance(one, Mapping):
+            found += _definition(one)
+    return found
+
+
+def _definition(tool: Mapping[str, Any]) -> list[dict[str, Any]]:
+    inner = tool.get("tool")
+    if isinstance(inner, Mapping):  # OpenInference: tool.json_schema
+        return _definition(inner)
+    if "json_schema" in tool:
+        schema = parsed(tool["json_schema"])
+        return _definition(schema) if isinstance(schema, Mapping) else []
+    declared = tool.get("function_declarations") or tool.get("functionDeclarations")
+    if isinstance(declared, list):  # Gemini
+        return [one for each in declared if isinstance(each, Mapping) for one in _definition(each)]
+    function = tool.get("function") if isinstance(tool.get("function"), Mapping) else tool
+    assert isinstance(function, Mapping)
+    if not isinstance(function.get("name"), str):
+        return [dict(tool)]
+    schema = next(
+        (function[k] for k in ("parameters", "input_schema", "inputSchema", "parameters_json_schema") if k in function),
+        None,
+    )
+    definition = {
+        "type": "function",
+        "name": function["name"],
+        "description": function.get("description"),
+        "parameters": parsed(schema),
+    }
+    return [{key: value for key, value in definition.items() if value is not None}]

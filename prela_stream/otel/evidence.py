@@ -1,0 +1,133 @@
+"""What kind of work a foreign span is: the evidence in its attributes, strongest first.
+
+A bare `gen_ai.` prefix is never evidence: some tracers put `gen_ai.conversation.id` on every span of a request, plain HTTP
+calls included. The name of a span is evidence only where a tracer records nothing else (MCP before it wrote `gen_ai.tool.name`).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from prela_stream.model.span import SpanType
+
+_OPERATIONS: Final[Mapping[str, SpanType]] = {
+    **dict.fromkeys(
+        ("chat", "generate_content", "text_completion", "fetch_response", "call_llm", "completion", "responses"),
+        SpanType.LLM,
+    ),
+    **dict.fromkeys(("invoke_agent", "create_agent", "invoke_workflow", "agent", "workflow_agent"), SpanType.AGENT),
+    **dict.fromkeys(("execute_tool", "execute_function", "tool_call"), SpanType.TOOL),
+    **dict.fromkeys(("embeddings", "embedding", "embed"), SpanType.EMBEDDING),
+    **dict.fromkeys(("retrieval", "retrieve", "search_memory", "rerank"), SpanType.RETRIEVAL),
+    **dict.fromkeys(
+        (
+            "plan",
+            "create_memory",
+            "update_memory",
+            "upsert_memory",
+            "delete_memory",
+            "create_memory_store",
+            "delete_memory_store",
+        ),
+        SpanType.CUSTOM,
+    ),
+}
+_OPENINFERENCE: Final[Mapping[str, SpanType]] = {
+    "AGENT": SpanType.AGENT,
+    "LLM": SpanType.LLM,
+    "TOOL": SpanType.TOOL,
+    "RETRIEVER": SpanType.RETRIEVAL,
+    "RERANKER": SpanType.RETRIEVAL,
+    "EMBEDDING": SpanType.EMBEDDING,
+    **dict.fromkeys(("CHAIN", "GUARDRAIL", "EVALUATOR", "PROMPT", "DECISION", "UNKNOWN"), SpanType.CUSTOM),
+}
+_TRACELOOP: Final[Mapping[str, SpanType]] = {
+    "agent": SpanType.AGENT,
+    "tool": SpanType.TOOL,
+    "workflow": SpanType.CUSTOM,
+    "task": SpanType.CUSTOM,
+}
+_LLM_REQUESTS: Final[Mapping[str, SpanType]] = {
+    "chat": SpanType.LLM,
+    "completion": SpanType.LLM,
+    "responses": SpanType.LLM,
+    "embedding": SpanType.EMBEDDING,
+    "rerank": SpanType.RETRIEVAL,
+}
+_LANGFUSE: Final[Mapping[str, SpanType]] = {
+    "generation": SpanType.LLM,
+    "agent": SpanType.AGENT,
+    "tool": SpanType.TOOL,
+    "retriever": SpanType.RETRIEVAL,
+    "embedding": SpanType.EMBEDDING,
+    **dict.fromkeys(("span", "event", "chain", "evaluator", "guardrail"), SpanType.CUSTOM),
+}
+_LANGSMITH: Final[Mapping[str, SpanType]] = {
+    "llm": SpanType.LLM,
+    "tool": SpanType.TOOL,
+    "retriever": SpanType.RETRIEVAL,
+    "embedding": SpanType.EMBEDDING,
+    "agent": SpanType.AGENT,
+    **dict.fromkeys(("chain", "prompt", "parser"), SpanType.CUSTOM),
+}
+_MODELS: Final = (
+    "gen_ai.request.model",
+    "gen_ai.response.model",
+    "llm.model_name",
+    "llm.request.model_name",
+    "llm.request.model",
+    "ai.model.id",
+    "embedding.model_name",
+)
+_USAGE: Final = (
+    "gen_ai.usage.input_tokens",
+    "gen_ai.usage.output_tokens",
+    "gen_ai.usage.prompt_tokens",
+    "gen_ai.usage.completion_tokens",
+    "llm.token_count.prompt",
+    "llm.token_count.completion",
+    "llm.usage.total_tokens",
+    "ai.usage.promptTokens",
+    "ai.usage.completionTokens",
+    "ai.usage.inputTokens",
+    "ai.usage.outputTokens",
+)
+MCP_TOOL_CALL: Final = "tools/call"
+
+
+def span_type_of(name: str, attributes: Mapping[str, Any]) -> SpanType:
+    """The type of a span; CUSTOM if nothing is evidence of another one."""
+    for key, convert in _EVIDENCE:
+        value = attributes.get(key)
+        if isinstance(value, str) and value and (found := convert(value)) is not None:
+            return found
+    if any(isinstance(attributes.get(key), str) for key in _MODELS) and any(attributes.get(key) for key in _USAGE):
+        return SpanType.LLM
+    if isinstance(attributes.get("gen_ai.tool.name"), str) or name.startswith("MCP send tools/call "):
+        return SpanType.TOOL
+    return SpanType.CUSTOM
+
+
+def _vercel(operation: str) -> SpanType | None:
+    """`ai.operationId` of the Vercel AI SDK: the outer span of a call is the agent's loop, its `do…` children are the calls."""
+    if operation == "ai.toolCall":
+        return SpanType.TOOL
+    if operation.endswith((".doGenerate", ".doStream")):
+        return SpanType.LLM
+    if operation.endswith(".doEmbed"):
+        return SpanType.EMBEDDING
+    if operation.startswith(("ai.generateText", "ai.streamText", "ai.generateObject", "ai.streamObject")):
+        return SpanType.AGENT
+    return SpanType.CUSTOM if operation.startswith("ai.") else None
+
+
+_EVIDENCE: Final[tuple[tuple[str, Callable[[str], SpanType | None]], ...]] = (
+    ("gen_ai.operation.name", lambda value: _OPERATIONS.get(value.lower())),
+    ("mcp.method.name", lambda value: SpanType.TOOL if value == MCP_TOOL_CALL else None),
+    ("openinference.span.kind", lambda value: _OPENINFERENCE.get(value.upper())),
+    ("traceloop.span.kind", lambda value: _TRACELOOP.get(value.lower())),
+    ("llm.request.type", lambda value: _LLM_REQUESTS.get(value.lower())),
+    ("langfuse.observation.type", lambda value: _LANGFUSE.get(value.lower())),
+    ("langsmith.span.kind", lambda value: _LANGSMITH.get(value.lower())),
+    ("ai.operationId", _vercel),
+)
+"""Strongest first."""

@@ -1,0 +1,109 @@
+"""Zipkin's JSON format, version 2: a list of spans with microseconds, string tags, and ids of 64 or 128 bits.
+
+A client and a server may report the same span id (B3's shared spans). The server's half becomes a child of the client's, with an
+id of its own that is derived from both: else one of the two would be lost as a duplicate.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from prela_stream.errors import CodecError
+from prela_stream.otel.ids import id_of
+from prela_stream.otel.spans import ForeignEvent, ForeignSpan, Rejected, SpanKind
+from prela_stream.otel.values import as_int
+
+_KINDS: Final[Mapping[str, SpanKind]] = {
+    "CLIENT": "client",
+    "SERVER": "server",
+    "PRODUCER": "producer",
+    "CONSUMER": "consumer",
+}
+
+
+def recognised(document: Any) -> bool:
+    """Whether a document holds spans of Zipkin."""
+    return next(_spans(document, "$"), None) is not None
+
+
+def read(document: Any) -> Iterator[ForeignSpan | Rejected]:
+    """The spans of one trace, or of a list of traces."""
+    spans: list[tuple[ForeignSpan, bool]] = []
+    for place, span in _spans(document, "$"):
+        try:
+            spans.append((_span(span), span.get("shared") is True))
+        except CodecError as error:
+            yield Rejected(place=place, reason=str(error))
+    yield from _without_shared(spans)
+
+
+def _spans(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(document, list):
+        for index, one in enumerate(document):
+            yield from _spans(one, f"{place}[{index}]")
+    elif (
+        isinstance(document, Mapping) and "traceId" in document and "id" in document and "observations" not in document
+    ):
+        yield place, document
+
+
+def _without_shared(spans: list[tuple[ForeignSpan, bool]]) -> Iterator[ForeignSpan]:
+    """Give each shared server span an own id, below its client's span. Its children are those that the same service recorded."""
+    clients = {(span.trace_id, span.span_id) for span, shared in spans if not shared and span.kind != "server"}
+    renamed: dict[tuple[bytes, bytes], tuple[bytes, Any]] = {}
+    for span, shared in spans:
+        key = (span.trace_id, span.span_id)
+        if (shared or span.kind == "server") and key in clients:
+            own = hashlib.blake2b(b"server" + span.trace_id + span.span_id, digest_size=8).digest()
+            renamed[key] = (own, span.resource.get("service.name"))
+    for span, shared in spans:
+        key = (span.trace_id, span.span_id)
+        if (shared or span.kind == "server") and key in renamed:
+            yield _replace(span, span_id=renamed[key][0], parent_span_id=span.span_id, remote_parent=True)
+            continue
+        above = renamed.get((span.trace_id, span.parent_span_id or b""))
+        if above is not None and above[1] == span.resource.get("service.name"):
+            yield _replace(span, parent_span_id=above[0])
+        else:
+            yield span
+
+
+def _replace(span: ForeignSpan, **changes: Any) -> ForeignSpan:
+    return ForeignSpan(**{**{name: getattr(span, name) for name in span.__struct_fields__}, **changes})
+
+
+def _span(span: Mapping[str, Any]) -> ForeignSpan:
+    tags = span.get("tags")
+    attributes: dict[str, Any] = dict(tags) if isinstance(tags, Mapping) else {}
+    error = attributes.pop("error", None)
+    resource: dict[str, Any] = {}
+    for key, target, prefix in (("localEndpoint", resource, ""), ("remoteEndpoint", attributes, "peer.")):
+        endpoint = span.get(key)
+        if isinstance(endpoint, Mapping):
+            names = {"serviceName": "service" if prefix else "service.name", "ipv4": "ip", "ipv6": "ip", "port": "port"}
+            for field, name in names.items():
+                if endpoint.get(field) not in (None, ""):
+                    target[prefix + name if prefix else name if field == "serviceName" else f"net.host.{name}"] = (
+                        endpoint[field]
+                    )
+    start_ns = max(as_int(span.get("timestamp")) or 0, 0) * 1000
+    duration = as_int(span.get("duration"))
+    parent = span.get("parentId")
+    return ForeignSpan(
+        trace_id=id_of(span.get("traceId"), 16, "trace id"),
+        span_id=id_of(span.get("id"), 8, "span id"),
+        parent_span_id=None if parent in (None, "") else id_of(parent, 8, "parent span id"),
+        name=span["name"] if isinstance(span.get("name"), str) else "",
+        kind=_KINDS.get(str(span.get("kind")), "internal"),
+        start_ns=start_ns,
+        end_ns=start_ns + max(duration or 0, 0) * 1000,
+        status="unset" if error is None else "error",
+        status_message=error if isinstance(error, str) and error not in ("", "true") else None,
+        attributes=attributes,
+        events=[
+            ForeignEvent(name=str(one.get("value", "")), time_ns=max(as_int(one.get("timestamp")) or 0, 0) * 1000)
+            for one in span.get("annotations") or ()
+            if isinstance(one, Mapping)
+        ],
+        resource=resource,
+    )

@@ -1,0 +1,164 @@
+"""Messages in the shape of OpenTelemetry's GenAI conventions, from the shape of any provider or framework.
+
+A message is `{"role": …, "parts": [...]}`, for an output with `finish_reason`. What is no message gives nothing: the caller
+then keeps the attribute as it is.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from prela_stream.otel.finish_reasons import normalise_finish_reason
+from prela_stream.otel.parts import Part, call_part, part_of, parts_of, response_part, text_part
+from prela_stream.otel.values import parsed
+
+Message = dict[str, Any]
+
+_ROLES: Final = {
+    "human": "user",
+    "humanmessage": "user",
+    "humanmessagechunk": "user",
+    "user": "user",
+    "ai": "assistant",
+    "aimessage": "assistant",
+    "aimessagechunk": "assistant",
+    "model": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "systemmessage": "system",
+    "developer": "system",
+    "tool": "tool",
+    "toolmessage": "tool",
+    "function": "tool",
+    "functionmessage": "tool",
+    "tool-response": "tool",
+}
+_ITEMS: Final = {
+    "function_call": "assistant",
+    "reasoning": "assistant",
+    "function_call_output": "tool",
+    "tool_use": "assistant",
+    "tool_result": "tool",
+}
+"""Items of OpenAI's Responses API that are parts without a message around them, with the role that they have."""
+_LISTS: Final = ("messages", "contents", "input", "output", "choices", "candidates", "generations")
+
+
+def messages_of(value: Any, role: str = "user") -> list[Message]:
+    """The messages of a value: a list of them, one, a request or response that holds them, or a plain text.
+
+    Args:
+        value: Decoded, or JSON in a string.
+        role: Of a text without one.
+    """
+    found = parsed(value)
+    if isinstance(found, str):
+        return [{"role": role, "parts": [text_part(found)]}] if found else []
+    if isinstance(found, Mapping):
+        return list(_of_map(found, role))
+    if isinstance(found, list):
+        if found and all(isinstance(one, list) for one in found):  # LangChain: one list for each prompt of a batch
+            return [message for batch in found for message in messages_of(batch, role)]
+        if found and all(isinstance(one, str) for one in found):
+            return [{"role": role, "parts": [text_part(one)]} for one in found if one]
+        if found and all(isinstance(one, Mapping) and not _is_message(one) for one in found):
+            parts = [part_of(one) for one in found]
+            return [{"role": role, "parts": parts}] if any(part["type"] != "unknown" for part in parts) else []
+        return [message for one in found if isinstance(one, Mapping | str) for message in messages_of(one, role)]
+    return []
+
+
+def _of_map(value: Mapping[str, Any], role: str) -> Iterator[Message]:
+    if _is_message(value):
+        yield _message(value, role)
+        return
+    if isinstance(system := value.get("system") or value.get("instructions"), str) and role != "assistant":
+        yield {"role": "system", "parts": [text_part(system)]}
+    for key in _LISTS:
+        if isinstance(found := parsed(value.get(key)), list | str) and found:
+            yield from messages_of(found, role)
+            return
+    if isinstance(value.get("content"), str | list) or isinstance(value.get("parts"), list):
+        yield _message(value, role)
+    elif isinstance(value.get("text"), str):
+        yield _with_reason({"role": role, "parts": [text_part(value["text"])]}, value)
+
+
+def _is_message(value: Mapping[str, Any]) -> bool:
+    kind = value.get("type")
+    return (
+        isinstance(value.get("role"), str)
+        or isinstance(value.get("message"), Mapping)
+        or value.get("lc") == 1
+        or (isinstance(kind, str) and (kind in _ITEMS or (kind.lower() in _ROLES and "content" in value)))
+        or (isinstance(value.get("content"), Mapping) and "parts" in value["content"])
+    )
+
+
+def _message(value: Mapping[str, Any], role: str) -> Message:
+    """One message of any shape."""
+    if isinstance(inner := value.get("message"), Mapping):  # a choice of OpenAI, a message of OpenInference
+        return _with_reason(_message(inner, role), value)
+    if value.get("lc") == 1 and isinstance(value.get("kwargs"), Mapping):  # LangChain, serialized
+        name = value["id"][-1] if isinstance(value.get("id"), list) and value["id"] else ""
+        return _message({"type": str(name).lower(), **value["kwargs"]}, _ROLES.get(str(name).lower(), role))
+    if isinstance(content := value.get("content"), Mapping) and "parts" in content:  # a candidate of Gemini
+        return _with_reason(_message(content, "assistant"), value)
+    kind = str(value.get("type", "")).lower()
+    if kind in _ITEMS and "role" not in value:
+        return {"role": _ITEMS[kind], "parts": [part_of(value)]}
+    named = value.get("role") or kind
+    who = _ROLES.get(str(named).lower(), str(named) if value.get("role") else role)
+    message: Message = {"role": who, "parts": _parts(value, who)}
+    if isinstance(name := value.get("name"), str) and name and who != "tool":
+        message["name"] = name
+    return _with_reason(message, value)
+
+
+def _parts(value: Mapping[str, Any], role: str) -> list[Part]:
+    if isinstance(value.get("parts"), list):
+        return [part_of(part) if isinstance(part, Mapping) else text_part(str(part)) for part in value["parts"]]
+    call_id = value.get("tool_call_id") or value.get("toolCallId")
+    content = value.get("contents") if isinstance(value.get("contents"), list) else value.get("content")
+    if role == "tool" and not _holds_results(content):
+        return [response_part(content, call_id or value.get("id"), value.get("name"))]
+    parts = parts_of(content)
+    if isinstance(reasoning := value.get("reasoning_content") or value.get("reasoning"), str) and reasoning:
+        parts.insert(0, {"type": "reasoning", "content": reasoning})
+    return [*parts, *_calls(value)]
+
+
+def _holds_results(content: Any) -> bool:
+    found = parsed(content)
+    return isinstance(found, list) and any(
+        isinstance(one, Mapping) and (one.get("type") in ("tool_result", "tool-result") or "toolResult" in one)
+        for one in found
+    )
+
+
+def _calls(value: Mapping[str, Any]) -> list[Part]:
+    """The tool calls that stand beside the content: OpenAI, LangChain, OpenInference."""
+    extra = value.get("additional_kwargs")
+    calls = parsed(value.get("tool_calls")) or (extra.get("tool_calls") if isinstance(extra, Mapping) else None)
+    found = []
+    for call in calls if isinstance(calls, list) else ():
+        inner = call.get("tool_call", call) if isinstance(call, Mapping) else {}
+        if not isinstance(inner, Mapping):
+            continue
+        function = inner.get("function") if isinstance(inner.get("function"), Mapping) else inner
+        assert isinstance(function, Mapping)
+        arguments = next((function[key] for key in ("arguments", "args", "input") if key in function), None)
+        found.append(call_part(function.get("name"), arguments, inner.get("id") or inner.get("call_id")))
+    if isinstance(one := value.get("function_call"), Mapping) and not found:  # OpenAI before tools
+        found.append(call_part(one.get("name"), one.get("arguments"), None))
+    return found
+
+
+def _with_reason(message: Message, value: Mapping[str, Any]) -> Message:
+    raw = next(
+        (value[key] for key in ("finish_reason", "finishReason", "stop_reason") if isinstance(value.get(key), str)),
+        None,
+    )
+    metadata = value.get("response_metadata")
+    if raw is None and isinstance(metadata, Mapping) and isinstance(metadata.get("finish_reason"), str):
+        raw = metadata["finish_reason"]
+    return message if not raw else {**message, "finish_reason": normalise_finish_reason(raw)}

@@ -1,0 +1,270 @@
+"""The attributes of a foreign span in the terms of `model.semconv`. Every way in uses it: bridge, OTLP, topics and files.
+
+Known facts get one name and one shape. The attributes that they came from are removed. Everything else passes through unchanged,
+so that nothing is lost. docs/wire.md has the names.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from prela_stream.model import semconv
+from prela_stream.model.span import SpanStatus, SpanType
+from prela_stream.otel import content
+from prela_stream.otel.evidence import span_type_of
+from prela_stream.otel.finish_reasons import RAW_FINISH_REASONS, finish_reasons_of, normalise_finish_reason
+from prela_stream.otel.names import PARAMETER_MAPS, PARAMETERS, RENAMED, provider_of
+from prela_stream.otel.spans import ForeignEvent, ForeignSpan
+from prela_stream.otel.usage import CONSUMED, usage_of
+from prela_stream.otel.values import as_float, as_map, nested, parsed, text
+
+_SPELLINGS: Final[dict[str, list[str]]] = {}
+for _alias, _name in RENAMED.items():
+    if _alias not in CONSUMED and _name not in CONSUMED:
+        _SPELLINGS.setdefault(_name, [_name])
+        if _alias not in _SPELLINGS[_name]:
+            _SPELLINGS[_name].append(_alias)
+
+_JSON_VALUED: Final = (
+    semconv.TOOL_CALL_ARGUMENTS,
+    semconv.TOOL_CALL_RESULT,
+    semconv.RETRIEVAL_DOCUMENTS,
+    semconv.REQUEST_STOP_SEQUENCES,
+)
+_MILLISECONDS: Final = ("gen_ai.server.time_to_first_token", "ai.response.msToFirstChunk", "llm.time_to_first_token_ms")
+_TOTALS: Final = (
+    "gen_ai.usage.total_tokens",
+    "llm.token_count.total",
+    "llm.usage.total_tokens",
+    "ai.usage.totalTokens",
+)
+_MCP_NAMES: Final = ("MCP send tools/call ", "tools/call ")
+_CANCELLED: Final = frozenset(
+    {"CancelledError", "asyncio.CancelledError", "asyncio.exceptions.CancelledError", "KeyboardInterrupt"}
+)
+
+
+class Normalised(msgspec.Struct, frozen=True, kw_only=True):
+    """What a foreign span means."""
+
+    span_type: SpanType
+    status: SpanStatus
+    status_message: str | None
+    attributes: dict[str, Any]
+    events: list[ForeignEvent]
+
+
+def normalise(span: ForeignSpan) -> Normalised:
+    """Read the attributes and events of a span. Never raises: a value of an unexpected shape passes through unchanged."""
+    span_type = span_type_of(span.name, span.attributes)
+    rest = dict(span.attributes)
+    events = list(span.events)
+    found = _renamed(rest)
+    found.update(usage_of(span.attributes))
+    for key in CONSUMED & rest.keys():
+        del rest[key]
+    _remove_totals(rest, found)
+    _parameters(rest, found)
+    _first_chunk(span, rest, found)
+    if span_type is SpanType.TOOL:
+        _tool(span, rest, found)
+    elif span_type is SpanType.RETRIEVAL:
+        _retrieval(rest, found)
+    elif span_type is SpanType.AGENT:
+        found.setdefault(semconv.AGENT_NAME, text(rest.get("traceloop.entity.name")))
+    events = _content(span_type, rest, found, events)
+    _provider(rest, found)
+    _finish_reasons(rest, found)
+    status = _status(span, rest, found)
+    attributes = {**rest, **{key: value for key, value in found.items() if value is not None}}
+    return Normalised(
+        span_type=span_type,
+        status=status,
+        status_message=span.status_message or None,
+        attributes=attributes,
+        events=events,
+    )
+
+
+def _renamed(rest: dict[str, Any]) -> dict[str, Any]:
+    """Take out the attributes that have another name. Of several names for one fact, the first that has a value counts."""
+    found: dict[str, Any] = {}
+    for name, spellings in _SPELLINGS.items():
+        present = [key for key in spellings if rest.get(key) is not None]
+        if not present:
+            continue
+        value = rest[present[0]]
+        found[name] = parsed(value) if name in _JSON_VALUED else value
+        for key in present:
+            if key == present[0] or rest[key] == value:
+                del rest[key]
+    return found
+
+
+def _remove_totals(rest: dict[str, Any], found: Mapping[str, Any]) -> None:
+    into, out = found.get(semconv.INPUT_TOKENS), found.get(semconv.OUTPUT_TOKENS)
+    if into is not None and out is not None:
+        for key in _TOTALS:
+            if rest.get(key) == into + out:
+                del rest[key]
+
+
+def _parameters(rest: dict[str, Any], found: dict[str, Any]) -> None:
+    for key in PARAMETER_MAPS:
+        for parameter, value in as_map(rest.get(key)).items():
+            name = PARAMETERS.get(parameter)
+            if name is not None and value is not None and not isinstance(value, Mapping) and found.get(name) is None:
+                found[name] = value
+
+
+def _first_chunk(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> None:
+    if found.get(semconv.TIME_TO_FIRST_CHUNK) is not None or rest.get(semconv.TIME_TO_FIRST_CHUNK) is not None:
+        return
+    for key in _MILLISECONDS:
+        if (milliseconds := as_float(rest.get(key))) is not None:
+            found[semconv.TIME_TO_FIRST_CHUNK] = milliseconds / 1000
+            del rest[key]
+            return
+    started = rest.get("langfuse.observation.completion_start_time")
+    if isinstance(started, str) and span.start_ns:
+        try:
+            moment = datetime.fromisoformat(started.strip('"'))
+        except ValueError:
+            return
+        if moment.tzinfo is not None and (seconds := moment.timestamp() - span.start_ns / 1e9) >= 0:
+            found[semconv.TIME_TO_FIRST_CHUNK] = round(seconds, 6)
+            del rest["langfuse.observation.completion_start_time"]
+
+
+def _tool(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> None:
+    if found.get(semconv.TOOL_NAME) is None and not text(rest.get(semconv.TOOL_NAME)):
+        mcp = next((span.name.removeprefix(prefix) for prefix in _MCP_NAMES if span.name.startswith(prefix)), None)
+        entity = text(rest.get("traceloop.entity.name"))
+        found[semconv.TOOL_NAME] = mcp or entity or (span.name or None)
+    for name, keys in (
+        (semconv.TOOL_CALL_ARGUMENTS, ("langfuse.observation.input", "traceloop.entity.input", "input.value")),
+        (
+            semconv.TOOL_CALL_RESULT,
+            ("gen_ai.output", "langfuse.observation.output", "traceloop.entity.output", "output.value"),
+        ),
+    ):
+        for key in keys:
+            if found.get(name) is None and rest.get(name) is None and rest.get(key) is not None:
+                found[name] = parsed(rest.pop(key))
+    if found.get(semconv.TOOL_CALL_RESULT) is None:
+        for event in span.events:
+            if event.name == "gen_ai.choice" and (result := event.attributes.get("message")) is not None:
+                found[semconv.TOOL_CALL_RESULT] = parsed(result)
+            elif event.name == "gen_ai.tool.message" and found.get(semconv.TOOL_CALL_ARGUMENTS) is None:
+                found[semconv.TOOL_CALL_ARGUMENTS] = parsed(event.attributes.get("content"))
+
+
+def _retrieval(rest: dict[str, Any], found: dict[str, Any]) -> None:
+    if found.get(semconv.RETRIEVAL_QUERY) is None and isinstance(query := rest.get("input.value"), str) and query:
+        found[semconv.RETRIEVAL_QUERY] = rest.pop("input.value")
+    documents = nested(rest, "retrieval.documents")
+    if isinstance(documents, list) and documents:
+        for key in [key for key in rest if key.startswith("retrieval.documents.")]:
+            del rest[key]
+        found[semconv.RETRIEVAL_DOCUMENTS] = [_document(one) for one in documents]
+
+
+def _document(one: Any) -> Any:
+    inner = one.get("document", one) if isinstance(one, Mapping) else one
+    return {key: parsed(value) for key, value in inner.items()} if isinstance(inner, Mapping) else inner
+
+
+def _content(
+    span_type: SpanType, rest: dict[str, Any], found: dict[str, Any], events: list[ForeignEvent]
+) -> list[ForeignEvent]:
+    """Messages, system instructions and tool definitions. Returns the events that were not consumed."""
+    if span_type in (SpanType.TOOL, SpanType.RETRIEVAL, SpanType.EMBEDDING):
+        return events
+    model_call = span_type is SpanType.LLM
+    consumed: set[str] = set()
+    for name, source in (
+        (semconv.SYSTEM_INSTRUCTIONS, content.system_instructions(rest)),
+        (semconv.TOOL_DEFINITIONS, content.tool_definitions(rest)),
+        (semconv.INPUT_MESSAGES, _messages(content.INPUTS, content.PLAIN_INPUTS if model_call else (), rest, events)),
+        (
+            semconv.OUTPUT_MESSAGES,
+            _messages(content.OUTPUTS, content.PLAIN_OUTPUTS if model_call else (), rest, events),
+        ),
+    ):
+        if source is None:
+            continue
+        found[name] = source.value
+        consumed |= source.events
+        for key in source.keys & rest.keys():
+            del rest[key]
+        for prefix in source.prefixes:
+            for key in [key for key in rest if key.startswith(prefix + ".")]:
+                if key.endswith(".finish_reason") and semconv.FINISH_REASONS not in found:
+                    found[semconv.FINISH_REASONS] = rest[key]
+                del rest[key]
+    if found.get(semconv.INPUT_MESSAGES) and found.get(semconv.OUTPUT_MESSAGES):
+        for key in ("gcp.vertex.agent.llm_request",):
+            rest.pop(key, None)
+    return [event for event in events if event.name not in consumed]
+
+
+def _messages(
+    sources: Sequence[content.Source],
+    plain: Sequence[content.Source],
+    rest: Mapping[str, Any],
+    events: Sequence[ForeignEvent],
+) -> content.Found | None:
+    return content.first((*sources, *plain), rest, events)
+
+
+def _provider(rest: dict[str, Any], found: dict[str, Any]) -> None:
+    system = rest.get("llm.system")
+    if found.get(semconv.PROVIDER_NAME) is None and isinstance(system, str) and "openinference.span.kind" in rest:
+        found[semconv.PROVIDER_NAME] = rest.pop("llm.system")
+    if isinstance(provider := found.get(semconv.PROVIDER_NAME), str):
+        found[semconv.PROVIDER_NAME] = provider_of(provider)
+        if system is not None and rest.get("llm.system") == provider and "openinference.span.kind" in rest:
+            del rest["llm.system"]
+
+
+def _finish_reasons(rest: dict[str, Any], found: dict[str, Any]) -> None:
+    value = found.pop(semconv.FINISH_REASONS, None)
+    raw = finish_reasons_of(rest.pop(semconv.FINISH_REASONS, None) if value is None else value)
+    if not raw:
+        answers = found.get(semconv.OUTPUT_MESSAGES)
+        raw = [one["finish_reason"] for one in answers if "finish_reason" in one] if isinstance(answers, list) else []
+    if not raw:
+        if value is not None:
+            found[semconv.FINISH_REASONS] = value
+        return
+    reasons = [normalise_finish_reason(one) for one in raw]
+    found[semconv.FINISH_REASONS] = reasons
+    if reasons != raw:
+        found[RAW_FINISH_REASONS] = raw
+
+
+def _status(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> SpanStatus:
+    """The status. An error gets `error.type`, `error.message` and `error.stacktrace` from the span's last exception event."""
+    if span.end_ns is None:
+        return SpanStatus.PENDING
+    if span.status != "error":
+        return SpanStatus.SUCCESS
+    exception: Mapping[str, Any] = next(
+        (event.attributes for event in reversed(span.events) if event.name == "exception"), {}
+    )
+    for name, key in (
+        (semconv.ERROR_TYPE, "exception.type"),
+        (semconv.ERROR_MESSAGE, "exception.message"),
+        (semconv.ERROR_STACKTRACE, "exception.stacktrace"),
+    ):
+        if rest.get(name) is None and found.get(name) is None:
+            found[name] = rest.get(key) if rest.get(key) is not None else exception.get(key)
+    if found.get(semconv.ERROR_MESSAGE) is None and rest.get(semconv.ERROR_MESSAGE) is None:
+        found[semconv.ERROR_MESSAGE] = span.status_message or None
+    kind = rest.get(semconv.ERROR_TYPE) or found.get(semconv.ERROR_TYPE)
+    if kind is None:
+        code = rest.get("http.response.status_code", rest.get("http.status_code"))
+        found[semconv.ERROR_TYPE] = str(code) if isinstance(code, int) and code >= 400 else "_OTHER"
+    return SpanStatus.CANCELLED if kind in _CANCELLED else SpanStatus.ERROR

@@ -1,0 +1,173 @@
+"""Tokens and cost of a model call, each counted once, from the names of any tracer.
+
+`gen_ai.usage.input_tokens` includes the tokens that were read from or written to a cache, and `output_tokens` includes
+reasoning, as OpenTelemetry defines them. Tracers that report the parts beside the rest are recognised by their total.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from prela_stream.model import semconv
+from prela_stream.otel.values import as_float, as_int, as_map
+
+_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    semconv.INPUT_TOKENS: (
+        "gen_ai.usage.input_tokens",
+        "gen_ai.usage.prompt_tokens",
+        "llm.token_count.prompt",
+        "llm.usage.prompt_tokens",
+        "ai.usage.inputTokens",
+        "ai.usage.promptTokens",
+        "llm.input_tokens",
+        "llm.prompt_tokens",
+        "embedding.token_count",
+        "ai.usage.tokens",
+    ),
+    semconv.OUTPUT_TOKENS: (
+        "gen_ai.usage.output_tokens",
+        "gen_ai.usage.completion_tokens",
+        "llm.token_count.completion",
+        "llm.usage.completion_tokens",
+        "ai.usage.outputTokens",
+        "ai.usage.completionTokens",
+        "llm.output_tokens",
+        "llm.completion_tokens",
+    ),
+    semconv.CACHE_READ_TOKENS: (
+        "gen_ai.usage.cache_read.input_tokens",
+        "gen_ai.usage.cache_read_input_tokens",
+        "gen_ai.usage.cached_tokens",
+        "gen_ai.usage.details.cache_read_input_tokens",
+        "gen_ai.usage.details.cache_read_tokens",
+        "gen_ai.usage.details.cached_tokens",
+        "llm.token_count.prompt_details.cache_read",
+        "llm.token_count.prompt_details.cache_input",
+        "llm.usage.cache_read_input_tokens",
+        "ai.usage.cachedInputTokens",
+        "ai.usage.inputTokenDetails.cacheReadTokens",
+    ),
+    semconv.CACHE_WRITE_TOKENS: (
+        "gen_ai.usage.cache_write.input_tokens",
+        "gen_ai.usage.cache_creation.input_tokens",
+        "gen_ai.usage.cache_creation_input_tokens",
+        "gen_ai.usage.cache_write_input_tokens",
+        "gen_ai.usage.details.cache_write_tokens",
+        "gen_ai.usage.details.cache_creation_input_tokens",
+        "llm.token_count.prompt_details.cache_write",
+        "llm.usage.cache_creation_input_tokens",
+        "ai.usage.inputTokenDetails.cacheWriteTokens",
+    ),
+    semconv.REASONING_TOKENS: (
+        "gen_ai.usage.reasoning.output_tokens",
+        "gen_ai.usage.reasoning_tokens",
+        "gen_ai.usage.details.reasoning_tokens",
+        "llm.token_count.completion_details.reasoning",
+        "llm.usage.reasoning_tokens",
+        "ai.usage.reasoningTokens",
+        "ai.usage.outputTokenDetails.reasoningTokens",
+    ),
+}
+_TOTALS: Final = (
+    "gen_ai.usage.total_tokens",
+    "llm.token_count.total",
+    "llm.usage.total_tokens",
+    "llm.total_tokens",
+    "ai.usage.totalTokens",
+)
+_COSTS: Final = (
+    "prela.cost.usd",
+    "llm.cost.total",
+    "gen_ai.usage.cost",
+    "gen_ai.cost.total_cost",
+    "llm.cost_usd",
+    "operation.cost",
+)
+_COST_PARTS: Final = (
+    ("gen_ai.usage.input_cost", "gen_ai.usage.output_cost"),
+    ("llm.cost.prompt", "llm.cost.completion"),
+)
+_DETAILS: Final[Mapping[str, str]] = {
+    "input": semconv.INPUT_TOKENS,
+    "prompt_tokens": semconv.INPUT_TOKENS,
+    "input_tokens": semconv.INPUT_TOKENS,
+    "output": semconv.OUTPUT_TOKENS,
+    "completion_tokens": semconv.OUTPUT_TOKENS,
+    "output_tokens": semconv.OUTPUT_TOKENS,
+    "input_cache_read": semconv.CACHE_READ_TOKENS,
+    "input_cached_tokens": semconv.CACHE_READ_TOKENS,
+    "cache_read_input_tokens": semconv.CACHE_READ_TOKENS,
+    "prompt_details.cache_read": semconv.CACHE_READ_TOKENS,
+    "cache_read": semconv.CACHE_READ_TOKENS,
+    "input_cache_creation": semconv.CACHE_WRITE_TOKENS,
+    "cache_creation_input_tokens": semconv.CACHE_WRITE_TOKENS,
+    "input_cache_write": semconv.CACHE_WRITE_TOKENS,
+    "prompt_details.cache_write": semconv.CACHE_WRITE_TOKENS,
+    "output_reasoning": semconv.REASONING_TOKENS,
+    "output_reasoning_tokens": semconv.REASONING_TOKENS,
+    "completion_details.reasoning": semconv.REASONING_TOKENS,
+    "reasoning": semconv.REASONING_TOKENS,
+}
+"""Keys of the usage maps of Langfuse."""
+
+CONSUMED: Final[frozenset[str]] = frozenset(
+    [name for names in _NAMES.values() for name in names]
+    + list(_COSTS)
+    + [name for pair in _COST_PARTS for name in pair]
+)
+"""Attributes whose information is in the result of `usage_of`. Totals stay: some tracers count what they do not itemise."""
+
+
+def usage_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Token counts and cost under the names of `model.semconv`. A count that no tracer reported is absent."""
+    found = {name: count for name, spellings in _NAMES.items() if (count := _first(attributes, spellings)) is not None}
+    total = _first(attributes, _TOTALS)
+    details = as_map(attributes.get("langfuse.observation.usage_details"))
+    for key, name in _DETAILS.items():
+        if name not in found and (count := as_int(details.get(key))) is not None:
+            found[name] = count
+    total = as_int(details.get("total")) if total is None else total
+    result: dict[str, Any] = dict(_with_parts_included(found, total))
+    cost = cost_of(attributes)
+    return result if cost is None else {**result, semconv.COST_USD: cost}
+
+
+def _with_parts_included(found: dict[str, int], total: int | None) -> dict[str, int]:
+    """Add cache and reasoning tokens to input and output if the total shows that they are beside them."""
+    into, out = found.get(semconv.INPUT_TOKENS), found.get(semconv.OUTPUT_TOKENS)
+    parts = found.get(semconv.CACHE_READ_TOKENS, 0) + found.get(semconv.CACHE_WRITE_TOKENS, 0)
+    if into is not None and parts > into:  # a part is never larger than the whole
+        found = {**found, semconv.INPUT_TOKENS: (into := into + parts)}
+    if total is None or into is None or out is None or total <= into + out:
+        return found
+    missing = total - into - out
+    cached = found.get(semconv.CACHE_READ_TOKENS, 0) + found.get(semconv.CACHE_WRITE_TOKENS, 0)
+    reasoning = found.get(semconv.REASONING_TOKENS, 0)
+    if missing == cached:
+        return {**found, semconv.INPUT_TOKENS: into + cached}
+    if missing == reasoning:
+        return {**found, semconv.OUTPUT_TOKENS: out + reasoning}
+    if missing == cached + reasoning:
+        return {**found, semconv.INPUT_TOKENS: into + cached, semconv.OUTPUT_TOKENS: out + reasoning}
+    return found
+
+
+def cost_of(attributes: Mapping[str, Any]) -> float | None:
+    """The cost in US dollars; None if no tracer reported one."""
+    for name in _COSTS:
+        if (cost := as_float(attributes.get(name))) is not None:
+            return cost
+    details = as_map(attributes.get("langfuse.observation.cost_details"))
+    if (cost := as_float(details.get("total"))) is not None:
+        return cost
+    for pair in _COST_PARTS:
+        parts = [cost for name in pair if (cost := as_float(attributes.get(name))) is not None]
+        if parts:
+            return sum(parts)
+    return None
+
+
+def _first(attributes: Mapping[str, Any], names: Iterable[str]) -> int | None:
+    for name in names:
+        if (count := as_int(attributes.get(name))) is not None and count >= 0:
+            return count
+    return None

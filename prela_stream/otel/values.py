@@ -1,0 +1,98 @@
+"""Values inside foreign attributes: JSON in strings, and lists and maps that were flattened into dotted keys."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+MAX_INDEX: Final = 10_000
+"""A larger index in a dotted key is a name, not a position in a list."""
+
+
+def parsed(value: Any) -> Any:
+    """A string that holds a JSON array or object, decoded; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    text = value.lstrip()
+    if not text.startswith(("{", "[")):
+        return value
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return value
+
+
+def as_map(value: Any) -> Mapping[str, Any]:
+    """A map, or a string with a JSON object; an empty map for anything else."""
+    found = parsed(value)
+    return found if isinstance(found, Mapping) else {}
+
+
+def as_int(value: Any) -> int | None:
+    """A whole number, also from a float or a string of digits; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) < 19:
+        return int(value)
+    return None
+
+
+def as_float(value: Any) -> float | None:
+    """A number, also from a string; None for anything else and for what is not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if number - number == 0 else None
+
+
+def text(value: Any) -> str | None:
+    """A string that is not empty; None for anything else."""
+    return value if isinstance(value, str) and value else None
+
+
+def nested(attributes: Mapping[str, Any], prefix: str) -> Any:
+    """The attributes below `prefix.`, as the lists and maps that they were flattened from; None if there are none.
+
+    `{"m.0.role": "user", "m.1.role": "tool"}` with the prefix `m` gives `[{"role": "user"}, {"role": "tool"}]`. A map whose
+    keys are all small numbers is a list, in the order of the numbers; gaps are closed.
+    """
+    start = prefix + "."
+    root: dict[str, Any] = {}
+    for key, value in attributes.items():
+        if key.startswith(start):
+            _put(root, key[len(start) :].split("."), value)
+    return _listed(root) if root else None
+
+
+def _put(root: dict[str, Any], path: list[str], value: Any) -> None:
+    node = root
+    for part in path[:-1]:
+        below = node.get(part)
+        if not isinstance(below, dict):
+            # a value and a map below the same key: the value keeps an own, empty, name
+            below = node[part] = {} if below is None else {"": below}
+        node = below
+    last = path[-1]
+    if isinstance(node.get(last), dict):
+        node[last][""] = value
+    else:
+        node[last] = value
+
+
+def _listed(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    if (
+        node
+        and all(key.isascii() and key.isdigit() and int(key) <= MAX_INDEX for key in node if len(key) <= 6)
+        and all(len(key) <= 6 for key in node)
+    ):
+        return [_listed(node[key]) for key in sorted(node, key=int)]
+    return {key: _listed(value) for key, value in node.items()}
