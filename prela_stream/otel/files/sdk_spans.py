@@ -1,4 +1,4 @@
-"""Spans as OpenTelemetry's SDKs print them: `ReadableSpan.to_json()` of Python, a dump of any-agent, `ReadableSpan` of JavaScript."""
+"""Spans as OpenTelemetry's SDKs print them: `ReadableSpan.to_json()` of Python and its like, `ReadableSpan` of JavaScript."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -107,7 +107,8 @@ def _link(link: Mapping[str, Any]) -> ForeignLink | None:
 def _time(value: Any) -> int | None:
     """ISO 8601, ns since the epoch, or JavaScript's pair of seconds and ns."""
     if isinstance(value, list) and len(value) == 2 and all(isinstance(one, int) for one in value):
-        return max(value[0] * 1_000_000_000 + value[1], 0)
+        seconds, nanoseconds = value
+        return max(int(seconds) * 1_000_000_000 + int(nanoseconds), 0)
     found = as_int(value)
     return nanoseconds_of(value) if found is None else max(found, 0)
 

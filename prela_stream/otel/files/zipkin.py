@@ -48,24 +48,33 @@ def _spans(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def _without_shared(spans: list[tuple[ForeignSpan, bool]]) -> Iterator[ForeignSpan]:
-    """Give each shared server span an own id, below its client's span. Its children are those that the same service recorded."""
+    """Give each server's half of a shared span an own id, below the client's. Several servers may receive one message.
+
+    A child with the shared id as its parent belongs to the server of its own service that started last before it.
+    """
     clients = {(span.trace_id, span.span_id) for span, shared in spans if not shared and span.kind != "server"}
-    renamed: dict[tuple[bytes, bytes], tuple[bytes, Any]] = {}
+    servers: dict[tuple[bytes, bytes], list[tuple[int, Any, bytes]]] = {}
+    halves: list[ForeignSpan] = []
+    others: list[ForeignSpan] = []
     for span, shared in spans:
         key = (span.trace_id, span.span_id)
-        if (shared or span.kind == "server") and key in clients:
-            own = hashlib.blake2b(b"server" + span.trace_id + span.span_id, digest_size=8).digest()
-            renamed[key] = (own, span.resource.get("service.name"))
-    for span, shared in spans:
-        key = (span.trace_id, span.span_id)
-        if (shared or span.kind == "server") and key in renamed:
-            yield _replace(span, span_id=renamed[key][0], parent_span_id=span.span_id, remote_parent=True)
+        if not (shared or span.kind == "server") or key not in clients:
+            others.append(span)
             continue
-        above = renamed.get((span.trace_id, span.parent_span_id or b""))
-        if above is not None and above[1] == span.resource.get("service.name"):
-            yield _replace(span, parent_span_id=above[0])
-        else:
+        known = servers.setdefault(key, [])
+        seed = b"server" + span.trace_id + span.span_id + len(known).to_bytes(4, "big")
+        own = hashlib.blake2b(seed, digest_size=8).digest()
+        known.append((span.start_ns, span.resource.get("service.name"), own))
+        halves.append(_replace(span, span_id=own, parent_span_id=span.span_id, remote_parent=True))
+    yield from halves
+    for span in others:
+        above = servers.get((span.trace_id, span.parent_span_id or b""), ())
+        own_service = sorted(one for one in above if one[1] == span.resource.get("service.name"))
+        if not own_service:
             yield span
+            continue
+        started = [one for one in own_service if one[0] <= span.start_ns]
+        yield _replace(span, parent_span_id=(started[-1] if started else own_service[0])[2])
 
 
 def _replace(span: ForeignSpan, **changes: Any) -> ForeignSpan:
