@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from prela_stream._version import __version__
-from prela_stream.cli import demo, doctor, policies, services, topics, traces
+from prela_stream.cli import demo, doctor, importing, policies, services, topics, traces
 from prela_stream.cli.faults import Group
 from prela_stream.cli.options import ConfigOption, DebugOption, DirOption, TransportOption
 
@@ -19,7 +19,7 @@ app = typer.Typer(
 app.add_typer(traces.app, name="traces")
 app.add_typer(topics.app, name="topics")
 app.add_typer(policies.app, name="policies")
-for module in (demo, services, doctor):
+for module in (demo, services, importing, doctor):
     module.add_to(app)
 
 

@@ -1,0 +1,88 @@
+"""Foreign spans as items of the `spans` topic, and as `SpanData`."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from prela_stream.codec.spans import decode_span, encode_item
+from prela_stream.model import semconv
+from prela_stream.model.plain import plain
+from prela_stream.model.span import REMOTE_PARENT, SPAN_STATUS_CODES, SPAN_TYPE_CODES, ItemKind, Resource, SpanData
+from prela_stream.otel.normaliser import normalise
+from prela_stream.otel.spans import ForeignSpan
+
+SPAN_KIND: Final = "otel.span.kind"
+"""`server`, `client`, `producer` or `consumer`; absent for an internal span."""
+STATUS_CODE: Final = "otel.status_code"
+"""`OK` if the program set that status explicitly; else absent."""
+SCOPE_NAME: Final = "otel.scope.name"
+SCOPE_VERSION: Final = "otel.scope.version"
+
+_MOST_NS: Final = (1 << 62) - 1
+_RESOURCE: Final[Mapping[str, str]] = {
+    semconv.SERVICE_NAME: "service_name",
+    "telemetry.sdk.version": "sdk_version",
+    "host.name": "host",
+    semconv.SERVICE_INSTANCE_ID: "instance_id",
+}
+
+
+def encode_foreign(span: ForeignSpan) -> bytes:
+    """The item of a foreign span. It has no child count, so its trace is decided by quiet time."""
+    found = normalise(span)
+    attributes: dict[str, Any] = dict(found.attributes)
+    for name, value in (
+        (SPAN_KIND, span.kind if span.kind != "internal" else ""),
+        (STATUS_CODE, "OK" if span.status == "ok" else ""),
+        (SCOPE_NAME, span.scope_name),
+        (SCOPE_VERSION, span.scope_version),
+    ):
+        if value:
+            attributes.setdefault(name, value)
+    start = min(span.start_ns, _MOST_NS)
+    duration = None if span.end_ns is None else min(max(span.end_ns - start, 0), _MOST_NS)
+    return encode_item(
+        ItemKind.SPAN,
+        span.trace_id,
+        span.span_id,
+        span.parent_span_id,
+        REMOTE_PARENT if span.remote_parent and span.parent_span_id is not None else 0,
+        SPAN_STATUS_CODES[found.status],
+        0,
+        None,
+        None,
+        None,
+        SPAN_TYPE_CODES[found.span_type],
+        start,
+        duration,
+        plain(span.name),
+        None,
+        None,
+        plain(attributes),
+        [(plain(event.name), min(event.time_ns, _MOST_NS), plain(event.attributes)) for event in found.events],
+        [(link.trace_id, link.span_id, plain(link.attributes)) for link in span.links],
+        None if found.status_message is None else plain(found.status_message),
+    )
+
+
+def resource_of(attributes: Mapping[str, Any]) -> Resource:
+    """The resource of a foreign process."""
+    known = {field: attributes[key] for key, field in _RESOURCE.items() if isinstance(attributes.get(key), str)}
+    pid = attributes.get("process.pid")
+    rest = {key: value for key, value in attributes.items() if _RESOURCE.get(key) not in known and key != "process.pid"}
+    if isinstance(pid, int) and not isinstance(pid, bool) and 0 <= pid < 1 << 31:
+        known["pid"] = pid
+    elif pid is not None:
+        rest["process.pid"] = pid
+    return msgspec.convert(
+        {**{_NAMES[key]: value for key, value in known.items()}, "attributes": plain(rest)}, Resource
+    )
+
+
+_NAMES: Final = {field.name: field.encode_name for field in msgspec.structs.fields(Resource)}
+
+
+def span_data_of(span: ForeignSpan) -> SpanData:
+    """A foreign span as it will be stored."""
+    return decode_span(encode_foreign(span), resource_of(span.resource))
