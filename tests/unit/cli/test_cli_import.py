@@ -111,6 +111,7 @@ async def test_imported_spans_are_decided_and_stored(
                     pass
                 await anyio.sleep(0.05)
         tasks.cancel_scope.cancel()
+    assert stored is not None
     assert {span.span_id for span in stored.spans} == {ROOT, CHILD, "00000000000000a3"}
     assert [span.span_type for span in stored.spans].count(SpanType.LLM) == 2
     assert stored.row.input_tokens == 12
