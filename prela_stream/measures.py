@@ -3,7 +3,7 @@
 This is the lowest layer: it imports nothing of this package and nothing that is slow to import. It does not know how numbers
 leave the process.
 
-Code that runs once a span takes no lock here. It counts in integers of its own object, which is a `Source`: the numbers are
+Code that runs once a span takes no lock here. It counts in integers of an object that is a `Source`: the numbers are
 collected if they are read. `Counter.inc` is the exception for counters without labels.
 """
 
@@ -283,7 +283,7 @@ def snapshot(*components: Component) -> Metrics:
             for metric, value, labels in source.collect():
                 found = collected.setdefault(metric, {})
                 found[labels] = found.get(labels, 0) + value
-    # Not tuple(generator): CPython raises SystemError there if another thread calls gc.get_objects() meanwhile (gh-59313).
+    # Not tuple(generator): CPython raises SystemError there if another thread calls gc.get_objects() during it (gh-59313).
     return Metrics(tuple([metric._read(collected.get(metric, {})) for metric in declared(*components)]))
 
 

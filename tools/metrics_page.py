@@ -39,6 +39,19 @@ scrape_configs:
 A worker adds the counts of a partition when the commit that contains them has landed. So a worker that was killed has counted
 no decision that its successor makes again.
 
+Alerts that most installations want:
+
+| condition | meaning |
+|---|---|
+| `/readyz` is not 200 for minutes | the reasons are in its answer |
+| `prela_worker_lag_records` grows | the workers are too slow: add one, up to one for each partition |
+| `prela_worker_partitions{state="stalled"}` > 0 | a partition is restored again and again without a commit |
+| `prela_worker_poison_items_total` grows | a producer writes what cannot be read; the items are in the `dlq` topic |
+| `prela_worker_clock_jumps_total` grows | the clock of a broker is wrong |
+| `prela_sink_retries_total` grows | a sink cannot write; nothing is lost as long as the topic keeps the records |
+| `prela_agent_dropped_items_total` grows | spans are lost in an agent, by reason |
+| `prela_swallowed_errors_total` grows | a defect of this package; the first of each kind is in the log |
+
 ## In programs
 
 `prela_stream.metrics()` returns the metrics of the process, for example

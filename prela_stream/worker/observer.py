@@ -14,6 +14,8 @@ from prela_stream.worker.partition import PartitionStatus
 
 _REFRESH_S = 2.0
 """Time limit for reading the end offsets. A partition without an answer keeps its last known end offset."""
+_SILENT_S = 15.0
+"""A poll takes 0.1 s, or as long as the timeouts of the transport allow. After this long the worker is not ready."""
 
 
 class WorkerObserver:
@@ -29,9 +31,14 @@ class WorkerObserver:
         self._assigned = False
         self.consumer: Consumer | None = None
         """The consumer of the worker; None unless the worker runs."""
+        self._polled = time.monotonic()
         self.failure = ""
         """Why the last poll failed; empty if it succeeded."""
         telemetry.register(self)
+
+    def polled(self) -> None:
+        """A poll has ended."""
+        self._polled = time.monotonic()
 
     def rebalanced(self) -> None:
         """The group has completed an assignment."""
@@ -56,6 +63,9 @@ class WorkerObserver:
         """Why the worker is not ready: it has no assignment, cannot read, restores partitions, or is over `max_lag_s` behind."""
         if self.failure:
             return [f"the worker cannot read from the transport, and tries again: {self.failure}"]
+        silent_s = time.monotonic() - self._polled
+        if self.consumer is not None and silent_s > _SILENT_S:
+            return [f"the transport has not answered for {silent_s:.0f} s"]
         if self.consumer is None or not self._assigned:
             return ["the worker has not received its partitions from the consumer group"]
         statuses = self._statuses()

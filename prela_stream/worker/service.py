@@ -167,6 +167,7 @@ class Worker:
         while True:
             try:
                 poll = await consumer.poll(max_bytes=self._options.poll_bytes, timeout=_POLL_S)
+                self.observer.polled()
             except TransportError as error:
                 telemetry.WORKER_READ_ERRORS.add()
                 self.observer.failure = str(error)

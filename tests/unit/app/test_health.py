@@ -3,6 +3,7 @@
 import importlib.util
 import logging
 import socket
+from contextlib import AsyncExitStack
 
 import anyio
 import h11
@@ -216,3 +217,14 @@ async def test_the_address_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         async with exposed(HttpOptions(listen="127.0.0.1:0"), Health((), ())):
             address = caplog.messages[-1].rpartition("//")[2]
             assert (await get(address, "/healthz"))[0] == 200
+
+
+async def test_clients_that_send_nothing_neither_block_others_nor_the_stop(listen: str) -> None:
+    host, _, port = listen.rpartition(":")
+    async with AsyncExitStack() as clients:
+        with anyio.fail_after(10):
+            async with exposed(HttpOptions(listen=listen), Health((), ())):
+                for _ in range(3):
+                    stream = await clients.enter_async_context(await anyio.connect_tcp(host, int(port)))
+                    await stream.send(b"GET /metr")
+                assert (await get(listen, "/healthz"))[0] == 200

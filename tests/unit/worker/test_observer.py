@@ -10,6 +10,7 @@ import pytest
 from prela_stream import telemetry
 from prela_stream.measures import Metrics
 from prela_stream.transport.local import LocalTransport
+from prela_stream.transport.local.consumer import LocalConsumer
 from prela_stream.transport.options import LocalOptions
 from prela_stream.transport.topics import topic_specs
 from prela_stream.worker.service import Worker
@@ -136,3 +137,19 @@ async def test_a_transport_that_cannot_be_read_makes_the_worker_not_ready(tmp_pa
             with anyio.fail_after(DEADLINE):
                 while worker.observer.problems(LAG_S):
                     await anyio.sleep(0.01)
+
+
+async def test_a_poll_that_does_not_end_makes_the_worker_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with local_log(tmp_path) as transport:
+        worker = make_worker(transport)
+        async with running(worker):
+            assert worker.observer.problems(LAG_S) == []
+            hangs = anyio.Event()
+            monkeypatch.setattr(LocalConsumer, "poll", lambda _consumer, **_limits: hangs.wait())
+            with anyio.fail_after(DEADLINE):
+                while not (problems := worker.observer.problems(LAG_S)):
+                    worker.observer._polled -= 100  # as if its last poll had ended that much earlier
+                    await anyio.sleep(0.01)
+            assert problems[0].startswith("the transport has not answered for 1")
