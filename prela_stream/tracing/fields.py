@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from prela_stream.model import semconv
 from prela_stream.model.plain import refuse_unless_plain, safe_text
@@ -21,6 +21,11 @@ from prela_stream.tracing.coerce import text_of
 from prela_stream.tracing.context import SpanContext, TraceContext, parent_of
 from prela_stream.tracing.parent import Parent, Scope
 from prela_stream.tracing.recorder import SpanOutput
+
+_LONGEST_NAME: Final = 1_000
+_LONGEST_VALUE: Final = 256
+_LONGEST_LIST: Final = 16
+_NUMBERS: Final = frozenset({int, float, bool, type(None)})
 
 
 class SpanExtras:
@@ -152,7 +157,7 @@ class SpanView(Parent):
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """A read-only view; `set_attribute` changes them."""
+        """A read-only view; `set_attribute` changes them. After the end, notes replace large values, which were recorded."""
         return MappingProxyType(self._final if self.is_ended else self._attributes)
 
     def attribute(self, name: str) -> Any:
@@ -162,6 +167,17 @@ class SpanView(Parent):
     def to_dict(self) -> dict[str, Any]:
         """The span as it is now, as a dict; see `SpanData.to_dict`."""
         return to_dict(self)
+
+    def _release(self) -> None:
+        """Drop the content of the ended span, so that a task that outlives its request keeps ids in memory and no prompts."""
+        self._final = released(self._final)
+        if len(self._name) > _LONGEST_NAME:
+            self._name = self._name[:_LONGEST_NAME]
+        more = self._more
+        if more is not None:
+            more.events = [SpanEvent(one.name, one.time_ns, released(one.attributes)) for one in more.events]
+            more.links = [SpanLink(one.trace_id, one.span_id, released(one.attributes)) for one in more.links]
+            more.message = None if more.message is None else more.message[:_LONGEST_NAME]
 
     @property
     def events(self) -> tuple[SpanEvent, ...]:
@@ -191,6 +207,29 @@ class SpanView(Parent):
 
     def __repr__(self) -> str:
         return f"<Span {self._name!r} {self.span_type.value} {self.status.value} {self.trace_id}/{self.span_id}>"
+
+
+def released(attributes: dict[str, Any]) -> dict[str, Any]:
+    """The attributes with a note for each value that is large or may be."""
+    return {
+        key: value if _is_small(value) else f"<{type(value).__name__}: released when the span ended>"
+        for key, value in attributes.items()
+    }
+
+
+def _is_small(value: object) -> bool:
+    kind = type(value)
+    if kind in _NUMBERS:
+        return True
+    if kind is str or kind is bytes:
+        return len(value) <= _LONGEST_VALUE  # type: ignore[arg-type]  # it has a length
+    if kind is list or kind is tuple:
+        parts: Any = value
+        return len(parts) <= _LONGEST_LIST and all(type(part) in _SMALL_PARTS and _is_small(part) for part in parts)
+    return False
+
+
+_SMALL_PARTS: Final = _NUMBERS | {str, bytes}
 
 
 def target_of(target: object) -> tuple[bytes, bytes]:

@@ -47,6 +47,8 @@ def record_rest(span: SpanView, fields: tuple[Any, ...], error: BaseException) -
         if fields and not (isinstance(error, Exception) and strict()):
             item = encode_rest(fields, error, span._output.privacy, span._output.max_item_bytes)
     finally:
+        if fields:
+            span._release()
         if item is None:
             recorder.refuse(span._trace.raw_trace_id)
         else:

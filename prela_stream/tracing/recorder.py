@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from prela_stream.errors import HostCall
+from prela_stream.errors import HostCall, logger
 from prela_stream.privacy.encoding import DEFAULT_LIMIT
 from prela_stream.privacy.rules import Privacy, content_scope
 
@@ -34,6 +34,7 @@ class SpanOutput:
     """What the spans of a tracer share: the current recorder, the size limit, privacy rules, and the open spans."""
 
     __slots__ = (
+        "_is_unused",
         "_max_item_bytes",
         "_privacy",
         "_recorder",
@@ -56,6 +57,8 @@ class SpanOutput:
         """Items of more bytes are checked by `privacy.encoding` before they are recorded."""
         self._max_item_bytes = DEFAULT_LIMIT
         self._privacy = Privacy()
+        self._is_unused = True
+        """No recorder was set so far, and no span was reported."""
         self._variants: dict[bool, SpanOutput] = {}
 
     @property
@@ -66,6 +69,7 @@ class SpanOutput:
     @recorder.setter
     def recorder(self, recorder: Recorder | None) -> None:
         self._recorder = recorder
+        self._is_unused = self._is_unused and recorder is None
         self.record = None if recorder is None else _record_of(recorder)
         for variant in self._variants.values():
             variant.recorder = recorder
@@ -108,6 +112,16 @@ class SpanOutput:
         variant.max_item_bytes = self._max_item_bytes
         variant.privacy = msgspec.structs.replace(self._privacy, capture_content=capture_content)
         return variant
+
+    def report_unrecorded(self, name: str) -> None:
+        """Log once that a span goes nowhere, unless tracing was started before and has ended since."""
+        if self._is_unused:
+            self._is_unused = False
+            logger.warning(
+                "prela_stream: the span %r was not recorded, because tracing was not started. Call prela_stream.init() at the "
+                "start of the program. Further spans are not reported.",
+                name,
+            )
 
     def hold_weakly(self) -> None:
         """Hold the new spans weakly from now on. Done in batches: one weak reference costs more than a root's other fields."""

@@ -172,6 +172,10 @@ class RateLimitingSampler(ThresholdSampler):
         return 0 if expected <= self.traces_per_second else threshold_of(self.traces_per_second / expected)
 
 
+OWN_SAMPLERS: Final = frozenset({AlwaysOnSampler, AlwaysOffSampler, ProbabilitySampler, RateLimitingSampler})
+"""Classes that run no code of the application, and whose decisions are valid."""
+
+
 def _number(given: object, what: str, highest: float) -> float:
     value = plain(given)  # the comparisons of a subclass may raise
     good = (

@@ -161,6 +161,8 @@ class Span(Template, TypedSetters):
                 output.remove(self)
             record = output.record
             if record is None:
+                self._release()
+                output.report_unrecorded(self._name)
                 return True
             trace_id = trace.raw_trace_id
             remote = flags & REMOTE_PARENT
@@ -193,8 +195,10 @@ class Span(Template, TypedSetters):
                 item = encode_fast(fields)
             except REFUSED:
                 item = encode_slow(fields)
+                self._release()
             if len(item) > output.check_above:
                 item = sanitized(item, output.privacy, output.max_item_bytes)
+                self._release()
         except BaseException as error:
             record_rest(self, fields, error)
             raise
@@ -323,6 +327,7 @@ class Span(Template, TypedSetters):
             del self._open
             self._final, self._attributes = self._attributes, CLOSED
             self._duration_ns = _clock() - self._began
+            self._release()
 
     def _withdraw(self) -> None:
         """Undo the start of this span. If it was announced or its parent has ended, it ends as CANCELLED."""

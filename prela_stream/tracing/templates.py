@@ -112,6 +112,7 @@ class Template(ChildCounts):
                 raise TypeError(msg)
             attributes = self._template_attributes()
             self._withdraw()
+            self._final = attributes  # for the next function that is decorated
             scope = getattr(self, "_scope", None)
             decorate = decorator_of(self._tracer, self._name, SPAN_TYPES[self._type], attributes, scope)
             return cast("F", decorate(function))

@@ -24,7 +24,7 @@ from prela_stream.tracing.ids import new_span_id, new_trace_id, span_ids, trace_
 from prela_stream.tracing.kinds import SpanKinds
 from prela_stream.tracing.parent import Parent, Scope, get_raw, set_raw
 from prela_stream.tracing.recorder import Recorder, SpanOutput
-from prela_stream.tracing.sampler import KEEP, AlwaysOnSampler, BaseSampler, checked
+from prela_stream.tracing.sampler import KEEP, OWN_SAMPLERS, AlwaysOnSampler, BaseSampler, checked
 from prela_stream.tracing.session import carried_attributes, ids_used, note_baggage
 from prela_stream.tracing.span import Span
 from prela_stream.tracing.templates import Unnamed, also_decorates, decorated, is_decorated
@@ -306,11 +306,15 @@ class Tracer(SpanKinds):
         return trace, None, 0
 
     def _decide(self, trace: TraceContext) -> None:
-        decision = KEEP
-        if self._sampler is not None:
-            with guard("sampler.decide"), _sampler_call as nested:
-                if not nested:  # a trace that the sampler itself starts is kept
-                    decision = checked(self._sampler.decide(trace.raw_trace_id))
+        sampler, decision = self._sampler, KEEP
+        if sampler is not None:
+            with guard("sampler.decide"):
+                if type(sampler) in OWN_SAMPLERS:
+                    decision = sampler.decide(trace.raw_trace_id)
+                else:
+                    with _sampler_call as nested:
+                        if not nested:  # a trace that the sampler itself starts is kept
+                            decision = checked(sampler.decide(trace.raw_trace_id))
         trace.sampled = decision.sampled
         trace.threshold = decision.threshold if decision.sampled else None
 

@@ -7,6 +7,7 @@ from typing import Any, Final, Self, cast
 
 from prela_stream import telemetry
 from prela_stream.model.span import SpanStatus, SpanType
+from prela_stream.tracing.children import CLOSED
 from prela_stream.tracing.coerce import attributes_of
 from prela_stream.tracing.context import TraceContext
 from prela_stream.tracing.parent import Scope
@@ -33,6 +34,7 @@ class UnsampledSpan(Span):
     def _finish_now(self, duration: int) -> bool:
         if not self.is_ended:
             self._duration_ns = duration
+            self._attributes = self._final = CLOSED
             telemetry.UNSAMPLED_SPANS.inc()
         return True
 

@@ -57,6 +57,15 @@ def test_arguments_are_those_of_each_span(captured: CapturedSpans) -> None:
     assert (captured.find("step").span_type, captured.find("step").attributes) == (SpanType.TOOL, {"b": 2})
 
 
+def test_one_decorator_for_several_functions(captured: CapturedSpans) -> None:
+    decorate = prela.tool("search", arguments={"query": "q" * 1000})
+    for function in (len, max):
+        decorate(function)([1])
+    first, second = captured.spans
+    assert first.attributes == second.attributes
+    assert first.attributes["gen_ai.tool.call.arguments"] == {"query": "q" * 1000}
+
+
 def test_a_decorator_inside_a_span_leaves_no_trace_of_itself(captured: CapturedSpans) -> None:
     with tracer.span("root"), tracer.agent("outer"):
 
