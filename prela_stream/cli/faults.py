@@ -144,7 +144,7 @@ def _usage(error: Any) -> str:
     ctx = getattr(error, "ctx", None)
     path, usage = ("prela-stream", "") if ctx is None else (ctx.command_path, " ".join(ctx.get_usage().split()) + "\n")
     text = " ".join(str(error.format_message()).replace("Value error, ", "").split()).rstrip(".")
-    return f"{usage}{text[:1].lower()}{text[1:]}; `{path} --help` lists what it takes"
+    return f"{usage}{text[:1].lower()}{text[1:] or 'a command is missing'}; `{path} --help` lists what it takes"
 
 
 def _operating_system(error: OSError) -> str:

@@ -1,5 +1,6 @@
 """`prela-stream traces …`: reads the store."""
 
+import math
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
@@ -117,6 +118,9 @@ def show_command(
 
 def tail_command(options: Options, last: LastOption = 10, interval: IntervalOption = 0.5) -> None:
     """Print traces as they are stored, until Ctrl-C. A trace is printed again when late spans extend it."""
+    if math.isnan(interval):  # every comparison with it is false, so that the range of the option does not exclude it
+        msg = "--interval: expected a number of seconds from 0.05 to 3,600, got nan"
+        raise ConfigurationError(msg)
     settings = options.settings()
 
     async def follow() -> None:

@@ -81,6 +81,27 @@ def test_an_error_becomes_a_sentence(
             assert "Traceback (most recent call last)" in CliRunner().invoke(app, arguments).stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "a command is missing; `prela-stream --help` lists what it takes"),
+        (["traces"], "a command is missing; `prela-stream traces --help` lists what it takes"),
+        (["dance"], "no such command 'dance'; `prela-stream --help` lists what it takes"),
+        (
+            ["traces", "list", "--lmit", "5"],
+            "no such option: --lmit (Possible options: --limit); `prela-stream traces list",
+        ),
+        (["traces", "list", "-n", "0"], "invalid value for '--limit' / '-n'"),
+        (["traces", "show"], "missing argument"),
+    ],
+)
+def test_wrong_usage_is_two_lines(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, arguments, prog_name="prela-stream")
+    usage, text = result.stderr.splitlines()
+    assert (result.exit_code, usage.startswith("Usage: prela-stream")) == (2, True)
+    assert text.startswith(words)
+
+
 def test_at_most_ten_lines_of_a_list_of_mistakes() -> None:
     assert faults._MOST_LINES == 9
     error = ConfigurationError("x has 40 mistakes:" + "".join(f"\n  key{number}: wrong" for number in range(40)))

@@ -160,6 +160,7 @@ def test_what_is_not_there_exits_with_1_and_what_is_wrong_with_2(store: Path, tm
         ("list", "--since", "yesterday"): "a time is a duration ago",
         ("list", "--min-duration", "long"): "a duration is a number with ms, s, m, h or d",
         ("list", "--config", str(tmp_path / "none.toml")): "cannot read the settings file",
+        ("tail", "--interval", "nan"): "--interval: expected a number of seconds",
     }
     for arguments, words in wrong.items():
         result = run(store, *arguments, code=2)
