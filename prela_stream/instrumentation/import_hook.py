@@ -13,14 +13,15 @@ import importlib
 import importlib.util
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 from prela_stream.errors import guard
 
 _guard = guard("instrumentation.import_hook")
+_POLL_S = 0.01
 
 
 class _Finder:
@@ -118,12 +119,15 @@ def _wait_for_import(name: str) -> None:
     `import name` would wait as well, but if the import in the other thread fails it would start another one here. The function is
     what CPython's `import` statement itself calls for a module that another thread is importing (import_ensure_initialized).
     """
-    bootstrap: Any = importlib._bootstrap  # private, and there from 3.3 to 3.14
-    bootstrap._lock_unlock_module(name)
+    wait = getattr(importlib._bootstrap, "_lock_unlock_module", None)  # private, and there from 3.3 to 3.14
+    if wait is not None:
+        wait(name)
 
 
 def _act_later(name: str) -> None:
     with _guard:
         _wait_for_import(name)
+        while is_importing(name):  # only without the function above
+            time.sleep(_POLL_S)
         if name in sys.modules:  # else the import failed, and the next one acts
             _finder.act(name)

@@ -8,7 +8,6 @@ The span reports SUCCESS only for an answer that could be read. If what was rece
 that the library raised for it does.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from prela_stream.instrumentation.http.body import observe_body
 from prela_stream.instrumentation.http.events import EventDecoder
 from prela_stream.instrumentation.http.sse import StreamEvent
 from prela_stream.instrumentation.outcome import Facts, Outcome, outcome_of
-from prela_stream.instrumentation.provider import Failure, Operation, Provider, StreamState
+from prela_stream.instrumentation.provider import Failure, Operation, Provider, StreamState, read_json
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.tracing.span import Span
@@ -326,10 +325,7 @@ class ModelCall:
                 return self._state.answer()
         if not document or not (read or broken_off):
             return {}
-        try:
-            answer = json.loads(document)
-        except ValueError:
-            answer = None
+        answer = read_json(document)
         if isinstance(answer, dict):
             return answer
         if not broken_off:  # else the rest is missing, which is no fault of the document

@@ -1,11 +1,14 @@
-"""What an instrumentor has to know about the API of a model provider: how its JSON maps to attributes. No behaviour.
+"""What an instrumentor has to know about the API of a model provider: how its JSON maps to attributes.
 
 `llm_call.ModelCall` records a call with the help of these protocols. An instrumentor of another library implements them and
 nothing else: it opens no span, reads no stream and catches no error.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from prela_stream.instrumentation.http.sse import StreamEvent
 from prela_stream.model.span import SpanType
@@ -91,3 +94,15 @@ class Provider(Protocol):
     def client_attributes(self, client: Any) -> dict[str, Any]:
         """What the client object reports about itself: at least `gen_ai.provider.name`."""
         ...
+
+
+def read_json(data: bytes) -> Any:
+    """The value of a JSON document as client libraries read it; None if it is none."""
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        pass
+    try:
+        return json.loads(data)  # slower, and accepts NaN and halves of surrogate pairs, as the libraries do
+    except ValueError:
+        return None

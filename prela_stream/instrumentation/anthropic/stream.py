@@ -1,6 +1,5 @@
 """Adds the events of a streamed answer of the Messages API up to the message that they make. Pure."""
 
-import json
 import operator
 from collections.abc import Mapping
 from typing import Any, Final
@@ -8,13 +7,12 @@ from typing import Any, Final
 import msgspec
 
 from prela_stream.instrumentation.http.sse import StreamEvent
-from prela_stream.instrumentation.provider import Failure
+from prela_stream.instrumentation.provider import Failure, read_json
 
 _FALLBACK_KIND: Final = "api_error"
 _TEXT_FIELDS: Final = ("text", "thinking", "partial_json")
 _OTHER_DELTAS: Final = frozenset({"signature_delta", "citations_delta", "compaction_delta"})
 """Deltas without text of the answer."""
-_event: Final = msgspec.json.Decoder(dict[str, Any])
 
 
 class MessageStream:
@@ -38,7 +36,8 @@ class MessageStream:
 
     def add(self, event: StreamEvent) -> bool:
         """As `StreamState.add`. The client ignores events without a name and pings, so their data may be anything."""
-        found = _json_object(event.data)
+        found = read_json(event.data)
+        found = found if isinstance(found, dict) else None
         if event.name == "error":
             self.failure = _named_failure(found, event.data)
             return True
@@ -116,18 +115,6 @@ def _named_failure(found: dict[str, Any] | None, data: bytes) -> Failure | None:
     if found is None:
         return failure_of({"type": "error", "error": data.decode(errors="replace").strip()})
     return failure_of({**found, "type": "error"} if "error" in found else {"type": "error", "error": found})
-
-
-def _json_object(data: bytes) -> dict[str, Any] | None:
-    try:
-        return _event.decode(data)
-    except msgspec.DecodeError:
-        pass
-    try:
-        found = json.loads(data)  # as the client does: it accepts NaN and halves of surrogate pairs
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def _json_or_text(text: str) -> Any:

@@ -26,19 +26,23 @@ class AwsEventDecoder:
     """Turns bytes into events. The event inside a Bedrock `chunk` is unwrapped; an exception becomes an event named `error`."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
         """Yield the events that end within this chunk. Raises ValueError if the bytes are not such a stream."""
         self._rest += chunk
         while len(self._rest) >= _PRELUDE.size:
             total, headers_size, checksum = _PRELUDE.unpack_from(self._rest)
-            if checksum != binascii.crc32(self._rest[:8]) or not 16 + headers_size <= total <= _MAX_MESSAGE_BYTES:
+            if (
+                checksum != binascii.crc32(bytes(self._rest[:8]))
+                or not 16 + headers_size <= total <= _MAX_MESSAGE_BYTES
+            ):
                 msg = "an AWS event stream has a message whose prelude does not match its checksum"
                 raise ValueError(msg)
             if len(self._rest) < total:
                 return
-            message, self._rest = self._rest[:total], self._rest[total:]
+            message = bytes(self._rest[:total])
+            del self._rest[:total]
             headers_end = _PRELUDE.size + headers_size
             headers = _text_headers(message[_PRELUDE.size : headers_end])
             yield _event(headers, message[headers_end:-_CHECKSUM_BYTES])

@@ -18,10 +18,12 @@ class SseDecoder:
     """Turns bytes into events. Lines end with LF, CR LF or CR, as the HTML standard allows."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
+        """The pieces of a line that is not complete. They are joined once: a line may have megabytes."""
         self._name: str | None = None
         self._data: list[bytes] = []
         self._at_start = True
+        self._ends_with_cr = False
 
     def feed(self, chunk: bytes) -> Iterator[StreamEvent]:
         """Yield the events that end within this chunk. An event ends with an empty line."""
@@ -41,10 +43,14 @@ class SseDecoder:
 
     def _lines(self, chunk: bytes) -> list[bytes]:
         """The lines that are complete with this chunk. A final CR may be half of a CR LF, so its line waits."""
-        text = self._rest + chunk
+        self._rest.append(chunk)
+        if b"\n" not in chunk and b"\r" not in chunk and not self._ends_with_cr:
+            return []
+        text = b"".join(self._rest)
         if self._at_start and len(text) >= len(_BYTE_ORDER_MARK):
             text = text.removeprefix(_BYTE_ORDER_MARK)
             self._at_start = False
         lines = text.splitlines(keepends=True)
-        self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
+        self._rest, self._ends_with_cr = [rest] if rest else [], rest.endswith(b"\r")
         return [line.rstrip(b"\r\n") for line in lines]

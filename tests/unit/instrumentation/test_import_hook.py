@@ -153,6 +153,25 @@ def test_it_waits_for_an_import_in_another_thread(tmp_path: Path, monkeypatch: p
     assert import_hook._finder not in sys.meta_path
 
 
+def test_without_the_lock_it_acts_in_another_thread_after_the_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acted = threading.Event()
+    seen: list[int] = []
+
+    def act() -> None:
+        seen.append(sys.modules[NAME].VALUE)
+        acted.set()
+
+    monkeypatch.setattr(import_hook, "_wait_for_import", lambda _: None)
+    with being_imported(tmp_path, monkeypatch) as control:
+        when_imported(NAME, act)
+        assert seen == []
+        control.go_on.set()
+        assert acted.wait(30)
+    assert seen == [7]
+
+
 def test_an_import_that_fails_in_another_thread_is_not_repeated_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
