@@ -73,6 +73,7 @@ async def test_what_the_sdk_recorded_and_a_worker_kept_is_returned_whole(log: Ke
     trace = found[large]
     (root,) = trace.tree().roots
     assert [node.span.name for node in root.children] == ["tool"] * 5
+    assert trace.tree().critical_path()
     assert [len(node.span.attributes["result"]) for node in root.children] == [6_000] * 5
     assert {span.resource.service_name for span in trace.spans} == {root.span.resource.service_name} != {""}
     assert (trace.weight, trace.late, trace.unreadable, trace.decision.complete) == (1.0, False, 0, True)

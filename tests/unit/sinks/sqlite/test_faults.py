@@ -19,11 +19,6 @@ from prela_stream.sinks.sqlite.sink import SqliteSink
 from tests.support.kept import SOURCE, batch, decision, fragment, span, trace_id, whole
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> SqliteOptions:
-    return SqliteOptions(path=str(tmp_path / "folder" / "traces.db"))
-
-
 async def stored(options: SqliteOptions) -> list[str]:
     async with SqliteReader(options) as reader:
         return sorted(row.trace_id for row in await reader.list_traces(TraceFilter()))

@@ -1,0 +1,29 @@
+"""A batch is stored completely or not at all."""
+
+import sqlite3
+
+import pytest
+
+from prela_stream.errors import SinkError
+from prela_stream.sinks.sqlite.options import SqliteOptions
+from prela_stream.sinks.sqlite.reader import SqliteReader
+from prela_stream.sinks.sqlite.sink import SqliteSink
+from tests.support.kept import batch, whole
+
+
+async def test_a_batch_that_sqlite_refuses_leaves_nothing_and_can_be_written_again(options: SqliteOptions) -> None:
+    sink = SqliteSink(options)
+    await sink.write(batch(whole(1), next_offset=1))
+    blocker = sqlite3.connect(options.path)
+    blocker.execute("CREATE TRIGGER refuse BEFORE INSERT ON offsets BEGIN SELECT RAISE(ABORT, 'no room'); END")
+    blocker.commit()
+    with pytest.raises(SinkError, match=r"cannot store a batch of .*no room"):
+        await sink.write(batch(whole(2), next_offset=2))
+    async with SqliteReader(options) as reader:
+        assert (await reader.totals())["traces"] == 1
+        blocker.execute("DROP TRIGGER refuse")
+        blocker.commit()
+        blocker.close()
+        await sink.write(batch(whole(2), next_offset=2))
+        assert await reader.totals() == {"traces": 2, "spans": 4, "decisions": 2, "kept": 2, "dropped": 0}
+    await sink.aclose()
