@@ -160,14 +160,19 @@ def test_what_is_not_there_exits_with_1_and_what_is_wrong_with_2(store: Path, tm
         ("list", "--since", "yesterday"): "a time is a duration ago",
         ("list", "--min-duration", "long"): "a duration is a number with ms, s, m, h or d",
         ("list", "--config", str(tmp_path / "none.toml")): "cannot read the settings file",
-        ("tail", "--interval", "nan"): "--interval: expected a number of seconds",
     }
     for arguments, words in wrong.items():
         result = run(store, *arguments, code=2)
         assert words in result.stderr
         assert result.stderr.count("\n") == 1
         assert result.stdout == ""
-    for arguments in (("list", "--sort", "best"), ("list", "-n", "0"), ("list", "--colour"), ("dance",)):
+    for arguments in (
+        ("tail", "--interval", "nan"),
+        ("list", "--sort", "best"),
+        ("list", "-n", "0"),
+        ("list", "--colour"),
+        ("dance",),
+    ):
         assert "Usage" in run(store, *arguments, code=2).stderr
     missing = run(store / "elsewhere", "list", code=2)
     assert "there is no trace store at" in missing.stderr
