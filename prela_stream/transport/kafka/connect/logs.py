@@ -13,6 +13,8 @@ REPEAT_S: Final = 60.0
 _REPORTED_ELSEWHERE: Final = (
     # connecting: the TransportError has the reason
     *('Unable connect to "', 'Unable to request metadata from "'),
+    # a topic that does not exist: the consumer logs it and waits
+    *("Topic %s not found in cluster metadata", "No partition metadata for topic "),
     "Unexpected error in sender routine",  # a send or commit: its outcome and the reason are logged
     "Heartbeat failed for group %s because it is rebalancing",  # a member joined or left: the new assignment is logged
 )
