@@ -4,8 +4,10 @@ Works with any ASGI server and framework, and imports neither. The span of a req
 after that, such as Starlette's background tasks, has a span below it.
 """
 
+import sys
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping
+from types import FrameType
 from typing import Any, Final
 
 from prela_stream.errors import guard
@@ -26,8 +28,10 @@ _MARK: Final = "prela_stream.span"
 _SHARED: Final = ("http.route", "http.response.status_code")
 """Attributes of a request that the span of its background work has too, so that both are found together."""
 _MIN_BACKGROUND_NS: Final = 1_000_000
-"""Work after the response that fails, makes spans or takes at least this long gets a span: without background tasks an
-application needs some microseconds to return."""
+"""Other work after the response than declared background tasks has a span if it fails, makes spans or takes at least this long:
+an application needs some microseconds to return."""
+_MAX_FRAMES: Final = 6
+"""Between the sending of a message and the response object that sends it."""
 _guard: Final = guard("instrumentation.asgi")
 
 
@@ -102,12 +106,15 @@ class _Request:
         self._send = send
         self._has_trailers = False
         self._background: Span | None = None
+        self._has_tasks = False
         self._ended_ns = 0
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the server; after the last one the request has ended."""
         if message["type"] == "http.response.start":
             self._start_response(message)
+            with _guard:
+                self._has_tasks = _sender_has_tasks(sys._getframe(1))
         await self._send(message)
         with _guard:
             if self._background is None and self._is_last(message):
@@ -126,8 +133,8 @@ class _Request:
         with _guard:
             if get_raw() is background:
                 set_raw(self._span)
-            has_spans = background._children is not None
-            if error is None and not has_spans and time.perf_counter_ns() - self._ended_ns < _MIN_BACKGROUND_NS:
+            is_work = self._has_tasks or error is not None or background._children is not None
+            if not is_work and time.perf_counter_ns() - self._ended_ns < _MIN_BACKGROUND_NS:
                 return  # it was never announced and its parent does not count it, so it can be dropped
             if error is not None:
                 background.record_exception(error)
@@ -173,6 +180,19 @@ class _Request:
             f"{self._span.name} background", attributes=attributes, parent=self._span
         )
         self.before_step()
+
+
+def _sender_has_tasks(frame: FrameType | None) -> bool:
+    """Whether the response object that sends a message has background tasks, as those of Starlette and FastAPI can."""
+    for _ in range(_MAX_FRAMES):
+        if frame is None:
+            return False
+        if frame.f_code.co_name in ("__call__", "stream_response"):
+            sender = frame.f_locals.get("self")
+            if hasattr(sender, "status_code") and callable(getattr(sender, "background", None)):
+                return True
+        frame = frame.f_back
+    return False
 
 
 class _Stepped:

@@ -6,6 +6,12 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from starlette.applications import Starlette
+from starlette.background import BackgroundTasks
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from prela_stream.instrumentation.http.asgi import App, Message, Send, TraceMiddleware
 from prela_stream.instrumentation.http.httpx import propagate
@@ -181,6 +187,32 @@ async def test_spans_of_background_tasks_are_below_the_background_span(captured:
 async def test_a_request_without_background_work_has_one_span(captured: CapturedSpans) -> None:
     await serve(application(None))
     assert [span.name for span in captured.spans] == ["GET /x"]
+
+
+@pytest.mark.parametrize("response", [PlainTextResponse, StreamingResponse])
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_background_task_has_a_span_however_short_it_is(
+    captured: CapturedSpans, response: type[Response], is_async: bool
+) -> None:
+    ran: list[str | None] = []
+
+    def task() -> None:
+        span = get_current_span()
+        ran.append(None if span is None else span.name)
+
+    async def async_task() -> None:
+        task()
+
+    async def endpoint(request: Request) -> Response:
+        tasks = BackgroundTasks()
+        tasks.add_task(async_task if is_async else task)
+        return response(iter(["ok"]) if response is StreamingResponse else "ok", background=tasks)
+
+    app = Starlette(routes=[Route("/x", endpoint)], middleware=[Middleware(TraceMiddleware)])
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://x") as client:
+        await client.get("/x")
+    assert_tree(captured.spans, "GET /x\n  GET /x background")
+    assert ran == ["GET /x background"]
 
 
 async def test_trailers_are_part_of_the_response(captured: CapturedSpans) -> None:
