@@ -7,6 +7,7 @@ object of the application. An item that no rule concerns is sent as it was encod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,7 @@ from prela_stream.model import semconv
 from prela_stream.model.plain import plain, safe_text
 from prela_stream.model.span import SPAN_TYPES, SpanEvent, SpanType
 from prela_stream.privacy.item_fields import Fields
+from prela_stream.steps import Block
 
 WITHHELD: Final = "prela.withheld"
 """Attribute with the reason why a span has no content: the hook failed, and with which error."""
@@ -228,14 +230,18 @@ scopes_used: Final[list[bool]] = []
 """Not empty after the first `capture_content()` in this process: until then no span reads the variable above."""
 
 
-@contextmanager
-def capture_content(on: bool) -> Iterator[None]:
+def capture_content(on: bool) -> Block[None]:
     """For spans that begin in the block, record content (True) or not (False). It overrides `init(capture_content=…)`.
 
     It holds for tasks that are started in the block, for the calls of traced libraries, and for threads to which `wrap()` carries
     it. If it is off, prompts, answers, and arguments and results of tools are not recorded. Tokens, latency, cost, stop reasons
-    and errors are.
+    and errors are. As a decorator, it does so for each call of a function.
     """
+    return Block(partial(_capture_content, on))
+
+
+@contextmanager
+def _capture_content(on: bool) -> Iterator[None]:
     given: object = on
     if not isinstance(given, bool):
         with guard("capture_content"):

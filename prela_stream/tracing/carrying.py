@@ -8,9 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from typing import Any, ParamSpec, TypeVar
 
+from prela_stream.steps import Call, async_generator_function, generator_function, generator_kind
 from prela_stream.tracing.context import attach
 from prela_stream.tracing.current import current
-from prela_stream.tracing.following import Call, async_generator_function, follow, generator_function, generator_kind
+from prela_stream.tracing.following import ParentCall, follow
 from prela_stream.tracing.parent import Parent, set_raw
 
 P = ParamSpec("P")
@@ -40,11 +41,11 @@ def wrap(function: Callable[P, R]) -> Callable[P, R]:
                 return await function(*args, **kwargs)
 
     elif inspect.isasyncgenfunction(function):
-        wrapper = async_generator_function(lambda args, kwargs: (function(*args, **kwargs), Call(parent)))
+        wrapper = async_generator_function(lambda args, kwargs: (function(*args, **kwargs), ParentCall(parent)))
     elif inspect.isgeneratorfunction(function):
 
         def start(args: Any, kwargs: Any) -> tuple[Any, Call]:
-            return _Inside(context.copy(), function, args, kwargs), Call(parent)
+            return _Inside(context.copy(), function, args, kwargs), ParentCall(parent)
 
         wrapper = generator_kind(generator_function(start), function)
     else:
@@ -59,7 +60,7 @@ def _plain(context: Context, parent: Parent | None, function: Callable[..., Any]
             function, *args, **kwargs
         )  # a copy per call: a context cannot be entered twice at once
         if isinstance(result, types.CoroutineType | types.GeneratorType | types.AsyncGeneratorType):
-            return follow(result, Call(parent))
+            return follow(result, ParentCall(parent))
         return result
 
     return wrapper

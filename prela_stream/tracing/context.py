@@ -7,12 +7,14 @@ replace its copy, so siblings under `asyncio.gather` are children of one parent 
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Self
 
 from prela_stream.errors import guard
 from prela_stream.model.ids import SPAN_ID_BYTES, TRACE_ID_BYTES
 from prela_stream.model.plain import safe_text
+from prela_stream.steps import Block
 from prela_stream.tracing.current import current, enter, leave
 from prela_stream.tracing.ids import id_of, new_trace_id
 from prela_stream.tracing.parent import Parent, Scope
@@ -145,16 +147,22 @@ def parent_of(given: Any) -> Any:
     return given.span if type(given) is SpanContext else given
 
 
-@contextmanager
-def attach(parent: Parent | None, *, scope: Scope = None) -> Iterator[None]:
+def attach(parent: Parent | None, *, scope: Scope = None) -> Block[None]:
     """Make a span or a trace context current for the block; None: the next span starts a new trace.
 
     The block does not end the span. Use it where work continues that started elsewhere: a callback, a consumer, another thread.
+    As a decorator, it does so for each call of a function.
 
     Args:
         parent: The span or trace context.
         scope: See `Tracer.span`.
     """
+    return Block(partial(attached, parent, scope=scope))
+
+
+@contextmanager
+def attached(parent: Parent | None, *, scope: Scope = None) -> Iterator[None]:
+    """As `attach`, with less overhead."""
     given: object = parent
     parent = parent_of(parent)
     if not (given is None or isinstance(given, Parent)):
@@ -169,15 +177,24 @@ def attach(parent: Parent | None, *, scope: Scope = None) -> Iterator[None]:
         leave(parent, entered)
 
 
-@contextmanager
 def new_trace_context(
     trace_id: str | None = None,
     sampled: bool | None = True,
     baggage: Mapping[str, str] | None = None,
     *,
     scope: Scope = None,
+) -> Block[TraceContext]:
+    """Start a new trace for the block, even inside another one. Spans without a parent are the roots of that trace.
+
+    As a decorator, it starts a trace for each call of a function.
+    """
+    return Block(partial(_new_trace_context, trace_id, sampled, baggage, scope))
+
+
+@contextmanager
+def _new_trace_context(
+    trace_id: str | None, sampled: bool | None, baggage: Mapping[str, str] | None, scope: Scope
 ) -> Iterator[TraceContext]:
-    """Start a new trace for the block, even inside another one. Spans without a parent are the roots of that trace."""
     context = TraceContext(trace_id=trace_id, sampled=sampled, baggage=baggage)
-    with attach(context, scope=scope):
+    with attached(context, scope=scope):
         yield context

@@ -7,22 +7,24 @@ import functools
 import inspect
 import sys
 import types
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from prela_stream.errors import guard
-from prela_stream.tracing.context import attach
+from prela_stream.steps import Call, async_generator_function, generator_function
+from prela_stream.tracing.context import attached
 from prela_stream.tracing.parent import Parent
 
 _SPECIAL: Final = ("__await__", "__anext__")
 _GUARD: Final = guard("trace.returned_object")
 
 
-class Call:
-    """A call whose end is not known when it returns. A subclass ends a span.
+class ParentCall(Call):
+    """A call with a parent that is current while its code runs. A subclass ends a span.
 
     Args:
-        parent: What is current while the code of the call runs.
+        parent: The span or trace context.
     """
 
     def __init__(self, parent: Parent | None) -> None:
@@ -31,95 +33,14 @@ class Call:
     def __del__(self) -> None:
         self.end()  # the returned object was dropped before its end
 
-    def finish(self, result: Any) -> Any:
-        """The call has succeeded; returns the result for the caller."""
-        return result
-
-    def fail(self, error: BaseException) -> None:
-        """The call has raised."""
-
-    def end(self) -> None:
-        """The call is over. It can be called more than once."""
+    def entered(self) -> AbstractContextManager[None]:
+        """See `Call`."""
+        return attached(self.parent, scope="caller")
 
 
-Start = Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, Call]]
-"""Makes the inner object and its call from the arguments."""
-
-
-def generator_function(start: Start) -> Callable[..., Generator[Any, Any, Any]]:
-    """A generator function that runs another generator, as `yield from` does."""
-
-    def generator(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        inner, call = start(args, kwargs)
-        step: Callable[[], Any] = functools.partial(next, inner)
-        try:
-            while True:
-                with attach(call.parent, scope="caller"):
-                    try:
-                        value = step()
-                    except StopIteration as end:
-                        return call.finish(end.value)
-                try:
-                    sent = yield value
-                except GeneratorExit:
-                    with attach(call.parent, scope="caller"):
-                        inner.close()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - not swallowed: thrown into the generator
-                    step = functools.partial(inner.throw, error)
-                else:
-                    step = functools.partial(inner.send, sent)
-        except BaseException as error:
-            call.fail(error)
-            raise
-        finally:
-            call.end()
-
-    return generator
-
-
-def generator_kind(wrapper: Any, function: Any) -> Any:
-    """The wrapper as a coroutine of `types.coroutine`, if `function` is one."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    is_coroutine = code is not None and code.co_flags & inspect.CO_ITERABLE_COROUTINE
-    return types.coroutine(wrapper) if is_coroutine else wrapper
-
-
-def async_generator_function(start: Start) -> Callable[..., AsyncGenerator[Any, Any]]:
-    """As `generator_function`, for async generators."""
-
-    async def generator(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        inner, call = start(args, kwargs)
-        step: Callable[[], Any] = functools.partial(inner.asend, None)
-        try:
-            while True:
-                with attach(call.parent, scope="caller"):
-                    try:
-                        value = await step()
-                    except StopAsyncIteration:
-                        return
-                try:
-                    sent = yield value
-                except GeneratorExit:
-                    with attach(call.parent, scope="caller"):
-                        await inner.aclose()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - not swallowed: thrown into the generator
-                    step = functools.partial(inner.athrow, error)
-                else:
-                    step = functools.partial(inner.asend, sent)
-        except BaseException as error:
-            call.fail(error)
-            raise
-        finally:
-            call.end()
-
-    return generator
-
-
-async def _awaited(inner: Any, call: Call) -> Any:
+async def _awaited(inner: Any, call: ParentCall) -> Any:
     try:
-        with attach(call.parent):
+        with attached(call.parent):
             return call.finish(await inner)
     except BaseException as error:
         call.fail(error)
@@ -153,7 +74,7 @@ def _is_future(kind: type) -> bool:
     return all(inspect.getattr_static(kind, name, None) is not None for name in ("add_done_callback", "exception"))
 
 
-def follow(result: Any, call: Call) -> Any:
+def follow(result: Any, call: ParentCall) -> Any:
     """The object to return instead of `result`, for which `lasts()` holds: it ends the call.
 
     Coroutines and generators are wrapped in one of the same kind. Any other object is returned itself, with a subclass of its
@@ -191,7 +112,7 @@ def _named(wrapper: Any, result: Any) -> Any:
     return wrapper
 
 
-def _future_is_done(call: Call, future: Any) -> None:
+def _future_is_done(call: ParentCall, future: Any) -> None:
     with _GUARD:
         # `exception()` would mark the error as retrieved, and asyncio would no longer log that the application never did.
         error = _cancelled() if future.cancelled() else getattr(future, "_exception", None)
@@ -247,7 +168,7 @@ def _await(followed: Any) -> Generator[Any, Any, Any]:
 async def _anext(followed: Any) -> Any:
     call = followed.__dict__[_CALL]
     try:
-        with attach(call.parent):
+        with attached(call.parent):
             return await type(followed)._prela_stream_class.__anext__(followed)
     except StopAsyncIteration:
         _release(followed)

@@ -7,9 +7,11 @@ to other processes only on request: a header with a user id would reach every ho
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from prela_stream.model.semconv import CONVERSATION_ID, USER_ID
+from prela_stream.steps import Block
 from prela_stream.tracing.coerce import attributes_of, text_of
 
 SESSION_ENTRY: Final = "session.id"
@@ -31,17 +33,17 @@ ids_used: Final[list[bool]] = []
 """Not empty once this process has had a session, or a trace with session ids; spans check this first."""
 
 
-@contextmanager
 def session(
     session_id: str | None = None,
     *,
     user_id: str | None = None,
     attributes: Mapping[str, Any] | None = None,
     propagate: bool = False,
-) -> Iterator[None]:
+) -> Block[None]:
     """Give every span that starts in the block a session id, a user id and other attributes.
 
-    Attributes of the span itself have priority. Blocks nest: an inner block adds to the outer one and has priority over it.
+    Attributes of the span itself have priority. Blocks nest: an inner block adds to the outer one and has priority over it. As a
+    decorator, it opens a block for each call of a function.
 
     Args:
         session_id: The conversation; becomes `gen_ai.conversation.id`.
@@ -49,6 +51,13 @@ def session(
         attributes: Further attributes, of any value.
         propagate: Send both ids to other processes as W3C baggage. Every host that is called can read them.
     """
+    return Block(partial(_session, session_id, user_id, attributes, propagate))
+
+
+@contextmanager
+def _session(
+    session_id: str | None, user_id: str | None, attributes: Mapping[str, Any] | None, propagate: bool
+) -> Iterator[None]:
     before = get_carried() or Carried({}, {})
     ids = {
         key: text_of(value) for key, value in ((SESSION_ENTRY, session_id), (USER_ENTRY, user_id)) if value is not None

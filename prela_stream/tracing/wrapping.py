@@ -11,14 +11,8 @@ from typing import Any, Final, Protocol
 
 from prela_stream.errors import guard
 from prela_stream.model.plain import safe_text
-from prela_stream.tracing.following import (
-    Call,
-    async_generator_function,
-    follow,
-    generator_function,
-    generator_kind,
-    lasts,
-)
+from prela_stream.steps import Call, async_generator_function, generator_function, generator_kind
+from prela_stream.tracing.following import ParentCall, follow, lasts
 
 _CACHE_METHODS: Final = ("cache_info", "cache_clear", "cache_parameters")
 
@@ -33,7 +27,7 @@ class Plan(Protocol):
         """Note the result of a call; returns it."""
 
 
-class SpanCall(Call):
+class SpanCall(ParentCall):
     """A call with a span that ends with it."""
 
     def __init__(self, span: Any, plan: Plan) -> None:
