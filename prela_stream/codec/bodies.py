@@ -3,7 +3,6 @@
 Readers decode a body, write it as JSON, or do both. A body that one of them would reject must not be stored.
 """
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -30,19 +29,28 @@ def check_bodies(head: SpanHead) -> None:
     attributes = read(attributes_decoder, head.attributes, "attributes")
     events = [] if head.events == _EMPTY else read(events_decoder, head.events, "events")
     links = [] if head.links == _EMPTY else read(links_decoder, head.links, "links")
-    bodies = [attributes, *(event.attributes for event in events), *(link.attributes for link in links)]
-    try:
-        text = _json.encode(bodies)
-    except (TypeError, *READ_ERRORS) as error:  # extension types, and keys that are neither text nor numbers
-        msg = f"cannot read attributes: {error}"
-        raise CodecError(msg) from error
-    if text.count(b"[") + text.count(b"{") > MAX_NESTING and _is_deeper(bodies, MAX_NESTING):
-        msg = f"cannot read attributes: they are nested deeper than {MAX_NESTING} levels"
+    if problem := _problem([attributes, *(event.attributes for event in events), *(link.attributes for link in links)]):
+        msg = f"cannot read attributes: {problem}"
         raise CodecError(msg)
 
 
-def _is_deeper(bodies: Iterable[Any], levels: int) -> bool:
-    containers = list(bodies)
+def is_readable(value: object) -> bool:
+    """Whether a decoded attribute value can be written as JSON and is not nested too deep."""
+    return _problem([value]) is None
+
+
+def _problem(bodies: list[Any]) -> str | None:
+    try:
+        text = _json.encode(bodies)
+    except (TypeError, *READ_ERRORS) as error:  # extension types, and keys that are neither text nor numbers
+        return str(error)
+    if text.count(b"[") + text.count(b"{") > MAX_NESTING and _is_deeper(bodies, MAX_NESTING):
+        return f"they are nested deeper than {MAX_NESTING} levels"
+    return None
+
+
+def _is_deeper(bodies: list[Any], levels: int) -> bool:
+    containers = [body for body in bodies if isinstance(body, dict | list)]
     for _ in range(levels):
         parts = (part for one in containers for part in (one.values() if isinstance(one, dict) else one))
         containers = [part for part in parts if isinstance(part, dict | list)]

@@ -11,7 +11,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from prela_stream.codec import rescue
-from prela_stream.codec.bodies import attributes_decoder, events_decoder, links_decoder
+from prela_stream.codec.bodies import attributes_decoder, events_decoder, is_readable, links_decoder
 from prela_stream.codec.versions import PREFIX, READ_ERRORS, check_version, read
 from prela_stream.errors import CodecError
 from prela_stream.model.plain import is_plain, plain, safe_text
@@ -193,10 +193,10 @@ def kind_of(raw: bytes) -> int:
 def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
     """The resource of a record. Never raises: a value that does not fit the type of its key is moved to `attributes`.
 
-    A process with an invalid resource does not lose its spans.
+    A process with an invalid resource does not lose its spans. Attributes that cannot be written as JSON become text.
     """
     try:
-        return _resource.decode(raw)
+        return _with_readable_attributes(_resource.decode(raw))
     except READ_ERRORS as error:
         problem = str(error)
     try:
@@ -213,7 +213,13 @@ def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
         else:
             good[key] = value
     resource = msgspec.convert(good, Resource)
-    return msgspec.structs.replace(resource, attributes={**rest, **resource.attributes})
+    return _with_readable_attributes(msgspec.structs.replace(resource, attributes={**rest, **resource.attributes}))
+
+
+def _with_readable_attributes(resource: Resource) -> Resource:
+    found = resource.attributes
+    readable = {key: value if is_readable(value) else safe_text(value) for key, value in found.items()}
+    return resource if readable == found else msgspec.structs.replace(resource, attributes=readable)
 
 
 def decode_span(raw: bytes | msgspec.Raw, resource: Resource | None = None) -> SpanData:

@@ -10,7 +10,7 @@ import pytest
 
 import prela_stream as prela
 from prela_stream.codec.bodies import MAX_NESTING, check_bodies
-from prela_stream.codec.spans import decode_head, decode_span, encode_item, kind_of
+from prela_stream.codec.spans import decode_head, decode_resource, decode_span, encode_item, kind_of
 from prela_stream.errors import CodecError
 from prela_stream.model.span import COUNTED, ItemKind
 from prela_stream.transport.local import LocalTransport
@@ -170,6 +170,19 @@ async def test_kept_traces_yields_every_span_that_is_counted_as_kept(tmp_path: P
     async with prela.kept_traces(None, follow=False, directory=tmp_path) as traces:
         (trace,) = [trace async for trace in traces]
     assert (len(trace.spans), trace.unreadable) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"\xd4\x05\x01", b"\x81\xc0\x01", nested(1_000), nested(MAX_NESTING + 1)[2:]],
+    ids=["ext", "nil key", "deep", "deeper"],
+)
+def test_a_resource_with_an_unreadable_value_is_readable(value: bytes) -> None:
+    raw = b"\x82\xacservice.name\xa4shop\xaaattributes\x82\xa1a\x01\xa1b" + value
+    resource = decode_resource(raw)
+    assert msgspec.json.encode(resource)
+    assert resource.service_name in {"shop", ""}
+    assert resource.attributes
 
 
 def test_the_kind_of_an_item_is_known_even_if_the_item_is_nested_too_deep() -> None:
