@@ -51,7 +51,7 @@ class SpanMethod(Generic[P, S_co]):
 
 def is_decorated(name: object) -> bool:
     """Whether what a span function was given for a name is a function or another object that `@` was put above."""
-    return not isinstance(name, str) and (callable(name) or hasattr(type(name), "__get__"))
+    return not issubclass(type(name), str) and (callable(name) or hasattr(type(name), "__get__"))
 
 
 def also_decorates(function: Callable[Concatenate[Any, P], S_co]) -> SpanMethod[P, S_co]:

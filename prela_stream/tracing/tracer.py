@@ -283,7 +283,9 @@ class Tracer(SpanKinds):
 
     def _parent_fields(self, above: Any) -> tuple[TraceContext, bytes | None, int]:
         """Trace, parent span id and flags of a span whose parent is not a Span that is current."""
-        above = parent_of(above)
+        given = parent_of(above)
+        above = given if issubclass(type(given), Parent) else None  # not `isinstance`, which a mock passes
+        is_parent = above is given
         if isinstance(above, Deferred):
             flag, below = above.take(), above.above
             if isinstance(below, Span):
@@ -297,8 +299,8 @@ class Tracer(SpanKinds):
                 self._decide(above)
             return above, above.raw_span_id, 0 if above.raw_span_id is None else REMOTE_PARENT
         with guard("tracer.span"):
-            if above is not None:
-                msg = f"parent= takes a Span, a TraceContext, a Deferred or None, got {safe_text(above)}; it starts a trace"
+            if not is_parent:
+                msg = f"parent= takes a Span, a TraceContext, a Deferred or None, got {safe_text(given)}; it starts a trace"
                 raise TypeError(msg)
         trace = TraceContext()
         if self._sampler is not None:
