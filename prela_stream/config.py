@@ -144,6 +144,11 @@ def load_settings(
     return reader.settings()
 
 
+def is_off(variable: str) -> bool:
+    """Whether a variable is set to false, 0, no or off."""
+    return os.environ.get(variable, "").lower() in ("false", "0", "no", "off")
+
+
 def _exists(file: Path) -> bool:
     """Whether the default file exists. One that cannot be examined exists: reading it reports why."""
     try:

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from prela_stream.compat.prela import PROJECT_ID, checked_exporter, is_off, report_what_has_no_effect
-from prela_stream.config import Settings, checked_settings, load_settings
+from prela_stream.compat.prela import PROJECT_ID, checked_exporter, report_what_has_no_effect
+from prela_stream.config import Settings, checked_settings, is_off, load_settings
 from prela_stream.errors import ConfigurationError, warn_once
 from prela_stream.instrumentation.registry import checked_names
 from prela_stream.model.plain import plain, safe_text

@@ -5,7 +5,7 @@ import os
 import sys
 from typing import Final, TextIO
 
-from prela_stream.compat.prela import is_off
+from prela_stream.config import is_off
 from prela_stream.text import VisibleFormatter
 
 LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -1,10 +1,16 @@
 """Where commands write: results to standard output, everything else to standard error."""
 
+from __future__ import annotations
+
 import errno
 import os
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class _Console(Console):
@@ -31,3 +37,11 @@ def messages() -> Console:
 def print_json(text: str) -> None:
     """A line of JSON on standard output."""
     typer.echo(text)
+
+
+def progress_bar(*, transient: bool = False) -> Progress:
+    """A progress bar on standard error: what is done, how much of how much, for how long. Loaded when a command needs it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=messages(), transient=transient)

@@ -1,28 +1,34 @@
 """`prela-stream demo`: runs the whole pipeline on this machine and shows the result."""
 
+from __future__ import annotations
+
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from prela_stream import app as root
 from prela_stream.cli import formats, render
-from prela_stream.cli.consoles import messages, output, print_json
+from prela_stream.cli.consoles import output, print_json, progress_bar
 from prela_stream.cli.faults import NOT_FOUND, fail_line
 from prela_stream.cli.formats import clean
 from prela_stream.cli.options import Options, command
 from prela_stream.cli.running import run_until_stopped
 from prela_stream.config import Settings
-from prela_stream.demo import show
 from prela_stream.errors import ConfigurationError
 from prela_stream.sinks.base import StoredTrace
 from prela_stream.validation import absolute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.progress import Progress
+
+    from prela_stream.demo.show import DemoResult
+    from prela_stream.demo.show import Progress as DemoProgress
 
 DEFAULT_DIRECTORY = ".prela/demo"
 _STAGES = {"starting": "starting processes", "agents": "running agents", "storing": "deciding and storing"}
@@ -46,12 +52,14 @@ def demo_command(options: Options, runs: RunsOption = 150, seed: SeedOption = 0)
             "the agents of the demo need the Anthropic client, which is not installed: pip install 'prela-stream[demo]'"
         )
         raise ConfigurationError(msg)
+    from prela_stream.demo import show
+
     settings = options.settings(DEFAULT_DIRECTORY)
-    found: list[show.DemoResult] = []
+    found: list[DemoResult] = []
     best: list[StoredTrace] = []
 
     async def demo() -> None:
-        with _progress(messages()) as progress:
+        with progress_bar() as progress:
             result = await show.run(settings, runs=runs, seed=seed, on_progress=_follow(progress))
         found.append(result)
         if result.best_trace_id is not None:
@@ -72,15 +80,10 @@ def demo_command(options: Options, runs: RunsOption = 150, seed: SeedOption = 0)
         raise typer.Exit(NOT_FOUND)
 
 
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console)
-
-
-def _follow(progress: Progress) -> Callable[[show.Progress], None]:
+def _follow(progress: Progress) -> Callable[[DemoProgress], None]:
     tasks = {stage: progress.add_task(text, total=None, visible=False) for stage, text in _STAGES.items()}
 
-    def follow(now: show.Progress) -> None:
+    def follow(now: DemoProgress) -> None:
         if now.stage != "starting":
             progress.update(tasks["starting"], completed=1, total=1)
         progress.update(tasks[now.stage], completed=now.done, total=now.total, visible=True)
@@ -88,7 +91,7 @@ def _follow(progress: Progress) -> Callable[[show.Progress], None]:
     return follow
 
 
-def _show(result: show.DemoResult, best: list[StoredTrace], settings: Settings) -> None:
+def _show(result: DemoResult, best: list[StoredTrace], settings: Settings) -> None:
     console = output()
     for stored in best:
         console.print(render.trace_tree(stored))
@@ -104,7 +107,7 @@ def _show(result: show.DemoResult, best: list[StoredTrace], settings: Settings) 
     )
 
 
-def _summary(result: show.DemoResult) -> Table:
+def _summary(result: DemoResult) -> Table:
     table = Table.grid(padding=(0, 2))
     kept_by, lost = (
         ", ".join(f"{clean(name)} {number}" for name, number in sorted(counts.items()))

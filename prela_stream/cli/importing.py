@@ -1,18 +1,18 @@
 """`prela-stream import`: spans of other tools, from files, into the log."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from prela_stream.app import importing
 from prela_stream.cli import formats
-from prela_stream.cli.consoles import messages, output, print_json
+from prela_stream.cli.consoles import messages, output, print_json, progress_bar
 from prela_stream.cli.faults import NOT_FOUND, fail_line
 from prela_stream.cli.formats import clean
 from prela_stream.cli.options import JsonLinesOption, Options, command
@@ -20,6 +20,9 @@ from prela_stream.cli.running import ask
 from prela_stream.config import Settings
 from prela_stream.errors import ConfigurationError
 from prela_stream.validation import absolute
+
+if TYPE_CHECKING:
+    from prela_stream.app import importing
 
 _SHOWN = 10
 """Rejected parts of a file that are listed on a terminal; `--json` lists all."""
@@ -38,6 +41,8 @@ def import_command(options: Options, files: FilesArgument, dry_run: DryRunOption
 
     A part that is no span is reported with its place and costs no other part. Exit code 1 if anything was rejected.
     """
+    from prela_stream.app import importing
+
     settings = options.settings()
     rejected = False
     rows: list[importing.ImportSummary] = []
@@ -58,6 +63,8 @@ def import_command(options: Options, files: FilesArgument, dry_run: DryRunOption
 
 
 def _read(name: str) -> importing.ImportedFile:
+    from prela_stream.app import importing
+
     if name == "-":
         return importing.read_import("-", sys.stdin.buffer.read())
     path = Path(name)
@@ -68,8 +75,9 @@ def _read(name: str) -> importing.ImportedFile:
 
 
 def _send(settings: Settings, file: importing.ImportedFile) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=messages(), transient=not messages().is_terminal) as progress:
+    from prela_stream.app import importing
+
+    with progress_bar(transient=not messages().is_terminal) as progress:
         task = progress.add_task(f"importing {clean(file.name)}", total=len(file.spans))
         ask(lambda: importing.import_spans(settings, file.spans, on_sent=lambda count: progress.advance(task, count)))
 

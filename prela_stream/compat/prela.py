@@ -64,11 +64,6 @@ def _report(what: str, why: str) -> None:
     warn_once(f"{what} has no effect: {why}")
 
 
-def is_off(variable: str) -> bool:
-    """Whether a variable is set to false, 0, no or off."""
-    return os.environ.get(variable, "").lower() in ("false", "0", "no", "off")
-
-
 def checked_exporter(exporter: Any) -> Any:
     """An object with `export(spans)`; None for none and for a name. Raises ConfigurationError for anything else."""
     if exporter is None or isinstance(exporter, str):
