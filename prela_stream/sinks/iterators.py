@@ -81,9 +81,9 @@ def _same(decision: Decision) -> Decision:
 class _Open:
     """What an open `TopicIterator` holds."""
 
-    def __init__(self, stack: AsyncExitStack, reader: TopicConsumer) -> None:
+    def __init__(self, stack: AsyncExitStack, topic: TopicConsumer) -> None:
         self.stack = stack
-        self.reader = reader
+        self.topic = topic
         self.polled = anyio.current_time()
         self.paused = False
         """All partitions are paused, because returning the items of one poll takes long."""
@@ -167,10 +167,10 @@ class TopicIterator(Generic[T]):
                 await self._check_assignment(opened)
             while self._steps:
                 step = self._steps.popleft()
-                opened.reader.done(step.partition, step.next_offset)
+                opened.topic.done(step.partition, step.next_offset)
                 if step.item is not None:
                     return step.item()
-            if not self._follow and await self._at_the_end(opened.reader):
+            if not self._follow and await self._at_the_end(opened.topic):
                 raise StopAsyncIteration
             await self._fill(opened)
 
@@ -189,7 +189,7 @@ class TopicIterator(Generic[T]):
         if self._group is None:
             msg = "commit() needs a consumer group, and group is None: name one, as in kept_traces(group='billing')"
             raise ConfigurationError(msg)
-        for partition in await opened.reader.commit():
+        for partition in await opened.topic.commit():
             self._forget(partition)
             self._assignment_complete = False  # a rebalance follows; it may return this partition
 
@@ -200,20 +200,20 @@ class TopicIterator(Generic[T]):
         return self._opened
 
     async def _fill(self, opened: _Open) -> None:
-        consumer = opened.reader.consumer
+        consumer = opened.topic.consumer
         if opened.paused:
             consumer.resume(*consumer.assignment())
             opened.paused = False
-        poll = await opened.reader.poll(max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES)
+        poll = await opened.topic.poll(max_records=_MAX_RECORDS, max_bytes=_MAX_BYTES)
         consumer.resume(*poll.assigned)
         self._apply(opened, poll)
 
     async def _check_assignment(self, opened: _Open) -> None:
         """Drop the items of revoked partitions before they are returned, and stay a member of the group."""
-        consumer = opened.reader.consumer
+        consumer = opened.topic.consumer
         consumer.pause(*consumer.assignment())
         opened.paused = True
-        self._apply(opened, await opened.reader.check_assignment())
+        self._apply(opened, await opened.topic.check_assignment())
 
     def _apply(self, opened: _Open, poll: Poll) -> None:
         opened.polled = anyio.current_time()
@@ -226,20 +226,20 @@ class TopicIterator(Generic[T]):
             part = self._parts.get(partition)
             if part is None:
                 part = self._parts[partition] = self._part()
-            self._steps.extend(part.steps(record, opened.reader))
+            self._steps.extend(part.steps(record, opened.topic))
 
     def _forget(self, partition: TopicPartition) -> None:
         self._parts.pop(partition, None)
         self._ends.pop(partition, None)
         self._steps = deque(step for step in self._steps if step.partition != partition)
 
-    async def _at_the_end(self, reader: TopicConsumer) -> bool:
+    async def _at_the_end(self, topic: TopicConsumer) -> bool:
         """Whether every assigned partition is read up to the end that it had when reading it began."""
-        consumer = reader.consumer
+        consumer = topic.consumer
         try:
             for partition in consumer.assignment():
                 if partition not in self._ends:
-                    end = await reader.end_offset(partition)
+                    end = await topic.end_offset(partition)
                     if end is None:
                         return False
                     self._ends[partition] = end

@@ -105,9 +105,7 @@ class JsonlSink:
             self._write_durably(lines)
         except OSError as error:
             self._close()
-            msg = (
-                f"cannot write to {self._path}: {error.strerror or error}. Free disk space or change `path` of the sink"
-            )
+            msg = f"cannot write to {self._path}: {error.strerror or error}. Check its disk, its owner and its permissions"
             raise SinkError(msg) from error
 
     def _write_durably(self, lines: bytes) -> None:

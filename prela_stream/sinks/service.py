@@ -74,7 +74,7 @@ class _Retry:
         telemetry.SINK_RETRIES.add(1, self._group)
         if not self.pause_s:
             logger.warning(
-                "sink %s failed and will try again until it succeeds; nothing is lost, and other services are not affected: %s",
+                "sink %s cannot continue and tries again until it succeeds; records wait in the topic: %s",
                 self._name,
                 str(error) or type(error).__name__,
             )
@@ -156,10 +156,8 @@ class SinkService:
             while True:
                 try:
                     await self._consume(ready)
-                except (
-                    FencedError,
-                    UnknownTopicError,
-                ) as error:  # the topics were deleted, or the group removed this member
+                except (FencedError, UnknownTopicError) as error:
+                    # The topics were deleted, or the consumer group removed this member.
                     if not self._has_worked:
                         raise
                     self._failed(error)
