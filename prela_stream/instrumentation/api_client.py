@@ -13,7 +13,8 @@ import functools
 import importlib
 import importlib.util
 import sys
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from prela_stream.errors import guard, logger
@@ -49,6 +50,7 @@ class ApiClientInstrumentor:
         self._tracer: Tracer | None = None
         self._options = InstrumentationOptions()
         self._patches: list[Patch] = []
+        self._lock = threading.Lock()
 
     def is_available(self) -> bool:
         """As `Instrumentor.is_available`."""
@@ -68,12 +70,13 @@ class ApiClientInstrumentor:
     def instrument(self, tracer: Tracer, options: InstrumentationOptions) -> None:
         """As `Instrumentor.instrument`."""
         self._tracer, self._options = tracer, options
-        if self._patches:
-            return
-        base = importlib.import_module(f"{self.module}._base_client")
+        base = importlib.import_module(f"{self.module}._base_client")  # before the lock: it waits for the import lock
         missing: list[str] = []
-        for class_name in _BASE_CLIENTS:
-            self._patch_client(getattr(base, class_name, None), class_name, missing)
+        with self._lock:
+            if self._patches:
+                return
+            for class_name in _BASE_CLIENTS:
+                self._patch_client(getattr(base, class_name, None), class_name, missing)
         if not self._patches:
             msg = (
                 f"version {self._version() or '(unknown)'} has no name to patch; expected {self.module}>={self._oldest}"
@@ -88,7 +91,8 @@ class ApiClientInstrumentor:
     def uninstrument(self) -> None:
         """As `Instrumentor.uninstrument`."""
         self._tracer = None  # a replacement that other code has patched over calls the original from now on
-        self._patches = [patch for patch in self._patches if not patch.restore()]
+        with self._lock:
+            self._patches = [patch for patch in self._patches if not patch.restore()]
 
     def _patch_client(self, client: Any, class_name: str, missing: list[str]) -> None:
         is_async = class_name == "AsyncAPIClient"
@@ -151,7 +155,9 @@ class ApiClientInstrumentor:
             if operation is None or (enclosing is not None and enclosing.covers(options)):
                 return None
             body = getattr(options, "json_data", None)
-            is_stream = bool(streams) or (isinstance(body, dict) and body.get("stream") is True)
+            is_stream = (
+                bool(streams) or _asks_for_stream(body) or _asks_for_stream(getattr(options, "extra_json", None))
+            )
             attributes = operation.request_attributes(body)
             with _guard:
                 attributes |= self._provider.client_attributes(client)
@@ -184,6 +190,10 @@ class ApiClientInstrumentor:
             return metadata.version(self.name)
         except metadata.PackageNotFoundError:
             return ""
+
+
+def _asks_for_stream(body: object) -> bool:
+    return isinstance(body, Mapping) and body.get("stream") is True
 
 
 def _server_attributes(client: Any) -> dict[str, Any]:

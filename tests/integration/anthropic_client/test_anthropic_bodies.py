@@ -220,6 +220,14 @@ def test_the_request_decides_that_an_answer_is_a_stream(
     assert semconv.TIME_TO_FIRST_CHUNK in whole.attributes
 
 
+def test_a_stream_that_the_body_of_the_request_asks_for(api: ModelApi, instrumented: Instrumented) -> None:
+    """The client returns the events as text."""
+    api.reply = Reply(WHOLE, content_type=SSE)
+    with Anthropic(base_url=api.url, api_key="k", max_retries=0) as client, instrumented() as captured:
+        assert client.messages.create(**REQUEST, extra_body={"stream": True}) == WHOLE.decode()
+    check(captured.spans[0], FINE)
+
+
 def test_a_gateway_that_answers_a_stream_request_with_one_document(api: ModelApi, instrumented: Instrumented) -> None:
     """The client gets no event from it; what the gateway sent is a whole answer all the same."""
     api.reply = Reply(json.dumps(message()).encode())

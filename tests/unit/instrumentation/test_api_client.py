@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
@@ -194,6 +195,26 @@ def test_without_the_names_of_attempts_the_call_and_its_prompt_are_traced(
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert all(part in record.getMessage() for part in ("retries", "request id", f"{NAME}>=3.4"))
+
+
+def test_threads_that_instrument_at_once_patch_once(instrumentor: ApiClientInstrumentor) -> None:
+    client = fresh(Client)
+    original = vars(client)["request"]
+    start = threading.Barrier(8)
+
+    def instrument() -> None:
+        start.wait(30)
+        instrumentor.instrument(get_tracer(), InstrumentationOptions())
+
+    with library(client, fresh(AsyncClient)):
+        threads = [threading.Thread(target=instrument) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert vars(client)["request"].__wrapped__ is original
+        instrumentor.uninstrument()
+    assert vars(client)["request"] is original
 
 
 def test_without_an_async_client_the_sync_one_is_traced(
