@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUICK := tests/unit tests/contracts $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py))
 
-.PHONY: demo test quick test-three-brokers lint docs bench kafka lock clean
+.PHONY: demo test quick test-three-brokers lint docs native bench kafka lock clean
 
 demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
 	$(BIN)/prela-stream demo
 
-test: $(VENV)/.dev lint        ## every check: lint, types, layers, tests, coverage; with Java and Maven on a real Kafka
+test: $(VENV)/.dev $(VENV)/.native lint        ## every check: lint, types, layers, tests, coverage; with Java and Maven on a real Kafka
 	-@$(BIN)/python -m deploy.kafka --prepare
 	$(BIN)/python -m pytest -q -n 3 -m "not three_brokers" --cov --cov-report=term:skip-covered
 
@@ -23,6 +23,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+native: $(VENV)/.native        ## build the native core into the environment; needs cargo
 
 docs: $(VENV)/.dev             ## write the reference pages (settings, API, command line) from the code
 	$(BIN)/python -m tools.reference
@@ -48,6 +50,12 @@ $(VENV)/.demo: pyproject.toml requirements.lock | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock -e .
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.native: $(wildcard native/src/*.rs) native/Cargo.toml native/Cargo.lock | $(VENV)/.dev
+	@if command -v cargo >/dev/null; then (cd native && ../$(BIN)/maturin develop --release -q); \
+	elif [ "$(CI)" = true ]; then echo "cargo is missing: install Rust, the native core has to be built here"; exit 1; \
+	else echo "cargo is missing: the native core is not built, and its tests are skipped"; fi
+	@touch $@
 
 $(VENV)/.bench: pyproject.toml requirements-bench.lock | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements-bench.lock -e .

@@ -1,0 +1,437 @@
+//! What a decision needs to know of a trace: statuses, times, tokens, shape. The rules are those of `model.trace`, `model.structure`
+//! and `model.tree`.
+
+use std::collections::HashMap;
+
+use blake2::digest::consts::U16;
+use blake2::{Blake2b, Digest as _};
+
+use crate::item::{Head, SpanId, ERROR, LLM};
+use crate::msgpack::{NotPlain, Read, Reader, MAX_DEPTH};
+
+type Digest = [u8; 16];
+
+const MOST_TOKENS: i64 = 1 << 53;
+/// Shapes of leaves are remembered up to this number: the agents of a service repeat them.
+const MOST_SHAPES: usize = 8192;
+
+/// A number as the policies read it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    Int(i64),
+    Float(f64),
+}
+
+/// The spellings of the attributes that every summary needs, the preferred one first.
+#[derive(Default)]
+pub struct Spellings {
+    ranks: HashMap<Vec<u8>, (usize, usize)>,
+}
+
+impl Spellings {
+    pub fn new(input: &[String], output: &[String], cost: &[String]) -> Self {
+        let mut ranks = HashMap::new();
+        for (which, names) in [input, output, cost].into_iter().enumerate() {
+            for (rank, name) in names.iter().enumerate() {
+                ranks.insert(name.as_bytes().to_vec(), (which, rank));
+            }
+        }
+        Spellings { ranks }
+    }
+}
+
+#[derive(Default)]
+pub struct Shapes {
+    /// By span type, then by name.
+    leaves: [HashMap<String, Digest>; 6],
+}
+
+/// The facts of one trace; indexes are those of its spans.
+#[derive(Default)]
+pub struct Facts {
+    pub statuses: Vec<u8>,
+    pub errors: usize,
+    pub start_ns: i64,
+    pub duration_ns: i64,
+    /// Spans that start before their parent or end after it.
+    pub outside_parent: usize,
+    pub randomness: Option<i64>,
+    pub thresholds: Vec<i64>,
+    pub foremost: usize,
+    pub root_name: String,
+    pub input_tokens: i64,
+    pub output_tokens: i64,
+    pub costs: Vec<Amount>,
+    pub shape: Digest,
+    /// Wanted attributes of every span: a MessagePack array with one map for each.
+    pub selected: Option<Vec<u8>>,
+}
+
+impl Facts {
+    /// Reads the facts of a trace. `NotPlain`: an attribute map is unusual, and Python has to read it.
+    pub fn of(heads: &[Head], spellings: &Spellings, wanted: &[Vec<u8>], shapes: &mut Shapes) -> Read<Facts> {
+        let mut facts = Facts::default();
+        for head in heads {
+            facts.statuses.push(head.status);
+            facts.errors += usize::from(head.status == ERROR);
+            facts.randomness = facts.randomness.or(head.randomness);
+            let threshold = head.threshold.unwrap_or(0);
+            if !facts.thresholds.contains(&threshold) {
+                facts.thresholds.push(threshold);
+            }
+        }
+        let structure = Structure::of(heads);
+        facts.foremost = structure.foremost(heads);
+        facts.root_name = heads[facts.foremost].name.to_string();
+        (facts.start_ns, facts.duration_ns) = structure.times(heads);
+        facts.outside_parent = structure.outside_parent(heads);
+        for index in structure.leaf_calls(heads) {
+            facts.add_usage(heads[index].attributes, spellings)?;
+        }
+        facts.shape = structure.shape(heads, shapes);
+        if !wanted.is_empty() {
+            facts.selected = Some(select(heads, wanted)?);
+        }
+        Ok(facts)
+    }
+
+    fn add_usage(&mut self, attributes: &[u8], spellings: &Spellings) -> Read<()> {
+        let mut best: [Option<(usize, Value)>; 3] = [None, None, None];
+        each(attributes, |key, value| {
+            let Some((which, rank)) = spellings.ranks.get(key).copied() else {
+                return Ok(());
+            };
+            let value = Value::read(value)?;
+            match &best[which] {
+                // a nil counts as absent, and a key that is there twice counts with its last value
+                Some((held, _)) if *held < rank => {}
+                Some((held, _)) if *held == rank && value == Value::Nil => return Err(NotPlain),
+                _ if value == Value::Nil => {}
+                _ => best[which] = Some((rank, value)),
+            }
+            Ok(())
+        })?;
+        let count = |found: &Option<(usize, Value)>| match found {
+            Some((_, Value::Amount(Amount::Int(count)))) if (0..MOST_TOKENS).contains(count) => *count,
+            _ => 0,
+        };
+        self.input_tokens += count(&best[0]);
+        self.output_tokens += count(&best[1]);
+        if let Some((_, Value::Amount(cost))) = best[2] {
+            match cost {
+                Amount::Float(cost) if !cost.is_finite() => {}
+                _ => self.costs.push(cost),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Value {
+    Nil,
+    Amount(Amount),
+    Other,
+}
+
+impl Value {
+    fn read(bytes: &[u8]) -> Read<Value> {
+        let mut reader = Reader::new(bytes);
+        Ok(match bytes.first() {
+            Some(0xc0) => Value::Nil,
+            Some(0xca | 0xcb) => Value::Amount(Amount::Float(reader.float()?)),
+            Some(0x00..=0x7f | 0xe0..=0xff | 0xcc..=0xd3) => Value::Amount(Amount::Int(reader.int(i64::MIN, i64::MAX)?)),
+            Some(0xc2 | 0xc3) => Value::Other,
+            Some(0xa0..=0xbf | 0xd9..=0xdb) => {
+                reader.text()?;
+                Value::Other
+            }
+            _ => return Err(NotPlain),
+        })
+    }
+}
+
+/// Calls `visit` with each key of an attribute map and the bytes of its value.
+fn each<'a>(attributes: &'a [u8], mut visit: impl FnMut(&'a [u8], &'a [u8]) -> Read<()>) -> Read<()> {
+    if attributes.is_empty() {
+        return Ok(());
+    }
+    let mut reader = Reader::new(attributes);
+    for _ in 0..reader.map()? {
+        let key = reader.text()?;
+        let start = reader.at;
+        reader.skip(MAX_DEPTH)?;
+        visit(key.as_bytes(), &attributes[start..reader.at])?;
+    }
+    Ok(())
+}
+
+/// The wanted attributes of every span. Values are copied as they are; Python decodes them.
+fn select(heads: &[Head], wanted: &[Vec<u8>]) -> Read<Vec<u8>> {
+    let mut out = vec![0xdd];
+    out.extend_from_slice(&(heads.len() as u32).to_be_bytes());
+    for head in heads {
+        let at = out.len();
+        out.extend_from_slice(&[0xde, 0, 0]);
+        let mut count: u16 = 0;
+        each(head.attributes, |key, value| {
+            if wanted.binary_search_by(|one| one.as_slice().cmp(key)).is_ok() {
+                count = count.checked_add(1).ok_or(NotPlain)?;
+                out.push(0xda);
+                out.extend_from_slice(&u16::try_from(key.len()).map_err(|_| NotPlain)?.to_be_bytes());
+                out.extend_from_slice(key);
+                out.extend_from_slice(value);
+            }
+            Ok(())
+        })?;
+        out[at + 1..at + 3].copy_from_slice(&count.to_be_bytes());
+    }
+    Ok(out)
+}
+
+/// Clocks of several hosts agree no better than this.
+const SAME_TIME_NS: i64 = 1_000_000;
+const ROOT: u32 = u32::MAX;
+const ORPHAN: u32 = u32::MAX - 1;
+/// Up to so many spans are searched one by one; a map would cost more.
+const FEW: usize = 24;
+
+/// Who is below whom.
+struct Structure {
+    /// The parent of each span: an index, ROOT or ORPHAN.
+    parents: Vec<u32>,
+    /// Spans whose parent is missing, by the id of that parent.
+    orphans: Vec<(SpanId, Vec<u32>)>,
+    /// The children of span `i` are `children[starts[i]..starts[i + 1]]`.
+    starts: Vec<u32>,
+    children: Vec<u32>,
+    /// Every span once, parents before their children.
+    order: Vec<u32>,
+}
+
+impl Structure {
+    fn of(heads: &[Head]) -> Structure {
+        let index = Index::of(heads);
+        let mut structure = Structure {
+            parents: Vec::with_capacity(heads.len()),
+            orphans: Vec::new(),
+            starts: Vec::new(),
+            children: Vec::new(),
+            order: Vec::with_capacity(heads.len()),
+        };
+        for (at, head) in heads.iter().enumerate() {
+            let parent = match head.parent_id {
+                None => ROOT,
+                Some(parent_id) => match index.find(heads, &parent_id) {
+                    Some(parent) if parent as usize == at => ROOT,
+                    Some(parent) => parent,
+                    None if head.is_local_root() => ROOT,
+                    None => {
+                        structure.add_orphan(parent_id, at as u32);
+                        ORPHAN
+                    }
+                },
+            };
+            structure.parents.push(parent);
+        }
+        structure.walk();
+        if structure.order.len() < heads.len() {
+            structure.cut_cycles();
+            structure.walk();
+        }
+        structure
+    }
+
+    fn add_orphan(&mut self, parent_id: SpanId, at: u32) {
+        match self.orphans.iter_mut().find(|(id, _)| *id == parent_id) {
+            Some((_, group)) => group.push(at),
+            None => self.orphans.push((parent_id, vec![at])),
+        }
+    }
+
+    fn below(&self, at: u32) -> &[u32] {
+        &self.children[self.starts[at as usize] as usize..self.starts[at as usize + 1] as usize]
+    }
+
+    fn walk(&mut self) {
+        let count = self.parents.len();
+        self.starts = vec![0; count + 2];
+        for parent in self.parents.iter().filter(|parent| **parent < ORPHAN) {
+            self.starts[*parent as usize + 2] += 1;
+        }
+        for at in 2..self.starts.len() {
+            self.starts[at] += self.starts[at - 1];
+        }
+        self.children = vec![0; self.starts[count + 1] as usize];
+        self.order.clear();
+        for at in 0..count {
+            let parent = self.parents[at];
+            if parent < ORPHAN {
+                let next = &mut self.starts[parent as usize + 1];
+                self.children[*next as usize] = at as u32;
+                *next += 1;
+            } else {
+                self.order.push(at as u32);
+            }
+        }
+        let mut at = 0;
+        while at < self.order.len() {
+            let (from, to) = (self.starts[self.order[at] as usize], self.starts[self.order[at] as usize + 1]);
+            self.order.extend_from_slice(&self.children[from as usize..to as usize]);
+            at += 1;
+        }
+    }
+
+    /// Makes each member of a cycle a root. A span that was not reached is in a cycle or below one.
+    fn cut_cycles(&mut self) {
+        let mut reached = vec![false; self.parents.len()];
+        for at in &self.order {
+            reached[*at as usize] = true;
+        }
+        let mut members: Vec<u32> = Vec::new();
+        for start in 0..self.parents.len() as u32 {
+            let mut path: Vec<u32> = Vec::new();
+            let mut at = start;
+            while at < ORPHAN && !reached[at as usize] {
+                reached[at as usize] = true;
+                path.push(at);
+                at = self.parents[at as usize];
+            }
+            if let Some(first) = path.iter().position(|one| *one == at) {
+                members.extend_from_slice(&path[first..]);
+            }
+        }
+        for member in members {
+            self.parents[member as usize] = ROOT;
+        }
+    }
+
+    fn roots(&self) -> impl Iterator<Item = usize> + '_ {
+        self.parents.iter().enumerate().filter(|(_, parent)| **parent == ROOT).map(|(at, _)| at)
+    }
+
+    /// The span that names the trace: the first root, or the first span to start if there is none.
+    fn foremost(&self, heads: &[Head]) -> usize {
+        let first_root = self.roots().min_by_key(|at| (heads[*at].start_ns, heads[*at].span_id));
+        first_root.or_else(|| (0..heads.len()).min_by_key(|at| heads[*at].start_ns)).unwrap_or(0)
+    }
+
+    /// The start and the duration of the trace: those of its root, or else of the spans whose start is known.
+    fn times(&self, heads: &[Head]) -> (i64, i64) {
+        let rank = |at: &usize| {
+            let head = &heads[*at];
+            (head.parent_id.is_some(), head.duration_ns.is_none(), head.start_ns == 0, head.start_ns, head.span_id)
+        };
+        let root = self.roots().min_by_key(rank).map(|at| &heads[at]);
+        let known = || heads.iter().filter(|head| head.start_ns != 0);
+        let start = root.map(|root| root.start_ns).filter(|start| *start != 0);
+        let start = start.or_else(|| known().map(|head| head.start_ns).min()).unwrap_or(0);
+        if let Some(duration) = root.and_then(|root| root.duration_ns) {
+            return (start, duration);
+        }
+        let last = known().map(|head| head.start_ns + head.duration_ns.unwrap_or(0)).max();
+        let longest = heads.iter().map(|head| head.duration_ns.unwrap_or(0)).max().unwrap_or(0);
+        (start, last.map_or(longest, |last| (last - start).max(0)))
+    }
+
+    fn outside_parent(&self, heads: &[Head]) -> usize {
+        let is_outside = |(head, parent): (&Head, &u32)| {
+            let Some(parent) = (*parent < ORPHAN).then(|| &heads[*parent as usize]) else {
+                return false;
+            };
+            if parent.start_ns == 0 || head.start_ns == 0 {
+                return false;
+            }
+            let end = parent.duration_ns.map_or(i64::MAX, |duration| parent.start_ns + duration + SAME_TIME_NS);
+            head.start_ns < parent.start_ns - SAME_TIME_NS || head.start_ns + head.duration_ns.unwrap_or(0) > end
+        };
+        heads.iter().zip(&self.parents).filter(|pair| is_outside(*pair)).count()
+    }
+
+    /// LLM spans without an LLM span below them.
+    fn leaf_calls(&self, heads: &[Head]) -> Vec<usize> {
+        let mut leaves = Vec::new();
+        let mut holds = vec![false; heads.len()];
+        for at in self.order.iter().rev() {
+            let covered = self.below(*at).iter().any(|child| holds[*child as usize]);
+            let is_call = heads[*at as usize].span_type == LLM;
+            holds[*at as usize] = covered || is_call;
+            if is_call && !covered {
+                leaves.push(*at as usize);
+            }
+        }
+        leaves
+    }
+
+    fn shape(&self, heads: &[Head], shapes: &mut Shapes) -> Digest {
+        let mut digests: Vec<Digest> = vec![[0; 16]; heads.len()];
+        let mut below: Vec<Digest> = Vec::new();
+        for at in self.order.iter().rev() {
+            let head = &heads[*at as usize];
+            let children = self.below(*at);
+            digests[*at as usize] = if children.is_empty() {
+                shapes.leaf(head.span_type, head.name)
+            } else {
+                join(children, &digests, &mut below);
+                shape_of(i64::from(head.span_type), head.name, below.as_flattened())
+            };
+        }
+        let mut tops: Vec<Digest> = self.roots().map(|at| digests[at]).collect();
+        for (_, group) in &self.orphans {
+            join(group, &digests, &mut below);
+            tops.push(shape_of(-1, "", below.as_flattened()));
+        }
+        tops.sort_unstable();
+        shape_of(-2, "", tops.as_flattened())
+    }
+}
+
+/// Finds spans by id.
+struct Index(Option<HashMap<SpanId, u32>>);
+
+impl Index {
+    fn of(heads: &[Head]) -> Index {
+        if heads.len() <= FEW {
+            return Index(None);
+        }
+        Index(Some(heads.iter().enumerate().filter_map(|(at, head)| head.span_id.map(|id| (id, at as u32))).collect()))
+    }
+
+    fn find(&self, heads: &[Head], id: &SpanId) -> Option<u32> {
+        match &self.0 {
+            Some(map) => map.get(id).copied(),
+            None => heads.iter().position(|head| head.span_id.as_ref() == Some(id)).map(|at| at as u32),
+        }
+    }
+}
+
+impl Shapes {
+    fn leaf(&mut self, span_type: u8, name: &str) -> Digest {
+        if name.len() > 128 {
+            return shape_of(i64::from(span_type), name, &[]);
+        }
+        let known = &mut self.leaves[usize::from(span_type)];
+        if let Some(digest) = known.get(name) {
+            return *digest;
+        }
+        let digest = shape_of(i64::from(span_type), name, &[]);
+        if known.len() >= MOST_SHAPES {
+            known.clear();
+        }
+        known.insert(name.to_string(), digest);
+        digest
+    }
+}
+
+fn join(indexes: &[u32], digests: &[Digest], below: &mut Vec<Digest>) {
+    below.clear();
+    below.extend(indexes.iter().map(|at| digests[*at as usize]));
+    below.sort_unstable();
+}
+
+fn shape_of(kind: i64, name: &str, below: &[u8]) -> Digest {
+    let mut hash = Blake2b::<U16>::new();
+    hash.update(format!("{kind}\0{}\0{name}", below.len()).as_bytes());
+    hash.update(below);
+    hash.finalize().into()
+}

@@ -1,0 +1,390 @@
+//! The native core of prela_stream's worker: the work per span of one partition.
+//!
+//! `Partition` decodes the items of a record, groups them by trace, keeps their bytes, counts them, and holds deadlines on stream
+//! time. For each trace that is due it returns `Facts`. Policies, decisions and outputs are in Python, once per trace. The Python core
+//! (`prela_stream.assembly`) is the specification; tests compare the two.
+
+mod decided;
+mod facts;
+mod item;
+mod msgpack;
+mod partition;
+mod processes;
+mod slots;
+mod trace;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+
+use crate::facts::{Amount, Facts, Shapes, Spellings};
+use crate::item::{Head, TraceId};
+use crate::partition::{Applied, Closed, Options, Partition};
+use crate::trace::Trace;
+
+/// The version of the interface between this module and `prela_stream`; another one is not used.
+const INTERFACE: u32 = 1;
+
+/// A trace that is to be decided now.
+#[pyclass(frozen, name = "ReadyTrace")]
+struct ReadyTrace {
+    trace: Trace,
+    trigger: u8,
+    #[pyo3(get)]
+    complete: bool,
+    #[pyo3(get)]
+    lost: bool,
+    #[pyo3(get)]
+    due_ms: i64,
+    /// Resources of the processes of this trace, by process.
+    resources: Vec<(u32, Py<PyBytes>)>,
+    /// None: Python has to read the items, because one of them is unusual.
+    facts: Option<Facts>,
+}
+
+#[pymethods]
+impl ReadyTrace {
+    #[getter]
+    fn trace_id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.trace.id)
+    }
+
+    /// Index into the triggers of `assembly.completeness`, then MAX_SPANS and MAX_BYTES.
+    #[getter]
+    fn trigger(&self) -> u8 {
+        self.trigger
+    }
+
+    #[getter]
+    fn first_offset(&self) -> i64 {
+        self.trace.first_offset
+    }
+
+    /// SPAN items; the other items of `raws` are STARTs.
+    #[getter]
+    fn spans(&self) -> usize {
+        self.trace.fold.as_ref().map_or(0, |fold| fold.spans.len() - fold.starts as usize)
+    }
+
+    /// All items of `raws`.
+    #[getter]
+    fn items(&self) -> usize {
+        self.trace.fold.as_ref().map_or(0, |fold| fold.spans.len())
+    }
+
+    #[getter]
+    fn open_spans(&self) -> u32 {
+        self.trace.fold.as_ref().map_or(0, |fold| fold.open)
+    }
+
+    /// One item per span, in order of arrival.
+    fn raws<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let spans = self.trace.fold.as_ref().map_or(&[][..], |fold| &fold.spans);
+        PyList::new(py, spans.iter().map(|span| PyBytes::new(py, self.trace.item(span))))
+    }
+
+    /// The resource of each item; those of one process are one object.
+    fn resources<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let spans = self.trace.fold.as_ref().map_or(&[][..], |fold| &fold.spans);
+        PyList::new(py, spans.iter().map(|span| self.resource_of(py, span.process)))
+    }
+
+    /// Whether the facts below are known. If not, Python reads the items.
+    #[getter]
+    fn plain(&self) -> bool {
+        self.facts.is_some()
+    }
+
+    #[getter]
+    fn statuses<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Ok(PyBytes::new(py, &self.known()?.statuses))
+    }
+
+    #[getter]
+    fn errors(&self) -> PyResult<usize> {
+        Ok(self.known()?.errors)
+    }
+
+    #[getter]
+    fn start_ns(&self) -> PyResult<i64> {
+        Ok(self.known()?.start_ns)
+    }
+
+    #[getter]
+    fn duration_ns(&self) -> PyResult<i64> {
+        Ok(self.known()?.duration_ns)
+    }
+
+    /// Spans that start before their parent or end after it.
+    #[getter]
+    fn outside_parent(&self) -> PyResult<usize> {
+        Ok(self.known()?.outside_parent)
+    }
+
+    /// The first explicit randomness of a span.
+    #[getter]
+    fn randomness(&self) -> PyResult<Option<i64>> {
+        Ok(self.known()?.randomness)
+    }
+
+    #[getter]
+    fn thresholds(&self) -> PyResult<Vec<i64>> {
+        Ok(self.known()?.thresholds.clone())
+    }
+
+    #[getter]
+    fn root_name(&self) -> PyResult<&str> {
+        Ok(&self.known()?.root_name)
+    }
+
+    /// The resource of the span that names the trace.
+    #[getter]
+    fn root_resource(&self, py: Python<'_>) -> PyResult<Py<PyBytes>> {
+        let foremost = self.known()?.foremost;
+        let process =
+            self.trace.fold.as_ref().and_then(|fold| fold.spans.get(foremost)).map_or(self.trace.process, |span| span.process);
+        Ok(self.resource_of(py, process))
+    }
+
+    #[getter]
+    fn input_tokens(&self) -> PyResult<i64> {
+        Ok(self.known()?.input_tokens)
+    }
+
+    #[getter]
+    fn output_tokens(&self) -> PyResult<i64> {
+        Ok(self.known()?.output_tokens)
+    }
+
+    /// The cost of each leaf model call, in no particular order. Python adds them up.
+    #[getter]
+    fn costs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let costs = PyList::empty(py);
+        for cost in &self.known()?.costs {
+            match cost {
+                Amount::Int(cost) => costs.append(*cost)?,
+                Amount::Float(cost) => costs.append(*cost)?,
+            }
+        }
+        Ok(costs)
+    }
+
+    #[getter]
+    fn shape_hash(&self) -> PyResult<String> {
+        Ok(self.known()?.shape.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// The declared attributes of each span: a MessagePack array of maps; None if none are declared.
+    #[getter]
+    fn selected<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        Ok(self.known()?.selected.as_ref().map(|bytes| PyBytes::new(py, bytes)))
+    }
+}
+
+impl ReadyTrace {
+    fn known(&self) -> PyResult<&Facts> {
+        self.facts.as_ref().ok_or_else(|| PyValueError::new_err("the facts of this trace are not known: read its items"))
+    }
+
+    fn resource_of(&self, py: Python<'_>, process: u32) -> Py<PyBytes> {
+        match self.resources.iter().find(|(one, _)| *one == process) {
+            Some((_, resource)) => resource.clone_ref(py),
+            None => PyBytes::new(py, b"\x80").unbind(),
+        }
+    }
+}
+
+/// One partition of `spans`: undecided traces, deadlines, and decisions in their late window.
+#[pyclass(name = "Partition", unsendable)]
+struct PyPartition {
+    inner: Partition,
+    spellings: Spellings,
+    wanted: Vec<Vec<u8>>,
+    shapes: Shapes,
+}
+
+#[pymethods]
+impl PyPartition {
+    /// `options`: the fields of `AssemblyOptions` as a dict; `beats`: whether a resource belongs to a process with heartbeats.
+    #[new]
+    #[pyo3(signature = (options, beats, *, input_tokens, output_tokens, cost, reads))]
+    fn new(
+        options: &Bound<'_, PyDict>,
+        beats: Py<PyAny>,
+        input_tokens: Vec<String>,
+        output_tokens: Vec<String>,
+        cost: Vec<String>,
+        reads: Vec<String>,
+    ) -> PyResult<Self> {
+        let get = |name: &str| -> PyResult<i64> {
+            let value = options.get_item(name)?;
+            value.ok_or_else(|| PyValueError::new_err(format!("the option {name} is missing")))?.extract()
+        };
+        let (settle, remote) = (get("settle_ms")?, get("remote_wait_ms")?);
+        // a trace may turn out to be lost without an item of its own; that must never make its deadline earlier
+        let root = get("root_wait_ms")?.max(remote).max(settle);
+        let chosen = Options {
+            waits: [settle, remote, root, get("idle_ms")?, 0, 0, get("idle_without_heartbeats_ms")?],
+            lost_ms: get("lost_ms")?,
+            silence_ms: get("silence_ms")?,
+            max_age_ms: get("max_age_ms")?,
+            max_spans: usize::try_from(get("max_spans")?).unwrap_or(usize::MAX),
+            max_bytes: usize::try_from(get("max_bytes")?).unwrap_or(usize::MAX),
+        };
+        let mut wanted: Vec<Vec<u8>> = reads.into_iter().map(String::into_bytes).collect();
+        wanted.sort();
+        wanted.dedup();
+        Ok(PyPartition {
+            inner: Partition::new(chosen, get("late_window_ms")?, beats),
+            spellings: Spellings::new(&input_tokens, &output_tokens, &cost),
+            wanted,
+            shapes: Shapes::default(),
+        })
+    }
+
+    #[getter]
+    fn clock_ms(&self) -> i64 {
+        self.inner.clock_ms
+    }
+
+    #[getter]
+    fn open_traces(&self) -> usize {
+        self.inner.open_traces()
+    }
+
+    #[getter]
+    fn open_spans(&self) -> i64 {
+        self.inner.open_spans
+    }
+
+    #[getter]
+    fn open_bytes(&self) -> usize {
+        self.inner.open_bytes
+    }
+
+    /// Decisions in their late window.
+    #[getter]
+    fn decided(&self) -> usize {
+        self.inner.decided.len()
+    }
+
+    fn restore_clock(&mut self, clock_ms: i64) {
+        self.inner.restore_clock(clock_ms);
+    }
+
+    /// Duplicates found since the last call.
+    fn take_duplicates(&mut self) -> u64 {
+        std::mem::take(&mut self.inner.duplicates)
+    }
+
+    /// Moves the clock and returns the traces that are due, in the order of decisions.
+    fn due(&mut self, py: Python<'_>, now_ms: i64) -> PyResult<Vec<Py<ReadyTrace>>> {
+        let closed = self.inner.due(now_ms);
+        self.ready(py, closed)
+    }
+
+    /// Returns the traces that the last record made too large.
+    fn over_limits(&mut self, py: Python<'_>) -> PyResult<Vec<Py<ReadyTrace>>> {
+        let closed = self.inner.over_limits();
+        self.ready(py, closed)
+    }
+
+    /// Takes in the value of a record: `(items, control, spans, covered, late)`. None, with nothing changed, if any of it is
+    /// unusual: then Python decodes it and calls `add_items`.
+    #[pyo3(signature = (value, offset, *, replay = false))]
+    fn add<'py>(&mut self, py: Python<'py>, value: &[u8], offset: i64, replay: bool) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        match self.inner.add(py, value, offset, replay)? {
+            Ok(applied) => applied_tuple(py, applied).map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// As `add`, with items that Python decoded: pairs of the index in the record and the bytes.
+    #[pyo3(signature = (resource, items, offset, *, replay = false))]
+    fn add_items<'py>(
+        &mut self,
+        py: Python<'py>,
+        resource: &[u8],
+        items: Vec<(u32, Vec<u8>)>,
+        offset: i64,
+        replay: bool,
+    ) -> PyResult<Bound<'py, PyTuple>> {
+        match self.inner.add_items(py, resource, &items, offset, replay)? {
+            Ok(applied) => applied_tuple(py, applied),
+            Err(_) => Err(PyValueError::new_err("an item was accepted by Python's decoder and cannot be read here")),
+        }
+    }
+
+    fn low_watermark(&mut self) -> Option<(i64, i64)> {
+        self.inner.low_watermark()
+    }
+
+    fn next_deadline_ms(&mut self) -> Option<i64> {
+        self.inner.next_deadline_ms()
+    }
+
+    /// A trace was decided; `entry` is None for a dropped one.
+    fn remember(&mut self, trace_id: TraceId, entry: Option<Py<PyAny>>, decided_at_ms: i64) {
+        self.inner.decided.remember(trace_id, entry, decided_at_ms);
+    }
+
+    /// The entry of a live decision; None for a dropped trace.
+    fn entry(&self, py: Python<'_>, trace_id: TraceId) -> Option<Py<PyAny>> {
+        self.inner.decided.entry(&trace_id).map(|entry| entry.clone_ref(py))
+    }
+
+    fn was_forgotten(&self, trace_id: TraceId, now_ms: i64) -> bool {
+        self.inner.decided.was_forgotten(&trace_id, now_ms)
+    }
+
+    /// Brings the decisions to a stream time. Called at each record, between `due` and `add`.
+    fn expire(&mut self, now_ms: i64) {
+        self.inner.decided.expire(now_ms);
+    }
+
+    /// Takes in a decision that was committed earlier.
+    fn load(&mut self, trace_id: TraceId, entry: Option<Py<PyAny>>, decided_at_ms: i64, first_offset: i64, cut_offset: i64) {
+        self.inner.decided.load(trace_id, entry, decided_at_ms, first_offset, cut_offset);
+    }
+}
+
+impl PyPartition {
+    fn ready(&mut self, py: Python<'_>, closed: Vec<Closed>) -> PyResult<Vec<Py<ReadyTrace>>> {
+        let mut ready = Vec::with_capacity(closed.len());
+        for Closed { trace, trigger, due_ms } in closed {
+            let mut processes: Vec<u32> = vec![trace.process];
+            processes.extend(trace.others().iter().map(|other| other.process));
+            let spans = trace.fold.as_ref().map_or(0, |fold| fold.spans.len());
+            if spans > 0 {
+                let complete = trace.awaits(&self.inner.processes) == crate::trace::Wait::Complete;
+                let lost = trace.is_lost(&self.inner.processes);
+                let resources = processes.iter().map(|one| (*one, self.inner.processes.resource(py, *one))).collect();
+                let facts = self.facts(&trace);
+                ready.push(Py::new(py, ReadyTrace { trace, trigger, complete, lost, due_ms, resources, facts })?);
+            }
+            for process in processes {
+                self.inner.processes.release(py, process);
+            }
+        }
+        Ok(ready)
+    }
+
+    fn facts(&mut self, trace: &Trace) -> Option<Facts> {
+        let fold = trace.fold.as_ref()?;
+        let heads: Result<Vec<Head>, _> = fold.spans.iter().map(|span| Head::of(trace.item(span))).collect();
+        Facts::of(&heads.ok()?, &self.spellings, &self.wanted, &mut self.shapes).ok()
+    }
+}
+
+fn applied_tuple<'py>(py: Python<'py>, applied: Applied) -> PyResult<Bound<'py, PyTuple>> {
+    let late = PyList::new(py, applied.late.iter().map(|(id, item)| (PyBytes::new(py, id), PyBytes::new(py, item))))?;
+    (applied.items, applied.control, applied.spans, applied.covered, late).into_pyobject(py)
+}
+
+#[pymodule]
+fn prela_stream_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("INTERFACE", INTERFACE)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<PyPartition>()?;
+    module.add_class::<ReadyTrace>()
+}

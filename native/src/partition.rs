@@ -1,0 +1,515 @@
+//! The undecided traces of one partition, and when each is to be decided. A function of the log: time is an argument.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+use pyo3::prelude::*;
+
+use crate::decided::Decided;
+use crate::item::{Envelope, Head, TraceId, LOST, SPAN, TICK};
+use crate::msgpack::{NotPlain, Reader, MAX_DEPTH};
+use crate::processes::Registry;
+use crate::slots::Slots;
+use crate::trace::{Beginning, Processes, Trace, Wait};
+
+/// (deadline, slot). An entry is current while the trace in the slot has this deadline.
+type Entry = Reverse<(i64, u32)>;
+
+pub const MAX_SPANS: u8 = 7;
+pub const MAX_BYTES: u8 = 8;
+
+#[derive(Clone, Copy)]
+pub struct Options {
+    /// By `Wait`.
+    pub waits: [i64; 7],
+    pub lost_ms: i64,
+    pub silence_ms: i64,
+    pub max_age_ms: i64,
+    pub max_spans: usize,
+    pub max_bytes: usize,
+}
+
+/// What became of the items of one record.
+#[derive(Default)]
+pub struct Applied {
+    pub items: u64,
+    pub control: u64,
+    pub spans: u64,
+    /// Items of loaded decisions, in a replay: they are not taken in.
+    pub covered: u64,
+    /// Span items whose trace is decided: the trace and the bytes.
+    pub late: Vec<(TraceId, Vec<u8>)>,
+}
+
+/// A trace that left the partition, and why.
+pub struct Closed {
+    pub trace: Trace,
+    pub trigger: u8,
+    pub due_ms: i64,
+}
+
+pub struct Partition {
+    options: Options,
+    soonest_ms: i64,
+    pub decided: Decided,
+    pub processes: Registry,
+    slots: Slots,
+    queue: BinaryHeap<Entry>,
+    watched: BinaryHeap<Entry>,
+    /// Open traces in the order in which they began; closed ones are removed from the front.
+    begun: VecDeque<(i64, u32)>,
+    over: Vec<u32>,
+    heard: i64,
+    pub clock_ms: i64,
+    clock_before: i64,
+    /// SPAN items held for undecided traces. One that is a duplicate counts until its trace is folded.
+    pub open_spans: i64,
+    pub open_bytes: usize,
+    /// Duplicates found since they were last asked for.
+    pub duplicates: u64,
+}
+
+impl Partition {
+    pub fn new(options: Options, late_window_ms: i64, beats: Py<PyAny>) -> Self {
+        let waits = [Wait::Complete, Wait::Remote, Wait::Root, Wait::Idle, Wait::IdleWithoutHeartbeats];
+        let shortest = waits.iter().map(|wait| options.waits[*wait as usize]).min().unwrap_or(0);
+        Partition {
+            options,
+            soonest_ms: shortest.min(options.lost_ms),
+            decided: Decided::new(late_window_ms),
+            processes: Registry::new(beats),
+            slots: Slots::default(),
+            queue: BinaryHeap::new(),
+            watched: BinaryHeap::new(),
+            begun: VecDeque::new(),
+            over: Vec::new(),
+            heard: 0,
+            clock_ms: 0,
+            clock_before: 0,
+            open_spans: 0,
+            open_bytes: 0,
+            duplicates: 0,
+        }
+    }
+
+    pub fn open_traces(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn restore_clock(&mut self, clock_ms: i64) {
+        self.clock_ms = clock_ms;
+        self.clock_before = clock_ms;
+    }
+
+    /// Takes in a plain record. `NotPlain` leaves everything as it was: all items are read before the first is applied.
+    pub fn add(&mut self, py: Python<'_>, value: &[u8], offset: i64, replay: bool) -> PyResult<Result<Applied, NotPlain>> {
+        let Ok(envelope) = Envelope::read(value) else {
+            return Ok(Err(NotPlain));
+        };
+        let mut reader = envelope.reader;
+        // A declared count is not believed: an item takes at least two bytes.
+        let mut items = Vec::with_capacity(envelope.items.min(value.len() / 2));
+        for _ in 0..envelope.items {
+            let start = reader.at;
+            let Ok(head) = Head::read(&mut reader, MAX_DEPTH) else {
+                return Ok(Err(NotPlain));
+            };
+            items.push((head, &value[start..reader.at]));
+        }
+        if !reader.at_end() {
+            return Ok(Err(NotPlain));
+        }
+        self.over.clear();
+        let process = self.processes.find_or_add(py, envelope.resource)?;
+        let mut applied = Applied { items: envelope.items as u64, ..Applied::default() };
+        let mut last = Last::default();
+        for (index, (head, item)) in items.iter().enumerate() {
+            self.take(head, item, index as u32, process, offset, replay, &mut last, &mut applied);
+        }
+        self.finish(py, process);
+        Ok(Ok(applied))
+    }
+
+    /// Takes in the readable items of a record that is not plain, with their indexes in it.
+    pub fn add_items(
+        &mut self,
+        py: Python<'_>,
+        resource: &[u8],
+        items: &[(u32, Vec<u8>)],
+        offset: i64,
+        replay: bool,
+    ) -> PyResult<Result<Applied, NotPlain>> {
+        let mut heads = Vec::with_capacity(items.len());
+        for (_, item) in items {
+            let mut reader = Reader::new(item);
+            match Head::read(&mut reader, usize::MAX) {
+                Ok(head) if reader.at_end() => heads.push(head),
+                _ => return Ok(Err(NotPlain)),
+            }
+        }
+        self.over.clear();
+        let process = self.processes.find_or_add(py, resource)?;
+        let mut applied = Applied { items: items.len() as u64, ..Applied::default() };
+        let mut last = Last::default();
+        for (head, (index, item)) in heads.iter().zip(items) {
+            self.take(head, item, *index, process, offset, replay, &mut last, &mut applied);
+        }
+        self.finish(py, process);
+        Ok(Ok(applied))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn take(
+        &mut self,
+        head: &Head,
+        item: &[u8],
+        index: u32,
+        process: u32,
+        offset: i64,
+        replay: bool,
+        last: &mut Last,
+        applied: &mut Applied,
+    ) {
+        let Some(id) = head.trace_id else {
+            applied.control += 1;
+            if head.kind == LOST {
+                // for all traces of the process that are open now or in this record; they ask for it
+                self.processes.set_lost(process, offset);
+            }
+            return;
+        };
+        if replay && self.decided.any_covers() && self.decided.covers(&id, offset) {
+            applied.covered += 1;
+            return;
+        }
+        if head.kind != SPAN {
+            applied.control += 1;
+            if head.kind == TICK {
+                return;
+            }
+        }
+        let slot = if last.slot.is_some() && last.id == id { last.slot } else { self.find_or_begin(id, index, process, offset) };
+        (last.id, last.slot) = (id, slot);
+        let Some(slot) = slot else {
+            if head.kind == SPAN {
+                applied.late.push((id, item.to_vec()));
+            }
+            return;
+        };
+        self.touch(slot, process, offset);
+        let Some(trace) = self.slots.get_mut(slot) else {
+            return;
+        };
+        let before = trace.stored();
+        if head.kind == SPAN {
+            trace.push(item, process);
+            applied.spans += 1;
+            self.open_spans += 1;
+        } else if head.kind == LOST {
+            trace.lost = true;
+        } else {
+            let found = trace.control(head, item, process, &self.processes);
+            self.open_spans -= i64::from(found);
+            self.duplicates += u64::from(found);
+        }
+        self.open_bytes = self.open_bytes + trace.stored() - before;
+    }
+
+    fn find_or_begin(&mut self, id: TraceId, index: u32, process: u32, offset: i64) -> Option<u32> {
+        if let Some(slot) = self.slots.find(&id) {
+            return Some(slot);
+        }
+        if self.decided.contains(&id) {
+            return None;
+        }
+        let slot = self.slots.insert(Trace::new(Beginning {
+            id,
+            offset,
+            index,
+            process,
+            heartbeats: self.processes.beats(process),
+            now_ms: self.clock_ms,
+            heard: self.heard,
+            clock_before: self.clock_before,
+        }));
+        self.processes.hold(process);
+        if self.begun.len() > 2 * self.slots.len() + 1024 {
+            let begun = std::mem::take(&mut self.begun);
+            self.begun = begun.into_iter().filter(|one| self.is_open(*one)).collect();
+        }
+        self.begun.push_back((offset, slot));
+        Some(slot)
+    }
+
+    /// An item of this trace arrived: its waits start again.
+    fn touch(&mut self, slot: u32, process: u32, offset: i64) {
+        let Some(trace) = self.slots.get_mut(slot) else {
+            return;
+        };
+        if trace.touched == offset {
+            return;
+        }
+        trace.touched = offset;
+        trace.last_ms = self.clock_ms;
+        trace.heard = self.heard;
+        if trace.meet(process, offset) {
+            trace.heartbeats |= self.processes.beats(process);
+            self.processes.hold(process);
+        }
+        let deadline = (self.clock_ms + self.soonest_ms).min(trace.first_ms + self.options.max_age_ms);
+        if deadline < trace.pushed {
+            trace.pushed = deadline;
+            self.queue.push(Reverse((deadline, slot)));
+        }
+        self.over.push(slot);
+    }
+
+    fn finish(&mut self, py: Python<'_>, process: u32) {
+        let (max_bytes, max_spans) = (self.options.max_bytes, self.options.max_spans);
+        let slots = &self.slots;
+        self.over
+            .retain(|slot| slots.get(*slot).is_some_and(|trace| trace.stored() > max_bytes || trace.most_spans() > max_spans));
+        self.processes.forget_if_unused(py, process);
+        let most = 2 * self.slots.len() + 1024;
+        if self.queue.len() > most {
+            let entries = std::mem::take(&mut self.queue).into_vec();
+            self.queue = entries.into_iter().filter(|entry| self.is_current(entry)).collect();
+        }
+        if self.watched.len() > most {
+            let entries = std::mem::take(&mut self.watched).into_vec();
+            self.watched = entries.into_iter().filter(|entry| self.is_watched(entry)).collect();
+        }
+    }
+
+    /// Whether the trace that began in the record at this offset is still open in this slot.
+    fn is_open(&self, (first_offset, slot): (i64, u32)) -> bool {
+        self.slots.get(slot).is_some_and(|trace| trace.first_offset == first_offset)
+    }
+
+    fn is_current(&self, Reverse((deadline, slot)): &Entry) -> bool {
+        self.slots.get(*slot).is_some_and(|trace| trace.pushed == *deadline)
+    }
+
+    fn is_watched(&self, Reverse((_, slot)): &Entry) -> bool {
+        self.slots.get(*slot).is_some_and(|trace| trace.watched)
+    }
+
+    fn fold(&mut self, slot: u32) {
+        let Some(trace) = self.slots.get_mut(slot) else {
+            return;
+        };
+        let before = trace.stored();
+        let found = trace.fold(&self.processes);
+        self.open_bytes = self.open_bytes + trace.stored() - before;
+        self.open_spans -= i64::from(found);
+        self.duplicates += u64::from(found);
+    }
+
+    /// Moves the clock, never back, and takes out every trace whose deadline that reaches, in the order of decisions.
+    pub fn due(&mut self, now_ms: i64) -> Vec<Closed> {
+        self.clock_before = self.clock_ms;
+        let (clock, heard) = (self.clock_ms, self.heard);
+        if now_ms > clock {
+            self.clock_ms = now_ms;
+            self.heard = heard + (now_ms - clock).min(self.options.silence_ms);
+        }
+        let ahead = clock - heard;
+        let mut found: Vec<(i64, (i64, u32), u32, Wait)> = Vec::new();
+        while let Some(entry) = self.queue.peek().copied() {
+            let Reverse((pushed, slot)) = entry;
+            if pushed > self.clock_ms {
+                break;
+            }
+            self.queue.pop();
+            if !self.is_current(&entry) {
+                continue;
+            }
+            let Some(trace) = self.slots.get(slot) else {
+                continue;
+            };
+            let first = (trace.first_offset, trace.first_index);
+            let oldest = trace.first_ms + self.options.max_age_ms;
+            let soonest = (trace.last_ms + self.soonest_ms).min(oldest);
+            if soonest > self.clock_ms {
+                self.push(slot, soonest);
+                continue;
+            }
+            self.fold(slot);
+            let (deadline, awaited, awaits) = self.deadline(slot, ahead);
+            if deadline <= self.clock_ms {
+                found.push((deadline, first, slot, awaited));
+                if let Some(trace) = self.slots.get_mut(slot) {
+                    trace.pushed = i64::MIN; // taken: no entry of it is current any more
+                }
+            } else {
+                if awaits == Wait::Lost {
+                    self.watch(slot);
+                }
+                self.push(slot, deadline);
+            }
+        }
+        while let Some(entry) = self.watched.peek().copied() {
+            let Reverse((at, slot)) = entry;
+            if at > self.heard {
+                break;
+            }
+            self.watched.pop();
+            if !self.is_watched(&entry) {
+                continue;
+            }
+            let Some(trace) = self.slots.get_mut(slot) else {
+                continue;
+            };
+            trace.watched = false;
+            if trace.pushed == i64::MIN {
+                continue;
+            }
+            self.fold(slot);
+            let (deadline, awaited, awaits) = self.deadline(slot, ahead);
+            if awaits != Wait::Lost {
+                continue;
+            }
+            let Some(trace) = self.slots.get_mut(slot) else {
+                continue;
+            };
+            if trace.heard + self.options.lost_ms <= self.heard {
+                trace.pushed = i64::MIN;
+                found.push((deadline, (trace.first_offset, trace.first_index), slot, awaited));
+            } else {
+                self.watch(slot);
+            }
+        }
+        found.sort_unstable_by_key(|one| (one.0, one.1));
+        let closed = found.into_iter().filter_map(|(deadline, _, slot, awaited)| {
+            let trace = self.close(slot)?;
+            Some(Closed { trace, trigger: awaited as u8, due_ms: deadline })
+        });
+        closed.collect()
+    }
+
+    /// When a trace is due, at the end of which wait, and what it awaits. `ahead`: stream time minus the other clock before the
+    /// last step.
+    fn deadline(&self, slot: u32, ahead: i64) -> (i64, Wait, Wait) {
+        let Some(trace) = self.slots.get(slot) else {
+            return (i64::MAX, Wait::Suspended, Wait::Suspended);
+        };
+        let awaits = trace.awaits(&self.processes);
+        let oldest = trace.first_ms + self.options.max_age_ms;
+        let deadline = match awaits {
+            Wait::Lost => {
+                let deadline = trace.heard + self.options.lost_ms;
+                if deadline > self.heard {
+                    return (oldest, Wait::Suspended, awaits);
+                }
+                deadline + ahead
+            }
+            Wait::Suspended => return (oldest, Wait::Suspended, awaits),
+            _ => trace.last_ms + self.options.waits[awaits as usize],
+        };
+        if deadline <= oldest {
+            (deadline, awaits, awaits)
+        } else {
+            (oldest, Wait::Suspended, awaits)
+        }
+    }
+
+    fn push(&mut self, slot: u32, deadline: i64) {
+        if let Some(trace) = self.slots.get_mut(slot) {
+            trace.pushed = deadline;
+            self.queue.push(Reverse((deadline, slot)));
+        }
+    }
+
+    fn watch(&mut self, slot: u32) {
+        if let Some(trace) = self.slots.get_mut(slot) {
+            if !trace.watched {
+                trace.watched = true;
+                self.watched.push(Reverse((trace.heard + self.options.lost_ms, slot)));
+            }
+        }
+    }
+
+    fn close(&mut self, slot: u32) -> Option<Trace> {
+        let trace = self.slots.remove(slot)?;
+        self.open_bytes -= trace.stored();
+        let held = trace.fold.as_ref().map_or(0, |fold| fold.spans.len() as i64 - i64::from(fold.starts));
+        self.open_spans -= held;
+        Some(trace)
+    }
+
+    /// Takes out the traces that the last record made larger than a limit, in the order in which they began.
+    pub fn over_limits(&mut self) -> Vec<Closed> {
+        let mut over = std::mem::take(&mut self.over);
+        over.sort_unstable_by_key(|slot| {
+            self.slots.get(*slot).map_or((i64::MAX, 0), |trace| (trace.first_offset, trace.first_index))
+        });
+        let mut closed = Vec::new();
+        for slot in over {
+            self.fold(slot);
+            let Some(trace) = self.slots.get(slot) else {
+                continue;
+            };
+            let (spans, bytes) = trace.sizes();
+            if spans <= self.options.max_spans && bytes <= self.options.max_bytes {
+                continue;
+            }
+            let trigger = if spans <= self.options.max_spans { MAX_BYTES } else { MAX_SPANS };
+            if let Some(trace) = self.close(slot) {
+                closed.push(Closed { trace, trigger, due_ms: self.clock_ms });
+            }
+        }
+        closed
+    }
+
+    /// Offset of the record with the first item of the oldest open trace, and stream time just before that record.
+    pub fn low_watermark(&mut self) -> Option<(i64, i64)> {
+        while let Some(first) = self.begun.front().copied() {
+            if self.is_open(first) {
+                return self.slots.get(first.1).map(|trace| (trace.first_offset, trace.clock_before));
+            }
+            self.begun.pop_front();
+        }
+        None
+    }
+
+    /// Stream time before which no trace is due unless items arrive. Never late, maybe early.
+    pub fn next_deadline_ms(&mut self) -> Option<i64> {
+        let ahead = self.clock_ms - self.heard;
+        loop {
+            let entry = self.queue.peek().copied()?;
+            let Reverse((pushed, slot)) = entry;
+            if !self.is_current(&entry) {
+                self.queue.pop();
+                continue;
+            }
+            self.fold(slot);
+            let (deadline, _, awaits) = self.deadline(slot, ahead);
+            if awaits == Wait::Lost {
+                self.watch(slot);
+            }
+            if deadline <= pushed {
+                break;
+            }
+            self.queue.pop();
+            self.push(slot, deadline);
+        }
+        while let Some(entry) = self.watched.peek() {
+            if self.is_watched(entry) {
+                break;
+            }
+            self.watched.pop();
+        }
+        let Reverse((queued, ..)) = *self.queue.peek()?;
+        match self.watched.peek() {
+            Some(Reverse((at, ..))) => Some(queued.min(self.clock_ms + (at - self.heard).max(0))),
+            None => Some(queued),
+        }
+    }
+}
+
+/// The trace of the previous item: the spans of a trace often follow one another.
+#[derive(Default)]
+struct Last {
+    id: TraceId,
+    slot: Option<u32>,
+}

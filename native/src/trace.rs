@@ -1,0 +1,469 @@
+//! One undecided trace: its items as bytes, and the counts that show whether it is complete.
+//!
+//! Items are only collected when they arrive. `fold` counts what is new, once, when a deadline is checked. A trace that is checked
+//! again and again is folded incrementally, so its cost per span is that of any other trace.
+
+use std::collections::HashMap;
+
+use crate::item::{Head, SpanId, TraceId, COUNTED, PENDING, REMOTE_PARENT, RESUME, SPAN, START, SUSPEND};
+
+/// What a trace waits for. The numbers are those of `assembly.completeness`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    Complete = 0,
+    Remote = 1,
+    Root = 2,
+    Idle = 3,
+    Lost = 4,
+    Suspended = 5,
+    IdleWithoutHeartbeats = 6,
+}
+
+const STARTED: u8 = 0;
+const OPEN: u8 = 1;
+const ENDED: u8 = 2;
+/// Up to so many spans are searched one by one; a map would cost more.
+const FEW: usize = 16;
+/// Replaced items are removed from the bytes once they are more than what is left, and more than this.
+const GARBAGE: usize = 4096;
+
+/// Each item is stored behind its length and its process.
+const HEADER: usize = 8;
+
+/// A span with the item that won: the bytes `start..end` of its trace.
+#[derive(Clone, Copy)]
+pub struct Span {
+    pub id: SpanId,
+    pub start: u32,
+    pub end: u32,
+    pub process: u32,
+    level: u8,
+    beats: bool,
+}
+
+/// The counts of the items that were folded.
+#[derive(Default)]
+pub struct Fold {
+    pub spans: Vec<Span>,
+    index: HashMap<SpanId, u32>,
+    /// Missing parents, with the number of spans that name each.
+    missing: HashMap<SpanId, u32>,
+    /// Received counted children minus `child_count`, where it is not zero.
+    balance: HashMap<SpanId, i64>,
+    injects: HashMap<SpanId, u32>,
+    answers: HashMap<SpanId, HashMap<u32, i64>>,
+    suspended: HashMap<SpanId, ()>,
+    unanswered: i64,
+    roots: i64,
+    unknown: i64,
+    /// Spans with only a START item.
+    pub starts: u32,
+    /// Spans that have not ended.
+    pub open: u32,
+    /// Open spans whose process sends heartbeats.
+    beating: u32,
+    /// Bytes of the items that won.
+    pub live: usize,
+    /// SPAN items that did not win their span.
+    duplicates: u32,
+    /// Where the folded items end in the bytes of the trace; those that are not folded follow.
+    end: u32,
+}
+
+/// Another process of a trace than its first.
+#[derive(Clone, Copy)]
+pub struct Other {
+    pub process: u32,
+    /// Offset of the record with its first item of this trace.
+    pub since: i64,
+}
+
+pub struct Trace {
+    pub id: TraceId,
+    pub first_offset: i64,
+    pub first_ms: i64,
+    pub last_ms: i64,
+    /// Time of the last item on the clock that skips silence.
+    pub heard: i64,
+    pub clock_before: i64,
+    /// The deadline of its queue entry, never later than the real one.
+    pub pushed: i64,
+    /// Offset of the last record with items of this trace.
+    pub touched: i64,
+    pub first_index: u32,
+    pub process: u32,
+    pub watched: bool,
+    pub lost: bool,
+    /// Whether any of its processes sends heartbeats.
+    pub heartbeats: bool,
+    /// Items that are not folded yet. They are the last ones.
+    pub pending: u32,
+    /// All items that are stored.
+    items: u32,
+    bytes: Vec<u8>,
+    others: Option<Box<Vec<Other>>>,
+    pub fold: Option<Box<Fold>>,
+}
+
+/// The first item of a trace.
+pub struct Beginning {
+    pub id: TraceId,
+    pub offset: i64,
+    pub index: u32,
+    pub process: u32,
+    pub heartbeats: bool,
+    pub now_ms: i64,
+    pub heard: i64,
+    pub clock_before: i64,
+}
+
+/// What the fold of a trace needs to know of processes.
+pub trait Processes {
+    fn beats(&self, process: u32) -> bool;
+    fn lost_offset(&self, process: u32) -> i64;
+}
+
+impl Trace {
+    pub fn new(first: Beginning) -> Self {
+        Trace {
+            id: first.id,
+            first_offset: first.offset,
+            first_ms: first.now_ms,
+            last_ms: first.now_ms,
+            heard: first.heard,
+            clock_before: first.clock_before,
+            pushed: i64::MAX,
+            touched: -1,
+            first_index: first.index,
+            process: first.process,
+            watched: false,
+            lost: false,
+            heartbeats: first.heartbeats,
+            pending: 0,
+            items: 0,
+            bytes: Vec::new(),
+            others: None,
+            fold: None,
+        }
+    }
+
+    /// Bytes of the items that are stored, replaced ones included.
+    pub fn stored(&self) -> usize {
+        self.bytes.len() - self.items as usize * HEADER
+    }
+
+    /// Upper bound of the spans that are held; a suspended one counts once more.
+    pub fn most_spans(&self) -> usize {
+        self.pending as usize + self.sizes().0
+    }
+
+    /// The bytes of a folded item.
+    pub fn item(&self, span: &Span) -> &[u8] {
+        &self.bytes[span.start as usize..span.end as usize]
+    }
+
+    pub fn others(&self) -> &[Other] {
+        self.others.as_ref().map_or(&[], |others| others)
+    }
+
+    /// Whether this process is new to the trace; it is recorded then.
+    pub fn meet(&mut self, process: u32, since: i64) -> bool {
+        if process == self.process || self.others().iter().any(|other| other.process == process) {
+            return false;
+        }
+        self.others.get_or_insert_default().push(Other { process, since });
+        true
+    }
+
+    pub fn push(&mut self, item: &[u8], process: u32) {
+        self.store(item, process);
+        self.pending += 1;
+    }
+
+    /// Stores an item and returns where it is. The buffer grows by an eighth: doubling it would waste half of the memory.
+    fn store(&mut self, item: &[u8], process: u32) -> (u32, u32) {
+        let needed = HEADER + item.len();
+        if self.bytes.capacity() - self.bytes.len() < needed {
+            self.bytes.reserve_exact(needed.max(self.bytes.len() / 8));
+        }
+        self.bytes.extend_from_slice(&(item.len() as u32).to_le_bytes());
+        self.bytes.extend_from_slice(&process.to_le_bytes());
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(item);
+        self.items += 1;
+        (start, self.bytes.len() as u32)
+    }
+
+    /// Counts the collected SPAN items. Returns how many of them, or of those they replaced, are duplicates.
+    pub fn fold(&mut self, processes: &dyn Processes) -> u32 {
+        if self.pending == 0 {
+            return 0;
+        }
+        let mut fold = self.fold.take().unwrap_or_default();
+        fold.spans.reserve_exact(self.pending as usize);
+        let mut at = fold.end as usize;
+        while let Some(header) = self.bytes.get(at..at + HEADER) {
+            let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            let process = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+            let start = at + HEADER;
+            at = start + length;
+            fold.add(&self.bytes, start as u32, at as u32, process, processes.beats(process));
+        }
+        fold.end = at as u32;
+        self.pending = 0;
+        if self.stored() - fold.live > fold.live.max(GARBAGE) {
+            self.compact(&mut fold);
+        }
+        let duplicates = std::mem::take(&mut fold.duplicates);
+        self.fold = Some(fold);
+        duplicates
+    }
+
+    fn compact(&mut self, fold: &mut Fold) {
+        let old = std::mem::replace(&mut self.bytes, Vec::with_capacity(fold.live + fold.spans.len() * HEADER));
+        self.items = 0;
+        for span in &mut fold.spans {
+            (span.start, span.end) = self.store(&old[span.start as usize..span.end as usize], span.process);
+        }
+        fold.end = self.bytes.len() as u32;
+    }
+
+    /// Applies a control item at once; everything before it is folded first. Returns the duplicates that this found.
+    pub fn control(&mut self, head: &Head, item: &[u8], process: u32, processes: &dyn Processes) -> u32 {
+        let (Some(id), START | SUSPEND | RESUME) = (head.span_id, head.kind) else {
+            return 0;
+        };
+        let duplicates = self.fold(processes);
+        let mut fold = self.fold.take().unwrap_or_default();
+        match head.kind {
+            START => {
+                let (start, end) = self.store(item, process);
+                fold.end = end;
+                fold.report(&self.bytes, head, start, end, process, processes.beats(process));
+            }
+            RESUME => {
+                fold.suspended.remove(&id);
+            }
+            _ => {
+                if fold.find(&id).is_none_or(|at| fold.spans[at].level < ENDED) {
+                    fold.suspended.insert(id, ());
+                }
+            }
+        }
+        self.fold = Some(fold);
+        duplicates
+    }
+
+    /// What this trace waits for. It must be folded.
+    pub fn awaits(&self, processes: &dyn Processes) -> Wait {
+        let idle = if self.heartbeats { Wait::Idle } else { Wait::IdleWithoutHeartbeats };
+        let Some(fold) = self.fold.as_ref() else {
+            return idle;
+        };
+        if !fold.suspended.is_empty() {
+            return Wait::Suspended;
+        }
+        if fold.open > 0 {
+            if fold.beating > 0 {
+                return Wait::Lost;
+            }
+        } else if fold.roots > 0 && fold.is_whole() && !self.is_lost(processes) {
+            return if fold.unanswered != 0 { Wait::Remote } else { Wait::Complete };
+        }
+        if fold.roots > 0 {
+            return Wait::Root;
+        }
+        idle
+    }
+
+    /// Whether a process dropped spans of this trace.
+    pub fn is_lost(&self, processes: &dyn Processes) -> bool {
+        self.lost
+            || processes.lost_offset(self.process) >= self.first_offset
+            || self.others().iter().any(|other| processes.lost_offset(other.process) >= other.since)
+    }
+
+    /// Exact sizes after a fold: spans (a suspended one counts once more) and bytes.
+    pub fn sizes(&self) -> (usize, usize) {
+        self.fold.as_ref().map_or((0, 0), |fold| (fold.spans.len() + fold.suspended.len(), fold.live))
+    }
+}
+
+impl Fold {
+    fn find(&self, id: &SpanId) -> Option<usize> {
+        if self.index.is_empty() {
+            self.spans.iter().position(|span| span.id == *id)
+        } else {
+            self.index.get(id).map(|at| *at as usize)
+        }
+    }
+
+    fn insert(&mut self, span: Span) {
+        self.spans.push(span);
+        let count = self.spans.len();
+        if count == FEW + 1 {
+            self.index = self.spans.iter().enumerate().map(|(at, span)| (span.id, at as u32)).collect();
+        } else if count > FEW {
+            self.index.insert(span.id, (count - 1) as u32);
+        }
+    }
+
+    fn add(&mut self, bytes: &[u8], start: u32, end: u32, process: u32, beats: bool) {
+        let Ok(head) = Head::of(&bytes[start as usize..end as usize]) else {
+            return;
+        };
+        debug_assert!(head.kind == SPAN);
+        let Some(id) = head.span_id else { return };
+        if head.status == PENDING || self.find(&id).is_some() {
+            let (fresh, ended) = self.report(bytes, &head, start, end, process, beats);
+            self.duplicates += u32::from(!fresh);
+            if !ended {
+                return;
+            }
+        } else {
+            self.insert(Span { id, start, end, process, level: ENDED, beats });
+            self.live += (end - start) as usize;
+            self.missing.remove(&id);
+            self.suspended.remove(&id);
+        }
+        self.count(&head, id);
+    }
+
+    /// Applies a START, a report of an open span, or another item of a known span. Returns whether the item is the first of its
+    /// span other than START, and whether the span ended with it and has to be counted.
+    fn report(&mut self, bytes: &[u8], head: &Head, start: u32, end: u32, process: u32, beats: bool) -> (bool, bool) {
+        let Some(id) = head.span_id else {
+            return (false, false);
+        };
+        let level = match (head.kind, head.status) {
+            (START, _) => STARTED,
+            (_, PENDING) => OPEN,
+            _ => ENDED,
+        };
+        let mut fresh = level > STARTED;
+        let length = (end - start) as usize;
+        let span = Span { id, start, end, process, level, beats };
+        match self.find(&id) {
+            None => {
+                self.missing.remove(&id);
+                self.starts += u32::from(!fresh);
+                self.insert(span);
+            }
+            Some(at) => {
+                let old = self.spans[at];
+                if level < old.level {
+                    return (false, false);
+                }
+                if level == old.level {
+                    let Ok(earlier) = Head::of(&bytes[old.start as usize..old.end as usize]) else {
+                        return (false, false);
+                    };
+                    if head.revision <= earlier.revision {
+                        return (false, false);
+                    }
+                    if level == ENDED {
+                        self.uncount(&earlier, id);
+                    }
+                }
+                if old.level < ENDED {
+                    self.open -= 1;
+                    self.beating -= u32::from(old.beats);
+                }
+                self.starts -= u32::from(fresh && old.level == STARTED);
+                fresh = fresh && old.level == STARTED;
+                self.live -= (old.end - old.start) as usize;
+                self.spans[at] = span;
+            }
+        }
+        if level < ENDED {
+            self.open += 1;
+            self.beating += u32::from(beats);
+        } else {
+            self.suspended.remove(&id);
+        }
+        self.live += length;
+        (fresh, level == ENDED)
+    }
+
+    fn count(&mut self, head: &Head, id: SpanId) {
+        match head.parent_id {
+            Some(parent) if !head.is_local_root() => {
+                if self.find(&parent).is_none() {
+                    *self.missing.entry(parent).or_default() += 1;
+                }
+                if head.flags & REMOTE_PARENT != 0 {
+                    self.answer(parent, head.inject_ordinal, 1);
+                } else if head.flags & COUNTED != 0 {
+                    self.add_to_balance(parent, 1);
+                }
+            }
+            _ => self.roots += 1,
+        }
+        match head.child_count {
+            None => self.unknown += 1,
+            Some(children) => self.add_to_balance(id, -i64::from(children)),
+        }
+        if let Some(injects) = head.inject_count.filter(|injects| *injects > 0) {
+            self.injects.insert(id, injects);
+            self.unanswered += i64::from(injects) - self.answered(&id, injects);
+        }
+    }
+
+    /// The reverse of `count`, because a higher revision of an ended span arrived.
+    fn uncount(&mut self, head: &Head, id: SpanId) {
+        match head.parent_id {
+            Some(parent) if !head.is_local_root() => {
+                if let Some(named) = self.missing.get_mut(&parent) {
+                    *named -= 1;
+                    if *named == 0 {
+                        self.missing.remove(&parent);
+                    }
+                }
+                if head.flags & REMOTE_PARENT != 0 {
+                    self.answer(parent, head.inject_ordinal, -1);
+                } else if head.flags & COUNTED != 0 {
+                    self.add_to_balance(parent, -1);
+                }
+            }
+            _ => self.roots -= 1,
+        }
+        match head.child_count {
+            None => self.unknown -= 1,
+            Some(children) => self.add_to_balance(id, i64::from(children)),
+        }
+        if let Some(injects) = self.injects.remove(&id) {
+            self.unanswered -= i64::from(injects) - self.answered(&id, injects);
+        }
+    }
+
+    fn add_to_balance(&mut self, id: SpanId, change: i64) {
+        if change == 0 {
+            return;
+        }
+        let surplus = self.balance.entry(id).or_default();
+        *surplus += change;
+        if *surplus == 0 {
+            self.balance.remove(&id);
+        }
+    }
+
+    fn answer(&mut self, parent: SpanId, ordinal: Option<u32>, change: i64) {
+        let Some(ordinal) = ordinal else { return };
+        let count = self.answers.entry(parent).or_default().entry(ordinal).or_default();
+        let before = *count;
+        *count += change;
+        let turned = before == 0 || *count == 0;
+        if turned && ordinal < self.injects.get(&parent).copied().unwrap_or(0) {
+            self.unanswered -= change;
+        }
+    }
+
+    fn answered(&self, id: &SpanId, injects: u32) -> i64 {
+        let answers = self.answers.get(id).into_iter().flatten();
+        answers.filter(|(ordinal, count)| **count != 0 && **ordinal < injects).count() as i64
+    }
+
+    fn is_whole(&self) -> bool {
+        self.missing.is_empty() && self.balance.is_empty() && self.unknown == 0
+    }
+}
