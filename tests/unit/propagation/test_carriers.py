@@ -1,6 +1,5 @@
-"""Headers in and out as HTTP servers, HTTP clients and Kafka clients have them."""
+"""Headers in the shapes of HTTP servers, HTTP clients and Kafka clients."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,17 +10,9 @@ from prela_stream.propagation.w3c import extract, inject, inject_asgi, inject_ka
 from prela_stream.testing import CapturedSpans, capture_spans
 from prela_stream.tracing.context import attach
 from prela_stream.tracing.tracer import get_tracer
+from tests.unit.propagation.remote import PARENT, SPAN_ID
 
 tracer = get_tracer()
-TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
-SPAN_ID = "b7ad6b7169203331"
-PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
-
-
-@pytest.fixture
-def captured() -> Iterator[CapturedSpans]:
-    with capture_spans() as spans:
-        yield spans
 
 
 def test_asgi_headers_there_and_back(captured: CapturedSpans) -> None:
