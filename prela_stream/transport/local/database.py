@@ -74,6 +74,7 @@ class Database:
         self._options = file.options
         self._wal = self.path
         self._inode: tuple[int, int] | None = None
+        self._wal_inode: tuple[int, int] | None = None
         self._connection: sqlite3.Connection | None = None
         self._log_id = ""
         self._partitions: dict[TopicPartition, PartitionRow] = {}
@@ -108,6 +109,7 @@ class Database:
             result = job(connection)
         except sqlite3.Error as error:
             self._roll_back(connection)
+            self._close_if_broken(error)
             raise self._transport_error("write", error) from error
         except BaseException:
             self._roll_back(connection)
@@ -119,11 +121,18 @@ class Database:
             self.close()
             msg = f"the commit to {self.path} failed ({error}); it may or may not have been stored"
             raise OutcomeUnknownError(msg) from error
-        if inode_of(self.path) != self._inode:
+        if self._is_replaced():
             self.close()
             msg = f"the log file {self.path} was removed or replaced during a write; nothing was stored, try again"
             raise TransportError(msg)
-        self._truncate_wal(connection)
+        wal = _status(self._wal)
+        if wal is None or (wal.st_dev, wal.st_ino) != self._wal_inode:
+            # If this was the last connection, its close moves the records into the file.
+            self.close()
+            msg = f"{self._wal} was removed or replaced during a write; it may or may not have been stored"
+            raise OutcomeUnknownError(msg)
+        if wal.st_size >= self._checkpoint_at:
+            self._truncate_wal(connection, wal.st_size)
         return result
 
     def data_version(self) -> int:
@@ -185,21 +194,21 @@ class Database:
                     raise self._transport_error(what, error) from error
 
     def _close_if_broken(self, error: sqlite3.Error) -> None:
-        """After an error of the disk, SQLite may keep a state of the file that is no longer true: open it again next time."""
-        if _code(error) in (
-            sqlite3.SQLITE_IOERR,
-            sqlite3.SQLITE_CORRUPT,
-            sqlite3.SQLITE_NOTADB,
-            sqlite3.SQLITE_CANTOPEN,
-        ):
+        """SQLite may keep a state of the file that is no longer true: open it again next time. A full disk changes none."""
+        if _code(error) != sqlite3.SQLITE_FULL:
             self.close()
 
     def _connected(self) -> sqlite3.Connection:
-        if self._connection is not None and inode_of(self.path) != self._inode:
+        if self._connection is not None and self._is_replaced():
             self.close()
         if self._connection is None:
             self._connection = self._open()
         return self._connection
+
+    def _is_replaced(self) -> bool:
+        """Whether another file, none or a truncated one is at the path: a log has at least its first page."""
+        found = _status(self.path)
+        return found is None or (found.st_dev, found.st_ino) != self._inode or found.st_size < schema.PAGE_BYTES
 
     def _open(self) -> sqlite3.Connection:
         # As SQLite does: the WAL is beside the file itself, not beside a symlink to it.
@@ -222,6 +231,7 @@ class Database:
         self._inode = inode
         self._log_id = log_id
         self._wal = real.with_name(f"{real.name}-wal")
+        self._wal_inode = inode_of(self._wal)
         return connection
 
     @staticmethod
@@ -253,19 +263,12 @@ class Database:
             except sqlite3.Error:
                 self.close()
 
-    def _truncate_wal(self, connection: sqlite3.Connection) -> None:
+    def _truncate_wal(self, connection: sqlite3.Connection, length: int) -> None:
         """Move a long WAL into the file.
 
         SQLite's automatic checkpoint is off: it runs beside other writers, and in every version before 3.51.3 it can lose a race
         with them that corrupts the file (sqlite.org/wal.html#walresetbug). TRUNCATE takes the writers' lock first.
         """
-        try:
-            length = self._wal.stat().st_size
-        except FileNotFoundError:
-            self.close()  # the WAL was removed: what is written to it can no longer be read by others
-            return
-        if length < self._checkpoint_at:
-            return
         # A reader that keeps the WAL in use must not cost every write a second: try again after as much again was written.
         self._checkpoint_at = length + _CHECKPOINT_BYTES
         try:
@@ -293,6 +296,13 @@ class Database:
         else:
             msg = f"cannot {what} {self.path}: {error}; nothing was changed"
         return TransportError(msg)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116 - called for every transaction
+    except OSError:
+        return None
 
 
 def _code(error: sqlite3.Error) -> int:

@@ -5,8 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -172,6 +172,81 @@ async def test_a_file_that_is_none_is_waited_for(path: Path, transport: LocalTra
         await producer.send(PARTITION, [Record(value=b"y")])
     path.parent.unlink()
     assert await producer.send(PARTITION, [Record(value=b"y")]) == 0
+
+
+def truncate(path: Path) -> None:
+    """`: > log.db`: the file keeps its inode."""
+    with path.open("wb"):
+        pass
+
+
+def overwrite(path: Path) -> None:
+    """Garbage, and removed a moment later by an operator."""
+    path.write_bytes(b"garbage" * 10_000)
+
+
+def remove_wal(path: Path) -> None:
+    path.with_name("log.db-wal").unlink()
+
+
+def remove_shm(path: Path) -> None:
+    path.with_name("log.db-shm").unlink()
+
+
+def remove_database_only(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, overwrite, remove_wal, remove_shm, remove_database_only])
+async def test_whatever_happened_to_the_file_all_continue_once_it_is_removed(
+    path: Path, transport: LocalTransport, damage: Callable[[Path], None]
+) -> None:
+    producer = await transport.producer()
+    consumer = await transport.consumer(["topic"], group="group")
+    for number in range(10):
+        await producer.send(PARTITION, [Record(value=b"%d" % number + bytes(5_000))])
+    assert len(await values(consumer, 10)) == 10
+    damage(path)
+    for _ in range(3):
+        with suppress(TransportError):
+            await producer.send(PARTITION, [Record(value=b"may be lost")])
+        with suppress(TransportError):
+            await consumer.poll(timeout=0)
+    remove(path)
+    await producer.send(PARTITION, [Record(value=b"new")])
+    found: list[LogRecord] = []
+    with anyio.fail_after(RECOVERY_S):
+        while not found:
+            poll = await consumer.poll(timeout=0.1)
+            consumer.resume(*poll.assigned)
+            found += poll.records
+    assert [record.value for record in found] == [b"new"]
+
+
+@pytest.mark.parametrize("damage", [truncate, remove_wal, remove_shm, remove_database_only])
+async def test_a_log_whose_files_are_damaged_is_repaired_or_created_again(
+    path: Path, transport: LocalTransport, damage: Callable[[Path], None]
+) -> None:
+    """What SQLite can recover or create needs no operator."""
+    producer = await transport.producer()
+    for number in range(10):
+        await producer.send(PARTITION, [Record(value=b"%d" % number + bytes(5_000))])
+    damage(path)
+    with anyio.fail_after(RECOVERY_S):
+        while True:
+            try:
+                await producer.send(PARTITION, [Record(value=b"new")])
+                break
+            except TransportError:
+                await anyio.sleep(0.05)
+    async with LocalTransport(LocalOptions(path=str(path))) as other:
+        consumer = await other.consumer(["topic"])
+        found: list[LogRecord] = []
+        with anyio.fail_after(RECOVERY_S):
+            while not found or found[-1].value != b"new":
+                poll = await consumer.poll(timeout=0.1)
+                consumer.resume(*poll.assigned)
+                found += poll.records
 
 
 async def test_a_log_of_an_early_release_gets_an_id_and_keeps_its_records(
