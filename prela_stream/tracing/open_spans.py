@@ -69,16 +69,19 @@ class OpenSpans:
 
 
 def _all_spans() -> list[Span]:
-    """Every open span of the process."""
-    kinds: dict[type, bool] = {}
+    """Every open span of the process.
 
-    def is_kind(kind: type) -> bool:
-        if kind not in kinds:
-            kinds[kind] = issubclass(kind, Span) and not issubclass(kind, UnsampledSpan)
-        return kinds[kind]
-
-    found: list[Any] = [one for one in gc.get_objects() if is_kind(type(one))]
+    Not by gc.get_objects(): while its list exists, `tuple(generator)` raises SystemError in every other thread (gh-59313).
+    """
+    kinds = _kinds(Span)
+    found: list[Any] = [one for one in gc.get_referrers(*kinds) if type(one) in kinds]  # a span refers to its class
     return [span for span in found if hasattr(span, "_open")]  # the slot exists until the end
+
+
+def _kinds(kind: type[Span]) -> set[type]:
+    """The class and its subclasses whose spans are recorded."""
+    below = [found for one in kind.__subclasses__() if not issubclass(one, UnsampledSpan) for found in _kinds(one)]
+    return {kind, *below}
 
 
 def _cancel(span: Span, reason: str) -> None:

@@ -1,6 +1,7 @@
 """Spans that are open: their heartbeats from the pipeline, and their end when the pipeline closes."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +18,7 @@ from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.model.span import ItemKind, Resource, SpanStatus
 from prela_stream.testing import CapturedSpans, capture_spans
 from prela_stream.tracing.context import attach
-from prela_stream.tracing.open_spans import CANCELLED_BY, OpenSpans
+from prela_stream.tracing.open_spans import CANCELLED_BY, OpenSpans, _all_spans
 from prela_stream.tracing.sampler import AlwaysOffSampler
 from prela_stream.tracing.span import Span
 from prela_stream.tracing.tracer import Tracer, get_tracer
@@ -206,3 +207,30 @@ async def test_a_start_item_is_small_whatever_the_name_is() -> None:
     start = next(item for item in captured.items if decode_head(item).kind == ItemKind.START)
     assert len(start) < 2_000
     assert decode_head(start).name.endswith(" characters cut]")
+
+
+def test_finding_open_spans_raises_nothing_in_other_threads() -> None:
+    """CPython resizes the tuple that `tuple(generator)` builds, and fails if anything else refers to it (gh-59313)."""
+    done = threading.Event()
+    errors: list[BaseException] = []
+
+    def build() -> None:
+        try:
+            while not done.is_set():
+                tuple(number for number in range(3_000))
+        except SystemError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=build) for _ in range(2)]
+    with capture_spans():
+        for thread in threads:
+            thread.start()
+        try:
+            with prela.span("open") as span:
+                found = [_all_spans() for _ in range(60)]
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+    assert errors == []
+    assert all(any(one is span for one in spans) for spans in found)
