@@ -14,7 +14,7 @@ import textwrap
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import overload
+from typing import Any, overload
 
 from prela_stream.codec.spans import decode_head, decode_span
 from prela_stream.model.span import ItemKind, SpanData, SpanStatus, SpanType
@@ -44,6 +44,13 @@ class CapturedSpans(Sequence[SpanData]):
         """Count a span that could not be encoded."""
         with self._lock:
             self.refused.append(trace_id.hex())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_items": self.items, "refused": list(self.refused)}  # a lock cannot be copied
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]  # for the lock
+        self.__dict__.update(state)
 
     def __len__(self) -> int:
         return len(self.spans)

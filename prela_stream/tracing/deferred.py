@@ -1,7 +1,7 @@
 """A counted child that starts later: the parent can end before it, and the trace still waits for the work."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from prela_stream.model.span import CANCELLED, COUNTED, SPAN_STATUSES, SpanType
 from prela_stream.tracing.coerce import text_of
@@ -44,3 +44,19 @@ class Deferred(Parent):
             span = self.span("deferred work")
             span.set_status(SPAN_STATUSES[CANCELLED], "cancelled before it started")
             span.end()
+
+    def __copy__(self) -> Self:
+        return self  # the reservation is one thing
+
+    def __deepcopy__(self, _: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In the process that unpickles it, it has the reservation. Use one of the two."""
+        return _restored, (self.above, list(self._room), self._make)
+
+
+def _restored(above: Span | TraceContext | None, room: list[int], make: Callable[..., Span]) -> Deferred:
+    deferred = Deferred(None, make)
+    deferred.above, deferred._room = above, room
+    return deferred

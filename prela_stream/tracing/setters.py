@@ -5,20 +5,10 @@ Names and meanings are in `model.semconv`. Arguments that are None are not set.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus
-
-
-class _Settable(Protocol):
-    """What the setters need of a span."""
-
-    def set_attributes(self, attributes: Mapping[str, Any]) -> None: ...
-    def set_status(self, status: SpanStatus | str, message: str | None = None) -> None: ...
-    def add_event(
-        self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: datetime | int | None = None
-    ) -> None: ...
 
 
 class TypedSetters:
@@ -26,8 +16,22 @@ class TypedSetters:
 
     __slots__ = ()
 
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Set several attributes at once."""
+        raise NotImplementedError
+
+    def set_status(self, status: SpanStatus | str, message: str | None = None) -> None:
+        """Set the result of the work."""
+        raise NotImplementedError
+
+    def add_event(
+        self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: datetime | int | None = None
+    ) -> None:
+        """Add an event."""
+        raise NotImplementedError
+
     def set_llm(
-        self: _Settable,
+        self,
         *,
         provider: str | None = None,
         model: str | None = None,
@@ -97,7 +101,7 @@ class TypedSetters:
         )
 
     def set_tool(
-        self: _Settable,
+        self,
         *,
         name: str | None = None,
         call_id: str | None = None,
@@ -118,9 +122,7 @@ class TypedSetters:
             )
         )
 
-    def set_retrieval(
-        self: _Settable, *, data_source: str | None = None, query: str | None = None, documents: Any = None
-    ) -> None:
+    def set_retrieval(self, *, data_source: str | None = None, query: str | None = None, documents: Any = None) -> None:
         """Set the searched source, the query, and the documents found (best a list of dicts with `id` and `score`)."""
         self.set_attributes(
             given(
@@ -133,7 +135,7 @@ class TypedSetters:
         )
 
     def set_service(
-        self: _Settable,
+        self,
         *,
         name: str | None = None,
         version: str | None = None,
@@ -153,7 +155,7 @@ class TypedSetters:
         )
 
     def set_error(
-        self: _Settable,
+        self,
         kind: str,
         message: str | None = None,
         *,
@@ -180,20 +182,20 @@ class TypedSetters:
         )
         self.set_status(SpanStatus.ERROR, kind if message is None else message)
 
-    def add_llm_request(self: _Settable, messages: Any, *, system: Any = None, tools: Any = None) -> None:
+    def add_llm_request(self, messages: Any, *, system: Any = None, tools: Any = None) -> None:
         """Add the event `llm.request`: what is sent to a model."""
         self.add_event(semconv.EVENT_LLM_REQUEST, given({"messages": messages, "system": system, "tools": tools}))
 
-    def add_llm_response(self: _Settable, content: Any, *, finish_reason: str | None = None) -> None:
+    def add_llm_response(self, content: Any, *, finish_reason: str | None = None) -> None:
         """Add the event `llm.response`: what a model returned."""
         self.add_event(semconv.EVENT_LLM_RESPONSE, given({"content": content, "finish_reason": finish_reason}))
 
-    def add_tool_call(self: _Settable, name: str, arguments: Any = None, *, call_id: str | None = None) -> None:
+    def add_tool_call(self, name: str, arguments: Any = None, *, call_id: str | None = None) -> None:
         """Add the event `tool.call`: a tool is called."""
         self.add_event(semconv.EVENT_TOOL_CALL, given({"name": name, "arguments": arguments, "id": call_id}))
 
     def add_tool_result(
-        self: _Settable,
+        self,
         result: Any,
         *,
         name: str | None = None,

@@ -85,7 +85,7 @@ def _wrapper(function: Any, plan: Plan) -> Any:
         wrapper = async_generator_function(_starter(function, plan))
     elif inspect.isgeneratorfunction(kind):
         wrapper = generator_kind(generator_function(_starter(function, plan)), kind)
-    elif inspect.iscoroutinefunction(kind):
+    elif inspect.iscoroutinefunction(kind) or inspect.iscoroutinefunction(function):  # the latter for mocks
         wrapper = _coroutine_function(function, plan)
     else:
         wrapper = _plain_function(function, plan)

@@ -15,7 +15,7 @@ import cloudpickle
 import pytest
 
 import prela_stream as prela
-from prela_stream.model.span import REMOTE_PARENT
+from prela_stream.model.span import COUNTED, REMOTE_PARENT
 from prela_stream.privacy.rules import Privacy
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policyset import default_policies
@@ -66,6 +66,18 @@ def test_the_copy_of_a_tracer_is_the_same_tracer(made: Tracer, duplicate: Callab
     assert agent.tracer is made
     assert agent.start.__self__ is made
     assert dataclasses.asdict(Agent(made, None))["tracer"] is made
+
+
+@by_copy
+def test_a_copied_reservation_is_used_once(duplicate: Callable[[Any], Any], captured: CapturedSpans) -> None:
+    with tracer.span("parent") as parent:
+        deferred = tracer.defer()
+    again = duplicate(deferred)
+    again.span("work").end()
+    found = captured.find("work")
+    assert (found.trace_id, found.parent_span_id, found.flags) == (parent.trace_id, parent.span_id, COUNTED)
+    assert captured.find("parent").child_count == 1
+    assert (again is deferred) is (duplicate in (copy.copy, copy.deepcopy))
 
 
 def test_a_tracer_that_is_not_held_any_more_is_restored() -> None:
@@ -151,6 +163,9 @@ def made() -> dict[str, Any]:
         "policy": default_policies().policies[0],
         "evaluator": Evaluator(default_policies()),
         "span data": spans.spans[0],
+        "captured spans": spans,
+        "deferred": deferred,
+        "block": prela.session("s1"),
         "settings": prela.load_settings(None, {}),
         "error": prela.ConfigurationError("wrong"),
     }
@@ -166,6 +181,8 @@ def test_samplers_policies_and_data(name: str, duplicate: Callable[[Any], Any]) 
         value.decide(bytes(16))
         again.decide(bytes(16))
         assert vars(again).keys() == vars(value).keys()
+    elif name == "captured spans":
+        assert again.spans == value.spans
     elif name in ("head decision", "span data", "settings", "privacy"):
         assert again == value
 

@@ -9,6 +9,7 @@ import types
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -92,6 +93,20 @@ async def test_the_wrapper_gives_the_same_results(decorate: Any, captured: Captu
     assert list(decorate(generator)()) == [1]
     assert [item async for item in decorate(async_generator)()] == [1]
     await awaits(old_coroutine)
+
+
+async def test_a_mock_of_an_async_function(captured: CapturedSpans) -> None:
+    traced: Any = prela.trace(AsyncMock(return_value=3))
+    assert inspect.iscoroutinefunction(traced)
+    assert await traced() == 3
+    assert len(captured.spans) == 1
+
+
+def test_no_private_type_is_in_a_public_signature() -> None:
+    for kind in (prela.Tracer, prela.Span):
+        for name, member in inspect.getmembers(kind, inspect.isfunction):
+            if not name.startswith("_"):
+                assert "._" not in str(inspect.signature(member)), name
 
 
 def test_a_pytest_fixture_can_be_traced(tmp_path: Path) -> None:
