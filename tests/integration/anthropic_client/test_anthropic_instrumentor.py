@@ -115,6 +115,33 @@ print(json.dumps([before, [span.name for span in captured.spans]]))
     assert json.loads(done.stdout) == [[], ["chat claude-demo"]]
 
 
+def test_it_waits_for_an_import_that_another_thread_has_begun() -> None:
+    """The import of the program must not fail because of it, and the client is patched when it returns."""
+    program = """
+import json, sys, threading
+from prela_stream.instrumentation.registry import auto_instrument
+seen = []
+def user():
+    try:
+        import anthropic
+        seen.append(anthropic.__name__)
+    except ImportError as error:
+        seen.append(str(error))
+thread = threading.Thread(target=user)
+thread.start()
+while "anthropic" not in sys.modules:
+    pass
+names = auto_instrument()
+import anthropic._base_client
+patched = hasattr(anthropic._base_client.SyncAPIClient.request, "__wrapped__")
+thread.join()
+print(json.dumps([names, patched, seen]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert json.loads(done.stdout) == [["anthropic"], True, ["anthropic"]]
+    assert "failed and was skipped" not in done.stderr
+
+
 def test_other_requests_are_not_traced(client: Anthropic, instrumented: Instrumented) -> None:
     with instrumented() as captured:
         with pytest.raises(anthropic.NotFoundError):
