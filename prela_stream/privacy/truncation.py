@@ -122,17 +122,19 @@ def _without_the_largest(fields: Fields, excess: int) -> Fields:
         del attributes[key]
         excess -= sizes[key]
         dropped += 1
-    events, links = list(fields.events), list(fields.links)
     counts = [(DROPPED_ATTRIBUTES, dropped)]
-    for name, parts in ((DROPPED_EVENTS, events), (DROPPED_LINKS, links)):
-        before = len(parts)
-        while parts and excess > 0:
-            excess -= len(_size(parts.pop(0)))
-        counts.append((name, before - len(parts)))
+    kept: dict[str, list[Any]] = {}
+    for name, parts in ((DROPPED_EVENTS, fields.events), (DROPPED_LINKS, fields.links)):
+        first = 0
+        while first < len(parts) and excess > 0:
+            excess -= len(_size(parts[first]))
+            first += 1
+        kept[name] = list(parts[first:])
+        counts.append((name, first))
     for name, count in counts:
         if count:
             attributes[name] = count + (attributes[name] if isinstance(attributes.get(name), int) else 0)
-    return fields._replace(events=events, links=links)
+    return fields._replace(events=kept[DROPPED_EVENTS], links=kept[DROPPED_LINKS])
 
 
 def _note_values(fields: Fields, excess: int) -> int:
