@@ -74,7 +74,10 @@ def _ssl_context(options: KafkaOptions) -> ssl.SSLContext:
             # With a password of None OpenSSL would prompt for one on the terminal.
             context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile, options.ssl_password or "")
     except OSError as error:  # ssl.SSLError is one
-        files = [options.ssl_cafile, options.ssl_certfile, options.ssl_keyfile]
+        files = [
+            file and str(Path(file).absolute())
+            for file in (options.ssl_cafile, options.ssl_certfile, options.ssl_keyfile)
+        ]
         msg = f"kafka: expected PEM files in ssl_cafile, ssl_certfile and ssl_keyfile, got {files}: {error}"
         raise ConfigurationError(msg) from None  # the context of the error could contain the password
     return context
@@ -99,10 +102,11 @@ def _sasl(options: KafkaOptions) -> dict[str, Any]:
 def _password(options: KafkaOptions) -> str | None:
     if options.sasl_password is not None or options.sasl_password_file is None:
         return options.sasl_password
+    file = Path(options.sasl_password_file).absolute()
     try:
-        text = Path(options.sasl_password_file).read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"kafka: sasl_password_file names {options.sasl_password_file}, which cannot be read: {type(error).__name__}"
+        msg = f"kafka: sasl_password_file names {file}, which cannot be read: {type(error).__name__}"
         raise ConfigurationError(msg) from None
     return text.removesuffix("\n").removesuffix("\r")
 
