@@ -1,12 +1,11 @@
 """A wrapper has the kind of its function, and what cannot be wrapped is returned unchanged."""
 
-import asyncio
 import functools
 import inspect
 import subprocess
 import sys
 import types
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
@@ -187,25 +186,3 @@ def test_caches_keep_their_methods(captured: CapturedSpans) -> None:
     traced.cache_clear()
     assert traced.cache_info().hits == 0
     assert len(captured.spans) == 2
-
-
-def test_wrap_carries_the_trace_into_what_a_function_returns(captured: CapturedSpans) -> None:
-    tracer = prela.get_tracer()
-
-    def steps(name: str) -> Iterator[int]:
-        with tracer.span(name):
-            yield 1
-
-    async def later(name: str) -> int:
-        with tracer.span(name):
-            return 1
-
-    def plain_later(name: str) -> Coroutine[Any, Any, int]:
-        return later(name)
-
-    with tracer.span("root"):
-        generator_function, plain_function = prela.wrap(steps), prela.wrap(plain_later)
-    with tracer.span("elsewhere"):
-        assert list(generator_function("generator")) == [1]
-        assert asyncio.run(plain_function("coroutine")) == 1
-    assert_tree(captured.spans, "root\n  generator\n  coroutine\nelsewhere")
