@@ -98,6 +98,8 @@ class AssignedPartition:
         self._backoff = Backoff(options, RETRY_S)
         self._scope = anyio.CancelScope()
         self._committing = anyio.Lock()
+        self._commit_scope: anyio.CancelScope | None = None
+        """Of the last commit, which may be in progress."""
         self._wake = anyio.Event()
         self._reported = ""
         self._clock_reported = -_CLOCK_REPORT_S
@@ -245,11 +247,11 @@ class AssignedPartition:
         due = monotonic() - self._last_commit >= self._options.commit_interval_ms / 1000
         full = state.pending_bytes >= self._backoff.commit_bytes
         if (due or full or state.poisoned) and state.has_news:
-            await self._commit(state)
+            await self._commit(state, self._backoff.commit_timeout_s)
         if self._state is state and self.is_running and not state.replaying:
             await self._tick(state)
 
-    async def _commit(self, state: PartitionState) -> None:
+    async def _commit(self, state: PartitionState, within_s: float) -> None:
         async with self._committing:
             writer = self._writer
             if writer is None or self._state is not state:
@@ -259,7 +261,10 @@ class AssignedPartition:
             outcome, ended = CommitOutcome.UNKNOWN, "fenced"
             try:
                 # shielded, because a cancelled commit has an unknown outcome
-                with self._pace.committing(), anyio.move_on_after(self._backoff.commit_timeout_s, shield=True):
+                with (
+                    self._pace.committing(),
+                    anyio.move_on_after(within_s, shield=True) as self._commit_scope,
+                ):
                     outcome = await writer.commit(pending.records, pending.offset, pending.metadata)
                 ended = outcome.value
             finally:
@@ -298,20 +303,29 @@ class AssignedPartition:
         if writer is not None:
             await writer.aclose()
 
+    def hurry(self, within_s: float) -> None:
+        """Limit the time that a commit in progress still has, because the worker or the assignment ends."""
+        if self._commit_scope is not None:
+            self._commit_scope.deadline = min(self._commit_scope.deadline, anyio.current_time() + within_s)
+
     async def give_up(self) -> None:
         """The partition belongs to another worker now: discard everything without a commit."""
         self._scope.cancel()
+        self.hurry(self._options.commit_timeout_s)
         with anyio.CancelScope(shield=True):
             async with self._committing:
                 await self._discard(Phase.ENDED)
 
-    async def stop(self) -> None:
-        """Commit what is decided and close the writer. A stop is not a reason to decide a trace."""
+    async def stop(self, within_s: float) -> None:
+        """Commit what is decided, if that takes no longer than `within_s`, and close the writer.
+
+        A stop is not a reason to decide a trace.
+        """
         self._scope.cancel()
         state = self._state
         try:
             if state is not None and state.has_news:
-                await self._commit(state)
+                await self._commit(state, min(within_s, self._backoff.commit_timeout_s))
         except PoisonLimitError as error:
             logger.warning("%s", error)
         except PrelaError as error:

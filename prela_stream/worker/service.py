@@ -99,15 +99,22 @@ class Worker:
             try:
                 with ungrouped(PrelaError):
                     async with anyio.create_task_group() as tasks:
-                        await self._loop(consumer, ticks, tasks)
+                        try:
+                            await self._loop(consumer, ticks, tasks)
+                        finally:
+                            until = monotonic() + self._options.stop_timeout_s
+                            for partition in self._held():
+                                partition.hurry(self._options.stop_timeout_s / 2)
             finally:
                 self.observer.consumer = None
-                with anyio.CancelScope(shield=True), anyio.move_on_after(self._options.stop_timeout_s, shield=True):
-                    await _all_at_once(
-                        partition.stop for partition in [*self._partitions.values(), *self._parked.values()]
-                    )
+                left = max(0.0, until - monotonic())
+                with anyio.CancelScope(shield=True), anyio.move_on_after(left, shield=True):
+                    await _all_at_once(partial(partition.stop, left) for partition in self._held())
                 self._partitions.clear()
                 self._parked.clear()
+
+    def _held(self) -> list[AssignedPartition]:
+        return [*self._partitions.values(), *self._parked.values()]
 
     def status(self) -> dict[TopicPartition, PartitionStatus]:
         """The status of each assigned partition that is restored."""

@@ -151,6 +151,21 @@ async def test_a_partition_without_progress_is_reported_once_and_counted(
     assert caplog.text.count(f"{SPANS} makes no progress") == 1
 
 
+async def test_a_stop_does_not_wait_for_a_commit_that_was_given_more_time(tmp_path: Path) -> None:
+    async with local_log(tmp_path) as transport:
+        await send_items(transport, whole_trace(1))
+        failures = telemetry.WORKER_FAILURES.value()
+        worker = make_worker(SlowCommits(transport, seconds=3_600), commit_timeout_s=0.3, stop_timeout_s=1.0)
+        async with running(worker):
+            with anyio.fail_after(DEADLINE):  # the next commit has 16 times 0.3 s
+                while telemetry.WORKER_FAILURES.value() < failures + 4:
+                    await anyio.sleep(0.01)
+                while worker._pace._commits == 0:
+                    await anyio.sleep(0.01)
+            stopped = time.monotonic()
+        assert time.monotonic() - stopped < 3.0
+
+
 def test_the_limits_of_commits_follow_their_outcomes() -> None:
     backoff = Backoff(WorkerOptions(commit_bytes=4 << 20, commit_timeout_s=5.0), retry_s=0.5)
     assert (backoff.commit_bytes, backoff.most_pending_bytes, backoff.commit_timeout_s) == (4 << 20, 16 << 20, 5.0)
