@@ -262,3 +262,11 @@ def captures_content(default: bool) -> bool:
     """Whether to record the content of a call that begins now; `default` is the setting of the process."""
     scope = content_scope.get()
     return default if scope is None else scope
+
+
+def checked_privacy(privacy: Any) -> Privacy:
+    """The given rules; raises TypeError if they are none."""
+    if isinstance(privacy, Privacy):
+        return privacy
+    msg = f"privacy= takes a Privacy, got {safe_text(privacy)}; the rules were not changed"
+    raise TypeError(msg)

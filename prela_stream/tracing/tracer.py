@@ -10,7 +10,7 @@ from prela_stream.errors import HostCall, guard, warn_once
 from prela_stream.model.plain import safe_text
 from prela_stream.model.semconv import SERVICE_NAME
 from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, SPAN_TYPE_CODES, SPAN_TYPES, SpanType
-from prela_stream.privacy.rules import Privacy, scopes_used
+from prela_stream.privacy.rules import Privacy, checked_privacy, scopes_used
 from prela_stream.tracing.carried import register_pickling
 from prela_stream.tracing.children import CLOSED
 from prela_stream.tracing.coerce import attributes_of, text_of, type_code
@@ -109,7 +109,7 @@ class Tracer(SpanKinds):
         """
         with guard("tracer.configure"):
             if privacy is not None:  # before the recorder: a new one must not get an item under the old rules
-                self._output.privacy = _checked_privacy(privacy)
+                self._output.privacy = checked_privacy(privacy)
             if recorder is not _UNCHANGED:
                 self._output.recorder = checked_recorder(recorder)
             if sampler is not _UNCHANGED:
@@ -328,13 +328,6 @@ def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
         except TypeError:
             pass
     return attributes_of(attributes)
-
-
-def _checked_privacy(privacy: Any) -> Privacy:
-    if isinstance(privacy, Privacy):
-        return privacy
-    msg = f"privacy= takes a Privacy, got {safe_text(privacy)}; the rules were not changed"
-    raise TypeError(msg)
 
 
 _global: Final = Tracer()
