@@ -32,7 +32,7 @@ async def test_fifty_sigkills_lose_split_and_repeat_nothing(kafka: str, kafka_pr
         found = await workers.judge()
         signs = await workers.signs()
     sys.stdout.write(
-        f"{kills} kills, {signs}\n{len(found.all_decisions)} decisions, {sum(map(len, found.spans.values()))} Records\n"
+        f"{kills} kills, {signs}\n{len(found.all_decisions)} decisions, {sum(map(len, found.spans.values()))} records\n"
     )
     assert signs.generations >= KILLS // 2, "too few rebalances"
     assert signs.epochs >= KILLS // 2, "too few writers fenced those before them"

@@ -26,7 +26,7 @@ STRANGE = bytes.fromhex("4bf92f3577b34da6a3ce929d0e0e4736")
 
 
 async def stored(transport: Transport, topic: str) -> list[LogRecord]:
-    """All Records of a topic, in the order of each partition."""
+    """All records of a topic, in the order of each partition."""
     found: list[LogRecord] = []
     async with await transport.consumer([topic]) as consumer:
         assigned = (await consumer.poll(timeout=0.0)).assigned
@@ -69,7 +69,7 @@ def strangers_trace() -> list[list[Any]]:
 
 
 async def run_pipeline(settings: Settings, transport: Transport) -> None:
-    """A kept trace larger than a Record, a dropped one, one of a stranger's that gets a late span, and something unreadable."""
+    """A kept trace larger than a record, a dropped one, one of a foreign producer with a late span, and an unreadable record."""
     topics = settings.topics
     async with running(make_worker(transport, topics=topics, assembly=WHOLE_ONLY, evaluator=FAILURES)):
         async with prela.pipeline(settings):
@@ -91,7 +91,7 @@ async def run_pipeline(settings: Settings, transport: Transport) -> None:
 
 
 async def until(transport: Transport, topic: str, count: Any, wanted: int) -> None:
-    """Wait until the Records of a topic count for so many."""
+    """Wait until the records of a topic contain this many entries."""
     with anyio.fail_after(DEADLINE):
         while sum(len(count(record.value)) for record in await stored(transport, topic)) < wanted:
             await anyio.sleep(0.01)
@@ -178,7 +178,7 @@ def check_kept(records: list[LogRecord], traces: list[prela.KeptTrace], partitio
             assert record.key is not None
             assert plain_reader.partition_of(record.key, partitions) == partition
         plain |= plain_reader.joined(record.value or b"" for record in mine)
-    assert len(records) > len(plain) + 1, "the large trace fits a Record"
+    assert len(records) > len(plain) + 1, "the large trace fits a record"
     assert plain.keys() == {trace.decision.trace_id for trace in traces}
     assert plain_reader.estimate(plain) == sum(trace.weight for trace in traces if not trace.late) == 2.0
     for trace_id, found in plain.items():

@@ -73,7 +73,7 @@ class Workers:
         self.state = self._start()
 
     def step(self) -> bool:
-        """Apply the next Record; False at the end of the log."""
+        """Apply the next record; False at the end of the log."""
         record = next((record for record in self.log if record.offset >= self._next_offset), None)
         if record is None:
             return False

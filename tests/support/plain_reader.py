@@ -156,7 +156,7 @@ def estimate(traces: dict[bytes, dict[str, Any]]) -> float:
 
 
 def write_spans(resource: dict[str, Any], arrays: Sequence[Sequence[Any]]) -> bytes:
-    """The value of a Record of `spans`."""
+    """The value of a record of `spans`."""
     packed: bytes = msgpack.packb([resource, list(arrays)])
     return bytes([VERSION]) + packed
 

@@ -92,7 +92,7 @@ def _batch(*items: bytes) -> bytes:
 
 
 RECORDS: dict[str, bytes] = {
-    "A Record of spans": _batch(encode_span(SPAN)),
+    "A record of spans": _batch(encode_span(SPAN)),
     "Items that are no spans": _batch(
         _control(ItemKind.START),
         _control(ItemKind.HEARTBEAT),
@@ -101,15 +101,15 @@ RECORDS: dict[str, bytes] = {
         encode_item(ItemKind.LOST, TRACE_ID),
         encode_item(ItemKind.TICK),
     ),
-    "A Record of sampled": encode_kept(
+    "A record of sampled": encode_kept(
         KeptFragment(
             decision=KEPT,
             resources=[msgspec.Raw(encode_resource(RESOURCE))],
             items=[(0, msgspec.Raw(encode_span(SPAN)))],
         )
     ),
-    "A Record of decisions": encode_decisions([DROPPED]),
-    "A Record of dlq": encode_dead_letter(
+    "A record of decisions": encode_decisions([DROPPED]),
+    "A record of dlq": encode_dead_letter(
         DeadLetter(
             topic="prela.spans",
             partition=4,

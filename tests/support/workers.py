@@ -93,13 +93,13 @@ def whole_trace(number: int, children: int = 2) -> list[bytes]:
 
 
 async def send(transport: Transport, *values: bytes, to: TopicPartition = SPANS) -> None:
-    """Append Records with these values."""
+    """Append records with these values."""
     async with await transport.producer() as producer:
         await producer.send(to, [Record(value=value) for value in values])
 
 
 async def send_items(transport: Transport, items: Sequence[bytes]) -> None:
-    """Append one Record of these items."""
+    """Append one record of these items."""
     await send(transport, encode_batch(b"\x80", items))
 
 

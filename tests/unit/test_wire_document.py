@@ -1,4 +1,4 @@
-"""docs/wire.md says what is so: its tables are the Structs, its examples what is encoded; a reader follows from it."""
+"""docs/wire.md is true: its tables are the Structs, its examples are what is encoded, and a reader can be written from it."""
 
 import hashlib
 import json
@@ -84,14 +84,14 @@ def test_the_ranges_are_those_that_the_decoder_checks() -> None:
 
 
 def test_the_formats_are_those_of_the_code() -> None:
-    said = {row[0]: row[4] for row in rows("Topics")}
+    documented = {row[0]: row[4] for row in rows("Topics")}
     formats = (SPANS_FORMAT, SAMPLED_FORMAT, DECISIONS_FORMAT, DLQ_FORMAT)
-    assert list(said.values()) == [form.decode() for form in formats] + ["none"]
+    assert list(documented.values()) == [form.decode() for form in formats]
     assert f"header `{FORMAT_HEADER}`" in TEXT
 
 
 def section(heading: str) -> str:
-    """What stands under a heading of the third level."""
+    """The text under a heading of the third level."""
     return re.split(r"^#{2,3} ", TEXT.split(f"\n### {heading}\n")[1], flags=re.MULTILINE)[0]
 
 
@@ -124,22 +124,22 @@ def test_an_example_is_byte_for_byte_what_the_encoder_writes(heading: str) -> No
 
 
 @pytest.mark.parametrize("heading", RECORDS)
-def test_an_example_is_taken_apart_without_a_byte_left_over(heading: str) -> None:
+def test_an_example_is_explained_to_the_last_byte(heading: str) -> None:
     table = rows(heading)
     assert bytes.fromhex("".join(row[0] for row in table)) == RECORDS[heading]
-    told = [row for row in table if row[2]]
-    assert len(told) >= 1
-    for raw, _, said in told:
-        assert as_json(msgpack.unpackb(bytes.fromhex(raw))) == json.loads(said)
+    explained = [row for row in table if row[2]]
+    assert len(explained) >= 1
+    for raw, _, value in explained:
+        assert as_json(msgpack.unpackb(bytes.fromhex(raw))) == json.loads(value)
 
 
 @pytest.mark.parametrize(
     ("heading", "names"),
     [
-        ("A Record of spans", SpanHead.__struct_fields__),
-        ("A Record of sampled", (*Decision.__struct_fields__, *TraceSummary.__struct_fields__)),
-        ("A Record of decisions", (*Decision.__struct_fields__, *TraceSummary.__struct_fields__)),
-        ("A Record of dlq", DeadLetter.__struct_fields__),
+        ("A record of spans", SpanHead.__struct_fields__),
+        ("A record of sampled", (*Decision.__struct_fields__, *TraceSummary.__struct_fields__)),
+        ("A record of decisions", (*Decision.__struct_fields__, *TraceSummary.__struct_fields__)),
+        ("A record of dlq", DeadLetter.__struct_fields__),
     ],
 )
 def test_an_example_names_every_field_once(heading: str, names: tuple[str, ...]) -> None:
@@ -148,8 +148,8 @@ def test_an_example_names_every_field_once(heading: str, names: tuple[str, ...])
 
 
 @pytest.mark.parametrize("heading", RECORDS)
-def test_the_plain_reader_reads_an_example_as_the_page_says(heading: str) -> None:
-    topic = "spans" if heading == "Items that are no spans" else heading.removeprefix("A Record of ")
+def test_the_plain_reader_reads_an_example_as_the_page_does(heading: str) -> None:
+    topic = "spans" if heading == "Items that are no spans" else heading.removeprefix("A record of ")
     read = as_json(plain_reader.READERS[f"{topic}/1".encode()](RECORDS[heading]))
     if heading == "Items that are no spans":
         read["items"] = [sparse(item) for item in read["items"]]
@@ -157,16 +157,16 @@ def test_the_plain_reader_reads_an_example_as_the_page_says(heading: str) -> Non
     assert read == json.loads(block(heading, "json"))
 
 
-def test_the_example_span_is_read_as_it_was_made_and_lies_where_the_page_says() -> None:
-    batch = decode_batch(RECORDS["A Record of spans"])
+def test_the_example_span_is_read_as_it_was_made_and_is_in_the_documented_partition() -> None:
+    batch = decode_batch(RECORDS["A record of spans"])
     assert decode_span(batch.raws[0], RESOURCE) == msgspec.structs.replace(SPAN, resource=RESOURCE)
     assert f"It belongs to partition {PARTITION} of {PARTITIONS} of" in TEXT
 
 
-def test_a_decision_id_is_made_as_the_page_says() -> None:
-    told = json.loads(block("A Record of sampled", "json"))["decision"]
-    said = f"prela.spans\0{PARTITION}\0{told['first_offset']}\0".encode() + bytes.fromhex(told["trace_id"])
-    assert hashlib.blake2b(said, digest_size=16).hexdigest() == told["decision_id"]
+def test_a_decision_id_is_computed_as_documented() -> None:
+    example = json.loads(block("A record of sampled", "json"))["decision"]
+    text = f"prela.spans\0{PARTITION}\0{example['first_offset']}\0".encode() + bytes.fromhex(example["trace_id"])
+    assert hashlib.blake2b(text, digest_size=16).hexdigest() == example["decision_id"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_the_plain_reader_skips_what_later_versions_append_and_refuses_another_v
             plain_reader.read_spans(bad)
 
 
-def test_the_plain_reader_imports_nothing_of_ours() -> None:
+def test_the_plain_reader_imports_nothing_of_this_package() -> None:
     source = Path(plain_reader.__file__).read_text(encoding="utf-8")
     imported = {name.split(".")[0] for name in re.findall(r"^(?:from|import) (\S+)", source, re.MULTILINE)}
     assert imported <= {*sys.stdlib_module_names, "msgpack"}

@@ -44,7 +44,7 @@ class Log:
         self.offset = -1
 
     def at(self, now_ms: int, *items: bytes, resource: bytes = AGENT) -> list[ReadyTrace]:
-        """Append a Record and return what is decided before and after it."""
+        """Append a record and return what is decided before and after it."""
         found = list(self.buffer.due(now_ms))
         self.applied = self.append(now_ms, items, resource)
         return found + self.buffer.over_limits()
