@@ -12,13 +12,16 @@ _incidents: Final[dict[Path, tuple[float, set[Path]]]] = {}
 """By folder: when the first of its files was found to be replaced, and which files were found since."""
 
 
-def inode_of(path: Path) -> tuple[int, int] | None:
-    """Device and inode of the file at a path; None if there is none. A service compares it to notice a replaced file."""
+def inode_of(path: Path, least_bytes: int = 0) -> tuple[int, int] | None:
+    """Device and inode of the file at a path. A service compares it to notice a replaced file.
+
+    None if there is no file, or if it has less than `least_bytes`: it was truncated.
+    """
     try:
         status = os.stat(path)  # noqa: PTH116 - called for each transaction
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return (status.st_dev, status.st_ino) if status.st_size >= least_bytes else None
 
 
 def is_first_of_its_folder(path: Path) -> bool:

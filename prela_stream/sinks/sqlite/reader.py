@@ -19,7 +19,7 @@ from prela_stream.model.span import Resource, SpanData
 from prela_stream.sinks.base import SortKey, StoredTrace, TraceFilter, TraceRow
 from prela_stream.sinks.sqlite.list_query import ROW_COLUMNS, list_traces, row_of
 from prela_stream.sinks.sqlite.options import SqliteOptions
-from prela_stream.sinks.sqlite.schema import open_for_reading, transaction
+from prela_stream.sinks.sqlite.schema import PAGE_BYTES, open_for_reading, transaction
 from prela_stream.sinks.sqlite.trace_rows import primary
 
 T = TypeVar("T")
@@ -93,7 +93,7 @@ class SqliteReader:
         return await anyio.to_thread.run_sync(self._ask_blocking, question)
 
     def _ask_blocking(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        inode = inode_of(self._path)
+        inode = inode_of(self._path, PAGE_BYTES)
         connection = self._connection(inode)
         try:
             with transaction(connection, "DEFERRED"):  # all statements of one question see the same moment

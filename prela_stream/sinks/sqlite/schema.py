@@ -18,6 +18,8 @@ VERSION: Final = 1
 APPLICATION_ID: Final = 0x50524C41  # "PRLA"; marks the file as a trace store
 _BUSY_S: Final = 5.0
 """How long SQLite waits for a lock. The service of the sink tries again after that."""
+PAGE_BYTES: Final = 512
+"""The least size of a store: SQLite writes the first page when it creates the file, and no page is smaller."""
 LABEL_CHARS: Final = 200
 """The length to which root names, services and policies are cut in the trace list, so that no hostile name fills its indexes."""
 

@@ -25,7 +25,7 @@ from prela_stream.model.span import ERROR, PENDING
 from prela_stream.sinks.base import SinkBatch
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.retention import purge
-from prela_stream.sinks.sqlite.schema import LABEL_CHARS, StoreCounts, open_for_writing, transaction
+from prela_stream.sinks.sqlite.schema import LABEL_CHARS, PAGE_BYTES, StoreCounts, open_for_writing, transaction
 from prela_stream.sinks.sqlite.search import join_texts
 from prela_stream.sinks.sqlite.trace_rows import (
     SpanFacts,
@@ -104,24 +104,32 @@ class SqliteSink:
         if self._connection is not None and self._is_replaced():
             logger.log(
                 logging.WARNING if is_first_of_its_folder(self._path) else logging.DEBUG,
-                "the trace store %s or its WAL was deleted or replaced; continuing with the files at this path. Traces that were "
-                "only in the former files are lost",
+                "the trace store %s or its WAL was deleted, truncated or replaced; continuing with the files at this path. "
+                "Traces that were only in the former files are lost",
                 self._path,
             )
             self._rescue()
+            self._remove_truncated()
             self._close()
         if self._connection is None:
             self._connection = open_for_writing(self._path)
-            self._inode, self._wal_inode = inode_of(self._path), None
+            self._inode, self._wal_inode = inode_of(self._path, PAGE_BYTES), None
         return self._connection
 
     def _is_replaced(self) -> bool:
         """Whether the store or its WAL at the path are others than those that are open."""
-        return inode_of(self._path) != self._inode or self._wal_inode not in (None, inode_of(self._wal))
+        return inode_of(self._path, PAGE_BYTES) != self._inode or self._wal_inode not in (None, inode_of(self._wal))
+
+    def _remove_truncated(self) -> None:
+        """Remove what is left of a truncated store, before the close of the connection writes the pages of its WAL into it."""
+        if inode_of(self._path) is not None and inode_of(self._path, PAGE_BYTES) is None:
+            real = os.path.realpath(self._path)
+            for file in (real, f"{real}-wal", f"{real}-shm"):
+                Path(file).unlink(missing_ok=True)
 
     def _rescue(self) -> None:
         """Move what is in a deleted WAL to the store, while the connection still has it open."""
-        if self._connection is not None and inode_of(self._path) == self._inode:
+        if self._connection is not None and inode_of(self._path, PAGE_BYTES) == self._inode:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
@@ -168,7 +176,7 @@ class SqliteSink:
             raise
         self._wal_inode = self._wal_inode or inode_of(self._wal)
         if self._is_replaced():
-            msg = f"the trace store {self._path} or its WAL was deleted or replaced during a write"
+            msg = f"the trace store {self._path} or its WAL was deleted, truncated or replaced during a write"
             raise SinkError(msg)
 
     def _insert(self, connection: sqlite3.Connection, changes: Sequence[TraceChange], counters: StoreCounts) -> None:

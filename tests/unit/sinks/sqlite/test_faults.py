@@ -1,6 +1,7 @@
 """Faults of the file of the SQLite store: locked, deleted, replaced, broken. The sink and the reader recover from each."""
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import sys
@@ -88,11 +89,33 @@ async def test_a_store_that_is_deleted_during_a_write_loses_nothing_of_the_batch
 
     with monkeypatch.context() as patch:
         patch.setattr(sink_module, "_extend_document", delete)  # the last statement of this transaction
-        with pytest.raises(SinkError, match=rf"{options.path} or its WAL was deleted or replaced during a write"):
+        with pytest.raises(
+            SinkError, match=rf"{options.path} or its WAL was deleted, truncated or replaced during a write"
+        ):
             await sink.write(batch(fragment(decision(1), [span(1, 5)], late=True), whole(2)))
     await sink.write(batch(whole(2)))
     await sink.aclose()
     assert await stored(options) == [trace_id(2)]
+
+
+@pytest.mark.parametrize("size", [0, 100])
+async def test_a_truncated_store_is_created_again(options: SqliteOptions, size: int) -> None:
+    sink = SqliteSink(options)
+    path = Path(options.path)
+    async with SqliteReader(options) as reader:
+        for first in range(0, 1_000, 100):
+            await sink.write(batch(*map(whole, range(first, first + 100))))
+        assert (await reader.totals())["traces"] == 1_000
+        with contextlib.closing(sqlite3.connect(path)) as other:
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        os.truncate(path, size)
+        for number in range(2_000, 2_003):
+            await sink.write(batch(whole(number), next_offset=number))
+        assert (await reader.totals())["traces"] == 3
+    await sink.aclose()
+    assert await stored(options) == [trace_id(number) for number in range(2_000, 2_003)]
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 async def test_a_replaced_store_is_used_from_then_on(options: SqliteOptions, tmp_path: Path) -> None:
