@@ -67,7 +67,7 @@ class ExporterRecorder:
                 self._export(trace)
 
     def refuse(self, trace_id: bytes) -> None:
-        """See `Recorder.refuse`. Exporters are not told: the ledger counts the span."""
+        """See `Recorder.refuse`. The ledger counts the span; an exporter gets nothing."""
 
     def shutdown(self) -> None:
         """Export the remaining spans and shut the exporter down."""

@@ -13,7 +13,7 @@ from prela_stream.model.span import AFTER_END, COUNTED, PENDING, REMOTE_PARENT, 
 from prela_stream.privacy.rules import Privacy, checked_privacy, scopes_used
 from prela_stream.tracing.carried import register_pickling
 from prela_stream.tracing.children import CLOSED
-from prela_stream.tracing.coerce import attributes_of, text_of, type_code
+from prela_stream.tracing.coerce import copy_of, text_of, type_code
 from prela_stream.tracing.context import TraceContext, parent_of
 from prela_stream.tracing.current import current, forget_generators, parent_of_new_span
 from prela_stream.tracing.deferred import Deferred
@@ -206,16 +206,14 @@ class Tracer(SpanKinds):
         if type(name) is str or type(name) is Unnamed:
             span._name = name
         elif is_decorated(name):
-            if flags & COUNTED and isinstance(above, Span):
-                above._uncount_child()
-            return decorated(self, name, SPAN_TYPES[code], {} if attributes is None else _copied(attributes), scope)  # type: ignore[no-any-return]  # as typed by also_decorates
+            return self._decorated(name, above if flags & COUNTED else None, code, attributes, scope)
         else:
             span._name = text_of(name)
         span._status = PENDING
         span._more = None
         span._children = None
         span._open = True
-        span._attributes = {} if attributes is None else _copied(attributes)
+        span._attributes = {} if attributes is None else copy_of(attributes)
         if self._service is not None:
             span._attributes.update(self._service)
         if ids_used:
@@ -230,6 +228,15 @@ class Tracer(SpanKinds):
         span._start_ns = _now()
         span._began = _clock()
         return span
+
+    def _decorated(
+        self, function: Any, parent: Any, code: int, attributes: Mapping[str, Any] | None, scope: Scope
+    ) -> Span:
+        """The wrapper of a function that `span` was given for a name; `parent` has counted a child that does not start."""
+        if isinstance(parent, Span):
+            parent._uncount_child()
+        found = {} if attributes is None else copy_of(attributes)
+        return decorated(self, function, SPAN_TYPES[code], found, scope)  # type: ignore[no-any-return]  # as typed by also_decorates
 
     def start_span(
         self,
@@ -321,15 +328,6 @@ class Tracer(SpanKinds):
         trace.threshold = decision.threshold if decision.sampled else None
 
 
-def _copied(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    if type(attributes) is dict:
-        try:
-            return dict(**attributes)  # in C; raises TypeError for a key that is not text
-        except TypeError:
-            pass
-    return attributes_of(attributes)
-
-
 _global: Final = Tracer()
 _pickled: Final[weakref.WeakValueDictionary[str, Tracer]] = weakref.WeakValueDictionary()
 
@@ -355,9 +353,8 @@ def set_global_tracer(tracer: Tracer) -> None:
     """Give the global tracer the name, recorder and sampler of this one."""
     with guard("set_global_tracer"):
         _global._service, _global._sampler = tracer._service, tracer._sampler
-        _global._output.privacy = tracer._output.privacy
-        _global._output.recorder = tracer._output.recorder
-        _global._output.max_item_bytes = tracer._output.max_item_bytes
+        output, given = _global._output, tracer._output
+        output.privacy, output.recorder, output.max_item_bytes = given.privacy, given.recorder, given.max_item_bytes
 
 
 def get_current_span() -> Span | None:
