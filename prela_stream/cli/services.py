@@ -1,5 +1,6 @@
 """`prela-stream worker`, `sink` and `dev`: services that run until SIGTERM or Ctrl-C."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -70,4 +71,5 @@ def dev_command(options: Options, http: HttpOption = None) -> None:
 
 
 def _report(text: str) -> None:
-    messages().print(Text(clean(text)))
+    with suppress(OSError, ValueError):  # a full disk or an ended reader of standard error ends no service
+        messages().print(Text(clean(text)))

@@ -7,11 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 from typer.testing import CliRunner
 
+import prela_stream
 from prela_stream._version import __version__
+from prela_stream.app import open_reader
 from prela_stream.cli.main import app
+from prela_stream.config import Settings, load_settings
+from prela_stream.errors import PrelaError
 from tests.support.kept import trace_id, whole
 from tests.support.processes import DEADLINE
 from tests.unit.cli.test_cli_traces import run, write
@@ -115,6 +120,39 @@ def test_services_stop_cleanly_by_signal(tmp_path: Path, command: str, ready: st
             assert process.wait(DEADLINE) == 0, seen + rest
             assert "Traceback" not in rest
             assert "stopped" in rest
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("kind", ["full disk", "ended reader"])
+async def test_a_service_whose_standard_error_fails_goes_on(tmp_path: Path, kind: str) -> None:
+    if kind == "full disk":
+        stderr = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reading, stderr = os.pipe()
+        os.close(reading)
+    command = [sys.executable, "-m", "prela_stream", "dev", "--dir", str(tmp_path)]
+    settings = load_settings(env={"PRELA_ASSEMBLY_SETTLE_MS": "10"}, overrides={"directory": str(tmp_path)})
+    async with await anyio.open_process(
+        command, stdout=None, stderr=stderr, env={**os.environ, "PRELA_ASSEMBLY_SETTLE_MS": "10"}
+    ) as process:
+        os.close(stderr)
+        async with prela_stream.pipeline(settings):
+            prela_stream.get_tracer().span("a").end()
+        with anyio.fail_after(DEADLINE):
+            while not await decided(settings):
+                assert process.returncode is None
+                await anyio.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+
+
+async def decided(settings: Settings) -> int:
+    """Decisions in the store; 0 while it does not exist."""
+    try:
+        async with open_reader(settings) as reader:
+            return (await reader.totals())["decisions"]
+    except PrelaError:
+        return 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
