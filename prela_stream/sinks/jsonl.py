@@ -130,6 +130,10 @@ class JsonlSink:
         if self._file < 0:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._repair_and_continue()
+        if self._file >= 0:
+            self._size = os.fstat(
+                self._file
+            ).st_size  # another program may have truncated it, as `copytruncate` of logrotate
         if self._file >= 0 and not self._takes(more):
             self._close()
         if self._file < 0:

@@ -224,3 +224,16 @@ async def test_a_file_that_is_deleted_during_a_write_loses_nothing_of_the_batch(
     await write(sink, 2)
     await sink.aclose()
     assert traces_in(tmp_path) == [[trace_id(2)]]
+
+
+async def test_a_file_that_another_program_truncates_is_continued(tmp_path: Path) -> None:
+    sink = JsonlSink(JsonlOptions(path=str(tmp_path)))
+    await write(sink, 1)
+    (file,) = files_of(tmp_path)
+    os.truncate(file, 0)  # as `copytruncate` of logrotate
+    with largest_file(1_500), pytest.raises(SinkError):
+        await write(sink, 2, 3)
+    assert file.stat().st_size == 0
+    await write(sink, 2, 3)
+    await sink.aclose()
+    assert traces_in(tmp_path) == [[trace_id(2), trace_id(3)]]
