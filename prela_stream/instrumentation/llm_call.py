@@ -264,12 +264,14 @@ class ModelCall:
 
     def _take_failed(self, error: BaseException) -> None:
         """Take the answer that was received before the library or the application's middleware raised `error`."""
-        response = getattr(error, "response", None)
+        response = self._response
+        if response is None:  # not every library shows the response of a failed attempt; its error has it
+            response = getattr(error, "response", None)
         if not hasattr(response, "status_code"):
-            response = self._response
+            return
         self._see_response(response)
         self._response = None
-        if response is None or response.status_code >= 400:
+        if response.status_code >= 400:
             return
         try:
             body = response.content

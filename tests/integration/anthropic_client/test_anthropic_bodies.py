@@ -349,6 +349,20 @@ def test_an_error_of_middleware_after_the_response(api: ModelApi, instrumented: 
     check(captured.spans[0], Expected(ERROR, 25, "end_turn", "client_error", "TimeoutError"))
 
 
+def test_an_error_of_middleware_with_the_response_of_another_request(api: ModelApi, instrumented: Instrumented) -> None:
+    def audit(request: Any, call_next: Any) -> Any:
+        call_next(request)
+        httpx2.Response(403, request=httpx2.Request("POST", "http://audit.test")).raise_for_status()
+
+    api.reply = Reply(json.dumps(message()).encode())
+    client = Anthropic(base_url=api.url, api_key="k", max_retries=0, middleware=[audit])
+    with client, instrumented() as captured, pytest.raises(httpx2.HTTPStatusError):
+        client.messages.create(**REQUEST)
+    (span,) = captured.spans
+    check(span, Expected(ERROR, 25, "end_turn", "client_error"))
+    assert span.attributes["http.response.status_code"] == 200
+
+
 def test_an_error_of_the_application_while_it_reads_is_not_one_of_the_call(
     api: ModelApi, instrumented: Instrumented
 ) -> None:

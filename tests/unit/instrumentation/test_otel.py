@@ -180,3 +180,12 @@ with get_tracer().span("x") as span:
     assert f"{trace.get_current_span().get_span_context().span_id:016x}" == span.span_id
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+
+
+def test_a_span_during_the_import_of_opentelemetry_has_the_parent_of_this_sdk(
+    captured: CapturedSpans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prela_stream.instrumentation.otel.is_importing", lambda name: name == "opentelemetry.trace")
+    with prela.span("outer"), otel.start_as_current_span("being imported"), prela.span("inner"):
+        pass
+    assert captured.find("inner").parent_span_id == captured.find("outer").span_id
