@@ -91,13 +91,16 @@ def follow(result: Any, call: ParentCall) -> Any:
         if _is_future(kind):
             result.add_done_callback(functools.partial(_future_is_done, call))
             return result
-        if kind.__flags__ & _HEAP_TYPE and hasattr(result, "__dict__"):
-            result.__dict__[_CALL] = call
-            _set_class(result, _followed_class(kind))
+        if kind.__flags__ & _HEAP_TYPE:
+            if hasattr(result, "__dict__"):
+                _set_class(result, _followed_class(kind))
+                result.__dict__[_CALL] = call
+            else:  # an object with slots has no room for the call: its class is for this object alone
+                _set_class(result, _subclass(kind, call))
             return result
-    if hasattr(kind, "__await__"):
+    if hasattr(kind, "__await__") and not any(hasattr(kind, name) for name in ("__aenter__", "__anext__")):
         return _awaited(result, call)
-    call.end()  # an async iterator that cannot be changed
+    call.end()  # an object of C code that can be more than awaited
     return result
 
 
@@ -131,12 +134,17 @@ def _cancelled() -> BaseException:
 
 @functools.lru_cache(maxsize=256)
 def _followed_class(kind: Any) -> Any:
+    return _subclass(kind, None)
+
+
+def _subclass(kind: Any, call: ParentCall | None) -> Any:
     """A subclass whose objects end a call when they have been awaited or iterated. Its only base keeps the memory layout."""
     members: dict[str, Any] = {
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "__slots__": (),
         "_prela_stream_class": kind,
+        _CALL: call,
     }
     if hasattr(kind, "__await__"):
         members["__await__"] = _await
@@ -148,16 +156,23 @@ def _followed_class(kind: Any) -> Any:
     return type(kind)(kind.__name__, (kind,), members)
 
 
+def _call_of(followed: Any) -> ParentCall | None:
+    call: ParentCall | None = getattr(followed, _CALL, None)
+    return call
+
+
 def _release(followed: Any) -> None:
     """End the call, and give the object its class back."""
-    call = followed.__dict__.pop(_CALL, None)
+    call = _call_of(followed)
     if call is not None:
+        if hasattr(followed, "__dict__"):
+            followed.__dict__.pop(_CALL, None)
         _set_class(followed, type(followed)._prela_stream_class)
         call.end()
 
 
 def _await(followed: Any) -> Generator[Any, Any, Any]:
-    call = followed.__dict__[_CALL]
+    call = followed._prela_stream_call
     inner = _Awaitable(type(followed)._prela_stream_class.__await__, followed)
     try:
         return (yield from _awaited(inner, call).__await__())
@@ -166,7 +181,7 @@ def _await(followed: Any) -> Generator[Any, Any, Any]:
 
 
 async def _anext(followed: Any) -> Any:
-    call = followed.__dict__[_CALL]
+    call = followed._prela_stream_call
     try:
         with attached(call.parent):
             return await type(followed)._prela_stream_class.__anext__(followed)

@@ -4,7 +4,7 @@ import asyncio
 import concurrent.futures
 import gc
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from typing import Any
+from typing import Any, Self
 from unittest.mock import MagicMock
 
 import pytest
@@ -55,6 +55,22 @@ class Slotted:
 
     def __await__(self) -> Generator[Any, Any, int]:
         return coroutine().__await__()
+
+
+class Request:
+    """As the requests of aiohttp: awaited, or entered."""
+
+    __slots__ = ("closed",)
+
+    def __await__(self) -> Generator[Any, Any, int]:
+        return coroutine().__await__()
+
+    async def __aenter__(self) -> Self:
+        inside()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.closed = True
 
 
 class Stream:
@@ -114,6 +130,18 @@ async def test_the_span_ends_with_the_returned_object(
         with tracer.span("consumer"):
             assert await use(returned) == [7]
     assert_tree(captured.spans, "caller\n  call\n    inside\n  consumer")
+
+
+async def test_an_object_with_slots_keeps_its_identity_and_its_other_methods(captured: CapturedSpans) -> None:
+    request = Request()
+    make: Any = prela.trace("call")(lambda: request)
+    async with make() as entered:
+        assert entered is request
+        assert [span.name for span in captured.spans] == ["inside"]
+    assert (type(request), request.closed) == (Request, True)
+    assert captured.find("call").status == "SUCCESS"
+    assert await make() == 7
+    assert [span.name for span in captured.spans].count("call") == 2
 
 
 async def test_an_object_keeps_its_identity_class_and_fields(captured: CapturedSpans) -> None:
