@@ -6,6 +6,7 @@ that go to the log. The pipeline itself does not use them.
 
 import enum
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from typing import Any, Final
@@ -14,6 +15,7 @@ from prela_stream.codec.spans import decode_head, decode_span
 from prela_stream.errors import HostCall, guard
 from prela_stream.model.plain import safe_text
 from prela_stream.model.span import REMOTE_PARENT, ItemKind, SpanData
+from prela_stream.tracing.forking import Step, at_fork
 from prela_stream.tracing.recorder import Recorder
 
 _MAX_OPEN: Final = 1_000
@@ -46,11 +48,19 @@ class BaseExporter(ABC):
         """Release resources; `export` is not called again."""
 
 
+_recorders: "Final[weakref.WeakSet[ExporterRecorder]]" = weakref.WeakSet()
+
+
 class ExporterRecorder:
     """Collects the spans of each trace until its root ends, for one exporter."""
 
     def __init__(self, exporter: Any) -> None:
         self._exporter = exporter
+        self._reset()
+        _recorders.add(self)
+
+    def _reset(self) -> None:
+        """Start without spans; also in a forked child, where another thread of the parent may have held the lock."""
         self._call = HostCall()
         self._open: OrderedDict[bytes, list[SpanData]] = OrderedDict()
         self._ended: OrderedDict[bytes, None] = OrderedDict()
@@ -129,3 +139,11 @@ def checked_recorder(recorder: Any) -> Recorder | None:
         f"{safe_text(recorder)}; the recorder was not changed"
     )
     raise TypeError(msg)
+
+
+def _forget_spans_of_parent() -> None:
+    for recorder in list(_recorders):
+        recorder._reset()
+
+
+at_fork(Step.EXPORTERS, in_child=_forget_spans_of_parent)

@@ -26,9 +26,11 @@ class Step(enum.IntEnum):
     """The child goes on below the current span, and abandons the spans that the parent has to end."""
     OPEN_SPANS = 5
     """The child forgets which spans were open before the fork."""
-    PIPELINE = 6
+    EXPORTERS = 6
+    """The child forgets the spans that an exporter of the parent has yet to get."""
+    PIPELINE = 7
     """The child closes the pipelines of event loops that do not run in it."""
-    BACKGROUND = 7
+    BACKGROUND = 8
     """Background threads stop before the fork and restart after it in the parent; the child starts with an empty queue."""
 
 

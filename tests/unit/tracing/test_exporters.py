@@ -1,6 +1,8 @@
 """Exporters of the application get whole traces, decoded from the bytes that go to the log; their errors do no harm."""
 
+import os
 import threading
+from typing import Any
 
 import pytest
 
@@ -122,3 +124,28 @@ def test_a_tee_passes_every_item_to_both() -> None:
         pass
     assert first.items == second.items
     assert len(first.spans) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_exports_no_span_of_its_parent() -> None:
+    exporter = Kept()
+    made = Tracer(exporter=exporter)
+    root = made.start_span("root")
+    made.start_span("child", parent=root).end()
+    recorder: Any = made.recorder
+    read, write = os.pipe()
+    with recorder._lock:  # as another thread of the parent may do at this moment
+        pid = os.fork()
+        if pid == 0:
+            with made.span("span of the child process"):
+                pass
+            made.shutdown()
+            os.write(write, repr(exporter.traces).encode())
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        assert pipe.read() == "[['span of the child process']]"
+    os.waitpid(pid, 0)
+    root.end()
+    assert exporter.traces == [["child", "root"]]
