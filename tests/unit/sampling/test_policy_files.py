@@ -13,8 +13,10 @@ from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.latency import Latency
 from prela_stream.sampling.policyfile import Mode
 from prela_stream.sampling.policyset import DEFAULT_TEXT, default_policies, load_policies, policy_set
+from prela_stream.sampling.registry import POLICIES
 from prela_stream.sampling.share import Always
 from prela_stream.sampling.status import Status
+from prela_stream.validation import one_of
 from tests.unit.sampling.traces import PlannedSpan, make_trace, trace_id_of
 
 ALWAYS = '[[policy]]\ntype = "always"\n'
@@ -111,7 +113,7 @@ def test_syntax_errors_have_a_line_and_a_column(text: str, expected: str) -> Non
     assert mistakes(text) == f"p.toml is not valid TOML: {expected}"
 
 
-KINDS = "always, probabilistic, status, latency, attribute, and, or, not or drop"
+KINDS = one_of(POLICIES)
 ONE_TEST = "expected exactly one test of equals, one_of, regex, min/max, exists"
 
 
