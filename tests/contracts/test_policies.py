@@ -1,12 +1,15 @@
 """The contract of policies, over every policy that is registered."""
 
 import copy
+import importlib
 import pickle
-from collections.abc import Callable
+import pkgutil
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given, settings
 
+from prela_stream import sampling
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.conditions import Condition
 from prela_stream.sampling.registry import POLICIES
@@ -16,7 +19,24 @@ KINDS = sorted(POLICIES)
 
 
 def test_every_registered_policy_has_a_row() -> None:
-    assert ROWS.keys() == POLICIES.keys()
+    assert ROWS.keys() == POLICIES.keys(), "a row in tests/contracts/policy_contract.py is missing"
+
+
+def test_every_policy_is_registered() -> None:
+    for module in pkgutil.iter_modules(sampling.__path__):
+        importlib.import_module(f"{sampling.__name__}.{module.name}")
+    missing = [
+        cls.__name__ for cls in subclasses(Condition) if cls.__struct_config__.tag and cls not in POLICIES.values()
+    ]
+    assert missing == [], "a line in prela_stream/sampling/registry.py is missing"
+
+
+def subclasses(cls: type[Condition]) -> Iterator[type[Condition]]:
+    """All classes below this one that the package defines."""
+    for below in cls.__subclasses__():
+        if below.__module__.startswith(sampling.__name__):
+            yield below
+        yield from subclasses(below)
 
 
 @pytest.mark.parametrize("kind", KINDS)
