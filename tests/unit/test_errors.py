@@ -1,9 +1,12 @@
-"""Errors of task groups: one error without its group, if there are no others."""
+"""Errors of task groups, the log of the package, and calls of the application's code."""
+
+import logging
+import threading
 
 import anyio
 import pytest
 
-from prela_stream.errors import FencedError, PrelaError, TransportError, ungrouped
+from prela_stream.errors import FencedError, HostCall, PrelaError, TransportError, logger, ungrouped
 
 
 async def fail(error: BaseException) -> None:
@@ -47,3 +50,39 @@ def test_an_error_outside_a_group_passes() -> None:
     with pytest.raises(ValueError, match="outside") as caught, ungrouped(PrelaError):
         raise error
     assert caught.value is error
+
+
+def test_the_log_is_silent_inside_its_own_calls_and_names_its_caller(caplog: pytest.LogCaptureFixture) -> None:
+    class Nested(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            logger.warning("nested")
+
+    handler = Nested()
+    logging.getLogger("prela_stream").addHandler(handler)
+    try:
+        logger.warning("outer %d", 1)
+        logger.warning("again")
+    finally:
+        logging.getLogger("prela_stream").removeHandler(handler)
+    assert [(record.getMessage(), record.filename) for record in caplog.records] == [
+        ("outer 1", "test_errors.py"),
+        ("again", "test_errors.py"),
+    ]
+
+
+def test_a_host_call_is_nested_in_its_thread_only() -> None:
+    call = HostCall()
+    found: list[bool] = []
+
+    def enter() -> None:
+        with call as nested:
+            found.append(nested)
+
+    with call as nested:
+        found.append(nested)
+        enter()
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+    enter()
+    assert found == [False, True, False, False]
