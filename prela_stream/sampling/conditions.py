@@ -112,6 +112,6 @@ def duration(milliseconds: float) -> str:
     return f"{value:.3g} {unit}" if value < 100 else f"{value:,.0f} {unit}"
 
 
-def count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
     """`1 span`, `2 spans`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

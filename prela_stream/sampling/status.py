@@ -8,7 +8,7 @@ import msgspec
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import PENDING, SPAN_STATUS_CODES, SpanHead, SpanStatus, SpanType
 from prela_stream.model.trace import Trace
-from prela_stream.sampling.conditions import Match, count, shorten, spans_of
+from prela_stream.sampling.conditions import Match, counted, shorten, spans_of
 
 
 @cache
@@ -33,10 +33,10 @@ class Status(Match, frozen=True, kw_only=True, tag="status"):
             found = [head for _, head in spans_of(trace, self.span_type) if head.status in codes]
         if found:
             names = " or ".join(dict.fromkeys(self.statuses))
-            return f"status: {count(len(found), 'span')} with {names} (first: {shorten(found[0].name)})"
+            return f"status: {counted(len(found), 'span')} with {names} (first: {shorten(found[0].name)})"
         if trace.trigger == Trigger.LOST and SpanStatus.ERROR in self.statuses:
             open_spans = [head for _, head in spans_of(trace, self.span_type) if head.status == PENDING]
             if open_spans:
                 name = shorten(open_spans[0].name)
-                return f"status: its process died with {count(len(open_spans), 'span')} open (first: {name})"
+                return f"status: its process died with {counted(len(open_spans), 'span')} open (first: {name})"
         return None
