@@ -30,8 +30,13 @@ _SHARED: Final = ("http.route", "http.response.status_code")
 _MIN_BACKGROUND_NS: Final = 1_000_000
 """Other work after the response than declared background tasks has a span if it fails, makes spans or takes at least this long:
 an application needs some microseconds to return."""
+_MIN_UNDECLARED_NS: Final = 250_000_000
+"""The same if the response object has no background tasks. Its framework still waits for its own tasks to end, and the other
+requests of a busy event loop lengthen that wait."""
 _MAX_FRAMES: Final = 6
 """Between the sending of a message and the response object that sends it."""
+_RELAY: Final = "starlette.middleware.base"
+"""Its `BaseHTTPMiddleware` sends a response of its own for the one that it receives."""
 _guard: Final = guard("instrumentation.asgi")
 
 
@@ -106,7 +111,7 @@ class _Request:
         self._send = send
         self._has_trailers = False
         self._background: Span | None = None
-        self._has_tasks = False
+        self._has_tasks: bool | None = None
         self._ended_ns = 0
 
     async def send(self, message: Message) -> None:
@@ -134,7 +139,8 @@ class _Request:
             if get_raw() is background:
                 set_raw(self._span)
             is_work = self._has_tasks or error is not None or background._children is not None
-            if not is_work and time.perf_counter_ns() - self._ended_ns < _MIN_BACKGROUND_NS:
+            minimum_ns = _MIN_BACKGROUND_NS if self._has_tasks is None else _MIN_UNDECLARED_NS
+            if not is_work and time.perf_counter_ns() - self._ended_ns < minimum_ns:
                 return  # it was never announced and its parent does not count it, so it can be dropped
             if error is not None:
                 background.record_exception(error)
@@ -182,17 +188,21 @@ class _Request:
         self.before_step()
 
 
-def _sender_has_tasks(frame: FrameType | None) -> bool:
-    """Whether the response object that sends a message has background tasks, as those of Starlette and FastAPI can."""
+def _sender_has_tasks(frame: FrameType | None) -> bool | None:
+    """Whether the response object that sends a message has background tasks, as those of Starlette and FastAPI can.
+
+    None: the sender is no such object, or passes on the response of another one, whose tasks it does not know.
+    """
     for _ in range(_MAX_FRAMES):
         if frame is None:
-            return False
+            return None
         if frame.f_code.co_name in ("__call__", "stream_response"):
-            sender = frame.f_locals.get("self")
-            if hasattr(sender, "status_code") and callable(getattr(sender, "background", None)):
-                return True
+            sender: Any = frame.f_locals.get("self")
+            if hasattr(sender, "status_code") and hasattr(sender, "background"):
+                has_tasks = callable(sender.background)
+                return has_tasks if has_tasks or type(sender).__module__ != _RELAY else None
         frame = frame.f_back
-    return False
+    return None
 
 
 class _Stepped:

@@ -1,5 +1,6 @@
 """The middleware makes a span of each request, which ends with the last byte of its response."""
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -187,6 +188,27 @@ async def test_spans_of_background_tasks_are_below_the_background_span(captured:
 async def test_a_request_without_background_work_has_one_span(captured: CapturedSpans) -> None:
     await serve(application(None))
     assert [span.name for span in captured.spans] == ["GET /x"]
+
+
+@pytest.mark.parametrize("response", [PlainTextResponse, StreamingResponse])
+async def test_a_response_without_tasks_has_no_background_span_on_a_busy_loop(
+    captured: CapturedSpans, response: type[Response]
+) -> None:
+    """The framework returns 20 ms after the last byte, because the loop runs another request first."""
+
+    async def endpoint(request: Request) -> Response:
+        return response(iter(["ok"]) if response is StreamingResponse else "ok")
+
+    app = Starlette(routes=[Route("/x", endpoint)])
+
+    async def on_a_busy_loop(scope: Any, receive: Any, send: Send) -> None:
+        await app(scope, receive, send)
+        time.sleep(0.02)  # noqa: ASYNC251 - the other request
+
+    transport = httpx2.ASGITransport(app=TraceMiddleware(on_a_busy_loop))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+        assert (await client.get("/x")).text == "ok"
+    assert_tree(captured.spans, "GET /x")
 
 
 @pytest.mark.parametrize("response", [PlainTextResponse, StreamingResponse])
