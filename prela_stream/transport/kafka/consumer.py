@@ -81,6 +81,7 @@ class KafkaConsumer:
         self._member = (-1, "")
         self._turn = 0
         self._refresh_due = 0.0
+        self._failure_logged = False
         self._changed = asyncio.Event()
         self._fetcher: Fetcher | None = None
         self.closed = False
@@ -125,9 +126,13 @@ class KafkaConsumer:
         fetcher = self._fetcher
         if self.closed:
             raise closed("consumer of the Kafka transport")
-        if fetcher is None or fetcher.dead:
+        if fetcher is None or fetcher.dead or self._watch.is_cut_off(fetcher.connected):
             if fetcher is not None:
-                logger.warning("the consumer of %s has failed; connecting again", ", ".join(self._topics))
+                if not self._failure_logged:
+                    logger.warning(
+                        "the consumer of %s has failed; connecting again until it works", ", ".join(self._topics)
+                    )
+                self._failure_logged = True
                 self._fetcher = None
                 self._epoch = 0
                 await fetcher.aclose()
@@ -177,6 +182,7 @@ class KafkaConsumer:
             if self._group_changed(fetcher, epoch):
                 continue  # during these requests
             self._assigned, self._epoch, self._member = {}, epoch, fetcher.member
+            self._failure_logged = False
             for partition in partitions:
                 start = found[partition].offset if partition in found else begin[partition]
                 fetcher.pause(partition)

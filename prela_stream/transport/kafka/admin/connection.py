@@ -81,7 +81,7 @@ class AdminConnection:
                     if not error.retriable:
                         raise
                     last = str(error)
-                    await self._refresh()
+                    await self.refresh()
                     await anyio.sleep(_BACKOFF_S)
         msg = (
             f"kafka: {what} did not succeed within {self.options.request_timeout_ms:,} ms (kafka.request_timeout_ms): {last}. "
@@ -89,7 +89,7 @@ class AdminConnection:
         )
         raise TransportError(msg)
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
         """Update the list of brokers. If none of them answers, connect again through the bootstrap servers."""
         client = self._client
         if client is not None and not await client.force_metadata_update() and client is self._client:

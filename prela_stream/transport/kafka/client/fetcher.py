@@ -133,6 +133,11 @@ class Fetcher(ConsumerRebalanceListener):
         tasks = (getattr(self._kafka._coordinator, "_coordination_task", None), self._kafka._fetcher._fetch_task)
         return any(task is not None and task.done() for task in tasks)
 
+    @property
+    def connected(self) -> bool:
+        """Whether it is connected to any broker."""
+        return any(one.connected() for one in self._kafka._client._conns.values())
+
     def pause(self, partition: TopicPartition) -> None:
         """Stop fetching it."""
         self._kafka.pause(_to_aiokafka(partition))
