@@ -4,7 +4,8 @@ The codec decodes records with msgspec, in C. If msgspec rejects a whole record,
 stack, this module finds the items that are still readable. It is slow (one step per value) and never reads past the end.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 _FIXED: Final[Mapping[int, int]] = dict(
@@ -52,6 +53,20 @@ def array_at(data: memoryview, start: int) -> tuple[int, int]:
         )
         raise FramingError(msg)
     return at, count
+
+
+def entries(data: memoryview) -> Iterator[tuple[memoryview, memoryview]]:
+    """The keys and values of the map that `data` contains, up to the first that is truncated. Nothing if it is no map."""
+    code = data[0] if data else 0
+    if not (0x80 <= code <= 0x8F or code in (0xDE, 0xDF)):
+        return
+    at, values = _step(data, 0)
+    with suppress(FramingError):
+        for _ in range(values // 2):
+            middle = end_of(data, at)
+            end = end_of(data, middle)
+            yield data[at:middle], data[middle:end]
+            at = end
 
 
 class Parts(NamedTuple):

@@ -78,6 +78,8 @@ _head_envelope: Final = msgspec.msgpack.Decoder(_HeadEnvelope)
 _kind_only: Final = msgspec.msgpack.Decoder(_KindOnly)
 _span_head: Final = msgspec.msgpack.Decoder(SpanHead)
 _span_heads: Final = msgspec.msgpack.Decoder(list[SpanHead])
+_text: Final = msgspec.msgpack.Decoder(str)
+_any: Final = msgspec.msgpack.Decoder()
 _resource: Final = msgspec.msgpack.Decoder(Resource)
 
 
@@ -199,12 +201,13 @@ def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
         return _with_readable_attributes(_resource.decode(raw))
     except READ_ERRORS as error:
         problem = str(error)
+    good: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
     try:
         found = attributes_decoder.decode(raw)
     except READ_ERRORS:
-        return Resource(attributes={"prela.unreadable": problem})
-    good: dict[str, Any] = {}
-    rest: dict[str, Any] = {}
+        found = _readable_entries(raw)
+        rest["prela.unreadable"] = problem
     for key, value in found.items():
         try:
             msgspec.convert({key: value}, Resource)
@@ -214,6 +217,24 @@ def decode_resource(raw: bytes | msgspec.Raw) -> Resource:
             good[key] = value
     resource = msgspec.convert(good, Resource)
     return _with_readable_attributes(msgspec.structs.replace(resource, attributes={**rest, **resource.attributes}))
+
+
+def _readable_entries(raw: bytes | msgspec.Raw) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in rescue.entries(memoryview(raw)):
+        with suppress(*READ_ERRORS):
+            found[_text.decode(key)] = _any.decode(value)
+    return found
+
+
+def readable_resource(raw: bytes) -> bytes:
+    """The resource as it may be stored: these bytes, or if a part of them cannot be read by every reader, what can be."""
+    try:
+        if is_readable(attributes_decoder.decode(raw)):
+            return raw
+    except READ_ERRORS:
+        pass
+    return encode_resource(decode_resource(raw))
 
 
 def _with_readable_attributes(resource: Resource) -> Resource:

@@ -1,12 +1,14 @@
 """The pending output of a partition: records of `sampled`, `decisions` and `dlq`, within the size limits of their topics."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import msgspec
 
 from prela_stream.codec.decisions import DECISIONS_FORMAT, encode_decisions
 from prela_stream.codec.dlq import DLQ_FORMAT, DeadLetter, encode_dead_letter
 from prela_stream.codec.sampled import SAMPLED_FORMAT, KeptFragment, encode_kept
+from prela_stream.codec.spans import readable_resource
 from prela_stream.codec.versions import FORMAT_HEADER, GROUP_HEADER
 from prela_stream.model.decision import Decision
 from prela_stream.model.ids import partition_of
@@ -15,6 +17,10 @@ from prela_stream.transport.options import TopicOptions
 
 _DECISION_BYTES = 400
 """Approximate size of an encoded decision. It determines when to commit and how many decisions to put into one record."""
+
+
+_readable = lru_cache(maxsize=1_024)(readable_resource)
+"""The resource of a process as it is stored. One that readers cannot skip would cost the whole record of `sampled`."""
 
 
 class Outputs:
@@ -106,7 +112,7 @@ class Outputs:
                 fragment=fragment,
                 last=last,
                 late=late,
-                resources=[msgspec.Raw(resource) for resource in indexes],
+                resources=[msgspec.Raw(_readable(resource)) for resource in indexes],
                 items=items,
             )
         )

@@ -10,20 +10,23 @@ import pytest
 
 import prela_stream as prela
 from prela_stream.codec.bodies import MAX_NESTING, check_bodies
-from prela_stream.codec.spans import decode_head, decode_resource, decode_span, encode_item, kind_of
+from prela_stream.codec.spans import decode_head, decode_resource, decode_span, encode_batch, encode_item, kind_of
 from prela_stream.errors import CodecError
 from prela_stream.model.span import COUNTED, ItemKind
 from prela_stream.transport.local import LocalTransport
 from tests.support.workers import (
     DEADLINE,
     SPANS,
+    TOPICS,
     dead_letters,
     decided,
     kept_spans,
     local_log,
     make_worker,
     running,
+    send,
     send_items,
+    values,
 )
 
 TRACE, ROOT, CHILD = b"t" * 16, b"r" * 8, b"c" * 8
@@ -181,8 +184,35 @@ def test_a_resource_with_an_unreadable_value_is_readable(value: bytes) -> None:
     raw = b"\x82\xacservice.name\xa4shop\xaaattributes\x82\xa1a\x01\xa1b" + value
     resource = decode_resource(raw)
     assert msgspec.json.encode(resource)
-    assert resource.service_name in {"shop", ""}
+    assert resource.service_name == "shop"
     assert resource.attributes
+
+
+def test_the_other_values_of_a_resource_with_an_unreadable_value_are_read() -> None:
+    raw = b"\x83\xacservice.name\xa4shop\xa9host.name\xa1\xff\xabprocess.pid\x07"
+    resource = decode_resource(raw)
+    assert (resource.service_name, resource.host, resource.pid) == ("shop", "", 7)
+    assert set(resource.attributes) == {"prela.unreadable"}
+    truncated = decode_resource(raw[:-8])
+    assert (truncated.service_name, truncated.pid) == ("shop", 0)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["kept", "late"])
+async def test_a_trace_with_a_resource_that_no_reader_can_skip_is_kept_and_readable(tmp_path: Path, late: bool) -> None:
+    deep = b"\x82\xacservice.name\xa4shop\xa1x" + nested(5_000)[3:]
+    async with local_log(tmp_path) as transport, running(make_worker(transport)):
+        if late:
+            await send_items(transport, [item(ROOT)])
+            await decided(transport, 1)
+        await send(transport, encode_batch(deep, [item(CHILD)] if late else [item(CHILD), item(ROOT)]))
+        await decided(transport, 1)
+        with anyio.fail_after(DEADLINE):
+            while len(await values(transport, TOPICS.sampled)) < 1 + late:
+                await anyio.sleep(0.01)
+    async with prela.kept_traces(None, follow=False, directory=tmp_path) as traces:
+        found = [span for trace in [trace async for trace in traces] for span in trace.spans]
+    assert sorted(span.span_id for span in found) == sorted([ROOT.hex(), CHILD.hex()])
+    assert found[-1].resource.service_name == "shop"
 
 
 def test_the_kind_of_an_item_is_known_even_if_the_item_is_nested_too_deep() -> None:
