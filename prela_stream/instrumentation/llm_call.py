@@ -9,7 +9,7 @@ that the library raised for it does.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import TracebackType
@@ -74,6 +74,7 @@ class ModelCall:
         self._slot: list[ModelCall] = []
         self._before: Sequence[ModelCall] = ()
         self._decoder: Any = None
+        self._decoding_error: Exception | None = None
         self._events = EventDecoder() if streaming else None
         self._state: StreamState | None = operation.stream_state(content=content) if streaming else None
         self._body: list[bytes] = []
@@ -167,7 +168,7 @@ class ModelCall:
         """As `BodyObserver.chunk`."""
         if self._open and not self._is_blind:
             with self._watching():
-                self._take(data) if self._decoder is None else self._take_decoded(self._decoder.decode(data))
+                self._take(data) if self._decoder is None else self._take_encoded(self._decoder.decode, data)
 
     def end(self, error: BaseException | None, *, read: bool) -> None:
         """As `BodyObserver.end`: the call is over. In `__exit__` if it failed, else when its body was read or closed."""
@@ -175,7 +176,9 @@ class ModelCall:
             return
         if read and self._decoder is not None and not self._is_blind:
             with self._watching():
-                self._take_decoded(self._decoder.flush())
+                self._take_encoded(self._decoder.flush)
+        if error is None:
+            error = self._decoding_error
         attributes: dict[str, Any] = {}
         failure: Failure | None = None
         with self._watching():
@@ -298,9 +301,20 @@ class ModelCall:
                 self._is_undecodable = True
                 self._unread += 1
 
-    def _take_decoded(self, decoded: bytes | Iterable[bytes]) -> None:
-        """Take what a content decoder returns: bytes in httpx, an iterator of them in httpx2."""
-        for part in (decoded,) if isinstance(decoded, bytes) else decoded:
+    def _take_encoded(self, decode: Callable[..., bytes | Iterable[bytes]], *data: bytes) -> None:
+        """Take what the content decoder of httpx (bytes) or httpx2 (an iterator of them) returns for data.
+
+        The reader of the body uses a decoder of the same type, so an error of it is one of the call.
+        """
+        if self._decoding_error is not None:
+            return
+        try:
+            decoded = decode(*data)
+            parts = [decoded] if isinstance(decoded, bytes) else list(decoded)
+        except Exception as error:  # noqa: BLE001 - each codec raises errors of other types
+            self._decoding_error = error
+            return
+        for part in parts:
             self._take(part)
 
     def _take_event(self, event: StreamEvent) -> None:

@@ -47,7 +47,7 @@ def outcome_of(facts: Facts) -> Outcome:
         return Outcome(SpanStatus.ERROR, facts.failure)
     error = facts.error
     if isinstance(error, Exception):
-        return Outcome(SpanStatus.ERROR, Failure(error_type(error), message_of(error) or type(error).__name__))
+        return Outcome(SpanStatus.ERROR, Failure(error_type(error), message_of(error)))
     if facts.is_complete and (error is None or facts.last_event is not None):
         is_certain = not facts.unread_parts or facts.library_accepted
         return Outcome(SpanStatus.SUCCESS) if is_certain else Outcome(SpanStatus.ERROR, UNREADABLE)

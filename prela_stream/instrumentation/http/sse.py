@@ -42,15 +42,19 @@ class SseDecoder:
                 self._name = value.decode(errors="replace") or None
 
     def _lines(self, chunk: bytes) -> list[bytes]:
-        """The lines that are complete with this chunk. A final CR may be half of a CR LF, so its line waits."""
+        """The complete lines. A CR ends its line at once, and an LF directly behind it ends no other line."""
+        if not chunk:
+            return []
+        if self._ends_with_cr:
+            chunk = chunk.removeprefix(b"\n")
+        self._ends_with_cr = chunk.endswith(b"\r")
         self._rest.append(chunk)
-        if b"\n" not in chunk and b"\r" not in chunk and not self._ends_with_cr:
+        if b"\n" not in chunk and b"\r" not in chunk:
             return []
         text = b"".join(self._rest)
         if self._at_start and len(text) >= len(_BYTE_ORDER_MARK):
             text = text.removeprefix(_BYTE_ORDER_MARK)
             self._at_start = False
         lines = text.splitlines(keepends=True)
-        rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
-        self._rest, self._ends_with_cr = [rest] if rest else [], rest.endswith(b"\r")
+        self._rest = [lines.pop()] if lines and not lines[-1].endswith((b"\n", b"\r")) else []
         return [line.rstrip(b"\r\n") for line in lines]

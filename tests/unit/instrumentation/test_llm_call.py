@@ -107,6 +107,25 @@ def test_a_compressed_body_of_either_http_library(
     check_read(captured.find("chat"))
 
 
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("body", [b"this is not gzip", gzip.compress(STREAM)[:20] + b"x" * 400])
+def test_a_body_that_cannot_be_decompressed_is_an_error(
+    captured: CapturedSpans, monkeypatch: pytest.MonkeyPatch, body: bytes, streaming: bool
+) -> None:
+    monkeypatch.setenv("PRELA_STRICT", "0")
+    response = httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=Pieces(body))
+    with call(streaming=streaming) as model_call:
+        model_call.returned(Returned(response))
+    with pytest.raises(httpx2.DecodingError) as raised:
+        for _ in response.iter_bytes():
+            pass
+    response.close()
+    (span,) = captured
+    assert (span.status, span.attributes["error.type"]) == ("ERROR", "client_error")
+    assert span.attributes["error.message"] == span.status_message == str(raised.value)
+    assert "prela.stream.closed_early" not in span.attributes
+
+
 def test_a_compressed_body_whose_decoder_is_missing(captured: CapturedSpans, monkeypatch: pytest.MonkeyPatch) -> None:
     """`_get_content_decoder` is a private name: without it the tokens of compressed bodies are lost, and nothing else."""
     monkeypatch.setenv("PRELA_STRICT", "0")
