@@ -94,11 +94,11 @@ def is_ordinary_exit(error: BaseException) -> bool:
 
 
 def message_of(error: BaseException) -> str:
-    """The text of an exception, whatever its own methods do."""
+    """The text of an exception, whatever its own methods do; the name of its type if that text is empty."""
     with _TEXT, _error_call as nested:
         if nested:
             return f"<{type(error).__name__}: not read inside of another error>"
-        return str(error)
+        return str(error) or type(error).__name__
     return f"<{type(error).__name__}: it has no text form>"
 
 

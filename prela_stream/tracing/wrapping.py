@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from prela_stream.errors import guard
+from prela_stream.errors import guard, logger, strict
 from prela_stream.model.plain import safe_text
 from prela_stream.steps import Call, async_generator_function, generator_function, generator_kind
 from prela_stream.tracing.following import ParentCall, follow, lasts
@@ -64,6 +64,8 @@ def traced(function: Any, make_plan: Callable[[Any], Plan], name: str) -> Any:
     with guard("trace"):
         if inspect.isclass(function) or not callable(function):
             msg = f"{name} takes a function, got {_described(function)}; it is returned unchanged and not traced"
+            if not strict():
+                logger.error("prela_stream: %s", msg)  # each one: the guard logs only the first error of a kind
             raise TypeError(msg)
         return _wrapper(function, make_plan(function))
     return function
@@ -73,8 +75,21 @@ def _described(function: object) -> str:
     if inspect.isclass(function):
         return f"the class {function.__qualname__}: decorate its methods"
     if hasattr(type(function), "__get__"):
-        return f"a {type(function).__name__}: put the decorator below @{type(function).__name__}"
+        kind = type(function).__name__
+        return f"the {kind}{_name_inside(function)}: put the decorator below @{kind}"
     return safe_text(function)
+
+
+def _name_inside(descriptor: Any) -> str:
+    for attribute in (
+        "fget",
+        "func",
+        "dispatcher",
+    ):  # of property, of cached_property and partialmethod, of singledispatch
+        name = getattr(getattr(descriptor, attribute, None), "__qualname__", None)
+        if isinstance(name, str):
+            return f" {name}"
+    return ""
 
 
 def _wrapper(function: Any, plan: Plan) -> Any:

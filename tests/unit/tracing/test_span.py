@@ -67,6 +67,7 @@ def test_values_are_taken_at_the_end_and_the_callers_mapping_is_left_alone(captu
     ("error", "status"),
     [
         (ValueError("bad"), "ERROR"),
+        (TimeoutError(), "ERROR"),
         (ExceptionGroup("several", [ValueError("bad")]), "ERROR"),
         (BaseExceptionGroup("mixed", [asyncio.CancelledError(), ValueError("bad")]), "ERROR"),
         (BaseExceptionGroup("stopped", [asyncio.CancelledError()]), "CANCELLED"),
@@ -83,7 +84,8 @@ def test_exceptions_mark_the_span_and_propagate(captured: CapturedSpans, error: 
     data = captured.find("x")
     assert data.status == status
     assert data.attributes["error.type"] == type(error).__name__
-    assert data.attributes["error.message"] == str(error)
+    assert data.attributes["error.message"] == (str(error) or type(error).__name__)
+    assert data.status_message == data.attributes["error.message"]
     assert ("test_span" in data.attributes.get("error.stacktrace", "")) == (status == "ERROR")
 
 

@@ -167,6 +167,9 @@ def test_what_cannot_be_wrapped_stays_unchanged_with_one_error_in_the_log(
     with capture_spans() as captured:
         assert decorate(unfit) is unfit
     assert telemetry.SWALLOWED.value("trace", "TypeError") == before + 1
+    assert [record.levelname for record in caplog.records].count(
+        "ERROR"
+    ) == 1  # for each object, not only for the first
     assert captured.spans == []
 
 
