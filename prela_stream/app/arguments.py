@@ -53,9 +53,9 @@ def read_init(given: Mapping[str, Any], ancestor: Mapping[str, Any], known: froz
         project_id = given["project_id"] or os.environ.get("PRELA_PROJECT_ID")
         resource = {
             **({PROJECT_ID: project_id} if project_id else {}),
-            **(given["resource_attributes"] or {}),
+            **_checked_mapping("resource_attributes", given["resource_attributes"]),
         }
-        directory, config = (None if given[key] is None else os.fspath(given[key]) for key in ("directory", "config"))
+        directory, config = (_checked_path(key, given[key]) for key in ("directory", "config"))
     overrides = {
         "service_name": given["service_name"],
         "directory": directory,
@@ -75,6 +75,22 @@ def read_init(given: Mapping[str, Any], ancestor: Mapping[str, Any], known: froz
         redact=redact,
         exporter=exporter,
     )
+
+
+def _checked_mapping(name: str, value: object) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return value
+    msg = f"init({name}=…) expects a mapping of names to values, got {safe_text(value)}"
+    raise ConfigurationError(msg)
+
+
+def _checked_path(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, str | os.PathLike):
+        return None if value is None else os.fspath(value)
+    msg = f"init({name}=…) expects a path, got {safe_text(value)}"
+    raise ConfigurationError(msg)
 
 
 def _warn_of_arguments_without_effect(given: Mapping[str, Any], settings: Settings, directory: Any) -> None:

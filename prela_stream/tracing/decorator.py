@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar, overload
 
-from prela_stream.errors import guard
+from prela_stream.errors import guard, warn_once
 from prela_stream.model.plain import plain, safe_text
 from prela_stream.model.semconv import FUNCTION_ARGUMENTS, FUNCTION_RESULT, TOOL_CALL_ARGUMENTS, TOOL_CALL_RESULT
 from prela_stream.model.span import SPAN_TYPE_CODES, SpanType
@@ -58,7 +58,8 @@ def trace(
     It can be used above or below `@classmethod` and `@staticmethod`. A class, a property or another object that is not a
     function is returned unchanged, and an error is logged.
     """
-    plan = _Options(span_type, attributes, _checked(tracer), capture_arguments is True, capture_result is True)
+    captures = _switch("capture_arguments", capture_arguments), _switch("capture_result", capture_result)
+    plan = _Options(span_type, attributes, _checked(tracer), *captures)
     if name is None or isinstance(name, str):
         return lambda function: traced(function, lambda inner: _FunctionPlan(inner, name, plan), "@trace")
     return traced(name, lambda inner: _FunctionPlan(inner, None, plan), "@trace")
@@ -71,6 +72,13 @@ def _checked(tracer: object) -> Tracer | None:
         msg = f"@trace(tracer=…) takes a Tracer, got {safe_text(tracer)}; the global tracer is used"
         raise TypeError(msg)
     return None
+
+
+def _switch(name: str, value: object) -> bool:
+    """The value of a switch that records content: off if it is not a bool."""
+    if not isinstance(value, bool):
+        warn_once(f"@trace({name}=…) takes True or False, got {safe_text(value)}; it has no effect")
+    return value is True
 
 
 class _Options:

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,3 +141,10 @@ def test_an_argument_of_the_ancestors_tracer_is_a_warning(
     assert [message.partition(":")[2].partition(":")[0] for message in caplog.messages] == [
         " Tracer(capture_for_replay=True) has no effect"
     ]
+
+
+@pytest.mark.parametrize("name", ["resource_attributes", "directory", "config"])
+def test_an_argument_of_the_wrong_type_is_a_configuration_error(name: str) -> None:
+    arguments: dict[str, Any] = {name: 5}
+    with pytest.raises(prela.ConfigurationError, match=rf"init\({name}=…\) expects a .*, got 5"):
+        prela.init("x", auto_instrument=False, **arguments)

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -249,3 +250,13 @@ def test_a_class_is_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PRELA_STRICT", raising=False)
     assert trace(Service) is Service
     assert trace("name")(Service) is Service
+
+
+@pytest.mark.parametrize("name", ["capture_arguments", "capture_result"])
+def test_a_switch_that_is_no_bool_is_off_and_warned_of(
+    captured: CapturedSpans, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    wrong: Any = {name: f"yes, {name}"}
+    trace("x", **wrong)(len)([1])
+    assert set(captured.find("x").attributes) == {"function.name", "function.module"}
+    assert [record.levelname for record in caplog.records if name in record.getMessage()] == ["WARNING"]
