@@ -62,7 +62,10 @@ class BaseSampler(ABC):
 
     def decide(self, trace_id: bytes) -> HeadDecision:
         """The decision for a trace id of 16 raw bytes; called once a trace, under `errors.guard()`."""
-        return KEEP if self.should_sample(trace_id.hex()) else DROP
+        chosen: object = self.should_sample(trace_id.hex())
+        if chosen is None:  # a method without its `return` would drop every trace
+            return checked(chosen)
+        return KEEP if chosen else DROP
 
 
 class AlwaysOnSampler(BaseSampler):

@@ -263,3 +263,16 @@ def test_a_wrong_rate_is_a_configuration_error(rate: object) -> None:
 def test_a_wrong_limit_is_a_configuration_error(rate: object) -> None:
     with pytest.raises(ConfigurationError, match="traces_per_second must be a number of at least 0, got"):
         RateLimitingSampler(rate)  # type: ignore[arg-type]  # the point of the test
+
+
+def test_a_sampler_that_forgets_to_return_keeps_the_trace_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forgetful(BaseSampler):
+        def should_sample(self, trace_id: str) -> bool:
+            return None  # type: ignore[return-value]  # what the test is about
+
+    monkeypatch.setenv("PRELA_STRICT", "0")
+    before = telemetry.SWALLOWED.value("sampler.decide", "TypeError")
+    with capture_spans(sampler=Forgetful()) as captured, get_tracer().span("kept"):
+        pass
+    assert [span.name for span in captured] == ["kept"]
+    assert telemetry.SWALLOWED.value("sampler.decide", "TypeError") == before + 1
