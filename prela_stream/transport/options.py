@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from prela_stream.text import show, without_user_info
+from prela_stream.text import HIDDEN, show, without_user_info
 from prela_stream.validation import HOUR, bounded
 
 CleanupPolicy = Literal["delete", "compact"]
@@ -142,7 +142,7 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         for server in self.bootstrap:
             found = _ADDRESS.fullmatch(server)
             if found is None or int(found["port"] or 9_092) not in range(1, 65_536):
-                yield "bootstrap", f"expected host:port in kafka.bootstrap, got {show(server)}"
+                yield "bootstrap", f"expected host:port in kafka.bootstrap, got {shown_address(server)}"
 
     def __repr__(self) -> str:
         shown = (
@@ -151,6 +151,11 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             if (value := getattr(self, name)) not in (default, {})
         )
         return f"KafkaOptions({', '.join(shown)})"
+
+
+def shown_address(server: str) -> str:
+    """A bootstrap server as an error shows it. A server has no user, so everything before an `@` may be a credential."""
+    return show(f"{HIDDEN}@{server.rpartition('@')[2]}" if "@" in server else server)
 
 
 _SECRETS = frozenset({"ssl_password", "sasl_password", "extra", "producer_extra", "consumer_extra"})

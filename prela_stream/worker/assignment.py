@@ -182,9 +182,9 @@ class AssignedPartition:
                     if self._phase is Phase.TAKING_OVER:
                         await self._take_over()
                     await self._turn()
-                except FencedError:
+                except FencedError as error:
                     telemetry.WORKER_FENCES.add()
-                    logger.info("%s was taken over by another worker", self._source)
+                    logger.info("%s: this worker lost the partition: %s", self._source, error)
                     await self._fail()
                 except TransportError as error:
                     self._report(error, "restoring from the log")

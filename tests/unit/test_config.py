@@ -128,6 +128,7 @@ def test_all_mistakes_of_all_sources_are_reported_at_once(tmp_path: Path) -> Non
     [
         "[kafka]\nbootstrap = 'SASL_SSL://me:s3cret@one:9092'",
         "[kafka]\nbootstrap = ['me:s3cret@one:9092']",
+        "[kafka]\nbootstrap = ['me:s3cret with/blanks@one:9092']",
         "[kafka]\nbootstrap = [{password = 's3cret'}]",
         "[kafka]\nextra = 's3cret'",
         "[kafka]\nextra = ['s3cret']",

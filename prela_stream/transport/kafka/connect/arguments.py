@@ -9,11 +9,10 @@ from aiokafka.conn import collect_hosts
 from aiokafka.protocol.metadata import MetadataRequest
 
 from prela_stream.errors import ConfigurationError
-from prela_stream.text import show
 from prela_stream.transport.kafka.connect.extra import check_extra
 from prela_stream.transport.kafka.connect.logs import limit_logs
 from prela_stream.transport.kafka.connect.tokens import TokenProvider, check_token_answers
-from prela_stream.transport.options import KafkaOptions
+from prela_stream.transport.options import KafkaOptions, shown_address
 
 _RESERVED: Final = frozenset(
     {
@@ -60,7 +59,7 @@ def addresses(options: KafkaOptions) -> list[tuple[str, int]]:
         except ValueError:
             host, port = "", 0
         if not host or "/" in host or not 0 < port < 65_536:
-            msg = f"kafka: expected host:port in kafka.bootstrap, got {show(server)}"
+            msg = f"kafka: expected host:port in kafka.bootstrap, got {shown_address(server)}"
             raise ConfigurationError(msg)
         found.append((host, port))
     return found
