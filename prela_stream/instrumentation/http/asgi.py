@@ -113,6 +113,7 @@ class _Request:
         self._background: Span | None = None
         self._has_tasks: bool | None = None
         self._ended_ns = 0
+        self._answered: BaseException | None = None
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the server; after the last one the request has ended."""
@@ -135,6 +136,9 @@ class _Request:
         background = self._background
         if background is None:
             return
+        if error is self._answered:
+            error = None
+        self._answered = None  # its traceback holds this object
         with _guard:
             if get_raw() is background:
                 set_raw(self._span)
@@ -160,7 +164,11 @@ class _Request:
             self._has_trailers = bool(message.get("trailers"))
             status = int(message["status"])
             self._span.set_attribute("http.response.status_code", status)
-            if status >= 500:
+            error = sys.exception()
+            if status >= 500 and isinstance(error, Exception):
+                self._answered = error  # a framework answers an exception with this response, and raises it again
+                self._span.record_exception(error)
+            elif status >= 500:
                 self._span.set_attribute("error.type", str(status))
                 self._span.set_attribute("error.message", f"HTTP {status}")
                 self._span.set_status(SpanStatus.ERROR, f"HTTP {status}")

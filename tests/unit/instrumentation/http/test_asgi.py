@@ -322,3 +322,24 @@ async def test_a_request_that_is_cancelled(captured: CapturedSpans) -> None:
     with anyio.move_on_after(0.01):
         await TraceMiddleware(hangs)({"type": "http", "method": "GET", "path": "/x"}, None, None)  # type: ignore[arg-type]  # not used
     assert captured.find("GET /x").status == "CANCELLED"
+
+
+async def test_an_exception_that_the_framework_answers_is_one_of_the_request(captured: CapturedSpans) -> None:
+    """Starlette sends a response of status 500, then raises the exception again: that is no background work."""
+
+    async def endpoint(request: Request) -> Response:
+        msg = "no such order"
+        raise LookupError(msg)
+
+    framework = Starlette(routes=[Route("/x", endpoint)])
+    transport = httpx2.ASGITransport(app=TraceMiddleware(framework), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://x") as client:
+        assert (await client.get("/x")).status_code == 500
+    assert_tree(captured.spans, "GET /x ERROR")
+    found = captured[0].attributes
+    assert (found["error.type"], found["error.message"], found["http.response.status_code"]) == (
+        "LookupError",
+        "no such order",
+        500,
+    )
+    assert "endpoint" in found["error.stacktrace"]
