@@ -41,6 +41,14 @@ async def findings(options: LocalOptions, topics: TopicOptions) -> AsyncIterator
 def check_file(path: Path, what: str, setting: str) -> Finding:
     """Whether a file can be written, or can be created if it does not exist."""
     path = path.absolute()
+    try:
+        return _check_file(path, what, setting)
+    except OSError as error:  # for instance a folder above it that this user may not search
+        todo = f"give this user access to its folder, or set {setting} to another path"
+        return wrong(what, expected=f"access to {path}", came=str(error.strerror or error), todo=todo)
+
+
+def _check_file(path: Path, what: str, setting: str) -> Finding:
     if path.exists():
         if not path.is_file():
             todo = f"set {setting} to another path"
