@@ -311,9 +311,9 @@ class ModelCall:
         try:
             decoded = decode(*data)
             parts = [decoded] if isinstance(decoded, bytes) else list(decoded)
-        except Exception as error:  # noqa: BLE001 - each codec raises errors of other types
+        except Exception as error:
             self._decoding_error = error
-            return
+            raise
         for part in parts:
             self._take(part)
 
