@@ -228,10 +228,11 @@ class AssignedPartition:
         self._backoff.failed()
         if self._backoff.stalled and not stalled:
             logger.error(
-                "%s makes no progress: it was restored %d times without a commit. The other partitions continue. The next "
-                "commit has %.0f s (worker.commit_timeout_s: %g); check the load of this machine and of the brokers",
+                "%s makes no progress: it failed %d times without a commit. The last error: %s. The next commit has "
+                "%.0f s (worker.commit_timeout_s: %g). If commits are too slow, check the load of this machine and of brokers",
                 self._source,
                 self._backoff.failures,
+                self._reported or "none was reported",
                 self._backoff.commit_timeout_s,
                 self._options.commit_timeout_s,
             )
