@@ -168,9 +168,9 @@ def decision_line(decision: Decision) -> Text:
     line = Text.assemble(
         verdict, " by policy ", (clean(decision.policy), "bold"), f": {clean(decision.reason)}", "\n  decided "
     )
-    whole = "complete" if decision.complete else "spans missing"
+    whole = "every span received" if decision.complete else "spans missing"
     line.append(
-        f"{formats.moment(decision.decided_at_ms * 1_000_000)} by trigger {decision.trigger}, {whole}; kept with "
+        f"{formats.moment(decision.decided_at_ms * 1_000_000)} by trigger {decision.trigger} ({whole}); kept with "
         f"probability {decision.probability:g}"
     )
     if decision.kept:

@@ -85,7 +85,7 @@ def test_show_draws_the_tree_and_why_it_was_kept(store: Path) -> None:
     assert "│   └── tool book  98 ms  ERROR no seats left" in text
     assert "└── (span abababababababab is missing)\n    └── tool lost child  open  PENDING, not ended" in text
     assert "kept by policy slow: duration over 10 s" in text
-    assert "by trigger complete, spans missing; kept with probability 0.5, represents 2 traces" in text
+    assert "by trigger complete (spans missing); kept with probability 0.5, represents 2 traces" in text
 
 
 def test_show_span_prints_its_whole_content(store: Path) -> None:
