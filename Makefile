@@ -14,7 +14,7 @@ test: $(VENV)/.dev $(VENV)/.native lint        ## every check: lint, types, laye
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not three_brokers" --cov --cov-report=term:skip-covered
 
 quick: $(VENV)/.dev            ## unit tests, and contract tests on memory and SQLite: within 90 s on two cores
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow and not kafka and not three_brokers" $(QUICK)
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not slow and not kafka and not three_brokers" $(QUICK)
 
 test-three-brokers: $(VENV)/.dev   ## the transport contract on a cluster of three
 	$(BIN)/python -m pytest -q -m three_brokers
