@@ -174,3 +174,10 @@ def test_readme_commands_of_make_exist() -> None:
     )
     assert named_targets
     assert named_targets <= targets
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    link = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+    links = [(page, to) for page in [*PAGES, ROOT / "CONTRIBUTING.md"] for to in link.findall(page.read_text("utf-8"))]
+    assert [f"{page.name}: {to}" for page, to in links if "://" not in to and not (page.parent / to).exists()] == []
+    assert len(links) > 20
