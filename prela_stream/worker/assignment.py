@@ -17,6 +17,7 @@ from prela_stream import telemetry
 from prela_stream.errors import FencedError, PrelaError, TransportError
 from prela_stream.transport.base import CommitOutcome, Consumer, LogRecord, TopicPartition, Writer
 from prela_stream.worker.backoff import Backoff
+from prela_stream.worker.fault_log import FaultLog
 from prela_stream.worker.intake import PoisonLimitError
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.pace import Pace
@@ -69,6 +70,7 @@ class AssignedPartition:
         consumer: Reads the partition; shared with the other partitions.
         ticks: Appends ticks; shared with the other partitions.
         pace: The slices in which the worker applies records; shared with the other partitions.
+        faults: What is logged about the transport; shared with the other partitions.
         open_writer: Opens a writer, which fences the earlier one.
         restore: Restores the state at the last commit that the writer found.
     """
@@ -81,6 +83,7 @@ class AssignedPartition:
         consumer: Consumer,
         ticks: Ticks,
         pace: Pace,
+        faults: FaultLog,
         open_writer: Callable[[TopicPartition], Awaitable[Writer]],
         restore: Callable[[TopicPartition, Writer], Awaitable[PartitionState]],
     ) -> None:
@@ -89,6 +92,7 @@ class AssignedPartition:
         self._consumer = consumer
         self._ticks = ticks
         self._pace = pace
+        self._faults = faults
         self._open_writer = open_writer
         self._restore = restore
         self._phase = Phase.TAKING_OVER
@@ -216,7 +220,8 @@ class AssignedPartition:
     def _report(self, error: TransportError, consequence: str) -> None:
         if self._reported != str(error):  # once, until a commit lands
             self._reported = str(error)
-            logger.warning("%s: %s; %s", self._source, error, consequence)
+            if self._faults.is_new(str(error)):
+                logger.warning("%s: %s; %s", self._source, error, consequence)
 
     async def _fail(self) -> None:
         telemetry.WORKER_FAILURES.add()
@@ -226,7 +231,7 @@ class AssignedPartition:
             return
         stalled = self._backoff.stalled
         self._backoff.failed()
-        if self._backoff.stalled and not stalled:
+        if self._backoff.stalled and not stalled and self._faults.is_new(f"no progress: {self._reported}"):
             logger.error(
                 "%s makes no progress: it failed %d times without a commit. The last error: %s. The next commit has "
                 "%.0f s (worker.commit_timeout_s: %g). If commits are too slow, check the load of this machine and of brokers",
@@ -279,6 +284,7 @@ class AssignedPartition:
             raise TransportError(msg)
         self._backoff.landed(took)
         self._reported = ""
+        self._faults.clear()
         pending.tally.publish(time.time() * 1000)
         if pending.poison is not None:
             raise PoisonLimitError(pending.poison)

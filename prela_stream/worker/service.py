@@ -30,6 +30,7 @@ from prela_stream.transport.topics import (
 )
 from prela_stream.worker.assignment import RETRY_S, AssignedPartition
 from prela_stream.worker.observer import WorkerObserver
+from prela_stream.worker.fault_log import FaultLog
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.pace import Pace
 from prela_stream.worker.partition import PartitionState, PartitionStatus
@@ -74,6 +75,7 @@ class Worker:
         """Revoked by a rebalance that is not complete yet."""
         self._rebalanced = False
         self._pace = Pace()
+        self._faults = FaultLog()
         self.observer = WorkerObserver(self._partitions)
         """The metrics and the readiness of this worker."""
         self._on_ready: Callable[[], None] | None = None
@@ -223,6 +225,7 @@ class Worker:
             consumer=consumer,
             ticks=ticks,
             pace=self._pace,
+            faults=self._faults,
             open_writer=partial(self._transport.writer, self._options.group),
             restore=partial(self._restore, consumer),
         )

@@ -11,6 +11,7 @@ from prela_stream.transport.base import Consumer, TopicPartition, Writer
 from prela_stream.transport.local import LocalTransport
 from prela_stream.worker.assignment import AssignedPartition, Phase
 from prela_stream.worker.checkpoint import ItemCounters
+from prela_stream.worker.fault_log import FaultLog
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.pace import Pace
 from prela_stream.worker.partition import PartitionState
@@ -36,6 +37,7 @@ async def partition_of(transport: LocalTransport) -> AsyncIterator[tuple[Assigne
             consumer=consumer,
             ticks=Ticks(producer, DEADLINE),
             pace=Pace(),
+            faults=FaultLog(),
             open_writer=partial(transport.writer, "g"),
             restore=restore,
         )
