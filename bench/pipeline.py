@@ -177,7 +177,7 @@ def service(name: str, settings: Settings) -> Iterator[psutil.Process]:
         running = psutil.Popen([sys.executable, "-m", "prela_stream", name], stderr=errors, env=env)
     try:
         deadline = time.monotonic() + 60
-        while not any(sign in log.read_text(encoding="utf-8") for sign in ("is ready", "storing kept")):
+        while "ready" not in log.read_text(encoding="utf-8"):
             if time.monotonic() > deadline or running.poll() is not None:
                 sys.exit(f"the {name} did not start:\n{log.read_text(encoding='utf-8')}")
             time.sleep(0.05)
