@@ -29,8 +29,8 @@ from prela_stream.transport.topics import (
     topic_names,
 )
 from prela_stream.worker.assignment import RETRY_S, AssignedPartition
-from prela_stream.worker.observer import WorkerObserver
 from prela_stream.worker.fault_log import FaultLog
+from prela_stream.worker.observer import WorkerObserver
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.pace import Pace
 from prela_stream.worker.partition import PartitionState, PartitionStatus
