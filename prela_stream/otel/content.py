@@ -190,7 +190,7 @@ PLAIN_OUTPUTS: Final[Sequence[Source]] = (
 
 
 def system_instructions(attributes: Mapping[str, Any]) -> Found | None:
-    """The system instructions that stand outside of the messages, as parts."""
+    """The system instructions outside of the messages, as parts."""
     for key in ("gen_ai.system_instructions", "ai.prompt.system"):
         if parts := parts_of(attributes.get(key)):
             return Found(value=parts, keys=frozenset({key}))

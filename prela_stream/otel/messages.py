@@ -136,7 +136,7 @@ def _holds_results(content: Any) -> bool:
 
 
 def _calls(value: Mapping[str, Any]) -> list[Part]:
-    """The tool calls that stand beside the content: OpenAI, LangChain, OpenInference."""
+    """The tool calls beside the content: OpenAI, LangChain, OpenInference."""
     extra = value.get("additional_kwargs")
     calls = parsed(value.get("tool_calls")) or (extra.get("tool_calls") if isinstance(extra, Mapping) else None)
     found = []

@@ -1,7 +1,7 @@
 """Zipkin's JSON format, version 2: a list of spans with microseconds, string tags, and ids of 64 or 128 bits.
 
-A client and a server may report the same span id (B3's shared spans). The server's half becomes a child of the client's, with an
-id of its own that is derived from both: else one of the two would be lost as a duplicate.
+A client and a server may report the same span id (B3's shared spans). The server's half becomes a child of the client's, with a
+new id that is derived from it, because one of the two would otherwise be lost as a duplicate.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def _spans(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]
 def _without_shared(spans: list[tuple[ForeignSpan, bool]]) -> Iterator[ForeignSpan]:
     """Give each server's half of a shared span an own id, below the client's. Several servers may receive one message.
 
-    A child with the shared id as its parent belongs to the server of its own service that started last before it.
+    A child with the shared id as its parent belongs to the server of the same service that started last before it.
     """
     clients = {(span.trace_id, span.span_id) for span, shared in spans if not shared and span.kind != "server"}
     servers: dict[tuple[bytes, bytes], list[tuple[int, Any, bytes]]] = {}
