@@ -176,8 +176,8 @@ IMPROVEMENTS: dict[str, tuple[str, Explains]] = {
         ),
     ),
     "a message for a silent error": (
-        "An error without a text has its type as the status message, so that a list of failed spans shows a reason.",
-        lambda d: d.field == "message" and (d.theirs, d.found) == ("", "SilentError"),
+        "An error without a text has its type as status message and `error.message`, so that lists of failed spans show a reason.",
+        lambda d: d.field in ("message", "attribute error.message") and (d.theirs, d.found) == ("", "SilentError"),
     ),
     "parents are true": (
         "The current span is one immutable context variable; the ancestor's tasks and generators share a stack.",
