@@ -176,7 +176,7 @@ IMPROVEMENTS: dict[str, tuple[str, Explains]] = {
         ),
     ),
     "a message for a silent error": (
-        "An error without a text has its type as status message and `error.message`, so that lists of failed spans show a reason.",
+        "An error without a text has its type as status message and `error.message`, so that a list of spans shows a reason.",
         lambda d: d.field in ("message", "attribute error.message") and (d.theirs, d.found) == ("", "SilentError"),
     ),
     "parents are true": (
