@@ -31,8 +31,8 @@ _MIN_BACKGROUND_NS: Final = 1_000_000
 """Other work after the response than declared background tasks has a span if it fails, makes spans or takes at least this long:
 an application needs some microseconds to return."""
 _MIN_UNDECLARED_NS: Final = 250_000_000
-"""The same if the response object has no background tasks. Its framework still waits for its own tasks to end, and the other
-requests of a busy event loop lengthen that wait."""
+"""The same for a websocket, and for a response object without background tasks. Its framework still waits for its own tasks to
+end, and the other requests of a busy event loop lengthen that wait."""
 _MAX_FRAMES: Final = 6
 """Between the sending of a message and the response object that sends it."""
 _RELAY: Final = "starlette.middleware.base"
@@ -111,7 +111,7 @@ class _Request:
         self._send = send
         self._has_trailers = False
         self._background: Span | None = None
-        self._has_tasks: bool | None = None
+        self._has_tasks: bool | None = False if scope["type"] == "websocket" else None
         self._ended_ns = 0
         self._answered: BaseException | None = None
 
