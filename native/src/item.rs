@@ -17,6 +17,9 @@ pub const ERROR: u8 = 2;
 
 pub const COUNTED: u32 = 1;
 pub const REMOTE_PARENT: u32 = 4;
+pub const BY_PROCESSOR: u32 = 8;
+pub const NOT_COUNTED: u32 = 16;
+pub const FOREIGN: u32 = BY_PROCESSOR | NOT_COUNTED;
 
 pub const LLM: u8 = 1;
 

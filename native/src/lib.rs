@@ -55,6 +55,12 @@ impl ReadyTrace {
         self.trigger
     }
 
+    /// Index into `model.decision.Basis`.
+    #[getter]
+    fn basis(&self) -> u8 {
+        self.trace.basis() as u8
+    }
+
     #[getter]
     fn first_offset(&self) -> i64 {
         self.trace.first_offset
@@ -223,8 +229,9 @@ impl PyPartition {
         let (settle, remote) = (get("settle_ms")?, get("remote_wait_ms")?);
         // a trace may turn out to be lost without an item of its own; that must never make its deadline earlier
         let root = get("root_wait_ms")?.max(remote).max(settle);
+        let otlp_root = get("otlp_root_wait_ms")?.max(remote).max(settle);
         let chosen = Options {
-            waits: [settle, remote, root, get("idle_ms")?, 0, 0, get("idle_without_heartbeats_ms")?],
+            waits: [settle, remote, root, get("idle_ms")?, 0, 0, get("idle_without_heartbeats_ms")?, otlp_root],
             lost_ms: get("lost_ms")?,
             silence_ms: get("silence_ms")?,
             max_age_ms: get("max_age_ms")?,

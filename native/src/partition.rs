@@ -6,7 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use pyo3::prelude::*;
 
 use crate::decided::Decided;
-use crate::item::{Envelope, Head, TraceId, LOST, SPAN, TICK};
+use crate::item::{Envelope, Head, TraceId, FOREIGN, LOST, SPAN, TICK};
 use crate::msgpack::{NotPlain, Reader, MAX_DEPTH};
 use crate::processes::Registry;
 use crate::slots::Slots;
@@ -15,13 +15,13 @@ use crate::trace::{Beginning, Processes, Trace, Wait};
 /// (deadline, slot). An entry is current while the trace in the slot has this deadline.
 type Entry = Reverse<(i64, u32)>;
 
-pub const MAX_SPANS: u8 = 7;
-pub const MAX_BYTES: u8 = 8;
+pub const MAX_SPANS: u8 = 8;
+pub const MAX_BYTES: u8 = 9;
 
 #[derive(Clone, Copy)]
 pub struct Options {
     /// By `Wait`.
-    pub waits: [i64; 7],
+    pub waits: [i64; 8],
     pub lost_ms: i64,
     pub silence_ms: i64,
     pub max_age_ms: i64,
@@ -71,7 +71,7 @@ pub struct Partition {
 
 impl Partition {
     pub fn new(options: Options, late_window_ms: i64, beats: Py<PyAny>) -> Self {
-        let waits = [Wait::Complete, Wait::Remote, Wait::Root, Wait::Idle, Wait::IdleWithoutHeartbeats];
+        let waits = [Wait::Complete, Wait::Remote, Wait::Root, Wait::OtlpRoot, Wait::Idle, Wait::IdleWithoutHeartbeats];
         let shortest = waits.iter().map(|wait| options.waits[*wait as usize]).min().unwrap_or(0);
         Partition {
             options,
@@ -200,6 +200,9 @@ impl Partition {
         let Some(trace) = self.slots.get_mut(slot) else {
             return;
         };
+        if head.flags & FOREIGN != 0 {
+            trace.sources |= head.flags;
+        }
         let before = trace.stored();
         if head.kind == SPAN {
             trace.push(item, process);

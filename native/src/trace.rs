@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::item::{Head, SpanId, TraceId, COUNTED, PENDING, REMOTE_PARENT, RESUME, SPAN, START, SUSPEND};
+use crate::item::{Head, SpanId, TraceId, BY_PROCESSOR, COUNTED, NOT_COUNTED, PENDING, REMOTE_PARENT, RESUME, SPAN, START, SUSPEND};
 
 /// What a trace waits for. The numbers are those of `assembly.completeness`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +17,15 @@ pub enum Wait {
     Lost = 4,
     Suspended = 5,
     IdleWithoutHeartbeats = 6,
+    OtlpRoot = 7,
+}
+
+/// The evidence for completeness, weakest last. The numbers are the indexes into `model.decision.Basis`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Basis {
+    Counts = 0,
+    CountingProcessor = 1,
+    QuietTime = 2,
 }
 
 const STARTED: u8 = 0;
@@ -96,6 +105,8 @@ pub struct Trace {
     pub lost: bool,
     /// Whether any of its processes sends heartbeats.
     pub heartbeats: bool,
+    /// The flags of all foreign items.
+    pub sources: u32,
     /// Items that are not folded yet. They are the last ones.
     pub pending: u32,
     /// All items that are stored.
@@ -139,6 +150,7 @@ impl Trace {
             watched: false,
             lost: false,
             heartbeats: first.heartbeats,
+            sources: 0,
             pending: 0,
             items: 0,
             bytes: Vec::new(),
@@ -256,7 +268,7 @@ impl Trace {
 
     /// What this trace waits for. It must be folded.
     pub fn awaits(&self, processes: &dyn Processes) -> Wait {
-        let idle = if self.heartbeats { Wait::Idle } else { Wait::IdleWithoutHeartbeats };
+        let idle = if self.heartbeats || self.sources != 0 { Wait::Idle } else { Wait::IdleWithoutHeartbeats };
         let Some(fold) = self.fold.as_ref() else {
             return idle;
         };
@@ -271,9 +283,22 @@ impl Trace {
             return if fold.unanswered != 0 { Wait::Remote } else { Wait::Complete };
         }
         if fold.roots > 0 {
-            return Wait::Root;
+            return if self.sources != 0 { Wait::OtlpRoot } else { Wait::Root };
         }
         idle
+    }
+
+    /// The evidence for completeness. The trace must be folded.
+    pub fn basis(&self) -> Basis {
+        let counts = self.fold.as_ref().map_or((0, 0), |fold| (fold.unknown, fold.open));
+        if counts.0 != 0 || (counts.1 != 0 && self.sources & NOT_COUNTED != 0) {
+            return Basis::QuietTime;
+        }
+        if self.sources & BY_PROCESSOR != 0 {
+            Basis::CountingProcessor
+        } else {
+            Basis::Counts
+        }
     }
 
     /// Whether a process dropped spans of this trace.

@@ -13,8 +13,8 @@ from prela_stream.assembly.completeness import ENDED, FRESH, TRIGGERS, OpenTrace
 from prela_stream.assembly.deadlines import Deadlines
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import ItemBatch
-from prela_stream.model.decision import Trigger
-from prela_stream.model.span import COUNTED, PENDING, REMOTE_PARENT, ItemHead, ItemKind
+from prela_stream.model.decision import Basis, Trigger
+from prela_stream.model.span import COUNTED, FOREIGN, PENDING, REMOTE_PARENT, ItemHead, ItemKind
 
 
 class ReadyTrace(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +24,8 @@ class ReadyTrace(msgspec.Struct, frozen=True, kw_only=True):
     trigger: Trigger
     complete: bool
     """Whether every counted span and an answer to every inject was received."""
+    basis: Basis
+    """The evidence for `complete`."""
     first_offset: int
     """Offset of the record with its first item."""
     raws: list[bytes]
@@ -145,6 +147,9 @@ class TraceBuffer:
                 touched.append(trace)
                 if process is not trace.process:
                     trace.add_process(process, offset)
+            flags = head.flags
+            if flags & FOREIGN:
+                trace.sources |= flags
             span_id: bytes = head.span_id  # type: ignore[assignment] # the codec rejects a span without an id
             raw = raws[index]
             held = trace.spans
@@ -170,7 +175,6 @@ class TraceBuffer:
                     trace.suspended.pop(span_id, None)
             # an ended span: count it (OpenTrace._uncount is the exact inverse)
             parent_id = head.parent_span_id
-            flags = head.flags
             remote = flags & REMOTE_PARENT
             if parent_id is None or (remote and head.inject_ordinal is None):
                 trace.roots += 1
@@ -283,6 +287,8 @@ class TraceBuffer:
             self._touched.append(trace)
             if process is not trace.process:
                 trace.add_process(process, offset)
+        if head.flags & FOREIGN:
+            trace.sources |= head.flags
         if head.kind == ItemKind.LOST:
             trace.lost = True
         elif head.kind == ItemKind.START:
@@ -306,6 +312,7 @@ class TraceBuffer:
             trace_id=trace.trace_id,
             trigger=trigger,
             complete=trace.is_complete(),
+            basis=trace.basis(),
             first_offset=trace.first_offset,
             raws=list(trace.spans.values()),
             resources=trace.resources(),

@@ -13,10 +13,10 @@ import msgspec
 
 from prela_stream.codec.spans import decode_resource
 from prela_stream.errors import CodecError
-from prela_stream.model.decision import Trigger
-from prela_stream.model.span import COUNTED, PENDING, REMOTE_PARENT, ItemHead, ItemKind
+from prela_stream.model.decision import Basis, Trigger
+from prela_stream.model.span import BY_PROCESSOR, COUNTED, NOT_COUNTED, PENDING, REMOTE_PARENT, ItemHead, ItemKind
 
-COMPLETE, REMOTE_WAIT, ROOT_WAIT, IDLE, LOST, SUSPENDED, IDLE_WITHOUT_HEARTBEATS = range(7)
+COMPLETE, REMOTE_WAIT, ROOT_WAIT, IDLE, LOST, SUSPENDED, IDLE_WITHOUT_HEARTBEATS, OTLP_ROOT_WAIT = range(8)
 """What a trace waits for. Small integers, because this is computed once per trace and record."""
 
 TRIGGERS: Final = (
@@ -27,6 +27,7 @@ TRIGGERS: Final = (
     Trigger.LOST,
     Trigger.MAX_AGE,
     Trigger.IDLE,
+    Trigger.ROOT_WAIT,
 )
 """The trigger at the end of each wait."""
 
@@ -64,7 +65,7 @@ class OpenTrace:
     __slots__ = (
         "_answers", "_foreign", "_injects", "_others", "_unanswered", "balance", "beating", "bytes", "clock_before",
         "closed", "first_index", "first_ms", "first_offset", "heard", "heartbeats", "last_ms", "lost", "missing", "open",
-        "process", "pushed", "roots", "spans", "starts", "suspended", "touched", "trace_id", "unknown", "watched",
+        "process", "pushed", "roots", "sources", "spans", "starts", "suspended", "touched", "trace_id", "unknown", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +101,8 @@ class OpenTrace:
         """Ended roots and local roots."""
         self.unknown = 0
         """Ended spans without a `child_count`."""
+        self.sources = 0
+        """The flags of all foreign items."""
         self.open: dict[bytes, int] = _NOTHING
         """Spans without an end: twice the level of their last item, plus one if their process sends heartbeats."""
         self.beating = 0
@@ -284,8 +287,14 @@ class OpenTrace:
         elif self.roots and not (self.missing or self.balance or self.unknown or self.is_lost()):
             return REMOTE_WAIT if self._unanswered else COMPLETE
         if self.roots:
-            return ROOT_WAIT
-        return IDLE if self.heartbeats else IDLE_WITHOUT_HEARTBEATS
+            return OTLP_ROOT_WAIT if self.sources else ROOT_WAIT
+        return IDLE if self.heartbeats or self.sources else IDLE_WITHOUT_HEARTBEATS
+
+    def basis(self) -> Basis:
+        """The evidence for `is_complete`."""
+        if self.unknown or (self.open and self.sources & NOT_COUNTED):
+            return Basis.QUIET_TIME
+        return Basis.COUNTING_PROCESSOR if self.sources & BY_PROCESSOR else Basis.COUNTS
 
     def resources(self) -> list[bytes]:
         """The resource bytes of each span, in the order of `spans`. Spans of one process share one object."""

@@ -25,9 +25,10 @@ class Deadlines:
         self._max_bytes = options.max_bytes
         self._max_spans = options.max_spans
         # a LOST item without a trace id changes what a trace waits for; that must never move its deadline to an earlier time
-        root_wait_ms = max(options.root_wait_ms, options.remote_wait_ms, options.settle_ms)
+        least = max(options.remote_wait_ms, options.settle_ms)
         self._waits = (  # indexed by what a trace waits for
-            options.settle_ms, options.remote_wait_ms, root_wait_ms, options.idle_ms, 0, 0, options.idle_without_heartbeats_ms,
+            options.settle_ms, options.remote_wait_ms, max(options.root_wait_ms, least), options.idle_ms, 0, 0,
+            options.idle_without_heartbeats_ms, max(options.otlp_root_wait_ms, least),
         )  # fmt: skip
         self._queue: list[_Entry] = []
         self._watched: list[_Entry] = []

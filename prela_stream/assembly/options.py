@@ -16,10 +16,13 @@ class AssemblyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Trigger `remote_wait`: the wait for spans of services that were called and have not answered."""
     root_wait_ms: Annotated[int, bounded(0, 24 * HOUR)] = 10_000
     """Trigger `root_wait`. At least `settle_ms` and `remote_wait_ms`, so that an incomplete trace never waits less."""
+    otlp_root_wait_ms: Annotated[int, bounded(0, 24 * HOUR)] = 10_000
+    """As `root_wait_ms`, for traces with spans of other tracers. OpenTelemetry's batch processor exports every 5 s by default, so
+    this should be well above that."""
     idle_ms: Annotated[int, bounded(1, 168 * HOUR)] = 60_000
-    """Trigger `idle` if a process of the trace sends heartbeats."""
+    """Trigger `idle` if a process of the trace sends heartbeats, or if spans of it are from another tracer."""
     idle_without_heartbeats_ms: Annotated[int, bounded(1, 168 * HOUR)] = 900_000
-    """Trigger `idle` if no process of the trace sends heartbeats."""
+    """Trigger `idle` for all other traces."""
     lost_ms: Annotated[int, bounded(1, 168 * HOUR)] = 90_000
     """Trigger `lost`: this long without a heartbeat or another item of the trace, while the partition receives records."""
     silence_ms: Annotated[int, bounded(1, 168 * HOUR)] = 30_000

@@ -14,7 +14,7 @@ from rich.tree import Tree
 from prela_stream.cli import formats
 from prela_stream.cli.formats import clean
 from prela_stream.model import semconv
-from prela_stream.model.decision import Decision
+from prela_stream.model.decision import Basis, Decision
 from prela_stream.model.span import SpanData, SpanStatus, SpanType
 from prela_stream.model.times import self_time_ns
 from prela_stream.model.tree import SpanNode, SpanTree
@@ -168,9 +168,8 @@ def decision_line(decision: Decision) -> Text:
     line = Text.assemble(
         verdict, " by policy ", (clean(decision.policy), "bold"), f": {clean(decision.reason)}", "\n  decided "
     )
-    whole = "every span received" if decision.complete else "spans missing"
     line.append(
-        f"{formats.moment(decision.decided_at_ms * 1_000_000)} by trigger {decision.trigger} ({whole}); kept with "
+        f"{formats.moment(decision.decided_at_ms * 1_000_000)} by trigger {decision.trigger} ({_evidence(decision)}); kept with "
         f"probability {decision.probability:g}"
     )
     if decision.kept:
@@ -180,6 +179,14 @@ def decision_line(decision: Decision) -> Text:
     if decision.repeated:
         line.append("; it was decided before, longer ago than decisions are remembered")
     return line
+
+
+def _evidence(decision: Decision) -> str:
+    """Whether spans are missing, and how that is known."""
+    if decision.basis == Basis.QUIET_TIME:
+        return "some spans have no child count, so it was decided by quiet time"
+    whole = "every span received" if decision.complete else "spans missing"
+    return f"{whole}, by the counting processor" if decision.basis == Basis.COUNTING_PROCESSOR else whole
 
 
 def decision_only(decision: Decision) -> Group:

@@ -35,6 +35,17 @@ class Trigger(enum.StrEnum):
     MAX_BYTES = "max_bytes"
 
 
+class Basis(enum.StrEnum):
+    """The evidence on which the completeness of a trace rests. If its spans have several kinds, the weakest one holds."""
+
+    COUNTS = "counts"
+    """Every span has the exact number of its children, from this SDK or from the OpenTelemetry bridge."""
+    COUNTING_PROCESSOR = "counting_processor"
+    """Every span has that number. For some of them the counting processor of another tracer's process counted."""
+    QUIET_TIME = "quiet_time"
+    """A span has no such number, so the trace is never complete: it was decided because no more spans arrived."""
+
+
 class TraceSummary(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Summary of a decided trace, kept or dropped. Tokens count each leaf LLM call once."""
 
@@ -88,6 +99,8 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Spans disagree on the head-sampling threshold, so the weight is an estimate."""
     repeated: bool = False
     """The trace was decided before, longer than `late_window_ms` ago."""
+    basis: Basis | None = None
+    """The evidence for `complete`. None in a decision of a version that did not record it."""
 
     @property
     def trace_id_hex(self) -> str:

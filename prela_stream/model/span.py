@@ -97,6 +97,11 @@ AFTER_END: Final = 2
 """Flag: started after its parent ended, so no `child_count` includes it."""
 REMOTE_PARENT: Final = 4
 """Flag: the parent is in another process; its context came by propagation."""
+BY_PROCESSOR: Final = 8
+"""Flag: a span of another tracer. The counting processor of its process counted its children."""
+NOT_COUNTED: Final = 16
+"""Flag: a span of another tracer, which counts no children."""
+FOREIGN: Final = BY_PROCESSOR | NOT_COUNTED
 
 EMPTY_MAP: Final = msgspec.Raw(b"\x80")
 EMPTY_ARRAY: Final = msgspec.Raw(b"\x90")
@@ -112,7 +117,7 @@ class ItemHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """8 raw bytes; None for TICK and LOST."""
     parent_span_id: SpanId | None = None
     flags: Count = 0
-    """COUNTED | AFTER_END | REMOTE_PARENT."""
+    """COUNTED | AFTER_END | REMOTE_PARENT | BY_PROCESSOR | NOT_COUNTED."""
     status: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0
     """Index into SPAN_STATUSES."""
     revision: Count = 0

@@ -8,7 +8,18 @@ import msgspec
 from prela_stream.codec.spans import decode_span, encode_item
 from prela_stream.model import semconv
 from prela_stream.model.plain import plain
-from prela_stream.model.span import REMOTE_PARENT, SPAN_STATUS_CODES, SPAN_TYPE_CODES, ItemKind, Resource, SpanData
+from prela_stream.model.span import (
+    AFTER_END,
+    BY_PROCESSOR,
+    COUNTED,
+    NOT_COUNTED,
+    REMOTE_PARENT,
+    SPAN_STATUS_CODES,
+    SPAN_TYPE_CODES,
+    ItemKind,
+    Resource,
+    SpanData,
+)
 from prela_stream.otel.normaliser import normalise
 from prela_stream.otel.spans import ForeignSpan
 
@@ -18,6 +29,10 @@ STATUS_CODE: Final = "otel.status_code"
 """`OK` if the program set that status explicitly; else absent."""
 SCOPE_NAME: Final = "otel.scope.name"
 SCOPE_VERSION: Final = "otel.scope.version"
+CHILDREN: Final = "prela.children"
+"""Written by the counting processor (docs/opentelemetry.md): children that started before their parent, this span, ended."""
+COUNTED_BY_PARENT: Final = "prela.counted"
+"""Written by the counting processor: whether the number of the parent includes this span. Absent without a local parent."""
 
 _MOST_NS: Final = (1 << 62) - 1
 _RESOURCE: Final[Mapping[str, str]] = {
@@ -29,9 +44,10 @@ _RESOURCE: Final[Mapping[str, str]] = {
 
 
 def encode_foreign(span: ForeignSpan) -> bytes:
-    """The item of a foreign span. It has no child count, so its trace is decided by quiet time."""
+    """The item of a foreign span. If its process runs no counting processor, its trace is decided by quiet time."""
     found = normalise(span)
     attributes: dict[str, Any] = dict(found.attributes)
+    flags, child_count = _counts(span, attributes)
     for name, value in (
         (SPAN_KIND, span.kind if span.kind != "internal" else ""),
         (STATUS_CODE, "OK" if span.status == "ok" else ""),
@@ -47,10 +63,10 @@ def encode_foreign(span: ForeignSpan) -> bytes:
         span.trace_id,
         span.span_id,
         span.parent_span_id,
-        REMOTE_PARENT if span.remote_parent and span.parent_span_id is not None else 0,
+        flags,
         SPAN_STATUS_CODES[found.status],
         0,
-        None,
+        child_count,
         None,
         None,
         SPAN_TYPE_CODES[found.span_type],
@@ -64,6 +80,21 @@ def encode_foreign(span: ForeignSpan) -> bytes:
         [(link.trace_id, link.span_id, plain(link.attributes)) for link in span.links],
         None if found.status_message is None else plain(found.status_message),
     )
+
+
+def _counts(span: ForeignSpan, attributes: dict[str, Any]) -> tuple[int, int | None]:
+    """Flags and child count of a span. Takes the attributes of the counting processor out of `attributes`."""
+    children, counted = attributes.pop(CHILDREN, None), attributes.pop(COUNTED_BY_PARENT, None)
+    is_counted = type(children) is int and 0 <= children < 1 << 31
+    flags = BY_PROCESSOR if is_counted else NOT_COUNTED
+    if span.parent_span_id is not None:
+        if counted is True:
+            flags |= COUNTED
+        elif counted is False:
+            flags |= AFTER_END
+        elif span.remote_parent or (is_counted and span.remote_parent is None):
+            flags |= REMOTE_PARENT  # the processor marks every span with a local parent
+    return flags, children if is_counted else None
 
 
 def resource_of(attributes: Mapping[str, Any]) -> Resource:

@@ -345,6 +345,7 @@ class PartitionState:
             summary=summarize(trace, ready.due_ms),
             weight_biased=verdict.weight_biased,
             repeated=repeated,
+            basis=ready.basis,
         )
 
     def _forward_late(self, batch: ItemBatch, late: Sequence[int], offset: int, intake: Intake) -> None:

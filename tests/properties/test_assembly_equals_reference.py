@@ -18,6 +18,7 @@ OPTIONS: Final = AssemblyOptions(
     settle_ms=5,
     remote_wait_ms=10,
     root_wait_ms=20,
+    otlp_root_wait_ms=30,
     idle_ms=40,
     idle_without_heartbeats_ms=60,
     lost_ms=50,
@@ -45,7 +46,7 @@ span_items = st.builds(
     trace_ids,
     span_ids,
     st.none() | span_ids,
-    st.sampled_from([0, 1, 1, 2, 4, 4, 5]),
+    st.sampled_from([0, 1, 1, 2, 4, 4, 5, 9, 16, 20]),
     st.sampled_from([0, 1, 1, 1, 2]),
     st.sampled_from([0, 0, 0, 1, 2]),
     counts,
@@ -86,7 +87,10 @@ def test_a_clock_that_jumps_gives_the_decisions_of_the_reference(records: list[t
 def test_the_order_of_traces_within_a_record_changes_nothing(log: list[ReadRecord], rng: random.Random) -> None:
     def content(log: list[ReadRecord]) -> list[object]:
         outcome = Driver(OPTIONS).run(log)
-        decided = [(d.trace_id, d.trigger, d.complete, d.due_ms, d.cut_offset, d.lost, d.raws) for d in outcome.decided]
+        decided = [
+            (d.trace_id, d.trigger, d.complete, d.due_ms, d.cut_offset, d.lost, d.basis, d.raws)
+            for d in outcome.decided
+        ]
         return [sorted(decided), sorted(offset for offset, _ in outcome.late)]
 
     assert content([_mix(record, rng) for record in log]) == content(log)

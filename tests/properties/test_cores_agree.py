@@ -16,12 +16,13 @@ from prela_stream.assembly.decided import DecidedTraces
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import decode_batch, decode_resource, encode_batch, encode_item, encode_resource
 from prela_stream.model import semconv
-from prela_stream.model.decision import Trigger
+from prela_stream.model.decision import Basis, Trigger
 from prela_stream.model.ids import trace_randomness
 from prela_stream.model.span import ItemKind, Resource
 from prela_stream.worker.decoding import TraceDecoder, summarize
 from tests.support.native_core import native_core
 
+BASES = tuple(Basis)
 NATIVE_TRIGGERS = (*TRIGGERS, Trigger.MAX_SPANS, Trigger.MAX_BYTES)
 RESOURCES = [
     encode_resource(Resource(service_name=name, heartbeat_ms=beats))
@@ -59,9 +60,11 @@ def an_item(rng: random.Random) -> bytes:
     if chosen < 0.25:
         lost = encode_item(ItemKind.LOST, trace_id), encode_item(ItemKind.LOST)
         return rng.choice([*lost, encode_item(ItemKind.TICK), encode_item(9, trace_id, span), POISON])
+    foreign = rng.choice([8, 16])
     start, duration = rng.choice([0, rng.randrange(50), rng.randrange(50) * 10**6]), rng.choice([None, 5, 9 * 10**6])
     return encode_item(
-        ItemKind.SPAN, trace_id, span, parent, rng.choice([0, 1, 1, 1, 1, 2, 4, 5]), rng.choice([0, 1, 1, 1, 1, 2, 3]),
+        ItemKind.SPAN, trace_id, span, parent, rng.choice([0, 1, 1, 1, 1, 2, 4, 5, foreign | 1, foreign]),
+        rng.choice([0, 1, 1, 1, 1, 2, 3]),
         rng.choice([0, 0, 0, 1, 2]), rng.choice([None, 0, 0, 0, 0, 1, 1, 2]), rng.choice([None, 0, 0, 0, 1, 2]),
         rng.choice([None, None, 0, 1]), rng.randrange(6), start, duration, rng.choice(["a", "b", "ü"]),
         rng.choice([None, None, None, 7]), rng.choice([None, None, 0, 1 << 50]), rng.choice(ATTRIBUTES), [], [], None,
@@ -87,6 +90,7 @@ def some_options(rng: random.Random) -> AssemblyOptions:
         return AssemblyOptions()
     return AssemblyOptions(
         max_spans=rng.choice([3, 5, 100]),
+        otlp_root_wait_ms=rng.choice([0, 499, 20_000]),
         max_bytes=rng.choice([200, 400, 1 << 20]),
         late_window_ms=rng.choice([1_000, 100_000]),
         lost_ms=rng.choice([1_000, 90_000]),
@@ -126,6 +130,7 @@ def state_of(ready: Any, trigger: Trigger) -> tuple[Any, ...]:
     """What both cores know of a ready trace before it is decoded."""
     return (
         ready.trace_id, trigger, ready.complete, ready.lost, ready.first_offset, ready.due_ms, ready.spans, ready.open_spans,
+        ready.basis if isinstance(ready.basis, Basis) else BASES[ready.basis],
     )  # fmt: skip
 
 
@@ -177,6 +182,7 @@ class AsRead(msgspec.Struct):
     due_ms: int
     spans: int
     open_spans: int
+    basis: Basis
     raws: list[bytes]
     resources: list[bytes]
 

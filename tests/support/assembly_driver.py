@@ -48,6 +48,7 @@ class Driver:
                 trace_id=undecided.trace_id,
                 trigger=undecided.trigger,
                 complete=undecided.complete,
+                basis=undecided.basis,
                 due_ms=undecided.due_ms,
                 first_offset=undecided.first_offset,
                 cut_offset=cut,

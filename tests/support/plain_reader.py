@@ -30,7 +30,7 @@ DECISION = {
     "trace_id": REQUIRED, "decision_id": REQUIRED, "kept": REQUIRED, "probability": REQUIRED, "threshold": REQUIRED,
     "weight": REQUIRED, "policy": REQUIRED, "reason": REQUIRED, "trigger": REQUIRED, "complete": REQUIRED,
     "first_offset": REQUIRED, "cut_offset": REQUIRED, "decided_at_ms": REQUIRED, "policy_version": REQUIRED, "summary": [],
-    "weight_biased": False, "repeated": False,
+    "weight_biased": False, "repeated": False, "basis": None,
 }  # fmt: skip
 SAMPLED = {"decision": REQUIRED, "fragment": 0, "last": True, "late": False, "resources": [], "items": []}
 DEAD = {

@@ -10,8 +10,8 @@ import msgspec
 
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import ItemBatch, decode_resource
-from prela_stream.model.decision import Trigger
-from prela_stream.model.span import COUNTED, PENDING, REMOTE_PARENT, ItemHead, ItemKind
+from prela_stream.model.decision import Basis, Trigger
+from prela_stream.model.span import BY_PROCESSOR, COUNTED, NOT_COUNTED, PENDING, REMOTE_PARENT, ItemHead, ItemKind
 
 
 class ReadRecord(msgspec.Struct, frozen=True):
@@ -40,6 +40,7 @@ class DecidedTrace(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: bytes
     trigger: Trigger
     complete: bool
+    basis: Basis
     due_ms: int
     first_offset: int
     cut_offset: int
@@ -149,6 +150,21 @@ class OpenTrace:
         """Whether every counted span and an answer to every inject was received."""
         return self._spans_are_whole() and self._injects_are_answered()
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether an item came from another tracer."""
+        return any(arrival.head.flags & (BY_PROCESSOR | NOT_COUNTED) for arrival in self.arrivals)
+
+    @property
+    def basis(self) -> Basis:
+        """The weakest evidence of any span."""
+        if any(head.child_count is None for head in self.ended.values()):
+            return Basis.QUIET_TIME
+        if self.open and any(arrival.head.flags & NOT_COUNTED for arrival in self.arrivals):
+            return Basis.QUIET_TIME
+        by_processor = any(arrival.head.flags & BY_PROCESSOR for arrival in self.arrivals)
+        return Basis.COUNTING_PROCESSOR if by_processor else Basis.COUNTS
+
     def due(self, options: AssemblyOptions, before: tuple[int, int], now: tuple[int, int]) -> tuple[int, Trigger]:
         """The deadline and its trigger as known now. Clocks are (stream time, time without silence)."""
         oldest = self.first.clock + options.max_age_ms, Trigger.MAX_AGE
@@ -165,9 +181,9 @@ class OpenTrace:
         elif self._spans_are_whole():
             own = last + options.remote_wait_ms, Trigger.REMOTE_WAIT
         elif self.root_ended:
-            root_wait = max(options.root_wait_ms, options.remote_wait_ms, options.settle_ms)
-            own = last + root_wait, Trigger.ROOT_WAIT
-        elif any(_beats(arrival.resource) for arrival in self.arrivals):
+            root_wait = options.otlp_root_wait_ms if self.is_foreign else options.root_wait_ms
+            own = last + max(root_wait, options.remote_wait_ms, options.settle_ms), Trigger.ROOT_WAIT
+        elif self.is_foreign or any(_beats(arrival.resource) for arrival in self.arrivals):
             own = last + options.idle_ms, Trigger.IDLE
         else:
             own = last + options.idle_without_heartbeats_ms, Trigger.IDLE
@@ -186,6 +202,7 @@ class OpenTrace:
             trace_id=self.first.head.trace_id or b"",
             trigger=trigger,
             complete=self.complete,
+            basis=self.basis,
             due_ms=due_ms,
             first_offset=self.first.offset,
             cut_offset=cut,

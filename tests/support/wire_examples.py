@@ -6,7 +6,7 @@ from prela_stream.codec.decisions import encode_decisions
 from prela_stream.codec.dlq import DeadLetter, encode_dead_letter
 from prela_stream.codec.sampled import KeptFragment, encode_kept
 from prela_stream.codec.spans import encode_batch, encode_item, encode_resource
-from prela_stream.model.decision import Decision, TraceSummary, Trigger, decision_id_of, threshold_of, weight_of
+from prela_stream.model.decision import Basis, Decision, TraceSummary, Trigger, decision_id_of, threshold_of, weight_of
 from prela_stream.model.ids import partition_of
 from prela_stream.model.span import (
     REMOTE_PARENT,
@@ -60,6 +60,7 @@ def _decision(trace_id: bytes, probability: float, summary: TraceSummary, *, kep
         decided_at_ms=START_NS // 1_000_000 + 1_500,
         policy_version="4f1c",
         summary=summary,
+        basis=Basis.COUNTS,
     )
 
 

@@ -17,7 +17,7 @@ from prela_stream.codec.sampled import SAMPLED_FORMAT, KeptFragment
 from prela_stream.codec.spans import SPANS_FORMAT, decode_batch, decode_span, encode_batch
 from prela_stream.codec.versions import FORMAT_HEADER
 from prela_stream.model import span as model
-from prela_stream.model.decision import Decision, TraceSummary, Trigger
+from prela_stream.model.decision import Basis, Decision, TraceSummary, Trigger
 from prela_stream.model.ids import murmur2
 from prela_stream.model.span import ItemKind, Resource, SpanHead
 from tests.support import plain_reader
@@ -59,13 +59,14 @@ def test_the_table_of_the_resource_is_that_of_the_struct() -> None:
 def test_kinds_flags_and_codes_are_those_of_the_code() -> None:
     assert [(row[0], row[1]) for row in rows("Kinds")] == [(str(int(kind)), kind.name) for kind in ItemKind]
     assert {row[1]: int(row[0]) for row in rows("Flags")} == {
-        name: getattr(model, name) for name in ("COUNTED", "AFTER_END", "REMOTE_PARENT")
+        name: getattr(model, name) for name in ("COUNTED", "AFTER_END", "REMOTE_PARENT", "BY_PROCESSOR", "NOT_COUNTED")
     }
     meanings = {row[1]: row[4] for row in rows("Item")}
     assert meanings["status"] == ", ".join(f"{code} {status}" for code, status in enumerate(model.SPAN_STATUSES))
     assert meanings["span_type"] == ", ".join(f"{code} {kind}" for code, kind in enumerate(model.SPAN_TYPES))
     triggers = next(row[4] for row in rows("decisions") if row[1] == "trigger")
     assert re.findall(r"`?(\w+)`?(?:,|$)", triggers.removeprefix("why now: ")) == [str(trigger) for trigger in Trigger]
+    assert [row[0] for row in rows("Basis")] == [str(basis) for basis in Basis]
 
 
 def test_the_ranges_are_those_that_the_decoder_checks() -> None:

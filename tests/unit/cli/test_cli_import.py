@@ -12,6 +12,7 @@ from prela_stream.app import open_reader, run_dev
 from prela_stream.cli.main import app
 from prela_stream.config import load_settings
 from prela_stream.errors import PrelaError
+from prela_stream.model.decision import Basis, Trigger
 from prela_stream.model.span import SpanType
 from tests.support.processes import DEADLINE
 from tests.unit.otel.test_files import CHILD, ROOT, START, TRACE, otlp, otlp_span
@@ -91,7 +92,7 @@ async def test_imported_spans_are_decided_and_stored(
     policies.write_text('[[policy]]\ntype = "always"\n')
     variables = {
         "PRELA_POLICIES_FILE": str(policies),
-        "PRELA_ASSEMBLY_ROOT_WAIT_MS": "300",
+        "PRELA_ASSEMBLY_OTLP_ROOT_WAIT_MS": "300",
         "PRELA_DIRECTORY": str(tmp_path / "p"),
     }
     for name, value in variables.items():
@@ -114,6 +115,8 @@ async def test_imported_spans_are_decided_and_stored(
     assert stored is not None
     assert {span.span_id for span in stored.spans} == {ROOT, CHILD, "00000000000000a3"}
     assert [span.span_type for span in stored.spans].count(SpanType.LLM) == 2
+    decision = stored.decision
+    assert (decision.trigger, decision.complete, decision.basis) == (Trigger.ROOT_WAIT, False, Basis.QUIET_TIME)
     assert stored.row.input_tokens == 12
     assert stored.row.start_ns == START
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from prela_stream.cli.main import app
+from prela_stream.model.decision import Basis
 from prela_stream.model.span import SpanEvent, SpanStatus, SpanType
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.sink import SqliteSink
@@ -125,6 +126,22 @@ def test_a_dropped_trace_shows_its_decision(store: Path) -> None:
     assert "its spans are not stored" in text
     document = json.loads(run(store, "show", "dddd", "--json").stdout)
     assert (document["row"], document["spans"], document["decision"]["kept"]) == (None, [], False)
+
+
+@pytest.mark.parametrize(
+    ("basis", "complete", "evidence"),
+    [
+        (Basis.COUNTS, True, "(every span received)"),
+        (Basis.COUNTING_PROCESSOR, True, "(every span received, by the counting processor)"),
+        (Basis.COUNTING_PROCESSOR, False, "(spans missing, by the counting processor)"),
+        (Basis.QUIET_TIME, False, "(some spans have no child count, so it was decided by quiet time)"),
+        (None, True, "(every span received)"),
+    ],
+)
+def test_a_decision_names_its_evidence(tmp_path: Path, basis: Basis | None, complete: bool, evidence: str) -> None:
+    write(tmp_path, decisions=[decision(0xEEEE, basis=basis, complete=complete)])
+    assert evidence in run(tmp_path, "show", "eeee").stdout
+    assert json.loads(run(tmp_path, "show", "eeee", "--json").stdout)["decision"]["basis"] == basis
 
 
 def test_a_kept_trace_whose_spans_are_not_stored_yet(store: Path) -> None:
