@@ -1,4 +1,4 @@
-"""How numbers, times and text of other programs are written for people, and documents for programs."""
+"""Times as people write them on a command line, and documents for programs. What is pure is in `views.formats`."""
 
 import re
 from datetime import UTC, datetime
@@ -11,67 +11,27 @@ from prela_stream.model.decision import Decision
 from prela_stream.model.span import to_datetime
 from prela_stream.sinks.base import StoredTrace
 from prela_stream.sinks.documents import decision_document, span_document
-from prela_stream.text import INVISIBLE, show, visible
+from prela_stream.text import INVISIBLE, show
+from prela_stream.views.formats import age, clean, cost, count, duration, tokens
 
-_SEQUENCE: Final = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # colours, cursor moves
-    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # titles, links, device strings
-    r"|\x1b[ -/]*[0-~]?"
-)
+__all__ = [
+    "age",
+    "clean",
+    "cost",
+    "count",
+    "duration",
+    "milliseconds",
+    "moment",
+    "since",
+    "to_json",
+    "tokens",
+    "trace_document",
+]
+
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d)")
 _LONGEST_MS: Final = 36_500 * 86_400_000
 _LAST_NS: Final = (1 << 63) - 1
-
-
-def clean(text: str, *, lines: bool = False) -> str:
-    """Text of a span as a terminal may show it: without escape sequences; invisible and bidi characters are escaped.
-
-    Args:
-        text: Anything.
-        lines: Keep line breaks and tabs; else they become blanks.
-    """
-    safe = visible(_SEQUENCE.sub("", text.replace("\r\n", "\n")))
-    return safe if lines else safe.replace("\n", " ").replace("\t", " ")
-
-
-def duration(ns: int | None) -> str:
-    """`870 µs`, `12 ms`, `3.42 s`, `2 m 05 s`, `3 h 12 m`, `2 d 04 h`; `open` for None."""
-    if ns is None:
-        return "open"
-    if ns < 999_500:
-        return f"{ns / 1e3:.0f} µs"
-    if ns < 999_500_000:
-        return f"{ns / 1e6:.0f} ms"
-    if ns < 59_995_000_000:
-        return f"{ns / 1e9:.2f} s"
-    seconds = round(ns / 1e9)
-    if seconds < 3_600:
-        return f"{seconds // 60} m {seconds % 60:02} s"
-    minutes = seconds // 60
-    if minutes < 1_440:
-        return f"{minutes // 60} h {minutes % 60:02} m"
-    return f"{minutes // 1_440} d {minutes % 1_440 // 60:02} h"
-
-
-def count(number: int) -> str:
-    """`950`, `12.3k`, `4.1M`."""
-    for limit, unit in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
-        if number >= limit * 0.99995:
-            return f"{number / limit:.1f}{unit}"
-    return str(number)
-
-
-def tokens(into: int, out: int) -> str:
-    """`1.2k → 300`: input and output; empty where there are none."""
-    return f"{count(into)} → {count(out)}" if into or out else ""
-
-
-def cost(usd: float | None) -> str:
-    """`$0.0123`, `$12.30`; empty for unknown, which is not $0."""
-    if usd is None:
-        return ""
-    return f"${usd:.2f}" if usd >= 1 or usd == 0 else f"${usd:.4f}"
 
 
 def moment(time_ns: int) -> str:

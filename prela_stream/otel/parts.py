@@ -72,7 +72,7 @@ def _text(block: Mapping[str, Any]) -> Part:
             return text_part(value)
         if isinstance(value, Mapping) and isinstance(value.get("value"), str):  # OpenAI Assistants
             return text_part(value["value"])
-    return dict(block)
+    return {"type": "unknown", **block}
 
 
 def _reasoning(block: Mapping[str, Any]) -> Part:

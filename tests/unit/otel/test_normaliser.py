@@ -159,6 +159,11 @@ def test_the_order_of_evidence(attributes: dict[str, Any], name: str, span_type:
     assert read(attributes, name).span_type is span_type
 
 
+def test_a_block_without_text_costs_only_itself() -> None:
+    found = read({"gen_ai.input.messages": [{"content": None}], "gen_ai.output.messages": [ANSWER]}).attributes
+    assert found["gen_ai.output.messages"] == [ANSWER]
+
+
 def test_unknown_attributes_pass_through_unchanged() -> None:
     unknown = {"customer.tier": "gold", "nested": {"a": [1, None]}, "input.value": "as it is"}
     assert read(unknown).attributes == unknown
