@@ -121,7 +121,8 @@ WORKER_APPLIED_AGE = Gauge(
 WORKER_PARTITIONS = Gauge(
     "prela_worker_partitions",
     "partitions",
-    "Assigned partitions by state: `restoring`, `replaying`, `running`, and in addition `stalled` (restored again and again).",
+    "Assigned partitions by state: `restoring`, `replaying`, `running`; in addition `stalled` (restored again and again) and "
+    "`poisoned` (many unreadable items).",
     ("state",),
 )
 WORKER_ITEMS = Counter("prela_worker_items_total", "items", "Items of the `spans` topic that were consumed.")
@@ -144,7 +145,9 @@ WORKER_LATE_SPANS = Counter(
     ("verdict",),
 )
 WORKER_POISON = Counter(
-    "prela_worker_poison_items_total", "items", "Items that could not be read and went to the `dlq` topic."
+    "prela_worker_poison_items_total",
+    "items",
+    "Items that could not be read and went to the `dlq` topic, grouped by record.",
 )
 WORKER_COMMITS = Counter("prela_worker_commits_total", "commits", "Commits of partitions, by outcome.", ("outcome",))
 WORKER_COMMIT_SECONDS = Histogram(

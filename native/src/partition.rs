@@ -15,6 +15,9 @@ use crate::trace::{Beginning, Processes, Trace, Wait};
 /// (deadline, slot). An entry is current while the trace in the slot has this deadline.
 type Entry = Reverse<(i64, u32)>;
 
+/// Most items of a record, as `MAX_ITEMS` of `prela_stream.codec.spans`.
+const MAX_ITEMS: usize = 16_384;
+
 pub const MAX_SPANS: u8 = 8;
 pub const MAX_BYTES: u8 = 9;
 
@@ -106,6 +109,9 @@ impl Partition {
         let Ok(envelope) = Envelope::read(value) else {
             return Ok(Err(NotPlain));
         };
+        if envelope.items > MAX_ITEMS {
+            return Ok(Err(NotPlain)); // Python dead-letters the record
+        }
         let mut reader = envelope.reader;
         // A declared count is not believed: an item takes at least two bytes.
         let mut items = Vec::with_capacity(envelope.items.min(value.len() / 2));

@@ -17,10 +17,15 @@ class DeadLetter(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     partition: int
     offset: int
     index: int
-    """Index of the item in its record. -1: the whole record, or a span found unreadable at its decision, when `offset` is that of
-    the trace's first item."""
+    """Index of the first item in its record. -1: the whole record, or spans found unreadable at their decision, when `offset` is
+    that of the trace's first item."""
     reason: str
     raw: bytes
+    """The bytes of the items, one after the other."""
+    count: int = 1
+    """Number of items. For a whole record, the number that it declares, if that is known."""
+    places: list[tuple[int, int]] = []
+    """Where the items are in their record, as (first index, number of consecutive items), in order. Empty with index -1."""
 
 
 _encoder: Final = msgspec.msgpack.Encoder(enc_hook=safe_text)

@@ -24,19 +24,46 @@ _COUNTED: Final[Mapping[int, tuple[int, int]]] = {0xDC: (2, 1), 0xDD: (4, 1), 0x
 """Width of the count field after the first byte of an array or a map, and the values per entry."""
 
 
+_MOST_STEPS: Final = 300_000
+"""Most values in a record that is split. A step takes half a microsecond, and nothing else runs during them."""
+
+
 class FramingError(ValueError):
     """The bytes do not contain a whole MessagePack value."""
 
 
-def end_of(data: memoryview, start: int) -> int:
-    """The offset after the value that starts at `start`. Raises FramingError if the value is truncated."""
-    at, values = start, 1
+class TooLongError(FramingError):
+    """The bytes contain too many values to be split."""
+
+
+class _Steps:
+    """How many values may still be walked through."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        self.left = _MOST_STEPS
+
+
+def end_of(data: memoryview, start: int, steps: _Steps | None = None) -> int:
+    """The offset after the value that starts at `start`. Raises FramingError if the value is truncated.
+
+    With `steps`, raises TooLongError if it contains more values than are left of them.
+    """
+    at, values, taken = start, 1, 0
+    most = None if steps is None else steps.left
     while values:
         at, inner = _step(data, at)
         values += inner - 1
+        taken += 1
+        if most is not None and taken > most:
+            msg = f"the record contains more than {_MOST_STEPS:,} values"
+            raise TooLongError(msg)
         if at > len(data):
             msg = f"the value at byte {start} is truncated: it needs more than the {len(data) - start} bytes there are"
             raise FramingError(msg)
+    if steps is not None:
+        steps.left -= taken
     return at
 
 
@@ -61,10 +88,11 @@ def entries(data: memoryview) -> Iterator[tuple[memoryview, memoryview]]:
     if not (0x80 <= code <= 0x8F or code in (0xDE, 0xDF)):
         return
     at, values = _step(data, 0)
+    steps = _Steps()
     with suppress(FramingError):
         for _ in range(values // 2):
-            middle = end_of(data, at)
-            end = end_of(data, middle)
+            middle = end_of(data, at, steps)
+            end = end_of(data, middle, steps)
             yield data[at:middle], data[middle:end]
             at = end
 
@@ -80,23 +108,32 @@ class Parts(NamedTuple):
     """Why `rest` is unreadable; None if it is empty."""
 
 
-def split(data: memoryview, start: int) -> Parts:
-    """Split the array at `start`. Raises FramingError if it does not start with `[first, [`."""
+def split(data: memoryview, start: int, most: int) -> Parts:
+    """Split the array at `start`. Raises FramingError if it does not start with `[first, [`.
+
+    Raises TooLongError if it has more than `most` items, or more values than can be walked through in a moment.
+    """
+    steps = _Steps()
     at, parts = array_at(data, start)
     if parts < 2:
         msg = f"expected an array of at least 2 elements at byte {start}, got {parts}"
         raise FramingError(msg)
-    first_end = end_of(data, at)
+    first_end = end_of(data, at, steps)
     first = data[at:first_end]
     at, count = array_at(data, first_end)
     items: list[memoryview] = []
     try:
         for _ in range(count):
-            end = end_of(data, at)
+            end = end_of(data, at, steps)
+            if len(items) == most:
+                msg = f"the record has more than {most:,} items"
+                raise TooLongError(msg)
             items.append(data[at:end])
             at = end
         for _ in range(parts - 2):
-            at = end_of(data, at)
+            at = end_of(data, at, steps)
+    except TooLongError:
+        raise
     except FramingError as error:
         return Parts(first, items, data[at:], str(error))
     rest = data[at:]

@@ -26,6 +26,8 @@ from prela_stream.model.span import (
 )
 
 SPANS_FORMAT: Final = b"spans/1"
+MAX_ITEMS: Final = 16_384
+"""Most items of a record. A record with more is poison: decoded, an item of one byte takes 300 bytes of memory."""
 
 _KNOWN_KINDS: Final = frozenset(int(kind) for kind in ItemKind)
 _NO_IDS: Final = frozenset({int(ItemKind.TICK), int(ItemKind.LOST)})
@@ -38,6 +40,8 @@ class BadItem(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     raw: bytes
     reason: str
+    items: int = 1
+    """For a record, the number of items that it declares, if that is known."""
 
 
 class ItemBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +66,11 @@ class _Envelope(msgspec.Struct, array_like=True):
     items: list[msgspec.Raw]
 
 
+class _Outline(msgspec.Struct, array_like=True):
+    resource: msgspec.Raw
+    items: msgspec.Raw
+
+
 class _HeadEnvelope(msgspec.Struct, array_like=True):
     resource: msgspec.Raw
     items: list[SpanHead]
@@ -73,6 +82,7 @@ class _KindOnly(msgspec.Struct, array_like=True, gc=False):
 
 
 _encoder: Final = msgspec.msgpack.Encoder(enc_hook=safe_text)
+_outline: Final = msgspec.msgpack.Decoder(_Outline)
 _envelope: Final = msgspec.msgpack.Decoder(_Envelope)
 _head_envelope: Final = msgspec.msgpack.Decoder(_HeadEnvelope)
 _kind_only: Final = msgspec.msgpack.Decoder(_KindOnly)
@@ -102,22 +112,30 @@ def encode_batch(resource: bytes, items: Sequence[bytes]) -> bytes:
     return b"".join((PREFIX, b"\x92", resource, b"\xdd", count.to_bytes(4, "big"), *items))
 
 
-def decode_batch(value: bytes | memoryview) -> ItemBatch:
+def decode_batch(value: bytes | memoryview, max_item_bytes: int | None = None) -> ItemBatch:
     """Decode the heads and the bytes of each item of a record of `spans`. Never raises: unreadable parts are in `bad`.
 
     Every returned item can be decoded with `decode_head`, and its numbers are in the ranges of docs/wire.md. Its attributes,
-    events and links are not checked here.
+    events and links are not checked here. The memory for it is bounded before it is allocated: a record with more than
+    `MAX_ITEMS` items is unreadable as a whole.
+
+    Args:
+        value: The value of the record.
+        max_item_bytes: Most bytes of an item and the resource together. A larger item could not be written as kept.
     """
     view = memoryview(value)
     try:
         check_version(view)
+        if len(view) > MAX_ITEMS and (problem := _count_problem(view)):
+            return _whole(view, *problem)
         envelope = _envelope.decode(view[1:])
     except CodecError as error:
-        whole = BadItem(index=-1, raw=bytes(value), reason=str(error))
-        return ItemBatch(resource=_NO_RESOURCE, heads=[], raws=[], indexes=(), bad=[whole], unknown=0)
+        return _whole(view, str(error))
     except READ_ERRORS as error:
-        return _rescue(view, str(error))
+        return _rescue(view, str(error), max_item_bytes)
     resource = bytes(envelope.resource)
+    if max_item_bytes is not None and len(view) > max_item_bytes:
+        return _decode_one_by_one(resource, envelope.items, max_item_bytes)
     try:
         heads = _head_envelope.decode(view[1:]).items
     except READ_ERRORS:
@@ -131,21 +149,38 @@ def decode_batch(value: bytes | memoryview) -> ItemBatch:
     return ItemBatch(resource=resource, heads=heads, raws=raws, indexes=range(len(raws)), bad=[], unknown=0)
 
 
-def _rescue(view: memoryview, problem: str) -> ItemBatch:
+def _whole(view: memoryview, problem: str, items: int = 1) -> ItemBatch:
+    """A record of which no item is readable."""
+    whole = BadItem(index=-1, raw=bytes(view), reason=problem, items=items)
+    return ItemBatch(resource=_NO_RESOURCE, heads=[], raws=[], indexes=(), bad=[whole], unknown=0)
+
+
+def _count_problem(view: memoryview) -> tuple[str, int] | None:
+    """Why the record has too many items, and how many; None if it has not. Nothing is allocated per item."""
+    items = memoryview(_outline.decode(view[1:]).items)
+    try:
+        _, count = rescue.array_at(items, 0)
+    except rescue.FramingError:
+        return None  # no array: the next decoder reports it
+    return (f"a record has at most {MAX_ITEMS:,} items, this one has {count:,}", count) if count > MAX_ITEMS else None
+
+
+def _rescue(view: memoryview, problem: str, max_item_bytes: int | None) -> ItemBatch:
     """The readable items of a record that msgspec rejects: truncated, nested too deep, or with bytes after its end."""
     try:
-        parts = rescue.split(view, 1)
+        parts = rescue.split(view, 1, MAX_ITEMS)
     except rescue.FramingError:
-        whole = BadItem(index=-1, raw=bytes(view), reason=problem)
-        return ItemBatch(resource=_NO_RESOURCE, heads=[], raws=[], indexes=(), bad=[whole], unknown=0)
-    batch = _decode_one_by_one(bytes(parts.first), parts.items)
+        return _whole(view, problem)
+    batch = _decode_one_by_one(bytes(parts.first), parts.items, max_item_bytes)
     if parts.problem is None:
         return batch
     rest = BadItem(index=len(parts.items), raw=bytes(parts.rest), reason=parts.problem)
     return msgspec.structs.replace(batch, bad=[*batch.bad, rest])
 
 
-def _decode_one_by_one(resource: bytes, items: Iterable[msgspec.Raw | memoryview]) -> ItemBatch:
+def _decode_one_by_one(
+    resource: bytes, items: Iterable[msgspec.Raw | memoryview], max_item_bytes: int | None = None
+) -> ItemBatch:
     heads: list[ItemHead] = []
     raws: list[bytes] = []
     indexes: list[int] = []
@@ -158,7 +193,13 @@ def _decode_one_by_one(resource: bytes, items: Iterable[msgspec.Raw | memoryview
                 unknown += 1
                 continue
             head = _span_head.decode(raw)
-            if problem := _id_problem(head):
+            problem = _id_problem(head)
+            if problem is None and max_item_bytes is not None and len(raw) + len(resource) > max_item_bytes:
+                problem = (
+                    f"an item and its resource have at most {max_item_bytes:,} bytes (topics.max_record_bytes), these have "
+                    f"{len(raw) + len(resource):,}"
+                )
+            if problem:
                 raise CodecError(problem)
         except (CodecError, *READ_ERRORS) as error:
             bad.append(BadItem(index=index, raw=raw, reason=str(error)))

@@ -22,7 +22,7 @@ class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How long `overflow = "block"` waits for room. A thread that runs an event loop never waits."""
     max_lost_traces: Annotated[int, bounded(0, 10_000_000, "traces")] = 10_000
     """Most traces that are named to the workers as having lost items. If there are more, every partition is warned instead."""
-    batch_items: Annotated[int, bounded(1, 1_000_000, "items")] = 1_000
+    batch_items: Annotated[int, bounded(1, 16_384, "items")] = 1_000
     """Most items of a record."""
     batch_bytes: Annotated[int, bounded(1, 1 << 30)] = 256 << 10
     """Most bytes of a record's items; never more than the topic accepts."""

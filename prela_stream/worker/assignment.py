@@ -106,6 +106,8 @@ class AssignedPartition:
         """Of the last commit, which may be in progress."""
         self._wake = anyio.Event()
         self._reported = ""
+        self.poison: str | None = None
+        """Why the partition is reported as poisoned; None if it is not."""
         self._clock_reported = -_CLOCK_REPORT_S
         self._last_commit = self._last_record = self._last_tick = monotonic()
 
@@ -131,7 +133,7 @@ class AssignedPartition:
     def apply(self, record: LogRecord) -> Iterator[None]:
         """Apply one record in steps. It ends early if the partition fails between two of them."""
         state = self._state
-        if not self.is_running or state is None or state.poisoned:
+        if not self.is_running or state is None or state.stopping:
             return
         for _ in state.steps(record):
             yield
@@ -139,7 +141,7 @@ class AssignedPartition:
                 return
         self._last_record = monotonic()
         self._report_clock(state)
-        if state.pending_bytes >= self._backoff.commit_bytes or state.poisoned:
+        if state.pending_bytes >= self._backoff.commit_bytes or state.stopping:
             self._wake.set()
 
     async def between_polls(self) -> None:
@@ -217,6 +219,15 @@ class AssignedPartition:
                     "ahead of the next record" if jump.jump_ms > 0 else "behind stream time",
                 )
 
+    def _report_poison(self, poison: str | None) -> None:
+        if self._options.poison_action == "stop" and poison is not None:
+            raise PoisonLimitError(poison)
+        if poison is not None and self.poison is None:
+            logger.error("%s", poison)
+        elif poison is None and self.poison is not None:
+            logger.warning("%s: the share of unreadable items is below worker.poison_limit again", self._source)
+        self.poison = poison
+
     def _report(self, error: TransportError, consequence: str) -> None:
         if self._reported != str(error):  # once, until a commit lands
             self._reported = str(error)
@@ -252,7 +263,7 @@ class AssignedPartition:
             return
         due = monotonic() - self._last_commit >= self._options.commit_interval_ms / 1000
         full = state.pending_bytes >= self._backoff.commit_bytes
-        if (due or full or state.poisoned) and state.has_news:
+        if (due or full or state.stopping) and state.has_news:
             await self._commit(state, self._backoff.commit_timeout_s)
         if self._state is state and self.is_running and not state.replaying:
             await self._tick(state)
@@ -286,8 +297,8 @@ class AssignedPartition:
         self._reported = ""
         self._faults.clear()
         pending.tally.publish(time.time() * 1000)
-        if pending.poison is not None:
-            raise PoisonLimitError(pending.poison)
+        if pending.poison_known:
+            self._report_poison(pending.poison)
 
     async def _tick(self, state: PartitionState) -> None:
         """Append a tick if the partition is silent and an open trace waits for its clock."""

@@ -1,7 +1,6 @@
 """Decodes the bytes of a trace for the policies, and summarises it for its decision."""
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from prela_stream.model import semconv
 from prela_stream.model.decision import TraceSummary
 from prela_stream.model.span import SPAN_TYPE_CODES, ItemKind, SpanHead, SpanType
 from prela_stream.model.trace import Trace
+from prela_stream.worker.byte_cache import ByteCache
 
 _LLM = SPAN_TYPE_CODES[SpanType.LLM]
 _NAME_CHARACTERS = 200
@@ -141,7 +141,7 @@ def _read_trace(
     return ReadTrace(trace=trace, raws=raws, resources=resources, poison=poison, poison_spans=spans)
 
 
-_resource = lru_cache(maxsize=1_024)(decode_resource)
+_resource = ByteCache(decode_resource, 8 << 20, factor=4)
 """The decoded resource of a process. Spans of one process have equal resource bytes."""
 
 

@@ -4,6 +4,7 @@
 know whether the record is new.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from prela_stream.assembly.buffer import Applied
@@ -16,9 +17,12 @@ from prela_stream.worker.decoding import ReadTrace
 from prela_stream.worker.outputs import Outputs
 from prela_stream.worker.tally import Tally
 
+_MOST_REASONS = 16
+_OTHER_REASONS = "unreadable for other reasons than those of this record's other dead letters"
+
 
 class PoisonLimitError(PrelaError):
-    """Too many items were unreadable. A producer probably writes another format."""
+    """Too many items were unreadable, and `worker.poison_action` is "stop". A producer probably writes another format."""
 
 
 class Intake(Protocol):
@@ -61,25 +65,33 @@ class DeadLetters:
         self.tally = Tally()
         """Counts since the last commit."""
 
-    def add(self, bad: BadItem, offset: int) -> None:
-        """Dead-letter an item of the record at `offset`."""
-        self._counters.dlq += 1
-        self.tally.poison()
-        self._outputs.dead_letter(
-            DeadLetter(
-                topic=self._source.topic,
-                partition=self._source.partition,
-                offset=offset,
-                index=bad.index,
-                reason=bad.reason,
-                raw=bad.raw,
+    def add(self, bad: Sequence[BadItem], offset: int) -> None:
+        """Dead-letter items of the record at `offset`: one letter for all that are unreadable for the same reason."""
+        if not bad:
+            return
+        self._counters.dlq += len(bad)
+        self.tally.poison(len(bad))
+        groups: dict[str, list[BadItem]] = {}
+        for one in bad:
+            reason = one.reason if one.reason in groups or len(groups) < _MOST_REASONS else _OTHER_REASONS
+            groups.setdefault(reason, []).append(one)
+        for reason, items in groups.items():
+            self._outputs.dead_letter(
+                DeadLetter(
+                    topic=self._source.topic,
+                    partition=self._source.partition,
+                    offset=offset,
+                    index=items[0].index,
+                    reason=reason,
+                    raw=items[0].raw if len(items) == 1 else b"".join(one.raw for one in items),
+                    count=sum(one.items for one in items),
+                    places=_places(one.index for one in items),
+                )
             )
-        )
 
     def add_poison_of(self, read: ReadTrace, offset: int) -> None:
         """Dead-letter the unreadable items of a trace whose first item is in the record at `offset`."""
-        for bad in read.poison:
-            self.add(bad, offset)
+        self.add(read.poison, offset)
         self._counters.control -= len(read.poison) - read.poison_spans  # a START was counted when it was consumed
 
 
@@ -104,8 +116,7 @@ class NewRecords:
         self._counters.consumed += items
         self._counters.control += batch.unknown
         self._dead_letters.tally.items(items)
-        for bad in batch.bad:
-            self._dead_letters.add(bad, offset)
+        self._dead_letters.add(batch.bad, offset)
         self._items += items
         self._bad += len(batch.bad)
         return batch
@@ -133,3 +144,14 @@ class NewRecords:
         found = self._bad / self._items, self._items
         self._items = self._bad = 0
         return found
+
+
+def _places(indexes: Iterable[int]) -> list[tuple[int, int]]:
+    """The indexes as (first index, number of consecutive indexes), in order; without -1, which is no place."""
+    found: list[tuple[int, int]] = []
+    for index in indexes:
+        if found and index == found[-1][0] + found[-1][1]:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        elif index >= 0:
+            found.append((index, 1))
+    return found

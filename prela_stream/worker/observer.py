@@ -75,6 +75,7 @@ class WorkerObserver:
             for source, one in self._partitions.items()
             if one.is_stalled
         ]
+        found += [one.poison for one in self._partitions.values() if one.poison is not None]
         for source, status in statuses.items():
             age = self._applied_age_s(source, status)
             if status.replaying:
@@ -93,6 +94,7 @@ class WorkerObserver:
             "replaying": replaying,
             "running": len(statuses) - replaying,
             "stalled": stalled,
+            "poisoned": sum(one.poison is not None for one in self._partitions.values()),
         }
         for state, count in states.items():
             yield telemetry.WORKER_PARTITIONS, count, (state,)

@@ -1,6 +1,6 @@
 """Settings of the worker. Imports nothing heavy."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -23,9 +23,12 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     poll_bytes: Annotated[int, bounded(1, 1 << 40)] = 256 << 10
     """Most bytes of records of one poll, decompressed. Larger polls delay commits, heartbeats and a stop."""
     poison_limit: Annotated[float, bounded(0, 1, "share")] = 0.5
-    """The worker stops if more than this share of the last `poison_window` items is unreadable."""
+    """If more than this share of the last `poison_window` items of a partition is unreadable, the worker reports it until a
+    window has a lower share: log, readiness, and `prela_worker_partitions{state="poisoned"}`."""
     poison_window: Annotated[int, bounded(1, 100_000_000, "items")] = 10_000
     """Number of items over which `poison_limit` is computed."""
+    poison_action: Literal["report", "stop"] = "report"
+    """`stop`: a worker that reaches `poison_limit` also stops, after the commit that writes the dead letters."""
     accept_truncation: bool = False
     """Continue although retention deleted records that undecided traces need."""
     commit_timeout_s: Annotated[float, bounded(0.001, 3_600)] = 5.0

@@ -1,7 +1,6 @@
 """The pending output of a partition: records of `sampled`, `decisions` and `dlq`, within the size limits of their topics."""
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 import msgspec
 
@@ -14,12 +13,15 @@ from prela_stream.model.decision import Decision
 from prela_stream.model.ids import partition_of
 from prela_stream.transport.base import Record, TopicPartition
 from prela_stream.transport.options import TopicOptions
+from prela_stream.worker.byte_cache import ByteCache
 
+_PLACE_BYTES = 10
+"""Most bytes of an encoded place of a dead letter."""
 _DECISION_BYTES = 400
 """Approximate size of an encoded decision. It determines when to commit and how many decisions to put into one record."""
 
 
-_readable = lru_cache(maxsize=1_024)(readable_resource)
+_readable = ByteCache(readable_resource, 4 << 20)
 """The resource of a process as it is stored. One that readers cannot skip would cost the whole record of `sampled`."""
 
 
@@ -63,10 +65,15 @@ class Outputs:
             self._forward(decision, part_raws, part_resources, fragment=offset, last=True, late=True)
 
     def dead_letter(self, letter: DeadLetter) -> None:
-        """Add unreadable bytes. If they exceed the size limit of a record, they are cut and the reason records it."""
-        if len(letter.raw) > self._limit:
-            reason = f"{letter.reason} (only the first {self._limit} of {len(letter.raw)} bytes are stored)"
-            letter = msgspec.structs.replace(letter, raw=letter.raw[: self._limit], reason=reason)
+        """Add unreadable bytes. What exceeds the size limit of a record is cut, and the reason records it."""
+        most_places = self._limit // (4 * _PLACE_BYTES)
+        if len(letter.places) > most_places:
+            reason = f"{letter.reason} (only the first {most_places} of {len(letter.places)} places are stored)"
+            letter = msgspec.structs.replace(letter, places=letter.places[:most_places], reason=reason)
+        room = self._limit - _PLACE_BYTES * len(letter.places)
+        if len(letter.raw) > room:
+            reason = f"{letter.reason} (only the first {room} of {len(letter.raw)} bytes are stored)"
+            letter = msgspec.structs.replace(letter, raw=letter.raw[:room], reason=reason)
         self._add(TopicPartition(self._topics.dlq, 0), encode_dead_letter(letter), DLQ_FORMAT, key=None)
 
     def take(self) -> list[tuple[TopicPartition, Record]]:

@@ -45,7 +45,9 @@ class PendingCommit(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     """Offset of the next record to consume."""
     poison: str | None
-    """Why the worker has to stop after this commit; None if it does not."""
+    """Why the unreadable items have to be reported after this commit; None if there are few."""
+    poison_known: bool
+    """Whether a window of items was full since the state was restored, so that `poison` is known."""
     tally: Tally
     """Added to the metrics once the commit has landed."""
 
@@ -117,6 +119,8 @@ class PartitionState:
         self._between_records = True
         self._leaving = 0
         self._poison: str | None = None
+        self._poison_known = False
+        self._stop = options.poison_action == "stop"
         self._applied_ms = self._watermark_ms = 0
         self.position = start
         """Offset of the next record to apply."""
@@ -152,9 +156,12 @@ class PartitionState:
         )
 
     @property
-    def poisoned(self) -> bool:
-        """Whether too large a share of recent items was unreadable. The next commit reports it; apply no more records."""
-        return self._poison is not None
+    def stopping(self) -> bool:
+        """Whether too large a share of recent items was unreadable, and the worker has to stop for that reason.
+
+        The next commit reports it; apply no more records.
+        """
+        return self._stop and self._poison is not None
 
     def status(self) -> PartitionStatus:
         """The state of the partition in numbers."""
@@ -251,7 +258,7 @@ class PartitionState:
             self._decide(trace, intake, cut=record.offset)
             yield
         self._decided.expire(self._buffer.clock_ms)
-        batch = intake.admit(decode_batch(record.value or b""), record.offset)
+        batch = intake.admit(decode_batch(record.value or b"", self._topics.max_record_bytes), record.offset)
         applied = self._buffer.add(batch, record.offset, now)
         intake.applied(applied)
         if applied.late:
@@ -300,6 +307,7 @@ class PartitionState:
             metadata=checkpoint.encode(),
             position=self.position,
             poison=self._poison,
+            poison_known=self._poison_known,
             tally=tally,
         )
 
@@ -351,6 +359,7 @@ class PartitionState:
     def _forward_late(self, batch: ItemBatch, late: Sequence[int], offset: int, intake: Intake) -> None:
         """Count late spans, and write those of kept traces."""
         by_trace: dict[bytes, list[bytes]] = {}
+        bad: list[BadItem] = []
         for index in late:
             trace_id = batch.heads[index].trace_id
             assert trace_id is not None
@@ -358,9 +367,10 @@ class PartitionState:
                 continue
             raw = batch.raws[index]
             if self._decided[trace_id] is not None and (problem := body_problem(raw)):
-                self._dead_letters.add(BadItem(index=batch.indexes[index], raw=raw, reason=problem), offset)
+                bad.append(BadItem(index=batch.indexes[index], raw=raw, reason=problem))
                 continue
             by_trace.setdefault(trace_id, []).append(raw)
+        self._dead_letters.add(bad, offset)
         for trace_id, raws in by_trace.items():
             decision = self._decided[trace_id]
             self._dead_letters.tally.late(len(raws), kept=decision is not None)
@@ -372,11 +382,16 @@ class PartitionState:
 
     def _check_poison(self) -> None:
         found = self._new.unreadable_share()
-        if found is None or found[0] <= self._options.poison_limit:
+        if found is None:
             return
+        self._poison_known = True
         share, items = found
+        if share <= self._options.poison_limit:
+            self._poison = None
+            return
+        advice = "set worker.poison_action to report" if self._stop else "the worker continues without them"
         self._poison = (
             f"{share:.0%} of the last {items} items of {self._source} were unreadable (worker.poison_limit: "
             f"{self._options.poison_limit:.0%}); they are in {self._topics.dlq} with the reason. A producer probably writes "
-            "another format. To continue anyway, raise worker.poison_limit"
+            f"another format; {'to continue anyway, ' if self._stop else ''}{advice}"
         )

@@ -18,9 +18,9 @@ class Tally:
         """Items of the `spans` topic were consumed."""
         self._items += count
 
-    def poison(self) -> None:
-        """An item could not be read."""
-        self._poison += 1
+    def poison(self, items: int) -> None:
+        """Items could not be read."""
+        self._poison += items
 
     def late(self, spans: int, *, kept: bool) -> None:
         """Spans arrived after the decision on their trace."""

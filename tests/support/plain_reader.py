@@ -35,6 +35,7 @@ DECISION = {
 SAMPLED = {"decision": REQUIRED, "fragment": 0, "last": True, "late": False, "resources": [], "items": []}
 DEAD = {
     "topic": REQUIRED, "partition": REQUIRED, "offset": REQUIRED, "index": REQUIRED, "reason": REQUIRED, "raw": REQUIRED,
+    "count": 1, "places": [],
 }  # fmt: skip
 
 

@@ -118,6 +118,7 @@ RECORDS: dict[str, bytes] = {
             index=1,
             reason="an item of kind 0 needs a trace id of 16 bytes at index 1, got nil",
             raw=b"\x93\x00\xc0\xc0",
+            places=[(1, 1)],
         )
     ),
 }

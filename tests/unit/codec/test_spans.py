@@ -1,6 +1,7 @@
 """The codec case by case: what is poison, what is skipped, what is tolerated, and that neighbours never pay."""
 
 import struct
+import tracemalloc
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,7 @@ from prela_stream.codec.decisions import decode_decisions, encode_decisions
 from prela_stream.codec.dlq import DeadLetter, decode_dead_letter, encode_dead_letter
 from prela_stream.codec.sampled import KeptFragment, decode_kept, encode_kept
 from prela_stream.codec.spans import (
+    MAX_ITEMS,
     BadItem,
     ItemBatch,
     decode_batch,
@@ -433,3 +435,41 @@ def test_damaged_values_raise_codec_errors(read: Callable[[bytes], Any], value: 
     damaged = {"empty": b"", "version": b"\x09" + value[1:], "cut": value[:-1], "type": b"\x01" + struct.pack(">B", 5)}
     with pytest.raises(CodecError):
         read(damaged[damage])
+
+
+def test_a_record_with_too_many_items_is_one_bad_item_that_names_their_number() -> None:
+    value = encode_batch(b"\x80", [b"\xc0"] * 100_000)
+    batch = decode_batch(value)
+    (bad,) = batch.bad
+    assert (bad.index, bad.raw, bad.items, batch.heads) == (-1, value, 100_000, [])
+    assert bad.reason == "a record has at most 16,384 items, this one has 100,000"
+    assert len(decode_batch(encode_batch(b"\x80", [b"\xc0"] * MAX_ITEMS)).bad) == MAX_ITEMS
+
+
+@pytest.mark.parametrize("end", [b"", b"\xc1"], ids=["truncated", "invalid"])
+def test_a_damaged_record_with_too_many_items_or_values_is_one_bad_item(end: bytes) -> None:
+    many = b"\x01\x92\x80\xdd" + (2_000_000).to_bytes(4, "big") + b"\xc0" * 1_000_000 + end
+    deep = (
+        b"\x01\x92\x80\xdd"
+        + (3).to_bytes(4, "big")
+        + b"\xdd"
+        + (2_000_000).to_bytes(4, "big")
+        + b"\xc0" * 1_000_000
+        + end
+    )
+    for value in (many, deep):
+        (bad,) = decode_batch(value).bad
+        assert (bad.index, bad.raw) == (-1, value)
+
+
+def test_a_declared_length_is_not_allocated() -> None:
+    tracemalloc.start()
+    try:
+        for count in (b"\xdd", b"\xdf"):
+            decode_batch(b"\x01\x92\x80" + count + (10**9).to_bytes(4, "big"))
+        decode_batch(b"\x01\x92\x80\x91\xc6" + (10**9).to_bytes(4, "big"))
+        decode_batch(b"\x01\x92\x80\xdd" + (4_000_000).to_bytes(4, "big") + b"\xc0" * 4_000_000)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * 4_000_100, "the record is copied into the bad item once"

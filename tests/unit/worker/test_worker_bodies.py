@@ -141,12 +141,12 @@ async def test_a_trace_without_a_readable_span_is_in_dlq_once_also_after_a_resta
         async with running(make_worker(transport)):
             await send_items(transport, bad)
             with anyio.fail_after(DEADLINE):
-                while len(await dead_letters(transport)) < 2:
+                while not await dead_letters(transport):
                     await anyio.sleep(0.01)
         async with running(make_worker(transport)):
             await send_items(transport, [encode_item(ItemKind.SPAN, b"u" * 16, ROOT, None, 0, 1, 0, 0, 0)])
             assert [one.trace_id for one in await decided(transport, 1)] == [b"u" * 16]
-        assert sorted(raw for _, _, raw, _ in await dead_letters(transport)) == sorted(bad)
+        assert [raw for _, _, raw, _ in await dead_letters(transport)] == [b"".join(bad)]
         consumed, still_open, kept, _, _, _, _, control, dlq = await stopped_counters(transport)
     assert (consumed - control, still_open, kept, dlq) == (3, 0, 1, 2)
 

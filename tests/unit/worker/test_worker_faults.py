@@ -8,7 +8,9 @@ import anyio
 import msgspec
 import pytest
 
+from prela_stream import telemetry
 from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec.dlq import decode_dead_letter
 from prela_stream.codec.spans import encode_batch, encode_item
 from prela_stream.errors import TransportError
 from prela_stream.model.span import ItemKind
@@ -19,7 +21,7 @@ from prela_stream.transport.base import Poll
 from prela_stream.transport.local import LocalTransport
 from prela_stream.transport.local.consumer import LocalConsumer
 from prela_stream.transport.local.transport import wall_ms
-from prela_stream.transport.options import LocalOptions
+from prela_stream.transport.options import LocalOptions, TopicOptions
 from prela_stream.transport.topics import TopicMismatchError, topic_specs
 from prela_stream.worker.intake import PoisonLimitError
 from tests.support.unreliable import Unreliable
@@ -39,6 +41,7 @@ from tests.support.workers import (
     running,
     send,
     send_items,
+    values,
     whole_trace,
 )
 
@@ -50,14 +53,70 @@ async def test_poison_over_the_limit_is_dead_lettered_once_and_other_items_are_c
     async with local_log(tmp_path) as transport:
         await send(transport, *[value] * 30)
         with pytest.raises(PoisonLimitError):
-            await make_worker(transport, poison_window=20).run()
+            await make_worker(transport, poison_window=20, poison_action="stop").run()
         stopped = await checkpoint(transport, 1)
         assert (stopped.position, stopped.counters.dlq, stopped.counters.unaccounted()) == (5, 15, 0)
-        assert len(await dead_letters(transport)) == 15
+        assert len(await dead_letters(transport)) == 5
         async with running(make_worker(transport, poison_limit=1.0)):
             await checkpoint(transport, 30)
-        letters = [(offset, place) for offset, place, _, _ in await dead_letters(transport)]
-    assert sorted(letters) == [(offset, place) for offset in range(30) for place in (1, 2, 3)]
+        letters = await dead_letters(transport)
+    assert [(offset, place, raw) for offset, place, raw, _ in letters] == [(n, 1, b"\xc3" * 3) for n in range(30)]
+
+
+async def test_poison_over_the_limit_is_reported_and_ends_no_worker(tmp_path: Path) -> None:
+    def poisoned() -> float:
+        return telemetry.snapshot().value("prela_worker_partitions", state="poisoned")
+
+    async with local_log(tmp_path) as transport:
+        worker = make_worker(transport, poison_window=20)
+        async with running(worker):
+            await send(transport, *[b"\x09"] * 30, encode_batch(b"\x80", whole_trace(1)))
+            await decided(transport, 1)
+            await checkpoint(transport, 31)
+            with anyio.fail_after(DEADLINE):
+                while not poisoned():
+                    await anyio.sleep(0.01)
+            (problem,) = worker.observer.problems(60.0)
+            assert problem == (
+                "100% of the last 20 items of prela.spans[0] were unreadable (worker.poison_limit: 50%); they are in prela.dlq "
+                "with the reason. A producer probably writes another format; the worker continues without them"
+            )
+            await send(transport, *[encode_batch(b"\x80", whole_trace(number)) for number in range(2, 20)])
+            with anyio.fail_after(DEADLINE):
+                while poisoned():
+                    await anyio.sleep(0.01)
+            assert worker.observer.problems(60.0) == []
+
+
+async def test_dead_letters_of_a_record_are_grouped_by_reason_with_their_places(tmp_path: Path) -> None:
+    good = whole_trace(1)
+    items = [b"\xc3", good[0], b"\xc3", b"\xc3", b"\x91\x00", good[1], b"\xc3", good[2]]
+    async with local_log(tmp_path) as transport, running(make_worker(transport)):
+        await send(transport, encode_batch(b"\x80", items))
+        await decided(transport, 1)
+        letters = [decode_dead_letter(value) for value in await values(transport, TOPICS.dlq)]
+        assert await kept_spans(transport) == good
+        assert (await checkpoint(transport, 1)).counters.dlq == 5
+    assert [(one.index, one.count, one.places, one.raw) for one in letters] == [
+        (0, 4, [(0, 1), (2, 2), (6, 1)], b"\xc3" * 4),
+        (4, 1, [(4, 1)], b"\x91\x00"),
+    ]
+
+
+async def test_an_item_too_large_to_be_kept_is_dead_lettered_and_does_not_stop_its_partition(tmp_path: Path) -> None:
+    topics = TopicOptions(partitions=1, max_record_bytes=10_000)
+    large = encode_item(ItemKind.SPAN, bytes(16), b"too long", None, 0, 1, 0, 0, 0, None, 0, 1, 1, "x" * 9_500)
+    async with LocalTransport(LocalOptions(path=str(tmp_path / "log.db"))) as transport:
+        await transport.create_topics([*topic_specs(TOPICS)])  # this producer's topic accepts larger records
+        async with running(make_worker(transport, topics=topics)):
+            await send(transport, encode_batch(b"\x81\xa1k\xda\x02\x00" + b"v" * 512, [large, *whole_trace(1)]))
+            (decision,) = await decided(transport, 1)
+            (letter,) = [decode_dead_letter(value) for value in await values(transport, TOPICS.dlq)]
+    assert decision.summary.spans == 3
+    assert (letter.index, letter.count) == (0, 1)
+    assert letter.reason.startswith(
+        "an item and its resource have at most 10,000 bytes (topics.max_record_bytes), these have 10,"
+    )
 
 
 @pytest.mark.parametrize("fault", ["aborted", "unknown, lost"])
@@ -67,7 +126,7 @@ async def test_the_poison_limit_is_reported_when_the_dead_letters_are_in_the_log
         await send(transport, *[b"\x09"] * 30)
         unreliable = Unreliable(transport, [fault, fault])
         with pytest.raises(PoisonLimitError, match=r"they are in prela\.dlq"):
-            await make_worker(unreliable, poison_window=20).run()
+            await make_worker(unreliable, poison_window=20, poison_action="stop").run()
         assert unreliable.plan == []
         assert len(await dead_letters(transport)) == 20
 

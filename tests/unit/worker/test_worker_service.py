@@ -85,10 +85,10 @@ async def test_too_much_poison_stops_the_worker_after_the_commit(tmp_path: Path)
     async with local_log(tmp_path) as transport:
         await send(transport, *[b"\x09"] * 30)
         with pytest.raises(PoisonLimitError) as caught:
-            await make_worker(transport, poison_window=20).run()
+            await make_worker(transport, poison_window=20, poison_action="stop").run()
     assert str(caught.value) == (
         "100% of the last 20 items of prela.spans[0] were unreadable (worker.poison_limit: 50%); they are in prela.dlq with the "
-        "reason. A producer probably writes another format. To continue anyway, raise worker.poison_limit"
+        "reason. A producer probably writes another format; to continue anyway, set worker.poison_action to report"
     )
 
 
