@@ -4,7 +4,7 @@ Each tracer has its own place for it: one JSON attribute, attributes that are fl
 that gives messages is consumed: its keys are returned, so that the same text is not stored twice.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +22,15 @@ _MESSAGE_EVENTS: Final = {
     "gen_ai.tool.message": "tool",
 }
 _CHOICE_EVENT: Final = "gen_ai.choice"
+_VERCEL_ANSWER: Final = frozenset(
+    {"ai.response.text", "ai.response.object", "ai.response.toolCalls", "ai.response.reasoning"}
+)
+ADK_REQUEST: Final = "gcp.vertex.agent.llm_request"
+_ADK_ANSWER: Final = "gcp.vertex.agent.llm_response"
+_LOGGED_EVENTS: Final = ("events", "all_messages_events")
+_INSTRUCTIONS: Final = ("gen_ai.system_instructions", "ai.prompt.system")
+_DEFINITIONS: Final = ("gen_ai.tool.definitions", "ai.prompt.tools", "gen_ai.request.tools")
+_DEFINED_BELOW: Final = ("llm.tools", "llm.request.functions", "gen_ai.request.functions")
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,12 +45,33 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     """Events of these names are consumed."""
 
 
-Source = Callable[[Mapping[str, Any], Sequence[ForeignEvent]], Found | None]
+Read = Callable[[Mapping[str, Any], Sequence[ForeignEvent]], Found | None]
+
+
+class Source(msgspec.Struct, frozen=True):
+    """A place that may hold content, and where that is, so that a span without it is not searched."""
+
+    read: Read
+    keys: frozenset[str] = frozenset()
+    prefix: str = ""
+    """All attributes below it."""
+    in_events: bool = False
+
+    def may_be_in(self, keys: Collection[str], *, events: bool) -> bool:
+        """Whether a span with attributes of these keys, and with or without events, can have something here."""
+        return (
+            (self.in_events and events)
+            or any(key in self.keys for key in keys)
+            or (self.prefix != "" and any(key.startswith(self.prefix + ".") for key in keys))
+        )
 
 
 def first(sources: Iterable[Source], attributes: Mapping[str, Any], events: Sequence[ForeignEvent]) -> Found | None:
     """The first source that has something."""
-    return next((found for source in sources if (found := source(attributes, events)) is not None), None)
+    for source in sources:
+        if (found := source.read(attributes, events)) is not None:
+            return found
+    return None
 
 
 def _attribute(key: str, role: str) -> Source:
@@ -50,7 +80,7 @@ def _attribute(key: str, role: str) -> Source:
         messages = messages_of(value, role) if value else []
         return Found(value=messages, keys=frozenset({key})) if messages else None
 
-    return source
+    return Source(source, keys=frozenset({key}))
 
 
 def _flattened(prefix: str, role: str) -> Source:
@@ -58,7 +88,7 @@ def _flattened(prefix: str, role: str) -> Source:
         messages = messages_of(nested(attributes, prefix), role)
         return Found(value=messages, prefixes=(prefix,)) if messages else None
 
-    return source
+    return Source(source, prefix=prefix)
 
 
 def _in_event(event_name: str, key: str, role: str) -> Source:
@@ -68,7 +98,7 @@ def _in_event(event_name: str, key: str, role: str) -> Source:
                 return Found(value=messages)
         return None
 
-    return source
+    return Source(source, in_events=True)
 
 
 def _vercel_prompt(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
@@ -88,18 +118,17 @@ def _vercel_answer(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> 
         if isinstance(call, Mapping):
             arguments = call.get("input", call.get("args"))
             parts.append(call_part(call.get("toolName"), arguments, call.get("toolCallId")))
-    keys = frozenset({"ai.response.text", "ai.response.object", "ai.response.toolCalls", "ai.response.reasoning"})
-    return Found(value=[{"role": "assistant", "parts": parts}], keys=keys) if parts else None
+    return Found(value=[{"role": "assistant", "parts": parts}], keys=_VERCEL_ANSWER) if parts else None
 
 
 def _adk_request(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
-    messages = messages_of(as_map(attributes.get("gcp.vertex.agent.llm_request")).get("contents"))
+    messages = messages_of(as_map(attributes.get(ADK_REQUEST)).get("contents"))
     return Found(value=messages) if messages else None
 
 
 def _adk_answer(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
-    messages = messages_of(as_map(attributes.get("gcp.vertex.agent.llm_response")), "assistant")
-    return Found(value=messages, keys=frozenset({"gcp.vertex.agent.llm_response"})) if messages else None
+    messages = messages_of(as_map(attributes.get(_ADK_ANSWER)), "assistant")
+    return Found(value=messages, keys=frozenset({_ADK_ANSWER})) if messages else None
 
 
 def _message_events(_: Mapping[str, Any], events: Sequence[ForeignEvent]) -> Found | None:
@@ -131,7 +160,7 @@ def _of_event(event: ForeignEvent, role: str) -> list[Message]:
 
 def _logged_events(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
     """Pydantic AI before version 2 of its data: the events as one JSON attribute."""
-    for key in ("events", "all_messages_events"):
+    for key in _LOGGED_EVENTS:
         logged = parsed(attributes.get(key))
         if isinstance(logged, list) and all(isinstance(one, Mapping) and "event.name" in one for one in logged):
             found: list[Message] = []
@@ -152,11 +181,11 @@ INPUTS: Final[Sequence[Source]] = (
     _in_event("gen_ai.content.prompt", "gen_ai.prompt", "user"),
     _flattened("llm.prompts", "user"),
     _attribute("ai.prompt.messages", "user"),
-    _vercel_prompt,
-    _message_events,
-    _adk_request,
+    Source(_vercel_prompt, keys=frozenset({"ai.prompt"})),
+    Source(_message_events, in_events=True),
+    Source(_adk_request, keys=frozenset({ADK_REQUEST})),
     _attribute("pydantic_ai.all_messages", "user"),
-    _logged_events,
+    Source(_logged_events, keys=frozenset(_LOGGED_EVENTS)),
     _attribute("gen_ai.request.messages", "user"),
 )
 """Places that hold the messages of a request and nothing else."""
@@ -169,9 +198,9 @@ OUTPUTS: Final[Sequence[Source]] = (
     _in_event("gen_ai.content.completion", "gen_ai.completion", "assistant"),
     _flattened("llm.completions", "assistant"),
     _flattened("llm.choices", "assistant"),
-    _vercel_answer,
-    _choice_events,
-    _adk_answer,
+    Source(_vercel_answer, keys=_VERCEL_ANSWER),
+    Source(_choice_events, in_events=True),
+    Source(_adk_answer, keys=frozenset({_ADK_ANSWER})),
     _attribute("gen_ai.output", "assistant"),
 )
 PLAIN_INPUTS: Final[Sequence[Source]] = (
@@ -189,12 +218,12 @@ PLAIN_OUTPUTS: Final[Sequence[Source]] = (
 )
 
 
-def system_instructions(attributes: Mapping[str, Any]) -> Found | None:
+def system_instructions(attributes: Mapping[str, Any], _: Sequence[ForeignEvent] = ()) -> Found | None:
     """The system instructions outside of the messages, as parts."""
-    for key in ("gen_ai.system_instructions", "ai.prompt.system"):
+    for key in _INSTRUCTIONS:
         if parts := parts_of(attributes.get(key)):
             return Found(value=parts, keys=frozenset({key}))
-    config = as_map(as_map(attributes.get("gcp.vertex.agent.llm_request")).get("config"))
+    config = as_map(as_map(attributes.get(ADK_REQUEST)).get("config"))
     if parts := parts_of(config.get("system_instruction")):
         return Found(value=parts)
     if parts := parts_of(as_map(attributes.get("ai.prompt")).get("system")):
@@ -202,18 +231,27 @@ def system_instructions(attributes: Mapping[str, Any]) -> Found | None:
     return None
 
 
-def tool_definitions(attributes: Mapping[str, Any]) -> Found | None:
+def tool_definitions(attributes: Mapping[str, Any], _: Sequence[ForeignEvent] = ()) -> Found | None:
     """The tools that a request offers to the model: a list of `{type, name, description, parameters}`."""
-    for key in ("gen_ai.tool.definitions", "ai.prompt.tools", "gen_ai.request.tools"):
+    for key in _DEFINITIONS:
         if definitions := _definitions(parsed(attributes.get(key))):
             return Found(value=definitions, keys=frozenset({key}))
-    for prefix in ("llm.tools", "llm.request.functions", "gen_ai.request.functions"):
+    for prefix in _DEFINED_BELOW:
         if definitions := _definitions(nested(attributes, prefix)):
             return Found(value=definitions, prefixes=(prefix,))
-    config = as_map(as_map(attributes.get("gcp.vertex.agent.llm_request")).get("config"))
+    config = as_map(as_map(attributes.get(ADK_REQUEST)).get("config"))
     if definitions := _definitions(config.get("tools")):
         return Found(value=definitions)
     return None
+
+
+INSTRUCTIONS: Final[Sequence[Source]] = (
+    Source(system_instructions, keys=frozenset({*_INSTRUCTIONS, ADK_REQUEST, "ai.prompt"})),
+)
+TOOL_DEFINITIONS: Final[Sequence[Source]] = (
+    Source(tool_definitions, keys=frozenset({*_DEFINITIONS, ADK_REQUEST})),
+    *(Source(tool_definitions, prefix=prefix) for prefix in _DEFINED_BELOW),
+)
 
 
 def _definitions(tools: Any) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ A bare `gen_ai.` prefix is never evidence: some tracers put `gen_ai.conversation
 calls included. The name of a span is evidence only where a tracer records nothing else (MCP before it wrote `gen_ai.tool.name`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from prela_stream.model.span import SpanType
@@ -94,13 +94,34 @@ _USAGE: Final = (
 MCP_TOOL_CALL: Final = "tools/call"
 
 
-def span_type_of(name: str, attributes: Mapping[str, Any]) -> SpanType:
-    """The type of a span; CUSTOM if nothing is evidence of another one."""
-    for key, convert in _EVIDENCE:
+Evidence = tuple[str, Callable[[str], SpanType | None]]
+
+
+def may_be_model_call(keys: Collection[str]) -> bool:
+    """Whether attributes of these names include a model and a usage."""
+    return any(key in keys for key in _MODELS) and any(key in keys for key in _USAGE)
+
+
+def span_type_of(
+    name: str, attributes: Mapping[str, Any], evidence: Sequence[Evidence], *, may_be_call: bool
+) -> SpanType:
+    """The type of a span; CUSTOM if nothing is evidence of another one.
+
+    Args:
+        name: Name of the span.
+        attributes: All of its attributes.
+        evidence: Those of `EVIDENCE` whose attributes it has, in that order.
+        may_be_call: Whether `may_be_model_call`.
+    """
+    for key, convert in evidence:
         value = attributes.get(key)
         if isinstance(value, str) and value and (found := convert(value)) is not None:
             return found
-    if any(isinstance(attributes.get(key), str) for key in _MODELS) and any(attributes.get(key) for key in _USAGE):
+    if (
+        may_be_call
+        and any(isinstance(attributes.get(key), str) for key in _MODELS)
+        and any(attributes.get(key) for key in _USAGE)
+    ):
         return SpanType.LLM
     if isinstance(attributes.get("gen_ai.tool.name"), str) or name.startswith("MCP send tools/call "):
         return SpanType.TOOL
@@ -120,7 +141,7 @@ def _vercel(operation: str) -> SpanType | None:
     return SpanType.CUSTOM if operation.startswith("ai.") else None
 
 
-_EVIDENCE: Final[tuple[tuple[str, Callable[[str], SpanType | None]], ...]] = (
+EVIDENCE: Final[tuple[Evidence, ...]] = (
     ("gen_ai.operation.name", lambda value: _OPERATIONS.get(value.lower())),
     ("mcp.method.name", lambda value: SpanType.TOOL if value == MCP_TOOL_CALL else None),
     ("openinference.span.kind", lambda value: _OPENINFERENCE.get(value.upper())),

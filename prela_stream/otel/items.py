@@ -1,13 +1,14 @@
 """Foreign spans as items of the `spans` topic, and as `SpanData`."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
 
 from prela_stream.codec.spans import decode_span, encode_item
 from prela_stream.model import semconv
-from prela_stream.model.plain import plain
+from prela_stream.model.plain import is_plain, plain
 from prela_stream.model.span import (
     AFTER_END,
     BY_PROCESSOR,
@@ -34,6 +35,7 @@ CHILDREN: Final = "prela.children"
 COUNTED_BY_PARENT: Final = "prela.counted"
 """Written by the counting processor: whether the number of the parent includes this span. Absent without a local parent."""
 
+_SPAN: Final = int(ItemKind.SPAN)
 _MOST_NS: Final = (1 << 62) - 1
 _RESOURCE: Final[Mapping[str, str]] = {
     semconv.SERVICE_NAME: "service_name",
@@ -46,20 +48,20 @@ _RESOURCE: Final[Mapping[str, str]] = {
 def encode_foreign(span: ForeignSpan) -> bytes:
     """The item of a foreign span. If its process runs no counting processor, its trace is decided by quiet time."""
     found = normalise(span)
-    attributes: dict[str, Any] = dict(found.attributes)
+    attributes = found.attributes
     flags, child_count = _counts(span, attributes)
-    for name, value in (
-        (SPAN_KIND, span.kind if span.kind != "internal" else ""),
-        (STATUS_CODE, "OK" if span.status == "ok" else ""),
-        (SCOPE_NAME, span.scope_name),
-        (SCOPE_VERSION, span.scope_version),
-    ):
-        if value:
-            attributes.setdefault(name, value)
+    if span.kind != "internal":
+        attributes.setdefault(SPAN_KIND, span.kind)
+    if span.status == "ok":
+        attributes.setdefault(STATUS_CODE, "OK")
+    if span.scope_name:
+        attributes.setdefault(SCOPE_NAME, span.scope_name)
+    if span.scope_version:
+        attributes.setdefault(SCOPE_VERSION, span.scope_version)
     start = min(span.start_ns, _MOST_NS)
     duration = None if span.end_ns is None else min(max(span.end_ns - start, 0), _MOST_NS)
-    return encode_item(
-        ItemKind.SPAN,
+    head = (
+        _SPAN,
         span.trace_id,
         span.span_id,
         span.parent_span_id,
@@ -72,6 +74,12 @@ def encode_foreign(span: ForeignSpan) -> bytes:
         SPAN_TYPE_CODES[found.span_type],
         start,
         duration,
+    )
+    if not (found.events or span.links) and is_plain(attributes):
+        with suppress(ValueError, OverflowError, TypeError):  # lone surrogates, numbers beyond 64 bits
+            return encode_item(*head, span.name, None, None, attributes, (), (), found.status_message)
+    return encode_item(
+        *head,
         plain(span.name),
         None,
         None,

@@ -62,7 +62,7 @@ def messages_of(value: Any, role: str = "user") -> list[Message]:
             return [{"role": role, "parts": [text_part(one)]} for one in found if one]
         if found and all(isinstance(one, Mapping) and not _is_message(one) for one in found):
             parts = [part_of(one) for one in found]
-            return [{"role": role, "parts": parts}] if any(part["type"] != "unknown" for part in parts) else []
+            return [{"role": role, "parts": parts}] if any(part.get("type", "") != "unknown" for part in parts) else []
         return [message for one in found if isinstance(one, Mapping | str) for message in messages_of(one, role)]
     return []
 

@@ -10,36 +10,26 @@ from typing import Any, Final
 
 import msgspec
 
+from prela_stream.errors import guard
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.otel import content
 from prela_stream.otel.evidence import span_type_of
 from prela_stream.otel.finish_reasons import RAW_FINISH_REASONS, finish_reasons_of, normalise_finish_reason
-from prela_stream.otel.names import PARAMETER_MAPS, PARAMETERS, RENAMED, provider_of
+from prela_stream.otel.names import PARAMETERS, provider_of
+from prela_stream.otel.shapes import MILLISECONDS, STARTED, Shape, shape_of
 from prela_stream.otel.spans import ForeignEvent, ForeignSpan
-from prela_stream.otel.usage import CONSUMED, usage_of
+from prela_stream.otel.usage import usage_of
 from prela_stream.otel.values import as_float, as_map, nested, parsed, text
 
-_SPELLINGS: Final[dict[str, list[str]]] = {}
-for _alias, _name in RENAMED.items():
-    if _alias not in CONSUMED and _name not in CONSUMED:
-        _SPELLINGS.setdefault(_name, [_name])
-        if _alias not in _SPELLINGS[_name]:
-            _SPELLINGS[_name].append(_alias)
-
-_JSON_VALUED: Final = (
-    semconv.TOOL_CALL_ARGUMENTS,
-    semconv.TOOL_CALL_RESULT,
-    semconv.RETRIEVAL_DOCUMENTS,
-    semconv.REQUEST_STOP_SEQUENCES,
-)
-_MILLISECONDS: Final = ("gen_ai.server.time_to_first_token", "ai.response.msToFirstChunk", "llm.time_to_first_token_ms")
 _TOTALS: Final = (
     "gen_ai.usage.total_tokens",
     "llm.token_count.total",
     "llm.usage.total_tokens",
     "ai.usage.totalTokens",
 )
+_STATUSES: Final = {"unset": SpanStatus.SUCCESS, "ok": SpanStatus.SUCCESS, "error": SpanStatus.ERROR}
+_WITHOUT_MESSAGES: Final = frozenset({SpanType.TOOL, SpanType.RETRIEVAL, SpanType.EMBEDDING})
 _MCP_NAMES: Final = ("MCP send tools/call ", "tools/call ")
 _CANCELLED: Final = frozenset(
     {"CancelledError", "asyncio.CancelledError", "asyncio.exceptions.CancelledError", "KeyboardInterrupt"}
@@ -58,49 +48,76 @@ class Normalised(msgspec.Struct, frozen=True, kw_only=True):
 
 def normalise(span: ForeignSpan) -> Normalised:
     """Read the attributes and events of a span. Never raises: a value of an unexpected shape passes through unchanged."""
-    span_type = span_type_of(span.name, span.attributes)
+    with guard("otel.normalise"):
+        return normalise_as(span, shape_of(span.attributes, events=bool(span.events)))
+    status = SpanStatus.PENDING if span.end_ns is None else _STATUSES[span.status]
+    return Normalised(
+        span_type=SpanType.CUSTOM,
+        status=status,
+        status_message=span.status_message or None,
+        attributes=dict(span.attributes),
+        events=span.events,
+    )
+
+
+def normalise_as(span: ForeignSpan, shape: Shape) -> Normalised:
+    """As `normalise`, with the steps that `shape` names."""
+    span_type = span_type_of(span.name, span.attributes, shape.evidence, may_be_call=shape.may_be_call)
     rest = dict(span.attributes)
-    events = list(span.events)
-    found = _renamed(rest)
-    found.update(usage_of(span.attributes))
-    for key in CONSUMED & rest.keys():
-        del rest[key]
-    _remove_totals(rest, found)
-    _parameters(rest, found)
-    _first_chunk(span, rest, found)
+    found: dict[str, Any] = {}
+    _facts(span, shape, rest, found)
     if span_type is SpanType.TOOL:
         _tool(span, rest, found)
     elif span_type is SpanType.RETRIEVAL:
         _retrieval(rest, found)
     elif span_type is SpanType.AGENT:
         found.setdefault(semconv.AGENT_NAME, text(rest.get("traceloop.entity.name")))
-    events = _content(span_type, rest, found, events)
-    _provider(rest, found)
-    _finish_reasons(rest, found)
+    events = _content(span_type, shape, rest, found, span.events)
+    if found or "llm.system" in rest:
+        _provider(rest, found)
+        _finish_reasons(rest, found)
     status = _status(span, rest, found)
-    attributes = {**rest, **{key: value for key, value in found.items() if value is not None}}
+    if found:
+        rest.update((key, value) for key, value in found.items() if value is not None)
     return Normalised(
         span_type=span_type,
         status=status,
         status_message=span.status_message or None,
-        attributes=attributes,
+        attributes=rest,
         events=events,
     )
 
 
-def _renamed(rest: dict[str, Any]) -> dict[str, Any]:
+def _facts(span: ForeignSpan, shape: Shape, rest: dict[str, Any], found: dict[str, Any]) -> None:
+    """What any span may have: names, counts, costs and parameters."""
+    if shape.renamed:
+        _rename(rest, found, shape)
+    if shape.usage is not None:
+        found.update(usage_of(span.attributes, shape.usage))
+        for key in shape.consumed:
+            rest.pop(key, None)
+        if shape.usage.totals:
+            _remove_totals(rest, found)
+    if shape.parameters:
+        _parameters(rest, found, shape.parameters)
+    if shape.first_chunk:
+        _first_chunk(span, rest, found)
+
+
+def _rename(rest: dict[str, Any], found: dict[str, Any], shape: Shape) -> None:
     """Take out the attributes that have another name. Of several names for one fact, the first that has a value counts."""
-    found: dict[str, Any] = {}
-    for name, spellings in _SPELLINGS.items():
-        present = [key for key in spellings if rest.get(key) is not None]
-        if not present:
-            continue
-        value = rest[present[0]]
-        found[name] = parsed(value) if name in _JSON_VALUED else value
-        for key in present:
-            if key == present[0] or rest[key] == value:
+    for name, spellings, is_json in shape.renamed:
+        value = None
+        for key in spellings:
+            one = rest.get(key)
+            if one is None:
+                continue
+            if value is None:
+                value = one
+                found[name] = parsed(one) if is_json else one
                 del rest[key]
-    return found
+            elif one == value:
+                del rest[key]
 
 
 def _remove_totals(rest: dict[str, Any], found: Mapping[str, Any]) -> None:
@@ -111,8 +128,8 @@ def _remove_totals(rest: dict[str, Any], found: Mapping[str, Any]) -> None:
                 del rest[key]
 
 
-def _parameters(rest: dict[str, Any], found: dict[str, Any]) -> None:
-    for key in PARAMETER_MAPS:
+def _parameters(rest: Mapping[str, Any], found: dict[str, Any], keys: Sequence[str]) -> None:
+    for key in keys:
         for parameter, value in as_map(rest.get(key)).items():
             name = PARAMETERS.get(parameter)
             if name is not None and value is not None and not isinstance(value, Mapping) and found.get(name) is None:
@@ -122,12 +139,12 @@ def _parameters(rest: dict[str, Any], found: dict[str, Any]) -> None:
 def _first_chunk(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> None:
     if found.get(semconv.TIME_TO_FIRST_CHUNK) is not None or rest.get(semconv.TIME_TO_FIRST_CHUNK) is not None:
         return
-    for key in _MILLISECONDS:
+    for key in MILLISECONDS:
         if (milliseconds := as_float(rest.get(key))) is not None:
             found[semconv.TIME_TO_FIRST_CHUNK] = milliseconds / 1000
             del rest[key]
             return
-    started = rest.get("langfuse.observation.completion_start_time")
+    started = rest.get(STARTED)
     if isinstance(started, str) and span.start_ns:
         try:
             moment = datetime.fromisoformat(started.strip('"'))
@@ -135,7 +152,7 @@ def _first_chunk(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any])
             return
         if moment.tzinfo is not None and (seconds := moment.timestamp() - span.start_ns / 1e9) >= 0:
             found[semconv.TIME_TO_FIRST_CHUNK] = round(seconds, 6)
-            del rest["langfuse.observation.completion_start_time"]
+            del rest[STARTED]
 
 
 def _tool(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> None:
@@ -177,22 +194,14 @@ def _document(one: Any) -> Any:
 
 
 def _content(
-    span_type: SpanType, rest: dict[str, Any], found: dict[str, Any], events: list[ForeignEvent]
+    span_type: SpanType, shape: Shape, rest: dict[str, Any], found: dict[str, Any], events: list[ForeignEvent]
 ) -> list[ForeignEvent]:
     """Messages, system instructions and tool definitions. Returns the events that were not consumed."""
-    if span_type in (SpanType.TOOL, SpanType.RETRIEVAL, SpanType.EMBEDDING):
+    if span_type in _WITHOUT_MESSAGES:
         return events
-    model_call = span_type is SpanType.LLM
+    sources = _sources(span_type, shape, rest, events)
     consumed: set[str] = set()
-    for name, source in (
-        (semconv.SYSTEM_INSTRUCTIONS, content.system_instructions(rest)),
-        (semconv.TOOL_DEFINITIONS, content.tool_definitions(rest)),
-        (semconv.INPUT_MESSAGES, _messages(content.INPUTS, content.PLAIN_INPUTS if model_call else (), rest, events)),
-        (
-            semconv.OUTPUT_MESSAGES,
-            _messages(content.OUTPUTS, content.PLAIN_OUTPUTS if model_call else (), rest, events),
-        ),
-    ):
+    for name, source in sources:
         if source is None:
             continue
         found[name] = source.value
@@ -205,18 +214,24 @@ def _content(
                     found[semconv.FINISH_REASONS] = rest[key]
                 del rest[key]
     if found.get(semconv.INPUT_MESSAGES) and found.get(semconv.OUTPUT_MESSAGES):
-        for key in ("gcp.vertex.agent.llm_request",):
-            rest.pop(key, None)
-    return [event for event in events if event.name not in consumed]
+        rest.pop(content.ADK_REQUEST, None)
+    return [event for event in events if event.name not in consumed] if consumed else events
 
 
-def _messages(
-    sources: Sequence[content.Source],
-    plain: Sequence[content.Source],
-    rest: Mapping[str, Any],
-    events: Sequence[ForeignEvent],
-) -> content.Found | None:
-    return content.first((*sources, *plain), rest, events)
+def _sources(
+    span_type: SpanType, shape: Shape, rest: Mapping[str, Any], events: Sequence[ForeignEvent]
+) -> Sequence[tuple[str, content.Found | None]]:
+    inputs, outputs = shape.inputs, shape.outputs
+    if span_type is SpanType.LLM:
+        inputs, outputs = inputs + shape.plain_inputs, outputs + shape.plain_outputs
+    if not (inputs or outputs or shape.instructions or shape.tools):
+        return ()
+    return (
+        (semconv.SYSTEM_INSTRUCTIONS, content.first(shape.instructions, rest, events)),
+        (semconv.TOOL_DEFINITIONS, content.first(shape.tools, rest, events)),
+        (semconv.INPUT_MESSAGES, content.first(inputs, rest, events)),
+        (semconv.OUTPUT_MESSAGES, content.first(outputs, rest, events)),
+    )
 
 
 def _provider(rest: dict[str, Any], found: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ The conventions (`gen-ai-input-messages.json`) have parts of the types `text`, `
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from prela_stream.otel.values import parsed
+from prela_stream.otel.values import as_map, parsed
 
 Part = dict[str, Any]
 
@@ -133,12 +133,12 @@ def _first(block: Mapping[str, Any], *keys: str) -> Any:
 
 
 def _gemini_call(block: Mapping[str, Any]) -> Part:
-    call = block.get("function_call") or block.get("functionCall") or {}
+    call = as_map(block.get("function_call") or block.get("functionCall"))
     return call_part(call.get("name"), _first(call, "args", "arguments"), call.get("id"))
 
 
 def _gemini_response(block: Mapping[str, Any]) -> Part:
-    answer = block.get("function_response") or block.get("functionResponse") or {}
+    answer = as_map(block.get("function_response") or block.get("functionResponse"))
     return response_part(answer.get("response"), answer.get("id"), answer.get("name"))
 
 

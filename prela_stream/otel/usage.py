@@ -4,8 +4,10 @@
 reasoning, as OpenTelemetry defines them. Tracers that report the parts beside the rest are recognised by their total.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
+
+import msgspec
 
 from prela_stream.model import semconv
 from prela_stream.otel.values import as_float, as_int, as_map
@@ -117,18 +119,53 @@ CONSUMED: Final[frozenset[str]] = frozenset(
 """Attributes whose information is in the result of `usage_of`. Totals stay: some tracers count what they do not itemise."""
 
 
-def usage_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+_USAGE_DETAILS: Final = "langfuse.observation.usage_details"
+_COST_DETAILS: Final = "langfuse.observation.cost_details"
+_PRICED: Final = frozenset({*_COSTS, _COST_DETAILS, *(name for pair in _COST_PARTS for name in pair)})
+
+
+class UsageKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """The attributes of a span that have counts or costs."""
+
+    counts: tuple[tuple[str, tuple[str, ...]], ...]
+    """A name of `model.semconv` and its spellings that are there."""
+    totals: tuple[str, ...]
+    details: bool
+    cost: bool
+
+
+def usage_keys(keys: Collection[str]) -> UsageKeys | None:
+    """Which of these names have counts or costs; None if no name has."""
+    found = UsageKeys(
+        counts=tuple(
+            (name, present)
+            for name, spellings in _NAMES.items()
+            if (present := tuple(key for key in spellings if key in keys))
+        ),
+        totals=tuple(key for key in _TOTALS if key in keys),
+        details=_USAGE_DETAILS in keys,
+        cost=any(key in _PRICED for key in keys),
+    )
+    return found if found.counts or found.totals or found.details or found.cost else None
+
+
+def usage_of(attributes: Mapping[str, Any], keys: UsageKeys) -> dict[str, Any]:
     """Token counts and cost under the names of `model.semconv`. A count that no tracer reported is absent."""
-    found = {name: count for name, spellings in _NAMES.items() if (count := _first(attributes, spellings)) is not None}
-    total = _first(attributes, _TOTALS)
-    details = as_map(attributes.get("langfuse.observation.usage_details"))
-    for key, name in _DETAILS.items():
-        if name not in found and (count := as_int(details.get(key))) is not None:
+    found: dict[str, int] = {}
+    for name, spellings in keys.counts:
+        if (count := _first(attributes, spellings)) is not None:
             found[name] = count
-    total = as_int(details.get("total")) if total is None else total
+    total = _first(attributes, keys.totals)
+    if keys.details:
+        details = as_map(attributes.get(_USAGE_DETAILS))
+        for key, name in _DETAILS.items():
+            if name not in found and (count := as_int(details.get(key))) is not None:
+                found[name] = count
+        total = as_int(details.get("total")) if total is None else total
     result: dict[str, Any] = dict(_with_parts_included(found, total))
-    cost = cost_of(attributes)
-    return result if cost is None else {**result, semconv.COST_USD: cost}
+    if keys.cost and (cost := cost_of(attributes)) is not None:
+        result[semconv.COST_USD] = cost
+    return result
 
 
 def _with_parts_included(found: dict[str, int], total: int | None) -> dict[str, int]:
@@ -156,7 +193,7 @@ def cost_of(attributes: Mapping[str, Any]) -> float | None:
     for name in _COSTS:
         if (cost := as_float(attributes.get(name))) is not None:
             return cost
-    details = as_map(attributes.get("langfuse.observation.cost_details"))
+    details = as_map(attributes.get(_COST_DETAILS))
     if (cost := as_float(details.get("total"))) is not None:
         return cost
     for pair in _COST_PARTS:
