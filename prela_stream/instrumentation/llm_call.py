@@ -24,6 +24,7 @@ from prela_stream.instrumentation.outcome import Facts, Outcome, outcome_of
 from prela_stream.instrumentation.provider import Failure, Operation, Provider, StreamState, read_json
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
+from prela_stream.otel.finish_reasons import normalise_finish_reason
 from prela_stream.tracing.span import Span
 
 CLOSED_EARLY: Final = "prela.stream.closed_early"
@@ -117,7 +118,8 @@ class ModelCall:
 
     def sends(self, request: Any) -> bool:
         """Whether `request` is an attempt of this call, and not of a request that middleware makes inside it."""
-        return bool(request.url == getattr(self._request, "url", None))
+        url = getattr(self._request, "url", None)
+        return url is not None and str(request.url).endswith(str(url))  # a client may put a deployment in front of it
 
     def attempt(self, request: Any) -> None:
         """An HTTP request is about to be sent.
@@ -187,14 +189,15 @@ class ModelCall:
             if self._state is not None and self._state.failure is not None:
                 failure = self._state.failure
             attributes = self._operation.response_attributes(answer, content=self._content)
-            self._span.set_attributes(attributes)
+            self._span.set_attributes(_with_normalised_reasons(attributes))
         with _guard:
             self._conclude(error, failure, attributes, read=read)
         try:
             span = self._open.pop()
         except IndexError:
             return
-        span.end()
+        with _guard:
+            span.end()
 
     def _conclude(
         self, error: BaseException | None, failure: Failure | None, attributes: Mapping[str, Any], *, read: bool
@@ -357,6 +360,16 @@ class ModelCall:
             failed = False
         if failed:
             self._is_blind = True
+
+
+def _with_normalised_reasons(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Finish reasons in the one vocabulary, and beside them the provider's words if these differ."""
+    raw = attributes.get(semconv.FINISH_REASONS)
+    if not raw or semconv.RAW_FINISH_REASONS in attributes:
+        return attributes
+    reasons = [normalise_finish_reason(one) for one in raw]
+    beside = {} if reasons == raw else {semconv.RAW_FINISH_REASONS: raw}
+    return {**attributes, semconv.FINISH_REASONS: reasons, **beside}
 
 
 calls_in_progress: Final[ContextVar[Sequence[ModelCall]]] = ContextVar("prela_stream_model_call", default=())

@@ -17,6 +17,7 @@ __all__ = ["INSTRUMENTORS", "InstrumentationOptions", "Instrumentor", "auto_inst
 
 INSTRUMENTORS: Final[dict[str, str]] = {
     "anthropic": "prela_stream.instrumentation.anthropic.client:AnthropicInstrumentor",
+    "openai": "prela_stream.instrumentation.openai.client:OpenAIInstrumentor",
 }
 """Name → import path of the class. It is imported when it is first used."""
 

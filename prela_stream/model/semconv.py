@@ -18,6 +18,7 @@ AGENT_NAME: Final = "gen_ai.agent.name"
 AGENT_ID: Final = "gen_ai.agent.id"
 AGENT_DESCRIPTION: Final = "gen_ai.agent.description"
 CONVERSATION_ID: Final = "gen_ai.conversation.id"
+CONVERSATION_COMPACTED: Final = "gen_ai.conversation.compacted"
 USER_ID: Final = "user.id"
 
 REQUEST_MODEL: Final = "gen_ai.request.model"
@@ -27,6 +28,16 @@ REQUEST_TOP_P: Final = "gen_ai.request.top_p"
 REQUEST_TOP_K: Final = "gen_ai.request.top_k"
 REQUEST_STOP_SEQUENCES: Final = "gen_ai.request.stop_sequences"
 REQUEST_STREAM: Final = "gen_ai.request.stream"
+REQUEST_STREAM_CURSOR: Final = "gen_ai.request.stream_cursor"
+REQUEST_SEED: Final = "gen_ai.request.seed"
+REQUEST_CHOICE_COUNT: Final = "gen_ai.request.choice.count"
+REQUEST_FREQUENCY_PENALTY: Final = "gen_ai.request.frequency_penalty"
+REQUEST_PRESENCE_PENALTY: Final = "gen_ai.request.presence_penalty"
+REQUEST_REASONING_LEVEL: Final = "gen_ai.request.reasoning.level"
+REQUEST_PREVIOUS_RESPONSE_ID: Final = "gen_ai.request.previous_response.id"
+OUTPUT_TYPE: Final = "gen_ai.output.type"
+PROMPT_NAME: Final = "gen_ai.prompt.name"
+PROMPT_VERSION: Final = "gen_ai.prompt.version"
 SYSTEM_INSTRUCTIONS: Final = "gen_ai.system_instructions"
 INPUT_MESSAGES: Final = "gen_ai.input.messages"
 OUTPUT_MESSAGES: Final = "gen_ai.output.messages"
@@ -35,7 +46,10 @@ TOOL_DEFINITIONS: Final = "gen_ai.tool.definitions"
 RESPONSE_ID: Final = "gen_ai.response.id"
 RESPONSE_MODEL: Final = "gen_ai.response.model"
 FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
-"""A list of strings."""
+"""A list of `stop`, `length`, `tool_call`, `content_filter` and `error`."""
+RAW_FINISH_REASONS: Final = "prela.raw.finish_reasons"
+"""The reasons in the words of the provider; present if they differ from the normalised ones."""
+RESPONSE_STATUS: Final = "gen_ai.response.status"
 TIME_TO_FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
 """Seconds."""
 
@@ -48,6 +62,7 @@ REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
 
 DATA_SOURCE_ID: Final = "gen_ai.data_source.id"
 RETRIEVAL_QUERY: Final = "gen_ai.retrieval.query.text"
+RETRIEVAL_TOP_K: Final = "gen_ai.retrieval.top_k"
 RETRIEVAL_DOCUMENTS: Final = "gen_ai.retrieval.documents"
 EMBEDDING_DIMENSIONS: Final = "gen_ai.embeddings.dimension.count"
 
@@ -275,6 +290,7 @@ def to_ancestor(attributes: Mapping[str, Any], *, duration_ms: float | None = No
     genai = to_genai(attributes)
     found = {_ANCESTOR.get(key, key): value for key, value in genai.items()}
     reasons = found.pop(FINISH_REASONS, None)
+    reasons = found.pop(RAW_FINISH_REASONS, None) or reasons  # the ancestor stored the words of the provider
     if isinstance(reasons, list | tuple) and reasons:
         found["llm.finish_reason"] = found["llm.stop_reason"] = reasons[0]
     if isinstance(seconds := found.get(TIME_TO_FIRST_CHUNK), int | float):

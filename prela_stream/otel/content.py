@@ -234,13 +234,13 @@ def system_instructions(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]
 def tool_definitions(attributes: Mapping[str, Any], _: Sequence[ForeignEvent] = ()) -> Found | None:
     """The tools that a request offers to the model: a list of `{type, name, description, parameters}`."""
     for key in _DEFINITIONS:
-        if definitions := _definitions(parsed(attributes.get(key))):
+        if definitions := definitions_of(parsed(attributes.get(key))):
             return Found(value=definitions, keys=frozenset({key}))
     for prefix in _DEFINED_BELOW:
-        if definitions := _definitions(nested(attributes, prefix)):
+        if definitions := definitions_of(nested(attributes, prefix)):
             return Found(value=definitions, prefixes=(prefix,))
     config = as_map(as_map(attributes.get(ADK_REQUEST)).get("config"))
-    if definitions := _definitions(config.get("tools")):
+    if definitions := definitions_of(config.get("tools")):
         return Found(value=definitions)
     return None
 
@@ -254,7 +254,8 @@ TOOL_DEFINITIONS: Final[Sequence[Source]] = (
 )
 
 
-def _definitions(tools: Any) -> list[dict[str, Any]]:
+def definitions_of(tools: Any) -> list[dict[str, Any]]:
+    """Tool definitions of any provider's shape, one `{type, name, description, parameters}` each."""
     found: list[dict[str, Any]] = []
     for tool in tools if isinstance(tools, list) else ():
         one = parsed(tool)

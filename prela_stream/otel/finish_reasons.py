@@ -9,9 +9,6 @@ from typing import Any, Final
 
 from prela_stream.otel.values import parsed
 
-RAW_FINISH_REASONS: Final = "prela.raw.finish_reasons"
-"""The reasons as the provider wrote them; present if they differ from the normalised ones."""
-
 _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "stop": (
         "stop",

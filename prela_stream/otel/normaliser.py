@@ -15,7 +15,7 @@ from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.otel import content
 from prela_stream.otel.evidence import span_type_of
-from prela_stream.otel.finish_reasons import RAW_FINISH_REASONS, finish_reasons_of, normalise_finish_reason
+from prela_stream.otel.finish_reasons import finish_reasons_of, normalise_finish_reason
 from prela_stream.otel.names import PARAMETERS, provider_of
 from prela_stream.otel.shapes import MILLISECONDS, STARTED, Shape, shape_of
 from prela_stream.otel.spans import ForeignEvent, ForeignSpan
@@ -257,7 +257,7 @@ def _finish_reasons(rest: dict[str, Any], found: dict[str, Any]) -> None:
     reasons = [normalise_finish_reason(one) for one in raw]
     found[semconv.FINISH_REASONS] = reasons
     if reasons != raw:
-        found[RAW_FINISH_REASONS] = raw
+        found[semconv.RAW_FINISH_REASONS] = raw
 
 
 def _status(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> SpanStatus:

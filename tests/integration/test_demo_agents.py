@@ -102,7 +102,7 @@ async def test_a_runaway_is_stopped_by_its_agent(url: str, captured: CapturedSpa
 async def test_a_refusal_is_no_answer(url: str, captured: CapturedSpans) -> None:
     root, (call,) = await trace_of("refused", url, captured)
     assert root.attributes[OUTCOME] == "no_answer"
-    assert call.attributes[semconv.FINISH_REASONS] == ["refusal"]
+    assert call.attributes[semconv.FINISH_REASONS] == ["content_filter"]
 
 
 async def test_a_user_who_leaves_cancels_the_call(url: str, captured: CapturedSpans) -> None:

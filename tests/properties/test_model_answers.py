@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 
 from prela_stream.instrumentation.anthropic.messages import CountTokens, CreateMessage
 from prela_stream.instrumentation.http.sse import StreamEvent
+from prela_stream.instrumentation.openai.chat import ChatCompletion, TextCompletion
+from prela_stream.instrumentation.openai.embeddings import CreateEmbeddings
+from prela_stream.instrumentation.openai.responses import CreateDecision, CreateResponse
 from prela_stream.instrumentation.provider import Operation
 from prela_stream.model import semconv
+from tests.support import openai_api
 
 KEYS = st.sampled_from(
     ["type", "id", "model", "usage", "content", "stop_reason", "input_tokens", "output_tokens", "cache_creation", "iterations",
@@ -75,6 +79,52 @@ def test_a_document_of_any_shape_gives_attributes_or_none(
     failure = operation.response_failure({**document, "type": "error"})
     assert failure is not None
     assert all(failure)
+
+
+OPENAI_KEYS = st.sampled_from(
+    ["choices", "message", "delta", "content", "role", "tool_calls", "function", "arguments", "output", "input", "status",
+     "usage", "prompt_tokens_details", "messages", "tools", "error", "response", "item", "output_index", "index", "type"]
+)  # fmt: skip
+OPENAI_JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.sampled_from(["message", "function_call"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(OPENAI_KEYS, inner, max_size=6),
+    max_leaves=20,
+)
+OPENAI: list[Operation] = [ChatCompletion(), TextCompletion(), CreateResponse(), CreateDecision(), CreateEmbeddings()]
+
+
+@pytest.mark.parametrize("operation", OPENAI, ids=lambda one: type(one).__name__)
+@settings(max_examples=200)
+@given(document=st.dictionaries(OPENAI_KEYS, OPENAI_JSON, max_size=8), content=st.booleans())
+def test_a_document_of_openai_of_any_shape(operation: Operation, document: dict[str, Any], content: bool) -> None:
+    assert isinstance(operation.request_attributes(document), dict)
+    assert isinstance(operation.request_content(document), dict)
+    assert isinstance(operation.response_attributes(document, content=content), dict)
+    assert operation.response_failure({**document, "error": {"message": "no"}}) == ("api_error", "no")
+
+
+@pytest.mark.parametrize("operation", [ChatCompletion(), CreateResponse()], ids=lambda one: type(one).__name__)
+@settings(max_examples=200)
+@given(bad=OPENAI_JSON, at=st.integers(1, 3), content=st.booleans())
+def test_a_bad_event_of_openai_costs_only_itself(operation: Operation, bad: Any, at: int, content: bool) -> None:
+    good = (
+        openai_api.chat_stream("hello")
+        if isinstance(operation, ChatCompletion)
+        else openai_api.response_stream("hello")
+    )
+    if isinstance(bad, dict) and (bad.get("error") or bad.get("choices") or isinstance(bad.get("response"), dict)):
+        return  # a valid event of another kind
+    stream = operation.stream_state(content=content)
+    for event in good[:at]:
+        stream.add(StreamEvent(None, event.partition(b"data: ")[2]))
+    with suppress(*MALFORMED):
+        stream.add(StreamEvent(None, json.dumps(bad).encode()))
+    for event in good[at:]:
+        stream.add(StreamEvent(None, event.partition(b"data: ")[2]))
+    found = operation.response_attributes(stream.answer(), content=content)
+    assert stream.is_complete
+    assert (found[semconv.OUTPUT_TOKENS], found[semconv.FINISH_REASONS]) == (25, ["stop"])
+    assert (semconv.OUTPUT_MESSAGES in found) is content
 
 
 @settings(max_examples=300)

@@ -12,6 +12,7 @@ from prela_stream.instrumentation.anthropic.stream import MessageStream, failure
 from prela_stream.instrumentation.provider import Failure, StreamState
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanType
+from prela_stream.otel.finish_reasons import normalise_finish_reason
 from prela_stream.privacy.media import decoded_size, without_media
 
 COUNTED_TOKENS: Final = "anthropic.message.count_tokens.input_tokens"
@@ -130,9 +131,9 @@ def response_attributes(message: Mapping[str, Any], *, content: bool) -> dict[st
     if isinstance(stop_reason, str):
         found[semconv.FINISH_REASONS] = [stop_reason]
     if content and message.get("content"):
-        output = {"role": "assistant", "parts": _parts(message["content"])}
-        if stop_reason is not None:
-            output["finish_reason"] = stop_reason
+        output: dict[str, Any] = {"role": "assistant", "parts": _parts(message["content"])}
+        if isinstance(stop_reason, str):
+            output["finish_reason"] = normalise_finish_reason(stop_reason)
         found[semconv.OUTPUT_MESSAGES] = [output]
     return found
 

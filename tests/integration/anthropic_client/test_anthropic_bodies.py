@@ -64,7 +64,7 @@ class Expected(NamedTuple):
 
     status: SpanStatus = SpanStatus.SUCCESS
     tokens: int | None = 25
-    finish: str | None = "end_turn"
+    finish: str | None = "stop"
     kind: str | None = None
     message: str | None = None
     unread: int | None = None
@@ -318,7 +318,7 @@ def test_a_connection_that_breaks_after_the_whole_message(api: ModelApi, instrum
     api.reply = Reply(WHOLE, content_type=SSE, is_cut=True)
     with Anthropic(base_url=api.url, api_key="k", max_retries=0) as client, instrumented() as captured:
         assert read(client)[-1][0] is httpx2.RemoteProtocolError
-    check(captured.spans[0], Expected(ERROR, 25, "end_turn", "connection_error"))
+    check(captured.spans[0], Expected(ERROR, 25, "stop", "connection_error"))
 
 
 class Weather(pydantic.BaseModel):
@@ -332,7 +332,7 @@ def test_an_error_after_the_response_keeps_what_was_received(api: ModelApi, inst
     with client, instrumented() as captured, pytest.raises(pydantic.ValidationError) as raised:
         client.messages.parse(**REQUEST, output_format=Weather)
     (span,) = captured.spans
-    check(span, Expected(ERROR, 25, "end_turn", "client_error", str(raised.value)))
+    check(span, Expected(ERROR, 25, "stop", "client_error", str(raised.value)))
     assert span.attributes[semconv.RESPONSE_ID] == "msg_1"
     assert span.attributes["http.response.status_code"] == 200
 
@@ -346,7 +346,7 @@ def test_an_error_of_middleware_after_the_response(api: ModelApi, instrumented: 
     client = Anthropic(base_url=api.url, api_key="k", max_retries=0, middleware=[refuse])
     with client, instrumented() as captured, pytest.raises(TimeoutError):
         client.messages.create(**REQUEST)
-    check(captured.spans[0], Expected(ERROR, 25, "end_turn", "client_error", "TimeoutError"))
+    check(captured.spans[0], Expected(ERROR, 25, "stop", "client_error", "TimeoutError"))
 
 
 def test_an_error_of_middleware_with_the_response_of_another_request(api: ModelApi, instrumented: Instrumented) -> None:
@@ -359,7 +359,7 @@ def test_an_error_of_middleware_with_the_response_of_another_request(api: ModelA
     with client, instrumented() as captured, pytest.raises(httpx2.HTTPStatusError):
         client.messages.create(**REQUEST)
     (span,) = captured.spans
-    check(span, Expected(ERROR, 25, "end_turn", "client_error"))
+    check(span, Expected(ERROR, 25, "stop", "client_error"))
     assert span.attributes["http.response.status_code"] == 200
 
 

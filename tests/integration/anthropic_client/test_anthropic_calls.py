@@ -193,13 +193,13 @@ def check_whole(span: SpanData, truth: anthropic.types.Message, parent: str, sce
     assert found[semconv.CACHE_WRITE_TOKENS] == written
     assert found[semconv.CACHE_READ_TOKENS] == 0
     assert found[semconv.OUTPUT_TOKENS] == usage.output_tokens
-    assert found[semconv.FINISH_REASONS] == [truth.stop_reason]
+    assert (found[semconv.FINISH_REASONS], found[semconv.RAW_FINISH_REASONS]) == (["stop"], [truth.stop_reason])
     assert found[semconv.RESPONSE_ID].startswith("msg_")
     assert found[REQUEST_ID].startswith("req_")
     assert found["http.response.status_code"] == 200
     assert truth.content[0].type == "text"
     parts = [{"type": "text", "content": truth.content[0].text}]
-    assert found[semconv.OUTPUT_MESSAGES] == [{"role": "assistant", "parts": parts, "finish_reason": "end_turn"}]
+    assert found[semconv.OUTPUT_MESSAGES] == [{"role": "assistant", "parts": parts, "finish_reason": "stop"}]
     question = [{"type": "text", "content": "What about lithium?"}]
     assert found[semconv.INPUT_MESSAGES] == [{"role": "user", "parts": question}]
     assert found[semconv.SYSTEM_INSTRUCTIONS] == [{"type": "text", "content": SYSTEM}]
@@ -281,7 +281,7 @@ def test_the_beta_tool_runner_gives_a_span_a_turn(client: Anthropic, instrumente
     turns = [span for span in captured.spans if span.span_type is SpanType.LLM]
     assert [span.parent_span_id for span in turns] == [agent.span_id] * len(expected)
     assert [span.attributes[semconv.OUTPUT_TOKENS] for span in turns] == [turn.usage.output_tokens for turn in expected]
-    assert [span.attributes[semconv.FINISH_REASONS] for span in turns] == [[turn.stop_reason] for turn in expected]
+    assert [span.attributes[semconv.RAW_FINISH_REASONS] for span in turns] == [[turn.stop_reason] for turn in expected]
     assert turns[-1].attributes[semconv.CACHE_READ_TOKENS] == expected[-1].usage.cache_read_input_tokens > 0
     assert turns[0].attributes[semconv.OUTPUT_MESSAGES][0]["parts"][-1]["name"] == "search"
     assert turns[1].attributes[semconv.INPUT_MESSAGES][-1]["parts"][0]["type"] == "tool_call_response"
@@ -320,6 +320,6 @@ def test_without_content_the_numbers_stay(
     assert "lithium" not in repr(span)
     assert "careful" not in repr(span)
     assert span.attributes[semconv.OUTPUT_TOKENS] == truth.usage.output_tokens
-    assert span.attributes[semconv.FINISH_REASONS] == ["end_turn"]
+    assert span.attributes[semconv.FINISH_REASONS] == ["stop"]
     content = {semconv.INPUT_MESSAGES, semconv.OUTPUT_MESSAGES, semconv.SYSTEM_INSTRUCTIONS, semconv.TOOL_DEFINITIONS}
     assert not content & set(span.attributes)

@@ -294,4 +294,4 @@ def test_an_answer_that_stops_for_another_reason_is_no_error(
     with instrumented() as captured:
         client.messages.create(**behaving(reason))
     (span,) = captured.spans
-    assert (span.status, span.attributes[semconv.FINISH_REASONS]) == (SpanStatus.SUCCESS, [reason])
+    assert (span.status, span.attributes[semconv.RAW_FINISH_REASONS]) == (SpanStatus.SUCCESS, [reason])

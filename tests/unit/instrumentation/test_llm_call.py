@@ -89,7 +89,7 @@ def check_read(span: SpanData) -> None:
     assert (span.status, found[semconv.OUTPUT_TOKENS], found[semconv.FINISH_REASONS]) == (
         SpanStatus.SUCCESS,
         2,
-        ["end_turn"],
+        ["stop"],
     )
 
 
