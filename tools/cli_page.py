@@ -34,8 +34,9 @@ def text() -> str:
 
 
 def _commands(path: str, group: Any) -> Iterator[tuple[str, Any]]:
-    for name, command in group.commands.items():
-        here = f"{path} {name}"
+    context = typer.Context(group)
+    for name in group.list_commands(context):
+        here, command = f"{path} {name}", group.get_command(context, name)
         if hasattr(command, "commands"):
             yield from _commands(here, command)
         else:

@@ -1,18 +1,22 @@
 """The composition root: puts the parts together for a process. Importing it loads none of them."""
 
-from prela_stream.app.adapters import (
-    check_topics,
-    chosen_sinks,
-    create_topics,
-    ensure_topics,
-    load_policy_set,
-    open_reader,
-    open_sink,
-    open_transport,
-    ready_transport,
-)
-from prela_stream.app.doctor import diagnose
-from prela_stream.app.services import run_dev, run_sinks, run_worker
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prela_stream.app.adapters import (
+        check_topics,
+        chosen_sinks,
+        create_topics,
+        ensure_topics,
+        load_policy_set,
+        open_reader,
+        open_sink,
+        open_transport,
+        ready_transport,
+    )
+    from prela_stream.app.doctor import diagnose
+    from prela_stream.app.services import run_dev, run_sinks, run_worker
 
 __all__ = [
     "check_topics",
@@ -29,3 +33,30 @@ __all__ = [
     "run_sinks",
     "run_worker",
 ]
+
+_MODULES = {
+    "adapters": (
+        "check_topics",
+        "chosen_sinks",
+        "create_topics",
+        "ensure_topics",
+        "load_policy_set",
+        "open_reader",
+        "open_sink",
+        "open_transport",
+        "ready_transport",
+    ),
+    "doctor": ("diagnose",),
+    "services": ("run_dev", "run_sinks", "run_worker"),
+}
+_MODULE = {name: module for module, names in _MODULES.items() for name in names}
+
+
+if not TYPE_CHECKING:  # type checkers would accept every misspelt name
+
+    def __getattr__(name: str) -> Any:
+        module = _MODULE.get(name)
+        if module is None:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -1,29 +1,34 @@
-"""Where commands write: results to standard output, everything else to standard error."""
+"""Where commands write: results to standard output, everything else to standard error. Loads rich when it is used."""
 
 from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
 
-class _Console(Console):
+def _console(**options: Any) -> Console:
     """A console that raises if its reader has ended; that of rich ends the process without a word."""
+    from rich.console import Console
 
-    def on_broken_pipe(self) -> None:
-        """Called in the handler of the error."""
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+    class RaisingConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """Called in the handler of the error."""
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return RaisingConsole(highlight=False, markup=False, emoji=False, **options)
 
 
 def output() -> Console:
     """The console for results. Where that is no terminal, lines are not cut to one's width."""
-    console = _Console(highlight=False, markup=False, emoji=False)
+    console = _console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = 240
     return console
@@ -31,7 +36,16 @@ def output() -> Console:
 
 def messages() -> Console:
     """The console for everything that is not the result: standard error."""
-    return _Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return _console(stderr=True, soft_wrap=True)
+
+
+def note(text: str, style: str = "") -> None:
+    """Write a line to standard error; `style` is the parameters of an ANSI colour sequence, used on a terminal only."""
+    if sys.stderr is None:
+        return
+    coloured = style and sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    sys.stderr.write(f"\x1b[{style}m{text}\x1b[0m\n" if coloured else f"{text}\n")
+    sys.stderr.flush()
 
 
 def print_json(text: str) -> None:

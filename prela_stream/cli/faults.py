@@ -12,11 +12,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TextIO
 
-from rich.text import Text
 from typer import Abort
 from typer.core import TyperGroup
 
-from prela_stream.cli.consoles import messages
+from prela_stream.cli.consoles import note
+from prela_stream.cli.values import convert_here
 from prela_stream.errors import ConfigurationError, PrelaError
 from prela_stream.text import visible, without_credentials
 
@@ -26,6 +26,7 @@ FAILED: Final = 1
 WRONG_USAGE: Final = 2
 INTERRUPTED: Final = 130
 _MOST_LINES: Final = 9
+_RED: Final = "31"
 _LONGEST_LINE: Final = 1_000
 _TODO: Final = {
     errno.EACCES: "run the command as a user who may use it, or name another one",
@@ -81,6 +82,10 @@ class Group(TyperGroup):
             raise SystemExit(_failed(list(dict.fromkeys(map(sentence, leaves(error)))), code_of(error))) from None
         sys.exit(code if isinstance(code, int) else 0)
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options of the group."""
+        return convert_here(super().get_params(ctx))
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Errors that typer would answer with only an exit code are raised in a form that is reported."""
         try:
@@ -113,7 +118,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 def code_of(error: BaseException) -> int:
     """2 for what the caller wrote, 1 for everything else."""
-    wrong = all(isinstance(leaf, ConfigurationError) or _is_usage(leaf) for leaf in leaves(error))
+    wrong = all(isinstance(leaf, ConfigurationError | ModuleNotFoundError) or _is_usage(leaf) for leaf in leaves(error))
     return WRONG_USAGE if wrong else FAILED
 
 
@@ -125,6 +130,8 @@ def sentence(error: BaseException) -> str:
         return _usage(error)
     if isinstance(error, OSError):
         return _operating_system(error)
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("prela_stream"):
+        return f"this command needs {error.name}, which is not installed: pip install 'prela-stream[cli]', or [all]"
     if isinstance(error, RecursionError):
         return "the input is nested too deeply to be read; flatten it"
     if isinstance(error, MemoryError):
@@ -143,6 +150,8 @@ def _is_usage(error: BaseException) -> bool:
 def _usage(error: Any) -> str:
     ctx = getattr(error, "ctx", None)
     path, usage = ("prela-stream", "") if ctx is None else (ctx.command_path, " ".join(ctx.get_usage().split()) + "\n")
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
+        return f"{usage}a command is missing; `{path} --help` lists what it takes"
     text = " ".join(str(error.format_message()).replace("Value error, ", "").split()).rstrip(".")
     return f"{usage}{text[:1].lower()}{text[1:] or 'a command is missing'}; `{path} --help` lists what it takes"
 
@@ -173,7 +182,7 @@ def fail_line(text: str) -> None:
     if len(lines) > _MOST_LINES + 1:
         lines = [*lines[:_MOST_LINES], f"  … and {len(lines) - _MOST_LINES} more; correct these first"]
     cut = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…" for line in lines]
-    messages().print(Text("\n".join(cut), "red"))
+    note("\n".join(cut), _RED)
 
 
 def _write_anything(stream: TextIO | None) -> None:

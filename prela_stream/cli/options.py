@@ -1,15 +1,20 @@
 """The options that every command shares, written once: settings file, directory, transport, JSON, traceback."""
 
+from __future__ import annotations
+
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
 
 from prela_stream.cli.faults import Group
-from prela_stream.config import Settings, load_settings
+from prela_stream.cli.values import Command
+
+if TYPE_CHECKING:
+    from prela_stream.config import Settings
 
 ConfigOption = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="Settings file. Default: $PRELA_CONFIG or ./prela.toml.")
@@ -56,8 +61,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     def settings(self, default_directory: str | None = None) -> Settings:
         """The settings; raises ConfigurationError."""
+        from prela_stream.config import load_settings
+
         given = {"directory": self.directory or default_directory, "transport": self.transport}
         return load_settings(self.config, overrides={key: value for key, value in given.items() if value is not None})
+
+
+def command_group(text: str) -> typer.Typer:
+    """A group of commands, for a module's `app`."""
+    return typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help=text)
 
 
 def command(group: typer.Typer, name: str, *, as_json: Any = JsonOption) -> Callable[[Callable[..., None]], Any]:
@@ -85,7 +97,7 @@ def command(group: typer.Typer, name: str, *, as_json: Any = JsonOption) -> Call
         ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        return group.command(name)(run)
+        return group.command(name, cls=Command)(run)
 
     return decorate
 

@@ -11,13 +11,13 @@ from rich.text import Text
 from prela_stream import app as root
 from prela_stream.cli import formats
 from prela_stream.cli.consoles import output, print_json
-from prela_stream.cli.faults import NOT_FOUND, Group, fail_line
+from prela_stream.cli.faults import NOT_FOUND, fail_line
 from prela_stream.cli.formats import clean
-from prela_stream.cli.options import Options, command
+from prela_stream.cli.options import Options, command, command_group
 from prela_stream.errors import ConfigurationError
 from prela_stream.validation import absolute
 
-app = typer.Typer(cls=Group, no_args_is_help=True, help="Check sampling policies.")
+app = command_group("Check sampling policies.")
 
 
 @app.callback()

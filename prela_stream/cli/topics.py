@@ -5,12 +5,12 @@ import typer
 from prela_stream import app as root
 from prela_stream.cli import formats
 from prela_stream.cli.consoles import messages, print_json
-from prela_stream.cli.faults import NOT_FOUND, Group, fail_line
-from prela_stream.cli.options import Options, command
+from prela_stream.cli.faults import NOT_FOUND, fail_line
+from prela_stream.cli.options import Options, command, command_group
 from prela_stream.cli.running import ask
 from prela_stream.transport.topics import merge_mistakes
 
-app = typer.Typer(cls=Group, no_args_is_help=True, help="Create and check the topics.")
+app = command_group("Create and check the topics.")
 
 
 def create_command(options: Options) -> None:

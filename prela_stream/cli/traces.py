@@ -12,8 +12,8 @@ from rich.text import Text
 from prela_stream import app as root
 from prela_stream.cli import formats, render
 from prela_stream.cli.consoles import messages, output, print_json
-from prela_stream.cli.faults import NOT_FOUND, Group, fail_line
-from prela_stream.cli.options import JsonLinesOption, Options, command
+from prela_stream.cli.faults import NOT_FOUND, fail_line
+from prela_stream.cli.options import JsonLinesOption, Options, command, command_group
 from prela_stream.cli.running import ask, run_until_stopped
 from prela_stream.config import Settings
 from prela_stream.errors import ConfigurationError, PrelaError
@@ -24,7 +24,7 @@ from prela_stream.sinks.documents import span_document
 _MOST: Final = 1_000_000
 _TAIL_ROWS: Final = 100
 
-app = typer.Typer(cls=Group, no_args_is_help=True, help="List, show, search and follow kept traces.")
+app = command_group("List, show, search and follow kept traces.")
 
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, max=_MOST, help="Most traces to print.")]
 ServiceOption = Annotated[str | None, typer.Option("--service", help="Only traces of this service.")]

@@ -1,12 +1,13 @@
 """Settings of delivery in the agent. Imports nothing heavy."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
-from prela_stream.delivery.queue import Overflow
 from prela_stream.validation import HOUR, bounded
+
+Overflow = Literal["drop_newest", "drop_oldest", "block"]
 
 
 class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

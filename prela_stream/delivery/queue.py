@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 from prela_stream.delivery.batch import Entry
+from prela_stream.delivery.options import Overflow
 from prela_stream.errors import guard
 
-Overflow = Literal["drop_newest", "drop_oldest", "block"]
 Refusal = Literal["queue_full", "shutdown"]
 
 RESERVED_SHARE: Final = 0.1

@@ -11,9 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from prela_stream.codec.spans import decode_batch, encode_batch
 from prela_stream.delivery.flush import PendingFlush
 from prela_stream.delivery.ledger import Ledger
-from prela_stream.delivery.options import PipelineOptions
+from prela_stream.delivery.options import Overflow, PipelineOptions
 from prela_stream.delivery.outbox import Delivery, Outbox
-from prela_stream.delivery.queue import Overflow
 from prela_stream.model.ids import partition_of
 from prela_stream.model.span import ItemKind
 from tests.support.items import make_item, span_id

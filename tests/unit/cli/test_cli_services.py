@@ -171,8 +171,9 @@ def test_tail_follows_as_json_lines_until_it_is_stopped(tmp_path: Path) -> None:
 
 def test_without_the_extra_one_line_says_what_to_install() -> None:
     code = "import sys; sys.modules['{0}'] = None; from prela_stream.__main__ import main; main()"
-    for name in ("typer", "rich"):
-        done = subprocess.run([sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=False)
+    for name, arguments in (("typer", []), ("rich", ["policies", "check"])):
+        command = [sys.executable, "-c", code.format(name), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert "pip install 'prela-stream[cli]'" in done.stderr
         assert done.stderr.count("\n") == 1

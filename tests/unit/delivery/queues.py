@@ -1,7 +1,8 @@
 """Queues and entries for the tests of delivery."""
 
 from prela_stream.delivery.batch import Entry
-from prela_stream.delivery.queue import BoundedQueue, Overflow
+from prela_stream.delivery.options import Overflow
+from prela_stream.delivery.queue import BoundedQueue
 
 Drop = tuple[int, bytes | None, str]
 
