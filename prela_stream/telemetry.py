@@ -238,6 +238,12 @@ SINK_BAD_ITEMS = Counter(
 
 # In every process that uses a transport -------------------------------------------------------------------------------------
 
+UNREAD_BATCHES = Counter(
+    "prela_kafka_unread_batches_total",
+    "batches",
+    "Batches that are larger than `kafka.max_batch_bytes` decompressed. They are poison.",
+    ("topic",),
+)
 KAFKA_TOPICS_RECREATED = Counter(
     "prela_kafka_topics_recreated_total",
     "topics",

@@ -24,6 +24,7 @@ from prela_stream.model.span import (
     SpanData,
     SpanHead,
 )
+from prela_stream.transport.base import UNREAD, why_unread
 
 SPANS_FORMAT: Final = b"spans/1"
 MAX_ITEMS: Final = 16_384
@@ -130,7 +131,7 @@ def decode_batch(value: bytes | memoryview, max_item_bytes: int | None = None) -
             return _whole(view, *problem)
         envelope = _envelope.decode(view[1:])
     except CodecError as error:
-        return _whole(view, str(error))
+        return _whole(view, str(error), why_unread(view)[1] if view and view[0] == UNREAD else 1)
     except READ_ERRORS as error:
         return _rescue(view, str(error), max_item_bytes)
     resource = bytes(envelope.resource)

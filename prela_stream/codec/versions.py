@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from prela_stream.errors import CodecError
+from prela_stream.transport.base import UNREAD, why_unread
 
 T = TypeVar("T")
 
@@ -22,6 +23,8 @@ def check_version(view: memoryview) -> None:
     if not view:
         msg = "an empty value; expected a version byte and a MessagePack array"
         raise CodecError(msg)
+    if view[0] == UNREAD:
+        raise CodecError(why_unread(view)[0])
     if view[0] != VERSION:
         msg = f"format version {view[0]} is not known; this release reads version {VERSION}"
         raise CodecError(msg)

@@ -18,13 +18,32 @@ the one in use.
 """
 
 import enum
+import struct
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import msgspec
 
 from prela_stream.transport.options import POLL_BYTES, CleanupPolicy
+
+UNREAD: Final = 0
+"""First byte of a value that stands for a batch of records that is too large to be read. No format has this version."""
+_UNREAD: Final = struct.Struct(">BIH")
+
+
+def unread_value(reason: str, records: int, raw: bytes | memoryview) -> bytes:
+    """The value that a consumer returns in place of a batch that is too large: why, how many records it has, and its bytes."""
+    text = reason.encode()
+    return b"".join((_UNREAD.pack(UNREAD, max(records, 0), len(text)), text, raw))
+
+
+def why_unread(value: bytes | memoryview) -> tuple[str, int]:
+    """The reason in a value of `unread_value`, and the number of records; also of a value that only begins like one."""
+    if len(value) < _UNREAD.size:
+        return "the value begins with 0, as a batch that could not be read does", 1
+    _, records, length = _UNREAD.unpack_from(value)
+    return bytes(value[_UNREAD.size : _UNREAD.size + length]).decode(errors="replace"), max(records, 1)
 
 
 class TopicPartition(msgspec.Struct, frozen=True, order=True):
@@ -160,7 +179,9 @@ class Consumer(_Closing, Protocol):
         """Wait up to `timeout` seconds for an assignment change or records of partitions that are not paused.
 
         At most `max_bytes` of keys, headers and values are returned, uncompressed, but always at least one record, however large.
-        A few more may be held for the next poll. Records of an unfinished, aborted or fenced commit are never returned.
+        A few more may be held for the next poll. A batch that is too large to be decompressed is returned as one record with the
+        offset of its last one, and a value of `unread_value`. Records of an unfinished, aborted or fenced commit are never
+        returned.
 
         Polling keeps this member in its group: a member that has not polled for five minutes may lose its partitions.
 

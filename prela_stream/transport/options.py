@@ -128,6 +128,9 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Most bytes of a fetch; a single larger record is fetched nevertheless."""
     partition_fetch_bytes: Annotated[int, bounded(1_024, (1 << 31) - 1)] = 1 << 20
     """Most bytes of a fetch from one partition."""
+    max_batch_bytes: Annotated[int, bounded(1 << 20, (1 << 31) - 1)] = 32 << 20
+    """Most bytes of a batch of records that is fetched, decompressed. A larger one is poison and is not read. A consumer may hold
+    one such batch for each of its partitions."""
     extra: dict[str, Any] = {}
     """Further keyword arguments for all clients of aiokafka, such as `metadata_max_age_ms`. Values are never shown."""
     producer_extra: dict[str, Any] = {}

@@ -238,6 +238,8 @@ class KafkaConsumer:
             fetcher.resume(partition)
         # A record taken is a record decompressed and held: take as many as will fit, as far as the last ones show.
         fitting = max_bytes // one.record_bytes if one.record_bytes else 1
+        if fetcher.may_be_large(partition, one.position):
+            fitting = 1
         try:
             records, one.position = await fetcher.fetched(partition, max(1, min(count, fitting, _AT_ONCE)))
         except kafka.NoOffsetForPartitionError:

@@ -15,7 +15,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 
+from prela_stream import telemetry
 from prela_stream.transport.base import LogRecord, TopicPartition
+from prela_stream.transport.kafka.client.batches import check_batches
 from prela_stream.transport.kafka.connect.arguments import connection, forbid_topic_creation
 from prela_stream.transport.kafka.connect.steps import abort_connection, connected
 from prela_stream.transport.options import KafkaOptions
@@ -24,6 +26,8 @@ _LEAVE_S: Final = 3.0
 """How long leaving the group may take. After that the group notices it by the session timeout."""
 _FETCH_WAIT_MS: Final = 250
 """How long a broker holds a fetch that finds nothing. A seek or resume may wait so long for the fetch before it."""
+_FETCH: Final = 1
+"""The API key of the request that fetches records."""
 _HEARTBEAT_MS: Final = 1_000
 """A member learns of a rebalance from the answer to a heartbeat. Until all members have, no member has the partitions of one that
 left."""
@@ -58,6 +62,7 @@ class Fetcher(ConsumerRebalanceListener):
         }
         self._kafka: Any = AIOKafkaConsumer(**connection(options, **more) | options.consumer_extra)
         forbid_topic_creation(self._kafka._client, self._count_metadata_request)
+        self._bound_batches(self._kafka._client)
         self._options = options
         self._on_change = on_change
         self.assigned: frozenset[TopicPartition] = frozenset()
@@ -71,6 +76,39 @@ class Fetcher(ConsumerRebalanceListener):
         self.metadata_requests = 0
         """Counts them. aiokafka sends one after each failed fetch, and every five minutes."""
         self._released = asyncio.Event()
+        self._large_until: dict[TopicPartition, int] = {}
+        """Last offset of the last fetched batch whose records may be large."""
+
+    def _bound_batches(self, client: Any) -> None:
+        """Check the batches of each fetch before aiokafka decompresses them."""
+        send = client.send
+
+        async def checked_send(node: Any, request: Any, **more: Any) -> Any:
+            response = await send(node, request, **more)
+            if response is not None and response.API_KEY == _FETCH:
+                response.topics = [
+                    (topic, [self._check(topic, one) for one in parts]) for topic, parts in response.topics
+                ]
+            return response
+
+        client.send = checked_send
+
+    def _check(self, topic: str, fetched: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The fields of a partition in the answer to a fetch, its records last."""
+        data: bytes | None = fetched[-1]
+        if not data:
+            return fetched
+        partition = TopicPartition(topic, fetched[0])
+        checked = check_batches(data, self._options.max_batch_bytes)
+        self._large_until[partition] = checked.large_until
+        if not checked.replaced:
+            return fetched
+        telemetry.UNREAD_BATCHES.add(checked.replaced, topic)
+        return (*fetched[:-1], checked.data)
+
+    def may_be_large(self, partition: TopicPartition, offset: int) -> bool:
+        """Whether the record at this offset may be in a batch that is larger than a usual one."""
+        return offset <= self._large_until.get(partition, -1)
 
     def _count_metadata_request(self) -> None:
         self.metadata_requests += 1
