@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prela_stream.delivery.ledger import LedgerSnapshot
     from prela_stream.delivery.pipeline import Pipeline
     from prela_stream.errors import ConfigurationError, PrelaError
+    from prela_stream.instrumentation.otel_bridge import bridge_opentelemetry
     from prela_stream.instrumentation.registry import auto_instrument
     from prela_stream.model.decision import Decision
     from prela_stream.model.span import SpanData, SpanEvent, SpanStatus, SpanType
@@ -54,6 +55,7 @@ __all__ = [
     "aflush",
     "pipeline",
     "auto_instrument",
+    "bridge_opentelemetry",
     # Make spans
     "get_tracer",
     "get_current_span",
@@ -130,6 +132,7 @@ _MODULES = {
         "TransportError",
         "UnknownTopicError",
     ),
+    "instrumentation.otel_bridge": ("bridge_opentelemetry",),
     "instrumentation.registry": ("auto_instrument",),
     "model.decision": ("Decision",),
     "model.span": ("SpanData", "SpanEvent", "SpanStatus", "SpanType"),

@@ -30,6 +30,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     resource_attributes: dict[str, Any]
     redact: Callable[[Redactable], object] | None = None
     exporter: Any = None
+    opentelemetry: bool | None = False
 
 
 def read_init(given: Mapping[str, Any], ancestor: Mapping[str, Any], known: frozenset[str]) -> Setup:
@@ -55,6 +56,7 @@ def read_init(given: Mapping[str, Any], ancestor: Mapping[str, Any], known: froz
             **({PROJECT_ID: project_id} if project_id else {}),
             **_checked_mapping("resource_attributes", given["resource_attributes"]),
         }
+        opentelemetry = _checked_switch("opentelemetry", given["opentelemetry"])
         directory, config = (_checked_path(key, given[key]) for key in ("directory", "config"))
     overrides = {
         "service_name": given["service_name"],
@@ -74,6 +76,7 @@ def read_init(given: Mapping[str, Any], ancestor: Mapping[str, Any], known: froz
         resource_attributes=plain(resource),
         redact=redact,
         exporter=exporter,
+        opentelemetry=False if is_off("PRELA_OPENTELEMETRY") else opentelemetry,
     )
 
 
@@ -83,6 +86,13 @@ def _checked_mapping(name: str, value: object) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
     msg = f"init({name}=…) expects a mapping of names to values, got {safe_text(value)}"
+    raise ConfigurationError(msg)
+
+
+def _checked_switch(name: str, value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    msg = f"init({name}=…) expects True, False or None, got {safe_text(value)}"
     raise ConfigurationError(msg)
 
 

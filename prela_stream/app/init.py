@@ -28,6 +28,7 @@ from prela_stream.delivery.ledger import LedgerSnapshot
 from prela_stream.delivery.pipeline import Pipeline
 from prela_stream.delivery.setup import PipelineSetup
 from prela_stream.errors import guard, logger
+from prela_stream.instrumentation.otel_bridge import follow_opentelemetry, global_provider, unfollow_opentelemetry
 from prela_stream.instrumentation.registry import auto_instrument as switch_on
 from prela_stream.instrumentation.registry import uninstrument
 from prela_stream.model.span import Resource
@@ -73,6 +74,7 @@ def init(
     resource_attributes: Mapping[str, Any] | None = None,
     config: str | os.PathLike[str] | None = None,
     exporter: BaseExporter | str | None = None,
+    opentelemetry: bool | None = None,
     project_id: str | None = None,
     **ancestor: Unpack[AncestorOptions],
 ) -> Tracer:
@@ -92,6 +94,8 @@ def init(
         resource_attributes: Further attributes of this process, on all its spans.
         config: A TOML file of settings; default: the file that `PRELA_CONFIG` names, else `prela.toml` if it exists.
         exporter: An object whose `export(spans)` gets each trace of this process too, after its root has ended.
+        opentelemetry: Record the spans of OpenTelemetry in this process too. None: if the program sets up a global
+            TracerProvider, before this call or after it. True: one is created if there is none. See `bridge_opentelemetry`.
         project_id: Becomes the resource attribute `prela.project.id`; default `PRELA_PROJECT_ID`.
         ancestor: Further arguments of the ancestor SDK. They have no effect; each is logged once as a warning.
 
@@ -109,6 +113,8 @@ def init(
     with _process.lock:
         if _process.active is not None and _process.active.setup == setup:
             return tracer
+        if setup.opentelemetry is True:
+            global_provider()
         _switch_off()
         own = None if setup.exporter is None else ExporterRecorder(setup.exporter)
         _process.running = running = BackgroundPipeline(partial(open_transport, setup.settings), _pipeline_setup(setup))
@@ -116,6 +122,8 @@ def init(
         tracer.configure(
             recorder=running if own is None else Tee(running, own), sampler=_sampler(setup), privacy=_privacy(setup)
         )
+        if setup.opentelemetry is not False:
+            follow_opentelemetry(tracer)
         if setup.instrument is not False:
             chosen = None if setup.instrument is True else setup.instrument
             switch_on(tracer, names=chosen, capture_content=setup.settings.capture_content)
@@ -175,6 +183,7 @@ def _switch_off(timeout: float | None = None) -> LedgerSnapshot | None:
         _process.running = None
         with guard("shutdown.uninstrument"):
             uninstrument()
+            unfollow_opentelemetry()
         get_tracer().configure(recorder=None, sampler=None)
         if active.exporter is not None:
             active.exporter.shutdown()

@@ -1,8 +1,9 @@
 """Joins this SDK with OpenTelemetry: the spans of both form one tree. The nearer current span is the parent of a new span.
 
 Opt-in with `join_opentelemetry()`. Nothing here imports OpenTelemetry; the join takes effect when the program imports it. No
-span is copied: each library exports its spans, with ids of the other's spans as parents. A span of this SDK below a span of
-OpenTelemetry is a local root, because no counter of children covers it. Its trace is complete without what OpenTelemetry exports.
+span is copied: each library exports its spans, with ids of the other's spans as parents. `otel_bridge` also records the
+spans of OpenTelemetry with this SDK and counts them as children. Without it, a span of this SDK below one of OpenTelemetry is a
+local root, and its trace is complete without what OpenTelemetry exports.
 
 OpenTelemetry keeps its current span in a runtime context. A wrapper of it notes, with each context that is attached, which parent
 was current in this SDK. So it is known which of the two is nearer.
@@ -24,6 +25,8 @@ from prela_stream.tracing.span import Span
 
 _MODULE: Final = "opentelemetry.context"
 _TRACE_MODULE: Final = "opentelemetry.trace"
+_SPANS: Final = "prela_stream.instrumentation.otel_spans"
+"""Imported by the bridge; without it, no span of OpenTelemetry is known here."""
 _PARENT: Final = "prela_stream.parent"
 _RANDOM: Final = 2
 _guard: Final = guard("instrumentation.otel")
@@ -48,7 +51,7 @@ class _JoinedContext:
         context = self.inner.get_current()
         with _guard:
             parent = current()
-            if parent is not None and parent is not context.get(_PARENT):
+            if parent is not None and not _is_noted(parent, context):
                 span = _otel_span_of(parent)
                 return context if span is None else _trace_api().set_span_in_context(span, context)
         return context
@@ -61,6 +64,11 @@ class _JoinedContext:
 def join_opentelemetry() -> None:
     """Join the two now, or when the program imports OpenTelemetry. Safe to call twice."""
     when_imported(_MODULE, _join)
+
+
+def is_joined() -> bool:
+    """Whether the two are joined now."""
+    return isinstance(getattr(sys.modules.get(_MODULE), "_RUNTIME_CONTEXT", None), _JoinedContext)
 
 
 def leave_opentelemetry() -> None:
@@ -87,7 +95,7 @@ def _nearer(parent: Parent | None) -> Parent | None:
         return parent  # OpenTelemetry can have no current span yet
     with _guard:
         context = sys.modules[_MODULE]._RUNTIME_CONTEXT.inner.get_current()
-        if parent is not None and parent is not context.get(_PARENT):
+        if parent is not None and not _is_noted(parent, context):
             return parent
         span = _trace_api().get_current_span(context)
         carried = getattr(span, "prela_parent", None)
@@ -95,8 +103,15 @@ def _nearer(parent: Parent | None) -> Parent | None:
             return carried  # a span of this SDK, which OpenTelemetry carried to this context
         span_context = span.get_span_context()
         if span_context.is_valid:
-            return _trace_context_of(span_context, parent)
+            spans = sys.modules.get(_SPANS)
+            return (spans and spans.parent_of(span_context)) or _trace_context_of(span_context, parent)
     return parent
+
+
+def _is_noted(parent: Parent, context: Mapping[str, Any]) -> bool:
+    """Whether `parent` was current when the context was attached. After a fork, the context of a span is current for the span."""
+    noted = context.get(_PARENT)
+    return noted is parent or (isinstance(noted, Span) and getattr(parent, "raw_span_id", None) == noted._id)
 
 
 def _trace_context_of(span_context: Any, parent: Parent | None) -> TraceContext | None:
@@ -126,6 +141,8 @@ def _otel_span_of(parent: Parent) -> Any:
     )
     span = api.NonRecordingSpan(context)
     span.prela_parent = parent
+    if spans := sys.modules.get(_SPANS):
+        spans.note(parent, context)
     return span
 
 

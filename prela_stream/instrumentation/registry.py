@@ -9,6 +9,7 @@ from prela_stream.errors import ConfigurationError, guard, logger
 from prela_stream.instrumentation.base import Instrumentor
 from prela_stream.instrumentation.import_hook import forget, when_imported
 from prela_stream.instrumentation.options import InstrumentationOptions
+from prela_stream.instrumentation.otel_scopes import heed_scopes, ignore_scopes
 from prela_stream.model.plain import safe_text
 from prela_stream.tracing.coerce import text_of
 from prela_stream.tracing.tracer import Tracer, get_tracer
@@ -20,6 +21,16 @@ INSTRUMENTORS: Final[dict[str, str]] = {
     "openai": "prela_stream.instrumentation.openai.client:OpenAIInstrumentor",
 }
 """Name → import path of the class. It is imported when it is first used."""
+OTEL_SCOPES: Final[dict[str, tuple[str, ...]]] = {
+    "anthropic": ("com.anthropic.sdk.python", "*.instrumentation.anthropic", "*.genai.anthropic"),
+    "openai": (
+        "*.instrumentation.openai",
+        "*.instrumentation.openai.v*",
+        "*.instrumentation.openai_v2",
+        "*.genai.openai",
+    ),
+}
+"""Name → scopes of OpenTelemetry whose spans are those of the same calls. The bridge passes them over while it is active."""
 
 
 @functools.cache
@@ -86,6 +97,7 @@ def _switch_on(one: Instrumentor, tracer: Tracer, options: InstrumentationOption
     def instrument() -> None:
         try:
             one.instrument(tracer, options)
+            ignore_scopes(one.name, OTEL_SCOPES.get(one.name, ()))
         except ImportError as error:
             failed.append(one.name)
             logger.warning("prela_stream does not trace %s: %s", one.name, error)
@@ -99,4 +111,5 @@ def uninstrument(names: Sequence[str] | None = None) -> None:
     for name in INSTRUMENTORS if names is None else names:
         one = instrumentor(name)
         forget(one.module)
+        heed_scopes(name)
         one.uninstrument()

@@ -20,6 +20,7 @@ from prela_stream.model.span import (
     ItemKind,
     Resource,
     SpanData,
+    SpanStatus,
 )
 from prela_stream.otel.normaliser import normalise
 from prela_stream.otel.spans import ForeignSpan
@@ -45,11 +46,35 @@ _RESOURCE: Final[Mapping[str, str]] = {
 }
 
 
-def encode_foreign(span: ForeignSpan) -> bytes:
-    """The item of a foreign span. If its process runs no counting processor, its trace is decided by quiet time."""
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the place of a foreign span in its trace. The fields are those of `ItemHead` and `SpanHead`."""
+
+    parent_span_id: bytes | None
+    flags: int
+    child_count: int | None
+    inject_count: int | None
+    inject_ordinal: int | None = None
+    randomness: int | None = None
+    threshold: int | None = None
+
+
+def encode_foreign(
+    span: ForeignSpan, counts: Counts | None = None, more: Mapping[str, Any] | None = None, *, cancelled: bool = False
+) -> bytes:
+    """The item of a foreign span.
+
+    Args:
+        span: The span.
+        counts: What this process counted; None: what the attributes of the counting processor contain. Without either, the
+            trace is decided by quiet time.
+        more: Further attributes; those of the span have priority.
+        cancelled: The span did not end: its tracer or its process did.
+    """
     found = normalise(span)
-    attributes = found.attributes
-    flags, child_count = _counts(span, attributes)
+    attributes = {**more, **found.attributes} if more else found.attributes
+    given = _counts(span, attributes)
+    if counts is None:
+        counts = given
     if span.kind != "internal":
         attributes.setdefault(SPAN_KIND, span.kind)
     if span.status == "ok":
@@ -64,25 +89,25 @@ def encode_foreign(span: ForeignSpan) -> bytes:
         _SPAN,
         span.trace_id,
         span.span_id,
-        span.parent_span_id,
-        flags,
-        SPAN_STATUS_CODES[found.status],
+        counts.parent_span_id,
+        counts.flags,
+        SPAN_STATUS_CODES[SpanStatus.CANCELLED if cancelled else found.status],
         0,
-        child_count,
-        None,
-        None,
+        counts.child_count,
+        counts.inject_count,
+        counts.inject_ordinal,
         SPAN_TYPE_CODES[found.span_type],
         start,
         duration,
     )
+    odds = (counts.randomness, counts.threshold)
     if not (found.events or span.links) and is_plain(attributes):
         with suppress(ValueError, OverflowError, TypeError):  # lone surrogates, numbers beyond 64 bits
-            return encode_item(*head, span.name, None, None, attributes, (), (), found.status_message)
+            return encode_item(*head, span.name, *odds, attributes, (), (), found.status_message)
     return encode_item(
         *head,
         plain(span.name),
-        None,
-        None,
+        *odds,
         plain(attributes),
         [(plain(event.name), min(event.time_ns, _MOST_NS), plain(event.attributes)) for event in found.events],
         [(link.trace_id, link.span_id, plain(link.attributes)) for link in span.links],
@@ -90,8 +115,8 @@ def encode_foreign(span: ForeignSpan) -> bytes:
     )
 
 
-def _counts(span: ForeignSpan, attributes: dict[str, Any]) -> tuple[int, int | None]:
-    """Flags and child count of a span. Takes the attributes of the counting processor out of `attributes`."""
+def _counts(span: ForeignSpan, attributes: dict[str, Any]) -> Counts:
+    """What the attributes of the counting processor contain. Takes them out of `attributes`."""
     children, counted = attributes.pop(CHILDREN, None), attributes.pop(COUNTED_BY_PARENT, None)
     is_counted = type(children) is int and 0 <= children < 1 << 31
     flags = BY_PROCESSOR if is_counted else NOT_COUNTED
@@ -102,7 +127,9 @@ def _counts(span: ForeignSpan, attributes: dict[str, Any]) -> tuple[int, int | N
             flags |= AFTER_END
         elif span.remote_parent or (is_counted and span.remote_parent is None):
             flags |= REMOTE_PARENT  # the processor marks every span with a local parent
-    return flags, children if is_counted else None
+    return Counts(
+        parent_span_id=span.parent_span_id, flags=flags, child_count=children if is_counted else None, inject_count=None
+    )
 
 
 def resource_of(attributes: Mapping[str, Any]) -> Resource:

@@ -54,7 +54,8 @@ def unpickled(context: TraceContext, fields: tuple[Any, ...], output: Any, trace
     return span
 
 
-def _reduced(span: Span) -> tuple[Any, ...]:
+def reduced(span: Span) -> tuple[Any, ...]:
+    """What `pickle` stores of a span."""
     fields = tuple(getattr(span, name) for name in _COPIED)
     return _restored, (SpanContext(span), fields, span._tracer)
 
@@ -66,4 +67,4 @@ def _restored(context: TraceContext, fields: tuple[Any, ...], tracer: Any) -> Ca
 def register_pickling() -> None:
     """Have `pickle` use the functions above for every kind of span."""
     for kind in (Span, CarriedSpan, UnsampledSpan, InnerSpan):
-        copyreg.pickle(kind, _reduced)
+        copyreg.pickle(kind, reduced)

@@ -16,11 +16,12 @@ from prela_stream import compat, integrations, testing
 
 SOURCE = Path(prela_stream.__file__).read_text(encoding="utf-8")
 NAMES = """
-    AlwaysOffSampler AlwaysOnSampler BaseSampler ConfigurationError ContextThreadPoolExecutor Decision FlushResult HeadDecision
-    KeptTrace LedgerSnapshot Metrics Pipeline PrelaError ProbabilitySampler RateLimitingSampler Redactable Settings Span SpanData
-    SpanEvent SpanStatus SpanTree SpanType TraceContext Tracer __version__ aflush agent attach auto_instrument capture_content
-    decisions defer embedding extract flush get_current_span get_tracer init inject kept_traces ledger llm load_settings metrics
-    new_trace_context pipeline retrieval session shutdown span tool trace wrap
+    AlwaysOffSampler AlwaysOnSampler BaseSampler ConfigurationError ContextThreadPoolExecutor Decision FlushResult
+    HeadDecision KeptTrace LedgerSnapshot Metrics Pipeline PrelaError ProbabilitySampler RateLimitingSampler Redactable
+    Settings Span SpanData SpanEvent SpanStatus SpanTree SpanType TraceContext Tracer __version__ aflush agent attach
+    auto_instrument bridge_opentelemetry capture_content decisions defer embedding extract flush get_current_span get_tracer
+    init inject kept_traces ledger llm load_settings metrics new_trace_context pipeline retrieval session shutdown span tool
+    trace wrap
 """
 OF_THE_ANCESTOR = """
     init get_tracer get_current_span trace Tracer Span SpanEvent SpanType SpanStatus TraceContext new_trace_context
@@ -38,7 +39,7 @@ def test_the_public_names() -> None:
 def test_the_names_of_the_other_public_modules() -> None:
     assert integrations.__all__ == [
         *("ContextProcessPoolExecutor", "TraceMiddleware", "inject_asgi", "inject_kafka", "join_opentelemetry"),
-        *("leave_opentelemetry", "propagate"),
+        *("leave_opentelemetry", "propagate", "unbridge_opentelemetry"),
     ]
     assert compat.__all__ == ["AncestorOptions", "BaseExporter", "ExportResult", "set_global_tracer"]
     assert {"capture_spans", "assert_tree", "render_tree", "CapturedSpans"} <= set(dir(testing))
