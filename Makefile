@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 QUICK := tests/unit tests/contracts $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py))
 
-.PHONY: demo test quick test-three-brokers lint docs native bench kafka lock clean
+.PHONY: demo test quick test-three-brokers lint docs native bench bench-collector kafka lock clean
 
 demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
 	$(BIN)/prela-stream demo
@@ -31,6 +31,9 @@ docs: $(VENV)/.dev             ## write the reference pages (settings, API, comm
 
 bench: $(VENV)/.bench          ## every benchmark, beside its peers; prints JSON
 	$(BIN)/python bench/run.py
+
+bench-collector: $(VENV)/.bench $(VENV)/.native   ## the worker and the OpenTelemetry Collector in turns; needs Go, Java, Maven
+	$(BIN)/python bench/collector.py
 
 kafka:                         ## a Kafka at 127.0.0.1:9092 until Ctrl-C; needs Java 17 and Maven, no Docker
 	$(PYTHON) -m deploy.kafka --port 9092
