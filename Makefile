@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+NEXT := .venv-next
 QUICK := tests/unit tests/contracts $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py))
 
-.PHONY: demo test quick test-three-brokers lint docs native bench bench-collector kafka lock clean
+.PHONY: demo test quick test-next-aiokafka test-three-brokers lint docs native bench bench-collector kafka lock clean
 
 demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
 	$(BIN)/prela-stream demo
@@ -15,6 +16,11 @@ test: $(VENV)/.dev $(VENV)/.native lint        ## every check: lint, types, laye
 
 quick: $(VENV)/.dev            ## unit tests, and contract tests on memory and SQLite: within 90 s on two cores
 	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not slow and not kafka and not three_brokers" $(QUICK)
+
+test-next-aiokafka: $(NEXT)/.dev   ## the private names and the transport contract with the newest aiokafka within the bounds, pre-releases too
+	-@$(NEXT)/bin/python -m deploy.kafka --prepare
+	$(NEXT)/bin/python -m pytest -q -n 3 --dist worksteal -m "not three_brokers" tests/unit/transport/kafka/test_private_names.py \
+		tests/unit/transport/kafka/test_tags.py tests/contracts/test_transport_kafka.py
 
 test-three-brokers: $(VENV)/.dev   ## the transport contract on a cluster of three
 	$(BIN)/python -m pytest -q -m three_brokers
@@ -54,6 +60,12 @@ $(VENV)/.dev: pyproject.toml requirements.lock | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q --disable-pip-version-check -r requirements.lock -e .
 	@touch $@ $(VENV)/.demo
 
+$(NEXT)/.dev: pyproject.toml requirements.lock
+	$(PYTHON) -m venv $(NEXT)
+	$(NEXT)/bin/python -m pip install -q --disable-pip-version-check -r requirements.lock -e .
+	$(NEXT)/bin/python -m pip install -q --disable-pip-version-check --pre --upgrade "$$(sed -n 's/^    "\(aiokafka[^"]*\)".*/\1/p' pyproject.toml)"
+	@touch $@
+
 $(VENV)/.native: $(wildcard native/src/*.rs) native/Cargo.toml native/Cargo.lock | $(VENV)/.dev
 	@if command -v cargo >/dev/null; then (cd native && ../$(BIN)/maturin develop --release -q); \
 	elif [ "$(CI)" = true ]; then echo "cargo is missing: install Rust, the native core has to be built here"; exit 1; \
@@ -65,4 +77,4 @@ $(VENV)/.bench: pyproject.toml requirements-bench.lock | $(VENV)/bin/python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .prela .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEXT) .prela .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from prela_stream.errors import ConfigurationError
 from prela_stream.sinks.registry import SINK_TYPES, load
+from prela_stream.transport.options import AIOKAFKA_TESTED
 from prela_stream.validation import absolute, read_text
 
 if TYPE_CHECKING:
@@ -24,11 +25,35 @@ if TYPE_CHECKING:
     from prela_stream.transport.base import Transport
 
 
-def open_transport(settings: Settings) -> Transport:
-    """The transport that the settings name. Connects to nothing yet."""
-    if settings.transport == "kafka":
-        from prela_stream.transport.kafka import KafkaTransport
+NOT_USABLE: Final = (ImportError, AttributeError, TypeError)
+"""What importing the Kafka transport raises if aiokafka has moved or changed a name that it uses."""
 
+
+def unusable_client(error: Exception) -> str:
+    """What is wrong with the installed aiokafka, and what to do."""
+    from importlib import metadata  # takes 15 ms
+
+    try:
+        found = f"aiokafka {metadata.version('aiokafka')}"
+    except metadata.PackageNotFoundError:
+        found = "no aiokafka"
+    return (
+        f"{found} is installed, and this release was tested with aiokafka{AIOKAFKA_TESTED} only. The Kafka transport cannot be "
+        f"loaded ({type(error).__name__}: {error}): pip install 'aiokafka{AIOKAFKA_TESTED}'"
+    )
+
+
+def open_transport(settings: Settings) -> Transport:
+    """The transport that the settings name. Connects to nothing yet.
+
+    Raises:
+        ConfigurationError: the installed aiokafka cannot be used.
+    """
+    if settings.transport == "kafka":
+        try:
+            from prela_stream.transport.kafka import KafkaTransport
+        except NOT_USABLE as error:
+            raise ConfigurationError(unusable_client(error)) from error
         return KafkaTransport(settings.kafka)
     from prela_stream.transport.local import LocalTransport
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from prela_stream.app.adapters import group_of, load_policy_set, open_transport
+from prela_stream.app.adapters import NOT_USABLE, group_of, load_policy_set, open_transport, unusable_client
 from prela_stream.errors import ConfigurationError, PrelaError
 from prela_stream.sinks.registry import SINK_TYPES, load
 from prela_stream.transport.base import TopicPartition
@@ -87,12 +87,18 @@ def _transport(settings: Settings, roles: Sequence[Role], now_ms: int) -> AsyncI
         from prela_stream.transport.local.doctor import findings
 
         return findings(settings.local, settings.topics)
-    from prela_stream.transport.kafka.doctor.acls import ServiceGroups
-    from prela_stream.transport.kafka.doctor.checks import KafkaDoctor
-
+    try:
+        from prela_stream.transport.kafka.doctor.acls import ServiceGroups
+        from prela_stream.transport.kafka.doctor.checks import KafkaDoctor
+    except NOT_USABLE as error:
+        return _only(mistake("aiokafka", unusable_client(error)))
     sinks = tuple(group_of(settings, sink.group) for sink in settings.sink)
     groups = ServiceGroups(worker=group_of(settings, settings.worker.group), sinks=sinks)
     return KafkaDoctor(settings.kafka, settings.topics, groups, roles, now_ms).findings()
+
+
+async def _only(finding: Finding) -> AsyncIterator[Finding]:
+    yield finding
 
 
 def _installed() -> Finding:

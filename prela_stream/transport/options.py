@@ -12,6 +12,8 @@ from prela_stream.validation import HOUR, bounded
 CleanupPolicy = Literal["delete", "compact"]
 POLL_BYTES: Final = 1 << 20
 """Default of `Consumer.poll`: uncompressed bytes per poll. Applying more at once would delay commits and heartbeats."""
+AIOKAFKA_TESTED: Final = ">=0.14,<0.16"
+"""The versions of aiokafka that this release was tested with; the same bounds as in pyproject.toml."""
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,200}")
 """The characters that Kafka allows in topic names. 200 leaves room for the suffix within Kafka's limit of 249."""
 _ADDRESS = re.compile(

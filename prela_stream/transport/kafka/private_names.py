@@ -10,8 +10,7 @@ from typing import Final
 
 import msgspec
 
-TESTED: Final = ">=0.14,<0.15"
-"""The versions of aiokafka that this release was tested with; the same bounds as in pyproject.toml."""
+from prela_stream.transport.options import AIOKAFKA_TESTED
 
 
 class PrivateName(msgspec.Struct, frozen=True):
@@ -115,8 +114,8 @@ PRIVATE_NAMES: Final = (
 
 
 def is_tested(version: str) -> bool:
-    """Whether a version of aiokafka is within `TESTED`."""
-    least, below = (_numbers(bound) for bound in re.findall(r"[\d.]+", TESTED))
+    """Whether a version of aiokafka is within `AIOKAFKA_TESTED`."""
+    least, below = (_numbers(bound) for bound in re.findall(r"[\d.]+", AIOKAFKA_TESTED))
     return least <= _numbers(version) < below
 
 

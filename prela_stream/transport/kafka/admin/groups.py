@@ -20,12 +20,12 @@ from aiokafka.protocol.types import (
     Int32,
     Int64,
     Schema,
-    TaggedFields,
 )
 
 from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError
 from prela_stream.transport.base import Committed, TopicPartition
 from prela_stream.transport.kafka.admin.connection import AdminConnection, NotYetError, by_topic, check
+from prela_stream.transport.kafka.admin.tags import Flexible, Tags
 from prela_stream.transport.kafka.admin.topics import Topics
 
 _FENCED: Final = (kafka.UnknownMemberIdError, kafka.IllegalGenerationError, kafka.RebalanceInProgressError)
@@ -55,32 +55,29 @@ class _StableResponse(Response):
                         ("leader_epoch", Int32),
                         ("metadata", CompactString("utf-8")),
                         ("error_code", Int16),
-                        ("tags", TaggedFields),
+                        ("tags", Tags),
                     ),
                 ),
-                ("tags", TaggedFields),
+                ("tags", Tags),
             ),
         ),
         ("error_code", Int16),
-        ("tags", TaggedFields),
+        ("tags", Tags),
     )
 
 
-class _StableRequest_v7(RequestStruct):  # noqa: N801 - named like the requests of aiokafka
+class _StableRequest_v7(Flexible, RequestStruct):  # noqa: N801 - named like the requests of aiokafka
     API_KEY = 9
     API_VERSION = 7
-    FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _StableResponse
     SCHEMA = Schema(
         ("group", CompactString("utf-8")),
         (
             "topics",
-            CompactArray(
-                ("topic", CompactString("utf-8")), ("partitions", CompactArray(Int32)), ("tags", TaggedFields)
-            ),
+            CompactArray(("topic", CompactString("utf-8")), ("partitions", CompactArray(Int32)), ("tags", Tags)),
         ),
         ("require_stable", Boolean),
-        ("tags", TaggedFields),
+        ("tags", Tags),
     )
 
 

@@ -10,9 +10,10 @@ from typing import Any, Final
 from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
+from aiokafka.protocol.types import Boolean, CompactArray, CompactString, Int16, Int32, Schema
 
 from prela_stream.transport.kafka.admin.connection import AdminConnection, check
+from prela_stream.transport.kafka.admin.tags import Flexible, Tags
 
 UNKNOWN_ID: Final = ""
 """The id of a topic on brokers that do not report ids."""
@@ -29,7 +30,7 @@ class _Uuid(AbstractType[bytes]):
 
 
 _NAME: Final = CompactString("utf-8")
-_TAGS: Final = ("tags", TaggedFields)
+_TAGS: Final = ("tags", Tags)
 
 
 class _IdsResponse(Response):
@@ -72,10 +73,9 @@ class _IdsResponse(Response):
     )
 
 
-class _IdsStruct(RequestStruct):
+class _IdsStruct(Flexible, RequestStruct):
     API_KEY = 3
     API_VERSION = 10
-    FLEXIBLE_VERSION = True
     RESPONSE_TYPE = _IdsResponse
     SCHEMA = Schema(
         ("topics", CompactArray(("topic_id", _Uuid), ("topic", _NAME), _TAGS)),

@@ -45,8 +45,8 @@ from prela_stream.transport.kafka.doctor.acls import (
     needs,
     topic_answers,
 )
-from prela_stream.transport.kafka.private_names import TESTED, is_tested
-from prela_stream.transport.options import KafkaOptions, TopicOptions
+from prela_stream.transport.kafka.private_names import is_tested
+from prela_stream.transport.options import AIOKAFKA_TESTED, KafkaOptions, TopicOptions
 from prela_stream.transport.topics import check_topics, topic_names
 
 _REACH_S: Final = 3.0
@@ -311,7 +311,7 @@ def check_aiokafka(version: str = aiokafka.__version__) -> Finding:
     """Whether this release was tested with the installed aiokafka, whose private names it uses."""
     if is_tested(version):
         return ok("aiokafka", f"{version}, tested with this release")
-    text = f"{version} is installed, this release was tested with {TESTED} only: pip install 'aiokafka{TESTED}'"
+    text = f"{version} is installed, this release was tested with {AIOKAFKA_TESTED} only: pip install 'aiokafka{AIOKAFKA_TESTED}'"
     return unknown("aiokafka", text)
 
 
