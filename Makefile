@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 NEXT := .venv-next
 QUICK := tests/unit tests/contracts $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py))
 
-.PHONY: demo test quick test-next-aiokafka test-three-brokers lint docs native bench bench-collector kafka lock clean
+.PHONY: demo test quick test-next-aiokafka test-three-brokers lint docs native fuzz bench bench-collector kafka lock clean
 
 demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
 	$(BIN)/prela-stream demo
@@ -31,6 +31,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 native: $(VENV)/.native        ## build the native core into the environment; needs cargo
+
+fuzz: $(VENV)/.dev $(VENV)/.native   ## both cores on 20,000 logs, both decoders on 10,000,000 inputs; hours
+	$(BIN)/python -m tests.support.core_comparison --logs 20000
+	$(BIN)/python -m tests.support.decoder_comparison --inputs 10000000
 
 docs: $(VENV)/.dev             ## write the reference pages (settings, API, command line) from the code
 	$(BIN)/python -m tools.reference

@@ -93,6 +93,12 @@ WITHHELD_VALUES = Counter(
 
 # In a worker ------------------------------------------------------------------------------------------------------------------
 
+WORKER_CORE = Gauge(
+    "prela_worker_core_info",
+    "workers",
+    "1 for the core that does the work per span, `native` or `python`, with the version of the native one.",
+    ("core", "version"),
+)
 WORKER_LAG = Gauge(
     "prela_worker_lag_records", "records", "Records of a partition that are not yet applied.", ("partition",)
 )

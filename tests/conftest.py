@@ -8,6 +8,7 @@ pytest.register_assert_rewrite("tests.support.oracle", "tests.support.crowd")  #
 pytest_plugins = [
     "prela_stream.pytest_plugin",
     "pytester",
+    "tests.support.cores",
     "tests.support.kafka",
     "tests.support.secured_kafka",
     "tests.support.kept_log",

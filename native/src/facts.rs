@@ -85,12 +85,18 @@ impl Facts {
         facts.root_name = heads[facts.foremost].name.to_string();
         (facts.start_ns, facts.duration_ns) = structure.times(heads);
         facts.outside_parent = structure.outside_parent(heads);
-        for index in structure.leaf_calls(heads) {
-            facts.add_usage(heads[index].attributes, spellings)?;
+        let leaves = structure.leaf_calls(heads);
+        for index in &leaves {
+            facts.add_usage(heads[*index].attributes, spellings)?;
+        }
+        if leaves.len() < heads.iter().filter(|head| head.span_type == LLM).count() {
+            for head in heads.iter().filter(|head| head.span_type == LLM) {
+                Facts::default().add_usage(head.attributes, spellings)?; // Python reads these too, so they have to be readable
+            }
         }
         facts.shape = structure.shape(heads, shapes);
         if !wanted.is_empty() {
-            facts.selected = Some(select(heads, wanted)?);
+            facts.selected = Some(select(heads, wanted, spellings)?);
         }
         Ok(facts)
     }
@@ -166,8 +172,9 @@ fn each<'a>(attributes: &'a [u8], mut visit: impl FnMut(&'a [u8], &'a [u8]) -> R
     Ok(())
 }
 
-/// The wanted attributes of every span. Values are copied as they are; Python decodes them.
-fn select(heads: &[Head], wanted: &[Vec<u8>]) -> Read<Vec<u8>> {
+/// The wanted attributes of every span. Values are copied as they are; Python decodes them. It would also read the attributes of
+/// the summary, so those have to be readable too.
+fn select(heads: &[Head], wanted: &[Vec<u8>], spellings: &Spellings) -> Read<Vec<u8>> {
     let mut out = vec![0xdd];
     out.extend_from_slice(&(heads.len() as u32).to_be_bytes());
     for head in heads {
@@ -175,7 +182,11 @@ fn select(heads: &[Head], wanted: &[Vec<u8>]) -> Read<Vec<u8>> {
         out.extend_from_slice(&[0xde, 0, 0]);
         let mut count: u16 = 0;
         each(head.attributes, |key, value| {
-            if wanted.binary_search_by(|one| one.as_slice().cmp(key)).is_ok() {
+            let is_wanted = wanted.binary_search_by(|one| one.as_slice().cmp(key)).is_ok();
+            if is_wanted || spellings.ranks.contains_key(key) {
+                Reader::new(value).check_value(MAX_DEPTH)?;
+            }
+            if is_wanted {
                 count = count.checked_add(1).ok_or(NotPlain)?;
                 out.push(0xda);
                 out.extend_from_slice(&u16::try_from(key.len()).map_err(|_| NotPlain)?.to_be_bytes());

@@ -46,8 +46,10 @@ pub struct Head<'a> {
     pub name: &'a str,
     pub randomness: Option<i64>,
     pub threshold: Option<i64>,
-    /// The attribute map; an empty slice if the item has none.
+    /// The attribute map; an empty slice if the item has none. So are events and links.
     pub attributes: &'a [u8],
+    pub events: &'a [u8],
+    pub links: &'a [u8],
 }
 
 impl<'a> Head<'a> {
@@ -75,6 +77,8 @@ impl<'a> Head<'a> {
             randomness: None,
             threshold: None,
             attributes: &[],
+            events: &[],
+            links: &[],
         };
         for index in 1..fields {
             match index {
@@ -93,10 +97,15 @@ impl<'a> Head<'a> {
                 13 => head.name = reader.text()?,
                 14 => head.randomness = reader.optional_int(0, BITS_56)?,
                 15 => head.threshold = reader.optional_int(0, BITS_56)?,
-                16 => {
+                16..=18 => {
                     let start = reader.at;
                     reader.skip(depth)?;
-                    head.attributes = &reader.bytes[start..reader.at];
+                    let body = &reader.bytes[start..reader.at];
+                    match index {
+                        16 => head.attributes = body,
+                        17 => head.events = body,
+                        _ => head.links = body,
+                    }
                 }
                 19 => {
                     if !reader.nil() {

@@ -4,6 +4,7 @@
 //! time. For each trace that is due it returns `Facts`. Policies, decisions and outputs are in Python, once per trace. The Python core
 //! (`prela_stream.assembly`) is the specification; tests compare the two.
 
+mod bodies;
 mod decided;
 mod facts;
 mod item;
@@ -13,9 +14,12 @@ mod processes;
 mod slots;
 mod trace;
 
+use std::any::Any;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
 
 use crate::facts::{Amount, Facts, Shapes, Spellings};
 use crate::item::{Head, TraceId};
@@ -23,7 +27,9 @@ use crate::partition::{Applied, Closed, Options, Partition};
 use crate::trace::Trace;
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
-const INTERFACE: u32 = 1;
+const INTERFACE: u32 = 2;
+/// Spans that one step folds, or returns the facts of: about a millisecond.
+const STEP: usize = 1024;
 
 /// A trace that is to be decided now.
 #[pyclass(frozen, name = "ReadyTrace")]
@@ -93,6 +99,14 @@ impl ReadyTrace {
     fn resources<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let spans = self.trace.fold.as_ref().map_or(&[][..], |fold| &fold.spans);
         PyList::new(py, spans.iter().map(|span| self.resource_of(py, span.process)))
+    }
+
+    /// Whether every reader can read the attributes, events and links of all items. If not, Python decides which ones.
+    fn has_plain_bodies(&self) -> bool {
+        let Some(fold) = self.trace.fold.as_ref() else {
+            return false;
+        };
+        fold.spans.iter().all(|span| Head::of(self.trace.item(span)).is_ok_and(|head| bodies::are_plain(&head)))
     }
 
     /// Whether the facts below are known. If not, Python reads the items.
@@ -201,9 +215,14 @@ impl ReadyTrace {
 }
 
 /// One partition of `spans`: undecided traces, deadlines, and decisions in their late window.
-#[pyclass(name = "Partition", unsendable)]
+///
+/// A panic becomes a Python exception. After that the state is unknown, so every further call raises it too.
+#[pyclass(name = "Partition")]
 struct PyPartition {
     inner: Partition,
+    /// The exception for a panic.
+    failure: Py<PyType>,
+    failed: Option<String>,
     spellings: Spellings,
     wanted: Vec<Vec<u8>>,
     shapes: Shapes,
@@ -211,16 +230,20 @@ struct PyPartition {
 
 #[pymethods]
 impl PyPartition {
-    /// `options`: the fields of `AssemblyOptions` as a dict; `beats`: whether a resource belongs to a process with heartbeats.
+    /// `options`: the fields of `AssemblyOptions` as a dict; `beats`: whether a resource belongs to a process with heartbeats;
+    /// `failure`: the exception that a panic becomes.
     #[new]
-    #[pyo3(signature = (options, beats, *, input_tokens, output_tokens, cost, reads))]
+    #[pyo3(signature = (options, beats, failure, *, input_tokens, output_tokens, cost, reads, max_item_bytes))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         options: &Bound<'_, PyDict>,
         beats: Py<PyAny>,
+        failure: Py<PyType>,
         input_tokens: Vec<String>,
         output_tokens: Vec<String>,
         cost: Vec<String>,
         reads: Vec<String>,
+        max_item_bytes: usize,
     ) -> PyResult<Self> {
         let get = |name: &str| -> PyResult<i64> {
             let value = options.get_item(name)?;
@@ -237,12 +260,15 @@ impl PyPartition {
             max_age_ms: get("max_age_ms")?,
             max_spans: usize::try_from(get("max_spans")?).unwrap_or(usize::MAX),
             max_bytes: usize::try_from(get("max_bytes")?).unwrap_or(usize::MAX),
+            max_item_bytes,
         };
         let mut wanted: Vec<Vec<u8>> = reads.into_iter().map(String::into_bytes).collect();
         wanted.sort();
         wanted.dedup();
         Ok(PyPartition {
             inner: Partition::new(chosen, get("late_window_ms")?, beats),
+            failure,
+            failed: None,
             spellings: Spellings::new(&input_tokens, &output_tokens, &cost),
             wanted,
             shapes: Shapes::default(),
@@ -279,31 +305,49 @@ impl PyPartition {
         self.inner.restore_clock(clock_ms);
     }
 
-    /// Duplicates found since the last call.
-    fn take_duplicates(&mut self) -> u64 {
-        std::mem::take(&mut self.inner.duplicates)
+    /// Duplicates found so far.
+    #[getter]
+    fn duplicates(&self) -> u64 {
+        self.inner.duplicates
     }
 
-    /// Moves the clock and returns the traces that are due, in the order of decisions.
-    fn due(&mut self, py: Python<'_>, now_ms: i64) -> PyResult<Vec<Py<ReadyTrace>>> {
-        let closed = self.inner.due(now_ms);
-        self.ready(py, closed)
+    /// Moves the clock. Returns whether any trace may be due: then call `next_due` until it returns None.
+    fn advance(&mut self, py: Python<'_>, now_ms: i64) -> PyResult<bool> {
+        self.guarded(py, |this| Ok(this.inner.advance(now_ms)))
+    }
+
+    /// The next traces that are due, in the order of decisions, after about a millisecond of work. The list is empty if the work
+    /// is not done yet, and None is returned if it is.
+    fn next_due(&mut self, py: Python<'_>) -> PyResult<Option<Vec<Py<ReadyTrace>>>> {
+        self.guarded(py, |this| {
+            if !this.inner.collect(STEP) {
+                return Ok(Some(Vec::new()));
+            }
+            let closed = this.inner.take_due(STEP);
+            if closed.is_empty() {
+                return Ok(None);
+            }
+            this.ready(py, closed).map(Some)
+        })
     }
 
     /// Returns the traces that the last record made too large.
     fn over_limits(&mut self, py: Python<'_>) -> PyResult<Vec<Py<ReadyTrace>>> {
-        let closed = self.inner.over_limits();
-        self.ready(py, closed)
+        self.guarded(py, |this| {
+            let closed = this.inner.over_limits();
+            this.ready(py, closed)
+        })
     }
 
-    /// Takes in the value of a record: `(items, control, spans, covered, late)`. None, with nothing changed, if any of it is
-    /// unusual: then Python decodes it and calls `add_items`.
+    /// Takes in the value of a record: `(items, control, spans, covered, late, resource)`. `late` has the trace id, the index and
+    /// the bytes of each late span, and `resource` their process. None, with nothing changed, if any of it is unusual: then Python
+    /// decodes it and calls `add_items`.
     #[pyo3(signature = (value, offset, *, replay = false))]
     fn add<'py>(&mut self, py: Python<'py>, value: &[u8], offset: i64, replay: bool) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        match self.inner.add(py, value, offset, replay)? {
+        self.guarded(py, |this| match this.inner.add(py, value, offset, replay)? {
             Ok(applied) => applied_tuple(py, applied).map(Some),
             Err(_) => Ok(None),
-        }
+        })
     }
 
     /// As `add`, with items that Python decoded: pairs of the index in the record and the bytes.
@@ -316,18 +360,29 @@ impl PyPartition {
         offset: i64,
         replay: bool,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        match self.inner.add_items(py, resource, &items, offset, replay)? {
+        self.guarded(py, |this| match this.inner.add_items(py, resource, &items, offset, replay)? {
             Ok(applied) => applied_tuple(py, applied),
             Err(_) => Err(PyValueError::new_err("an item was accepted by Python's decoder and cannot be read here")),
-        }
+        })
     }
 
-    fn low_watermark(&mut self) -> Option<(i64, i64)> {
-        self.inner.low_watermark()
+    /// Offset of the record with the first item of the oldest open trace, and stream time just before that record.
+    fn low_watermark(&mut self, py: Python<'_>) -> PyResult<Option<(i64, i64)>> {
+        self.guarded(py, |this| Ok(this.inner.oldest().map(|trace| (trace.first_offset, trace.clock_before))))
     }
 
-    fn next_deadline_ms(&mut self) -> Option<i64> {
-        self.inner.next_deadline_ms()
+    /// Stream time at the first item of the oldest open trace.
+    fn oldest_ms(&mut self, py: Python<'_>) -> PyResult<Option<i64>> {
+        self.guarded(py, |this| Ok(this.inner.oldest().map(|trace| trace.first_ms)))
+    }
+
+    fn next_deadline_ms(&mut self, py: Python<'_>) -> PyResult<Option<i64>> {
+        self.guarded(py, |this| Ok(this.inner.next_deadline_ms()))
+    }
+
+    /// Panics, so that a test can see that a panic is an exception in Python.
+    fn panic(&mut self, py: Python<'_>) -> PyResult<()> {
+        self.guarded(py, |_| -> PyResult<()> { panic!("requested") })
     }
 
     /// A trace was decided; `entry` is None for a dropped one.
@@ -356,6 +411,17 @@ impl PyPartition {
 }
 
 impl PyPartition {
+    fn guarded<T>(&mut self, py: Python<'_>, work: impl FnOnce(&mut Self) -> PyResult<T>) -> PyResult<T> {
+        if self.failed.is_none() {
+            match catch_unwind(AssertUnwindSafe(|| work(self))) {
+                Ok(result) => return result,
+                Err(panic) => self.failed = Some(message_of(panic.as_ref())),
+            }
+        }
+        let failure = self.failure.bind(py).clone();
+        Err(PyErr::from_type(failure, self.failed.clone().unwrap_or_default()))
+    }
+
     fn ready(&mut self, py: Python<'_>, closed: Vec<Closed>) -> PyResult<Vec<Py<ReadyTrace>>> {
         let mut ready = Vec::with_capacity(closed.len());
         for Closed { trace, trigger, due_ms } in closed {
@@ -383,9 +449,15 @@ impl PyPartition {
     }
 }
 
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_string())
+}
+
 fn applied_tuple<'py>(py: Python<'py>, applied: Applied) -> PyResult<Bound<'py, PyTuple>> {
-    let late = PyList::new(py, applied.late.iter().map(|(id, item)| (PyBytes::new(py, id), PyBytes::new(py, item))))?;
-    (applied.items, applied.control, applied.spans, applied.covered, late).into_pyobject(py)
+    let late = applied.late.iter().map(|(id, index, item)| (PyBytes::new(py, id), *index, PyBytes::new(py, item)));
+    let late = PyList::new(py, late)?;
+    (applied.items, applied.control, applied.spans, applied.covered, late, applied.late_resource).into_pyobject(py)
 }
 
 #[pymodule]

@@ -184,6 +184,53 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Skips one value that consists of text, numbers, bytes, arrays, and maps with text as keys.
+    pub fn check_value(&mut self, depth: usize) -> Read<()> {
+        // As in `skip`; for a map also whether a key is next.
+        let mut open: Vec<(u64, bool)> = Vec::new();
+        loop {
+            if let Some((left, true)) = open.last() {
+                if left % 2 == 0 {
+                    self.text()?;
+                    if let Some((left, _)) = open.last_mut() {
+                        *left -= 1;
+                    }
+                }
+            }
+            let tag = *self.bytes.get(self.at).ok_or(NotPlain)?;
+            let (below, is_map) = match tag {
+                0x80..=0x8f | 0xde | 0xdf => (2 * self.map()? as u64, true),
+                0x90..=0x9f | 0xdc | 0xdd => (self.array()? as u64, false),
+                0xa0..=0xbf | 0xd9..=0xdb => {
+                    self.text()?;
+                    (0, false)
+                }
+                0xc1 | 0xc7..=0xc9 | 0xd4..=0xd8 => return Err(NotPlain),
+                _ => {
+                    self.skip(1)?;
+                    (0, false)
+                }
+            };
+            if below > 0 {
+                if open.len() >= depth {
+                    return Err(NotPlain);
+                }
+                open.push((below, is_map));
+                continue;
+            }
+            while let Some((left, _)) = open.last_mut() {
+                *left -= 1;
+                if *left > 0 {
+                    break;
+                }
+                open.pop();
+            }
+            if open.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
     fn pass(&mut self, length: usize) -> Read<u64> {
         self.take(length).map(|_| 0)
     }

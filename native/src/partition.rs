@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::decided::Decided;
 use crate::item::{Envelope, Head, TraceId, FOREIGN, LOST, SPAN, TICK};
@@ -21,6 +22,9 @@ const MAX_ITEMS: usize = 16_384;
 pub const MAX_SPANS: u8 = 8;
 pub const MAX_BYTES: u8 = 9;
 
+/// The deadline of a trace that is found to be due: no queue entry of it is current any more.
+const TAKEN: i64 = i64::MIN;
+
 #[derive(Clone, Copy)]
 pub struct Options {
     /// By `Wait`.
@@ -30,6 +34,8 @@ pub struct Options {
     pub max_age_ms: i64,
     pub max_spans: usize,
     pub max_bytes: usize,
+    /// Of an item and its resource together.
+    pub max_item_bytes: usize,
 }
 
 /// What became of the items of one record.
@@ -40,8 +46,10 @@ pub struct Applied {
     pub spans: u64,
     /// Items of loaded decisions, in a replay: they are not taken in.
     pub covered: u64,
-    /// Span items whose trace is decided: the trace and the bytes.
-    pub late: Vec<(TraceId, Vec<u8>)>,
+    /// Span items whose trace is decided: the trace, the index in the record, and the bytes.
+    pub late: Vec<(TraceId, u32, Vec<u8>)>,
+    /// The process of the record if any item is late.
+    pub late_resource: Option<Py<PyBytes>>,
 }
 
 /// A trace that left the partition, and why.
@@ -62,13 +70,17 @@ pub struct Partition {
     /// Open traces in the order in which they began; closed ones are removed from the front.
     begun: VecDeque<(i64, u32)>,
     over: Vec<u32>,
+    /// What `collect` found, the next decision last.
+    found: Vec<(i64, (i64, u32), u32, Wait)>,
+    /// Stream time minus the clock that skips silence, before the last step.
+    ahead: i64,
     heard: i64,
     pub clock_ms: i64,
     clock_before: i64,
     /// SPAN items held for undecided traces. One that is a duplicate counts until its trace is folded.
     pub open_spans: i64,
     pub open_bytes: usize,
-    /// Duplicates found since they were last asked for.
+    /// Duplicates found so far.
     pub duplicates: u64,
 }
 
@@ -86,6 +98,8 @@ impl Partition {
             watched: BinaryHeap::new(),
             begun: VecDeque::new(),
             over: Vec::new(),
+            found: Vec::new(),
+            ahead: 0,
             heard: 0,
             clock_ms: 0,
             clock_before: 0,
@@ -120,6 +134,9 @@ impl Partition {
             let Ok(head) = Head::read(&mut reader, MAX_DEPTH) else {
                 return Ok(Err(NotPlain));
             };
+            if reader.at - start + envelope.resource.len() > self.options.max_item_bytes {
+                return Ok(Err(NotPlain));
+            }
             items.push((head, &value[start..reader.at]));
         }
         if !reader.at_end() {
@@ -131,6 +148,9 @@ impl Partition {
         let mut last = Last::default();
         for (index, (head, item)) in items.iter().enumerate() {
             self.take(head, item, index as u32, process, offset, replay, &mut last, &mut applied);
+        }
+        if !applied.late.is_empty() {
+            applied.late_resource = Some(self.processes.resource(py, process));
         }
         self.finish(py, process);
         Ok(Ok(applied))
@@ -159,6 +179,9 @@ impl Partition {
         let mut last = Last::default();
         for (head, (index, item)) in heads.iter().zip(items) {
             self.take(head, item, *index, process, offset, replay, &mut last, &mut applied);
+        }
+        if !applied.late.is_empty() {
+            applied.late_resource = Some(self.processes.resource(py, process));
         }
         self.finish(py, process);
         Ok(Ok(applied))
@@ -198,7 +221,7 @@ impl Partition {
         (last.id, last.slot) = (id, slot);
         let Some(slot) = slot else {
             if head.kind == SPAN {
-                applied.late.push((id, item.to_vec()));
+                applied.late.push((id, index, item.to_vec()));
             }
             return;
         };
@@ -314,47 +337,35 @@ impl Partition {
         self.duplicates += u64::from(found);
     }
 
-    /// Moves the clock, never back, and takes out every trace whose deadline that reaches, in the order of decisions.
-    pub fn due(&mut self, now_ms: i64) -> Vec<Closed> {
+    /// Moves the clock, never back. Returns whether any trace may be due; if so, call `collect` until it returns true, and then
+    /// `take_due` until it returns nothing.
+    pub fn advance(&mut self, now_ms: i64) -> bool {
         self.clock_before = self.clock_ms;
         let (clock, heard) = (self.clock_ms, self.heard);
         if now_ms > clock {
             self.clock_ms = now_ms;
             self.heard = heard + (now_ms - clock).min(self.options.silence_ms);
         }
-        let ahead = clock - heard;
-        let mut found: Vec<(i64, (i64, u32), u32, Wait)> = Vec::new();
+        self.ahead = clock - heard;
+        let is_queued = self.queue.peek().is_some_and(|Reverse((at, _))| *at <= self.clock_ms);
+        is_queued || self.watched.peek().is_some_and(|Reverse((at, _))| *at <= self.heard)
+    }
+
+    /// Finds traces that are due, until about `work` spans were folded. Returns whether all are found; they are in order then.
+    pub fn collect(&mut self, work: usize) -> bool {
+        let mut left = work;
         while let Some(entry) = self.queue.peek().copied() {
             let Reverse((pushed, slot)) = entry;
             if pushed > self.clock_ms {
                 break;
             }
+            if left == 0 {
+                return false;
+            }
+            left -= 1;
             self.queue.pop();
-            if !self.is_current(&entry) {
-                continue;
-            }
-            let Some(trace) = self.slots.get(slot) else {
-                continue;
-            };
-            let first = (trace.first_offset, trace.first_index);
-            let oldest = trace.first_ms + self.options.max_age_ms;
-            let soonest = (trace.last_ms + self.soonest_ms).min(oldest);
-            if soonest > self.clock_ms {
-                self.push(slot, soonest);
-                continue;
-            }
-            self.fold(slot);
-            let (deadline, awaited, awaits) = self.deadline(slot, ahead);
-            if deadline <= self.clock_ms {
-                found.push((deadline, first, slot, awaited));
-                if let Some(trace) = self.slots.get_mut(slot) {
-                    trace.pushed = i64::MIN; // taken: no entry of it is current any more
-                }
-            } else {
-                if awaits == Wait::Lost {
-                    self.watch(slot);
-                }
-                self.push(slot, deadline);
+            if self.is_current(&entry) {
+                left = left.saturating_sub(self.check_queued(slot));
             }
         }
         while let Some(entry) = self.watched.peek().copied() {
@@ -362,38 +373,89 @@ impl Partition {
             if at > self.heard {
                 break;
             }
+            if left == 0 {
+                return false;
+            }
+            left -= 1;
             self.watched.pop();
-            if !self.is_watched(&entry) {
-                continue;
-            }
-            let Some(trace) = self.slots.get_mut(slot) else {
-                continue;
-            };
-            trace.watched = false;
-            if trace.pushed == i64::MIN {
-                continue;
-            }
-            self.fold(slot);
-            let (deadline, awaited, awaits) = self.deadline(slot, ahead);
-            if awaits != Wait::Lost {
-                continue;
-            }
-            let Some(trace) = self.slots.get_mut(slot) else {
-                continue;
-            };
-            if trace.heard + self.options.lost_ms <= self.heard {
-                trace.pushed = i64::MIN;
-                found.push((deadline, (trace.first_offset, trace.first_index), slot, awaited));
-            } else {
-                self.watch(slot);
+            if self.is_watched(&entry) {
+                left = left.saturating_sub(self.check_watched(slot));
             }
         }
-        found.sort_unstable_by_key(|one| (one.0, one.1));
-        let closed = found.into_iter().filter_map(|(deadline, _, slot, awaited)| {
-            let trace = self.close(slot)?;
-            Some(Closed { trace, trigger: awaited as u8, due_ms: deadline })
-        });
-        closed.collect()
+        self.found.sort_unstable_by_key(|one| Reverse((one.0, one.1)));
+        true
+    }
+
+    /// Checks the deadline of a trace whose queue entry was reached. Returns the number of spans that this folded.
+    fn check_queued(&mut self, slot: u32) -> usize {
+        let Some(trace) = self.slots.get(slot) else {
+            return 0;
+        };
+        let first = (trace.first_offset, trace.first_index);
+        let oldest = trace.first_ms + self.options.max_age_ms;
+        let soonest = (trace.last_ms + self.soonest_ms).min(oldest);
+        if soonest > self.clock_ms {
+            self.push(slot, soonest);
+            return 0;
+        }
+        let folded = trace.pending as usize;
+        self.fold(slot);
+        let (deadline, awaited, awaits) = self.deadline(slot, self.ahead);
+        if deadline <= self.clock_ms {
+            self.found.push((deadline, first, slot, awaited));
+            if let Some(trace) = self.slots.get_mut(slot) {
+                trace.pushed = TAKEN;
+            }
+        } else {
+            if awaits == Wait::Lost {
+                self.watch(slot);
+            }
+            self.push(slot, deadline);
+        }
+        folded
+    }
+
+    /// As `check_queued` for a trace that waits for heartbeats.
+    fn check_watched(&mut self, slot: u32) -> usize {
+        let Some(trace) = self.slots.get_mut(slot) else {
+            return 0;
+        };
+        trace.watched = false;
+        if trace.pushed == TAKEN {
+            return 0;
+        }
+        let folded = trace.pending as usize;
+        self.fold(slot);
+        let (deadline, awaited, awaits) = self.deadline(slot, self.ahead);
+        if awaits != Wait::Lost {
+            return folded;
+        }
+        let Some(trace) = self.slots.get_mut(slot) else {
+            return folded;
+        };
+        if trace.heard + self.options.lost_ms <= self.heard {
+            trace.pushed = TAKEN;
+            self.found.push((deadline, (trace.first_offset, trace.first_index), slot, awaited));
+        } else {
+            self.watch(slot);
+        }
+        folded
+    }
+
+    /// Removes the next traces that `collect` found, about `most` spans of them, in the order of decisions.
+    pub fn take_due(&mut self, most: usize) -> Vec<Closed> {
+        let mut closed = Vec::new();
+        let mut left = most;
+        while left > 0 {
+            let Some((deadline, _, slot, awaited)) = self.found.pop() else {
+                break;
+            };
+            if let Some(trace) = self.close(slot) {
+                left = left.saturating_sub(trace.sizes().0.max(1));
+                closed.push(Closed { trace, trigger: awaited as u8, due_ms: deadline });
+            }
+        }
+        closed
     }
 
     /// When a trace is due, at the end of which wait, and what it awaits. `ahead`: stream time minus the other clock before the
@@ -470,11 +532,11 @@ impl Partition {
         closed
     }
 
-    /// Offset of the record with the first item of the oldest open trace, and stream time just before that record.
-    pub fn low_watermark(&mut self) -> Option<(i64, i64)> {
+    /// The open trace whose first item is the oldest.
+    pub fn oldest(&mut self) -> Option<&Trace> {
         while let Some(first) = self.begun.front().copied() {
             if self.is_open(first) {
-                return self.slots.get(first.1).map(|trace| (trace.first_offset, trace.clock_before));
+                return self.slots.get(first.1);
             }
             self.begun.pop_front();
         }

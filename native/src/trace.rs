@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 
-use crate::item::{Head, SpanId, TraceId, BY_PROCESSOR, COUNTED, NOT_COUNTED, PENDING, REMOTE_PARENT, RESUME, SPAN, START, SUSPEND};
+use crate::item::{
+    Head, SpanId, TraceId, BY_PROCESSOR, COUNTED, NOT_COUNTED, PENDING, REMOTE_PARENT, RESUME, SPAN, START, SUSPEND,
+};
 
 /// What a trace waits for. The numbers are those of `assembly.completeness`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -56,10 +56,8 @@ async def diagnose(
         write: Whether to write a tick and read it back, which also compares the clocks.
         clock: The time of this machine, ms since the epoch.
     """
-    yield _installed()
-    yield _policies(settings)
-    for sink in settings.sink:
-        yield await _sink(sink)
+    async for finding in _here(settings, roles):
+        yield finding
     failed = ""
     clock_pending = False
     async for finding in _transport(settings, roles, clock()):
@@ -101,6 +99,16 @@ async def _only(finding: Finding) -> AsyncIterator[Finding]:
     yield finding
 
 
+async def _here(settings: Settings, roles: Sequence[Role]) -> AsyncIterator[Finding]:
+    """What needs no connection to the log."""
+    yield _installed()
+    yield _policies(settings)
+    if "worker" in roles:
+        yield _core(settings)
+    for sink in settings.sink:
+        yield await _sink(sink)
+
+
 def _installed() -> Finding:
     import platform
     from importlib import metadata
@@ -138,6 +146,16 @@ def _policies(settings: Settings) -> Finding:
     except ConfigurationError as error:
         return mistake("policies", str(error))
     return ok("policies", f"{len(found.policies)} of {found.source}, version {found.version}")
+
+
+def _core(settings: Settings) -> Finding:
+    from prela_stream.assembly.selection import choose_core
+
+    try:
+        found = choose_core(settings.worker.core)
+    except ConfigurationError as error:
+        return mistake("core", str(error))
+    return ok("core", f"{found}: {found.reason}")
 
 
 async def _sink(sink: SinkSettings) -> Finding:

@@ -17,7 +17,7 @@ from prela_stream.model.decision import Basis, Trigger
 from prela_stream.model.span import COUNTED, FOREIGN, PENDING, REMOTE_PARENT, ItemHead, ItemKind
 
 
-class ReadyTrace(msgspec.Struct, frozen=True, kw_only=True):
+class DueTrace(msgspec.Struct, frozen=True, kw_only=True):
     """A trace that has to be decided now. The buffer no longer holds it."""
 
     trace_id: bytes
@@ -42,7 +42,7 @@ class ReadyTrace(msgspec.Struct, frozen=True, kw_only=True):
     """Number of SPAN items in `raws`; the others are STARTs."""
 
 
-class Applied(msgspec.Struct, frozen=True, kw_only=True):
+class Added(msgspec.Struct, frozen=True, kw_only=True):
     """The result for the items of one record: `len(heads) = len(late) + duplicates + control + spans`."""
 
     late: list[int]
@@ -103,7 +103,7 @@ class TraceBuffer:
         self._deadlines.restore(clock_ms)
         self._clock_before = clock_ms
 
-    def due(self, now_ms: int) -> Iterator[ReadyTrace]:
+    def due(self, now_ms: int) -> Iterator[DueTrace]:
         """Move the clock to `now_ms` (never back), and remove every trace whose deadline is reached.
 
         Call it with the time of each record before `add`. The traces are removed when this returns; consume the iterator
@@ -118,7 +118,7 @@ class TraceBuffer:
             self._close(trace)
         return (self._ready(trace, TRIGGERS[wait], deadline) for deadline, trace, wait in found if trace.spans)
 
-    def add(self, batch: ItemBatch, offset: int, now_ms: int) -> Applied:  # noqa: C901, PLR0912, PLR0915 - the one hot loop
+    def add(self, batch: ItemBatch, offset: int, now_ms: int) -> Added:  # noqa: C901, PLR0912, PLR0915 - the one hot loop
         """Apply one record at the time that was passed to `due`; raises ValueError if `due` was not called with it."""
         if now_ms > self._deadlines.clock_ms:
             msg = f"call due({now_ms}) before add() of the record at offset {offset}; the clock is at {self.clock_ms}"
@@ -206,9 +206,9 @@ class TraceBuffer:
         self._deadlines.compact(len(self._traces))
         if not process.traces:
             del self._processes[process.resource]
-        return Applied(late=late, duplicates=duplicates, control=control, spans=spans)
+        return Added(late=late, duplicates=duplicates, control=control, spans=spans)
 
-    def over_limits(self) -> list[ReadyTrace]:
+    def over_limits(self) -> list[DueTrace]:
         """Remove the traces that exceed `max_spans` or `max_bytes` since the last record, in order of their first item.
 
         Items of the same record that arrived after the limit are included, because a decision is always cut between records.
@@ -307,8 +307,8 @@ class TraceBuffer:
                 del self._processes[process.resource]
 
     @staticmethod
-    def _ready(trace: OpenTrace, trigger: Trigger, due_ms: int) -> ReadyTrace:
-        ready = ReadyTrace(
+    def _ready(trace: OpenTrace, trigger: Trigger, due_ms: int) -> DueTrace:
+        ready = DueTrace(
             trace_id=trace.trace_id,
             trigger=trigger,
             complete=trace.is_complete(),

@@ -1,12 +1,20 @@
-"""A whole trace as policies receive it: heads, the declared attributes, the tree, the trigger and completeness."""
+"""A whole trace as policies receive it: its facts, heads, the declared attributes, the tree, the trigger and completeness.
 
+A policy that needs facts only, such as statuses or the duration, costs no more than they do: everything else is built when it is
+first read.
+"""
+
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from prela_stream.model.decision import Trigger
+from prela_stream.model.decision import TraceSummary, Trigger
 from prela_stream.model.ids import trace_randomness
 from prela_stream.model.span import ERROR, Resource, SpanHead
 from prela_stream.model.tree import SpanTree
+
+NAME_CHARACTERS = 200
+"""Names in a decision are cut to this length, so that a decision fits into its record."""
 
 
 class Trace:
@@ -32,15 +40,31 @@ class Trace:
         complete: bool,
     ) -> None:
         self.trace_id = trace_id
-        self.heads = heads
-        self.attributes = attributes
-        self.resources = resources
         self.trigger = trigger
         self.complete = complete
+        self._heads = heads
+        self._attributes = attributes
+        self._resources = resources
 
-        self._tree: SpanTree[SpanHead] | None = None
-        self.statuses = [head.status for head in heads]
+    @property
+    def heads(self) -> list[SpanHead]:
+        """One per span, in order of arrival."""
+        return self._heads
+
+    @property
+    def attributes(self) -> list[dict[str, Any]]:
+        """The declared attributes of each span."""
+        return self._attributes
+
+    @property
+    def resources(self) -> list[Resource]:
+        """The resource of each span."""
+        return self._resources
+
+    @cached_property
+    def statuses(self) -> Sequence[int]:
         """Wire code of each span's status."""
+        return [head.status for head in self.heads]
 
     @cached_property
     def start_ns(self) -> int:
@@ -64,14 +88,12 @@ class Trace:
             return max(head.duration_ns or 0 for head in self.heads)
         return max(0, max(ends) - self.start_ns)
 
-    @property
+    @cached_property
     def tree(self) -> SpanTree[SpanHead]:
         """The spans as a tree, built on first use."""
-        if self._tree is None:
-            self._tree = SpanTree(self.heads)
-        return self._tree
+        return SpanTree(self.heads)
 
-    @property
+    @cached_property
     def randomness(self) -> int:
         """56 bits: the explicit randomness of the first span that has one, or the last 56 bits of the trace id."""
         for head in self.heads:
@@ -79,7 +101,7 @@ class Trace:
                 return head.randomness
         return trace_randomness(self.trace_id)
 
-    @property
+    @cached_property
     def head_thresholds(self) -> set[int]:
         """The distinct head-sampling thresholds of the spans; 0 for a span that was not head-sampled."""
         return {head.threshold or 0 for head in self.heads}
@@ -88,3 +110,23 @@ class Trace:
     def errors(self) -> int:
         """Spans that ended as ERROR."""
         return self.statuses.count(ERROR)
+
+    def summary(self, decided_at_ms: int) -> TraceSummary:
+        """The summary for the decision at this stream time. Tokens and cost count each leaf LLM call once."""
+        tree = self.tree
+        totals = tree.totals(self.attributes)
+        first = tree.foremost
+        assert first is not None  # a trace has at least one span
+        return TraceSummary(
+            root_name=self.heads[first].name[:NAME_CHARACTERS],
+            service=self.resources[first].service_name[:NAME_CHARACTERS],
+            start_ns=self.start_ns or max(0, decided_at_ms * 1_000_000 - self.duration_ns),
+            duration_ns=self.duration_ns,
+            spans=len(self.heads),
+            errors=self.errors,
+            input_tokens=totals.input_tokens,
+            output_tokens=totals.output_tokens,
+            cost_usd=totals.cost_usd,
+            shape_hash=tree.shape_hash(),
+            outside_parent=len(tree.outside_parent),
+        )

@@ -8,12 +8,13 @@ worker has opened a writer. In the second case the next commit is fenced.
 import enum
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from time import monotonic
 
 import anyio
 
 from prela_stream import telemetry
+from prela_stream.assembly.base import CoreError
 from prela_stream.errors import FencedError, PrelaError, TransportError
 from prela_stream.transport.base import CommitOutcome, Consumer, LogRecord, TopicPartition, Writer
 from prela_stream.worker.backoff import Backoff
@@ -53,6 +54,10 @@ _APPLYING = frozenset({Phase.RUNNING, Phase.FULL})
 _COMMITTING = _APPLYING | {Phase.PARKED}
 
 
+def _log_core_error(error: CoreError) -> None:
+    logger.error("%s; restoring from the log", error)
+
+
 class AssignedPartition:
     """One partition that the group assigned to this worker.
 
@@ -73,6 +78,7 @@ class AssignedPartition:
         faults: What is logged about the transport; shared with the other partitions.
         open_writer: Opens a writer, which fences the earlier one.
         restore: Restores the state at the last commit that the writer found.
+        on_core_error: Called if a core failed, before the partition is restored.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class AssignedPartition:
         faults: FaultLog,
         open_writer: Callable[[TopicPartition], Awaitable[Writer]],
         restore: Callable[[TopicPartition, Writer], Awaitable[PartitionState]],
+        on_core_error: Callable[[CoreError], None] = _log_core_error,
     ) -> None:
         self._source = source
         self._options = options
@@ -95,6 +102,7 @@ class AssignedPartition:
         self._faults = faults
         self._open_writer = open_writer
         self._restore = restore
+        self._on_core_error = on_core_error
         self._phase = Phase.TAKING_OVER
         self._writer: Writer | None = None
         self._state: PartitionState | None = None
@@ -105,6 +113,8 @@ class AssignedPartition:
         self._commit_scope: anyio.CancelScope | None = None
         """Of the last commit, which may be in progress."""
         self._wake = anyio.Event()
+        self._core_error: CoreError | None = None
+        """Why the core of the present state failed, until the partition is restored."""
         self._reported = ""
         self.poison: str | None = None
         """Why the partition is reported as poisoned; None if it is not."""
@@ -130,19 +140,24 @@ class AssignedPartition:
         """The state in numbers; None unless records are applied."""
         return self._state.status() if self.is_running and self._state is not None else None
 
-    def apply(self, record: LogRecord) -> Iterator[None]:
-        """Apply one record in steps. It ends early if the partition fails between two of them."""
+    def apply(self, records: Sequence[LogRecord]) -> Iterator[int]:
+        """Apply the records of a poll in steps; see `PartitionState.steps`. It ends early if the partition fails between two."""
         state = self._state
-        if not self.is_running or state is None or state.stopping:
+        if not self.is_running or state is None or state.stopping or self._core_error is not None:
             return
-        for _ in state.steps(record):
-            yield
-            if self._state is not state:
-                return
+        try:
+            for size in state.steps(records):
+                yield size
+                if self._state is not state:
+                    return
+                if state.pending_bytes >= self._backoff.commit_bytes or state.stopping:
+                    self._wake.set()
+        except CoreError as error:
+            self._core_error = error
+            self._wake.set()
+            return
         self._last_record = monotonic()
         self._report_clock(state)
-        if state.pending_bytes >= self._backoff.commit_bytes or state.stopping:
-            self._wake.set()
 
     async def between_polls(self) -> None:
         """Start reading after a restore, and pause the consumer during a takeover or while too much output is pending."""
@@ -194,6 +209,9 @@ class AssignedPartition:
                     await self._fail()
                 except TransportError as error:
                     self._report(error, "restoring from the log")
+                    await self._fail()
+                except CoreError as error:
+                    self._on_core_error(error)
                     await self._fail()
 
     async def _take_over(self) -> None:
@@ -258,6 +276,8 @@ class AssignedPartition:
         with anyio.move_on_after(self._options.tick_min_ms / 1000):
             await self._wake.wait()
         self._wake = anyio.Event()
+        if self._core_error is not None:
+            raise self._core_error
         state = self._state
         if state is None or self._phase not in _COMMITTING:
             return
@@ -316,7 +336,7 @@ class AssignedPartition:
 
     async def _discard(self, phase: Phase) -> None:
         self._phase = phase
-        self._state = None
+        self._state = self._core_error = None
         writer, self._writer = self._writer, None
         if writer is not None:
             await writer.aclose()

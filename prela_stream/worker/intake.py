@@ -7,13 +7,12 @@ know whether the record is new.
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from prela_stream.assembly.buffer import Applied
+from prela_stream.assembly.base import Applied, ReadyTrace
 from prela_stream.codec.dlq import DeadLetter
-from prela_stream.codec.spans import BadItem, ItemBatch
+from prela_stream.codec.spans import BadItem
 from prela_stream.errors import PrelaError
 from prela_stream.transport.base import TopicPartition
 from prela_stream.worker.checkpoint import ItemCounters
-from prela_stream.worker.decoding import ReadTrace
 from prela_stream.worker.outputs import Outputs
 from prela_stream.worker.tally import Tally
 
@@ -26,21 +25,17 @@ class PoisonLimitError(PrelaError):
 
 
 class Intake(Protocol):
-    """How the items of a record are admitted and counted."""
+    """How the items of a record are counted."""
 
-    def admit(self, batch: ItemBatch, offset: int) -> ItemBatch:
-        """Account for the items of a record and return those to apply."""
-        ...
-
-    def applied(self, result: Applied) -> None:
-        """Account for what the buffer did with the admitted items."""
+    def applied(self, result: Applied, offset: int) -> None:
+        """Account for the items of the record at `offset`. The core counts duplicates."""
         ...
 
     def decided(self, trace_id: bytes) -> None:
         """A trace was decided."""
         ...
 
-    def discarded(self, read: ReadTrace, offset: int) -> None:
+    def discarded(self, ready: ReadyTrace) -> None:
         """Dead-letter a trace that cannot be decided, because none of its spans is readable."""
         ...
 
@@ -89,10 +84,10 @@ class DeadLetters:
                 )
             )
 
-    def add_poison_of(self, read: ReadTrace, offset: int) -> None:
-        """Dead-letter the unreadable items of a trace whose first item is in the record at `offset`."""
-        self.add(read.poison, offset)
-        self._counters.control -= len(read.poison) - read.poison_spans  # a START was counted when it was consumed
+    def add_poison_of(self, ready: ReadyTrace) -> None:
+        """Dead-letter the unreadable items of a trace, with the offset of its first item."""
+        self.add(ready.poison, ready.first_offset)
+        self._counters.control -= len(ready.poison) - ready.poison_spans  # a START was counted when it was consumed
 
 
 class NewRecords:
@@ -110,28 +105,22 @@ class NewRecords:
         self._window = window
         self._items = self._bad = 0
 
-    def admit(self, batch: ItemBatch, offset: int) -> ItemBatch:
-        """See `Intake.admit`: all items are applied."""
-        items = len(batch.heads) + len(batch.bad) + batch.unknown
-        self._counters.consumed += items
-        self._counters.control += batch.unknown
-        self._dead_letters.tally.items(items)
-        self._dead_letters.add(batch.bad, offset)
-        self._items += items
-        self._bad += len(batch.bad)
-        return batch
-
-    def applied(self, result: Applied) -> None:
+    def applied(self, result: Applied, offset: int) -> None:
         """See `Intake.applied`."""
-        self._counters.duplicates += result.duplicates
-        self._counters.control += result.control
+        items = result.items + len(result.bad) + result.unknown
+        self._counters.consumed += items
+        self._counters.control += result.control + result.unknown
+        self._dead_letters.tally.items(items)
+        self._dead_letters.add(result.bad, offset)
+        self._items += items
+        self._bad += len(result.bad)
 
     def decided(self, trace_id: bytes) -> None:
         """See `Intake.decided`: nothing to do."""
 
-    def discarded(self, read: ReadTrace, offset: int) -> None:
+    def discarded(self, ready: ReadyTrace) -> None:
         """See `Intake.discarded`."""
-        self._dead_letters.add_poison_of(read, offset)
+        self._dead_letters.add_poison_of(ready)
 
     def writes_late(self, trace_id: bytes) -> bool:  # noqa: ARG002 - all late spans of new records are written
         """See `Intake.writes_late`: always."""

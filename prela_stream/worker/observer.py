@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 import anyio
 
 from prela_stream import telemetry
+from prela_stream.assembly.selection import CoreKind
 from prela_stream.errors import TransportError
 from prela_stream.measures import Collected
 from prela_stream.transport.base import Consumer, TopicPartition
@@ -23,10 +24,13 @@ class WorkerObserver:
 
     Args:
         partitions: The assigned partitions of the worker, which changes this mapping.
+        core: The core that does the work per span.
     """
 
-    def __init__(self, partitions: Mapping[TopicPartition, AssignedPartition]) -> None:
+    def __init__(self, partitions: Mapping[TopicPartition, AssignedPartition], core: CoreKind) -> None:
         self._partitions = partitions
+        self.core = core
+        """The core of partitions that are restored now."""
         self._ends: dict[TopicPartition, int] = {}
         self._assigned = False
         self.consumer: Consumer | None = None
@@ -85,7 +89,8 @@ class WorkerObserver:
         return found
 
     def collect(self) -> Iterator[Collected]:
-        """The gauges of the partitions."""
+        """The gauges of the worker and of its partitions."""
+        yield telemetry.WORKER_CORE, 1, (self.core.name, self.core.version)
         statuses = self._statuses()
         replaying = sum(status.replaying for status in statuses.values())
         stalled = sum(one.is_stalled for one in self._partitions.values())

@@ -12,6 +12,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     group: str = "sampler"
     """Consumer group, without the prefix. The workers of one group share the partitions."""
+    core: Literal["auto", "native", "python"] = "auto"
+    """What does the work per span. `auto`: the native core if `prela-stream[fast]` is installed and fits this release, else the
+    Python core. `native`: a worker without the native core does not start. Decisions are the same with either."""
     commit_interval_ms: Annotated[int, bounded(1, HOUR)] = 1_000
     """How often the decisions of a partition are committed, if there are any."""
     commit_bytes: Annotated[int, bounded(1, 1 << 40)] = 4 << 20

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from prela_stream.codec.byte_cache import ByteCache
 from prela_stream.codec.decisions import DECISIONS_FORMAT, encode_decisions
 from prela_stream.codec.dlq import DLQ_FORMAT, DeadLetter, encode_dead_letter
 from prela_stream.codec.sampled import SAMPLED_FORMAT, KeptFragment, encode_kept
@@ -13,7 +14,6 @@ from prela_stream.model.decision import Decision
 from prela_stream.model.ids import partition_of
 from prela_stream.transport.base import Record, TopicPartition
 from prela_stream.transport.options import TopicOptions
-from prela_stream.worker.byte_cache import ByteCache
 
 _PLACE_BYTES = 10
 """Most bytes of an encoded place of a dead letter."""

@@ -5,15 +5,16 @@ The state is a function of the log: from the same checkpoint the same records gi
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from prela_stream.assembly.buffer import ReadyTrace, TraceBuffer
+from prela_stream.assembly.base import Applied, ReadyTrace
 from prela_stream.assembly.clock import ClockJump, StreamClock
-from prela_stream.assembly.decided import DecidedTraces
+from prela_stream.assembly.decoding import body_problem
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec.spans import SPANS_FORMAT, BadItem, ItemBatch, decode_batch, encode_batch, encode_item
+from prela_stream.assembly.selection import CoreKind, choose_core
+from prela_stream.codec.spans import SPANS_FORMAT, BadItem, encode_batch, encode_item
 from prela_stream.codec.versions import FORMAT_HEADER
 from prela_stream.model.decision import Decision, decision_id_of
 from prela_stream.model.span import ItemKind
@@ -23,7 +24,6 @@ from prela_stream.sampling.policy import Verdict
 from prela_stream.transport.base import LogRecord, Record, TopicPartition
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.checkpoint import Checkpoint, ItemCounters
-from prela_stream.worker.decoding import TraceDecoder, body_problem, summarize
 from prela_stream.worker.intake import DeadLetters, Intake, NewRecords
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.outputs import Outputs
@@ -88,6 +88,7 @@ class PartitionState:
         assembly: Waits and limits.
         evaluator: The policies.
         options: Limits of the worker.
+        core: The core that does the work per span; None: the one that `options` choose.
         start: Offset of the first record if nothing was committed yet.
     """
 
@@ -99,6 +100,7 @@ class PartitionState:
         assembly: AssemblyOptions,
         evaluator: Evaluator,
         options: WorkerOptions,
+        core: CoreKind | None = None,
         start: int = 0,
     ) -> None:
         self._source = source
@@ -110,14 +112,13 @@ class PartitionState:
         """Changes of the clock's shift since the low watermark, as (offset, shift from the next record on). Rarely any."""
         self._unconfirmed: LogRecord | None = None
         """The last record, if its time needs confirmation by the next one."""
-        self._decided: DecidedTraces[Decision | None] = DecidedTraces(assembly)
-        self._buffer = TraceBuffer(assembly, self._decided)
-        self._decoder = TraceDecoder(evaluator.reads)
+        self._core = (core or choose_core(options.core)).new(assembly, evaluator.reads, topics.max_record_bytes)
+        self._duplicates = 0
+        """Duplicates of the core that are in the counters, or that a replay found again."""
         self._outputs = Outputs(source, topics, options.group)
         self._committed_position = start
         self._replay: Replay | None = None
         self._between_records = True
-        self._leaving = 0
         self._poison: str | None = None
         self._poison_known = False
         self._stop = options.poison_action == "stop"
@@ -133,8 +134,15 @@ class PartitionState:
 
     @property
     def counters(self) -> ItemCounters:
-        """The class of every item below the position. They are not consistent while `replaying`."""
-        return msgspec.structs.replace(self._counters, open=self._buffer.open_spans + self._leaving)
+        """The class of every item below the position. Not consistent in a replay, nor while a record is applied in part."""
+        self._count_duplicates()
+        return msgspec.structs.replace(self._counters, open=self._core.open_spans)
+
+    def _count_duplicates(self) -> None:
+        found = self._core.duplicates
+        if self._replay is None:
+            self._counters.duplicates += found - self._duplicates
+        self._duplicates = found
 
     @property
     def replaying(self) -> bool:
@@ -167,13 +175,13 @@ class PartitionState:
         """The state of the partition in numbers."""
         return PartitionStatus(
             position=self.position,
-            open_traces=self._buffer.open_traces,
-            open_bytes=self._buffer.open_bytes,
+            open_traces=self._core.open_traces,
+            open_bytes=self._core.open_bytes,
             pending_bytes=self.pending_bytes,
             replaying=self.replaying,
-            clock_ms=self._buffer.clock_ms,
+            clock_ms=self._core.clock_ms,
             applied_ms=self._applied_ms,
-            oldest_ms=self._buffer.oldest_ms,
+            oldest_ms=self._core.oldest_ms,
             watermark_ms=self._watermark_ms,
             counters=self.counters,
         )
@@ -185,55 +193,54 @@ class PartitionState:
         """
         if self._unconfirmed is not None:
             return 0
-        deadline = self._buffer.next_deadline_ms()
-        return None if deadline is None else max(0, deadline - self._buffer.clock_ms)
+        deadline = self._core.next_deadline_ms()
+        return None if deadline is None else max(0, deadline - self._core.clock_ms)
 
     def resume_at(self, offset: int, checkpoint: Checkpoint) -> None:
         """Continue from a commit: replay from its low watermark `offset`, with the clock of the checkpoint."""
         self._clock.restore(checkpoint.clock_before_ms, checkpoint.shift_before_ms)
         if checkpoint.shift_before_ms:
             self._shifts.append((offset - 1, checkpoint.shift_before_ms))
-        self._buffer.restore_clock(checkpoint.clock_before_ms)
+        self._core.restore_clock(checkpoint.clock_before_ms)
         self._watermark_ms = checkpoint.clock_before_ms
         self._use_counters(checkpoint.counters)
         self._committed_position = checkpoint.position
         self.position = offset
-        self._replay = Replay(checkpoint.position, self._decided.covers)
+        self._replay = Replay(checkpoint.position)
         if offset >= checkpoint.position:
             self._end_replay()
 
     def load(self, decision: Decision) -> None:
         """Load a committed decision. Load decisions in the order of the log."""
-        self._decided.load(
-            decision.trace_id,
-            decision if decision.kept else None,
-            decision.decided_at_ms,
-            first_offset=decision.first_offset,
-            cut_offset=decision.cut_offset,
-        )
+        self._core.load(decision)
 
-    def apply(self, record: LogRecord) -> None:
-        """Apply the next record in one go; see `steps`."""
-        for _ in self.steps(record):
+    def apply(self, *records: LogRecord) -> None:
+        """Apply the next records in one go; see `steps`."""
+        for _ in self.steps(records):
             pass
 
-    def steps(self, record: LogRecord) -> Iterator[None]:
-        """Apply the next record: decide the traces that are due by its time, then add its items to the open traces.
+    def steps(self, records: Iterable[LogRecord]) -> Iterator[int]:
+        """Apply the next records: for each, decide the traces that are due by its time, then add its items to the open traces.
 
         A record whose time needs confirmation is applied together with the next one; the position stays before it.
 
-        It yields after each decision, so that the caller can let other tasks run. Until the iterator is exhausted the record
-        is applied in part and `has_news` is false. If it raises, discard this state and restore it from the log.
+        It yields so often that the caller can let other tasks run: 0 inside of a record, and after it its size, at least 1.
+        Inside of a record it is applied in part and `has_news` is false. If it raises, discard this state and restore it from
+        the log.
         """
-        self._between_records = False
-        earlier, self._unconfirmed = self._unconfirmed, None
-        if earlier is not None and earlier.offset < record.offset:
-            yield from self._apply_at(earlier, self._advance(earlier, record.timestamp_ms))
-        if self._clock.needs_confirmation(record.timestamp_ms):
-            self._unconfirmed = record
-        else:
-            yield from self._apply_at(record, self._advance(record))
-        self._between_records = True
+        for record in records:
+            self._between_records = False
+            earlier, self._unconfirmed = self._unconfirmed, None
+            if earlier is not None and earlier.offset < record.offset:
+                yield from self._apply_at(earlier, self._advance(earlier, record.timestamp_ms))
+            if self._clock.needs_confirmation(record.timestamp_ms):
+                self._unconfirmed = record
+            else:
+                yield from self._apply_at(record, self._advance(record))
+            self._between_records = True
+            yield max(1, len(record.value or b""))
+            if self.stopping:
+                return
 
     def take_clock_jumps(self) -> list[ClockJump]:
         """The jumps of log-append time that stream time did not follow since the last call."""
@@ -247,28 +254,23 @@ class PartitionState:
             self._shifts.append((record.offset, self._clock.shift_ms))
         return now
 
-    def _apply_at(self, record: LogRecord, now: int) -> Iterator[None]:
+    def _apply_at(self, record: LogRecord, now: int) -> Iterator[int]:
         if self._replay is not None and record.offset >= self._replay.until:
             self._end_replay()
         intake: Intake = self._replay or self._new
-        before = self._buffer.open_spans
-        due = self._buffer.due(now)
-        self._leaving = before - self._buffer.open_spans
-        for trace in due:
-            self._decide(trace, intake, cut=record.offset)
-            yield
-        self._decided.expire(self._buffer.clock_ms)
-        batch = intake.admit(decode_batch(record.value or b"", self._topics.max_record_bytes), record.offset)
-        applied = self._buffer.add(batch, record.offset, now)
-        intake.applied(applied)
+        core = self._core
+        for ready in core.due(now):
+            if ready is not None:
+                self._decide(ready, intake, cut=record.offset)
+            yield 0
+        core.expire()
+        applied = core.add(record.value or b"", record.offset, replay=self._replay is not None)
+        intake.applied(applied, record.offset)
         if applied.late:
-            self._forward_late(batch, applied.late, record.offset, intake)
-        before = self._buffer.open_spans
-        over = self._buffer.over_limits()
-        self._leaving = before - self._buffer.open_spans
-        for trace in over:
-            self._decide(trace, intake, cut=record.offset + 1)
-            yield
+            self._forward_late(applied, record.offset, intake)
+        for ready in core.over_limits():
+            self._decide(ready, intake, cut=record.offset + 1)
+            yield 0
         self._applied_ms = record.timestamp_ms
         self.position = record.offset + 1
         if self._replay is not None and self.position >= self._replay.until:
@@ -280,22 +282,24 @@ class PartitionState:
 
         If settings changed since the commit, the replay may have decided traces that were open then. The split between
         duplicates and late spans then differs. All other counters are unchanged, so the remainder counts as duplicates. It
-        includes items of records that retention deleted, if `accept_truncation` allowed that.
+        includes items of records that retention deleted, if `accept_truncation` allowed that. It also subtracts the duplicates of
+        open traces that were found before the commit: they are found again.
         """
+        self._count_duplicates()
         self._replay = None
         self._counters.duplicates += self.counters.unaccounted()
 
     def freeze(self) -> PendingCommit:
         """Take out everything to commit now. If the commit does not land, discard this state and restore it from the log."""
-        low = self._buffer.low_watermark()
-        offset, clock_before = (self.position, self._buffer.clock_ms) if low is None else low
+        low = self._core.low_watermark()
+        offset, clock_before = (self.position, self._core.clock_ms) if low is None else low
         while len(self._shifts) > 1 and self._shifts[1][0] < offset:
             self._shifts.popleft()
         checkpoint = Checkpoint(
             shift_before_ms=self._shifts[0][1] if self._shifts and self._shifts[0][0] < offset else 0,
             position=self.position,
             clock_before_ms=clock_before,
-            clock_ms=self._buffer.clock_ms,
+            clock_ms=self._core.clock_ms,
             partitions=self._topics.partitions,
             counters=self.counters,
         )
@@ -312,29 +316,28 @@ class PartitionState:
         )
 
     def _decide(self, ready: ReadyTrace, intake: Intake, *, cut: int) -> None:
-        self._leaving -= ready.spans
-        read = self._decoder.read(ready)
-        verdict = None if read.trace is None else self._evaluator.decide(read.trace)
+        verdict = None if ready.trace is None else self._evaluator.decide(ready.trace)
         if verdict is not None and verdict.kept:
-            read = self._decoder.check_bodies(ready, read)
-        if verdict is None or read.trace is None:
-            intake.discarded(read, ready.first_offset)
+            ready = ready.with_checked_bodies()
+        if verdict is None or ready.trace is None:
+            intake.discarded(ready)
             return
-        self._dead_letters.add_poison_of(read, ready.first_offset)
+        if ready.poison:
+            self._dead_letters.add_poison_of(ready)
         intake.decided(ready.trace_id)
-        decision = self._decision(ready, read.trace, verdict, cut)
+        decision = self._decision(ready, ready.trace, verdict, cut)
         self._outputs.decide(decision)
-        readable = ready.spans - read.poison_spans
+        readable = ready.spans - ready.poison_spans
         if decision.kept:
-            self._outputs.keep(decision, read.raws, read.resources)
+            self._outputs.keep(decision, ready.raws, ready.resources)
             self._counters.kept += readable
         else:
             self._counters.dropped += readable
-        self._decided.remember(ready.trace_id, decision if decision.kept else None, ready.due_ms)
+        self._core.remember(decision)
         self._dead_letters.tally.decided(decision)
 
     def _decision(self, ready: ReadyTrace, trace: Trace, verdict: Verdict, cut: int) -> Decision:
-        repeated = self._decided.was_forgotten(ready.trace_id, ready.due_ms)
+        repeated = self._core.was_forgotten(ready.trace_id, ready.due_ms)
         return Decision(
             trace_id=ready.trace_id,
             decision_id=decision_id_of(self._source.topic, self._source.partition, ready.trace_id, ready.first_offset),
@@ -344,41 +347,39 @@ class PartitionState:
             weight=0.0 if repeated else verdict.weight,
             policy=verdict.policy,
             reason=verdict.reason[:_REASON_CHARACTERS],
-            trigger=ready.trigger,
-            complete=ready.complete,
+            trigger=trace.trigger,
+            complete=trace.complete,
             first_offset=ready.first_offset,
             cut_offset=cut,
             decided_at_ms=ready.due_ms,
             policy_version=self._evaluator.policy_set.version,
-            summary=summarize(trace, ready.due_ms),
+            summary=trace.summary(ready.due_ms),
             weight_biased=verdict.weight_biased,
             repeated=repeated,
             basis=ready.basis,
         )
 
-    def _forward_late(self, batch: ItemBatch, late: Sequence[int], offset: int, intake: Intake) -> None:
+    def _forward_late(self, applied: Applied, offset: int, intake: Intake) -> None:
         """Count late spans, and write those of kept traces."""
         by_trace: dict[bytes, list[bytes]] = {}
         bad: list[BadItem] = []
-        for index in late:
-            trace_id = batch.heads[index].trace_id
-            assert trace_id is not None
+        for trace_id, place, raw in applied.late:
             if not intake.writes_late(trace_id):
                 continue
-            raw = batch.raws[index]
-            if self._decided[trace_id] is not None and (problem := body_problem(raw)):
-                bad.append(BadItem(index=batch.indexes[index], raw=raw, reason=problem))
+            if self._core.kept_decision(trace_id) is not None and (problem := body_problem(raw)):
+                bad.append(BadItem(index=place, raw=raw, reason=problem))
                 continue
             by_trace.setdefault(trace_id, []).append(raw)
         self._dead_letters.add(bad, offset)
         for trace_id, raws in by_trace.items():
-            decision = self._decided[trace_id]
+            decision = self._core.kept_decision(trace_id)
             self._dead_letters.tally.late(len(raws), kept=decision is not None)
             if decision is None:
                 self._counters.late_dropped += len(raws)
             else:
+                assert applied.late_resource is not None
                 self._counters.late_kept += len(raws)
-                self._outputs.keep_late(decision, raws, batch.resource, offset)
+                self._outputs.keep_late(decision, raws, applied.late_resource, offset)
 
     def _check_poison(self) -> None:
         found = self._new.unreadable_share()

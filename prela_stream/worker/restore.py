@@ -6,6 +6,7 @@ import anyio.lowlevel
 
 from prela_stream import telemetry
 from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.assembly.selection import CoreKind
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.codec.versions import GROUP_HEADER
 from prela_stream.errors import PrelaError
@@ -38,6 +39,7 @@ async def restore(
     assembly: AssemblyOptions,
     evaluator: Evaluator,
     options: WorkerOptions,
+    core: CoreKind,
 ) -> PartitionState:
     """The state of `source` at its last commit. Apply records from `state.position` on.
 
@@ -49,7 +51,7 @@ async def restore(
         TruncatedLogError: the log no longer has the records to start from.
     """
     state = PartitionState(
-        source, topics=topics, assembly=assembly, evaluator=evaluator, options=options, start=beginning
+        source, topics=topics, assembly=assembly, evaluator=evaluator, options=options, core=core, start=beginning
     )
     if committed is None:
         telemetry.WORKER_RESTORES.add(1, "beginning")

@@ -6,8 +6,10 @@ and restored from the log, which shows the outcome.
 """
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from time import monotonic
 from typing import Any
 
@@ -16,7 +18,9 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from prela_stream import telemetry
+from prela_stream.assembly.base import CoreError
 from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.assembly.selection import choose_core
 from prela_stream.errors import PrelaError, TransportError, UnknownTopicError, ungrouped
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.transport.base import Consumer, LogRecord, Poll, TopicPartition, Transport, Writer
@@ -41,6 +45,7 @@ logger = logging.getLogger("prela_stream.worker")
 
 _POLL_S = 0.1
 """How long a poll waits, and so the longest time until a restored partition is resumed."""
+_source = attrgetter("topic", "partition")
 _FINISH_S = 0.5
 """How long a stop may take to finish the record that is being applied."""
 
@@ -54,6 +59,9 @@ class Worker:
         options: Settings of the service.
         assembly: Settings of assembly.
         evaluator: The policies.
+
+    Raises:
+        ConfigurationError: `options.core` is `native`, and the native core cannot be used.
     """
 
     def __init__(
@@ -70,13 +78,14 @@ class Worker:
         self._options = options
         self._assembly = assembly
         self._evaluator = evaluator
+        self._core = choose_core(options.core)
         self._partitions: dict[TopicPartition, AssignedPartition] = {}
         self._parked: dict[TopicPartition, AssignedPartition] = {}
         """Revoked by a rebalance that is not complete yet."""
         self._rebalanced = False
         self._pace = Pace()
         self._faults = FaultLog()
-        self.observer = WorkerObserver(self._partitions)
+        self.observer = WorkerObserver(self._partitions, self._core)
         """The metrics and the readiness of this worker."""
         self._on_ready: Callable[[], None] | None = None
 
@@ -94,6 +103,7 @@ class Worker:
             PrelaError: a partition cannot be processed: unusable checkpoint, deleted records, or too much poison.
         """
         self._on_ready = on_ready
+        logger.info("the worker uses the %s core: %s", self._core, self._core.reason)
         await self._require_topics()
         async with await self._transport.producer() as producer, await self._consumer() as consumer:
             ticks = Ticks(producer, self._options.commit_timeout_s)
@@ -143,10 +153,10 @@ class Worker:
         while True:
             poll = await self._poll(consumer)
             await self._reassign(poll, consumer, ticks, tasks)
-            for record in poll.records:
-                partition = self._partitions.get(TopicPartition(record.topic, record.partition))
+            for (topic, number), records in groupby(poll.records, _source):
+                partition = self._partitions.get(TopicPartition(topic, number))
                 if partition is not None:
-                    await self._apply(partition, record)
+                    await self._apply(partition, list(records))
             for partition in self._partitions.values():
                 await partition.between_polls()
             if self._on_ready and self._rebalanced and all(one.is_running for one in self._partitions.values()):
@@ -154,21 +164,21 @@ class Worker:
                 self._on_ready = None
             await self._pace.rest()
 
-    async def _apply(self, partition: AssignedPartition, record: LogRecord) -> None:
-        """Apply a record, and let other tasks run whenever a slice is over."""
-        steps = partition.apply(record)
+    async def _apply(self, partition: AssignedPartition, records: Sequence[LogRecord]) -> None:
+        """Apply records of a partition, and let other tasks run whenever a slice is over."""
+        steps = partition.apply(records)
         try:
-            for _ in steps:
-                if self._pace.is_over():
+            for size in steps:
+                if self._pace.is_over(size):
                     await self._pace.rest()
         except anyio.get_cancelled_exc_class():
+            if size:
+                raise
             until = monotonic() + _FINISH_S
-            for _ in steps:  # a commit needs a whole record, and the last one follows
-                if monotonic() > until:
+            for size in steps:  # a commit needs a whole record, and the last one follows
+                if size or monotonic() > until:
                     break
             raise
-        if self._pace.is_over(len(record.value or b"")):
-            await self._pace.rest()
 
     async def _poll(self, consumer: Consumer) -> Poll:
         """Poll until it succeeds. A transport that is unavailable for a while does not stop the worker."""
@@ -228,6 +238,17 @@ class Worker:
             faults=self._faults,
             open_writer=partial(self._transport.writer, self._options.group),
             restore=partial(self._restore, consumer),
+            on_core_error=self._replace_core,
+        )
+
+    def _replace_core(self, error: CoreError) -> None:
+        """After a defect of the native core, partitions continue on the Python core, unless `worker.core` forbids that."""
+        if self._options.core == "auto":
+            self._core = self.observer.core = choose_core("python")
+        logger.error(
+            "the native core failed: %s. Please report this. The partition is restored on the %s core",
+            error,
+            self._core,
         )
 
     async def _restore(self, consumer: Consumer, source: TopicPartition, writer: Writer) -> PartitionState:
@@ -240,6 +261,7 @@ class Worker:
             assembly=self._assembly,
             evaluator=self._evaluator,
             options=self._options,
+            core=self._core,
         )
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.assembly.selection import CoreKind
 from prela_stream.codec.spans import ItemBatch, encode_item, encode_resource
 from prela_stream.model.span import ItemKind, Resource
 from tests.support.assembly_driver import Driver, make_log
@@ -63,13 +64,13 @@ logs = st.lists(st.tuples(gaps, st.sampled_from(RESOURCES), st.lists(items, max_
 
 @given(logs)
 @settings(max_examples=200)
-def test_any_log_gives_the_decisions_of_the_reference(log: list[ReadRecord]) -> None:
+def test_any_log_gives_the_decisions_of_the_reference(core: CoreKind, log: list[ReadRecord]) -> None:
     nothing = ItemBatch(resource=b"\x80", heads=[], raws=[], indexes=[], bad=[], unknown=0)
     whole = [*log, ReadRecord(10_000, 1_000_000_000, nothing), ReadRecord(10_001, 1_000_000_000, nothing)]
-    driver = Driver(OPTIONS)
+    driver = Driver(core, OPTIONS)
     assert driver.run(whole) == decide(whole, OPTIONS)
-    assert driver.buffer.open_traces == driver.buffer.open_spans == driver.buffer.open_bytes == 0
-    assert driver.buffer.next_deadline_ms() is None
+    assert driver.core.open_traces == driver.core.open_spans == driver.core.open_bytes == 0
+    assert driver.core.next_deadline_ms() is None
 
 
 any_clock = st.lists(st.tuples(steps, st.sampled_from(RESOURCES), st.lists(items, max_size=6)), max_size=25)
@@ -77,16 +78,20 @@ any_clock = st.lists(st.tuples(steps, st.sampled_from(RESOURCES), st.lists(items
 
 @given(any_clock)
 @settings(max_examples=200)
-def test_a_clock_that_jumps_gives_the_decisions_of_the_reference(records: list[tuple[int, bytes, list[bytes]]]) -> None:
+def test_a_clock_that_jumps_gives_the_decisions_of_the_reference(
+    core: CoreKind, records: list[tuple[int, bytes, list[bytes]]]
+) -> None:
     log = make_log(records, start_ms=500_000)
-    assert Driver(OPTIONS).run(log) == decide(log, OPTIONS)
+    assert Driver(core, OPTIONS).run(log) == decide(log, OPTIONS)
 
 
 @given(logs, st.randoms(use_true_random=False))
 @settings(max_examples=100)
-def test_the_order_of_traces_within_a_record_changes_nothing(log: list[ReadRecord], rng: random.Random) -> None:
+def test_the_order_of_traces_within_a_record_changes_nothing(
+    core: CoreKind, log: list[ReadRecord], rng: random.Random
+) -> None:
     def content(log: list[ReadRecord]) -> list[object]:
-        outcome = Driver(OPTIONS).run(log)
+        outcome = Driver(core, OPTIONS).run(log)
         decided = [
             (d.trace_id, d.trigger, d.complete, d.due_ms, d.cut_offset, d.lost, d.basis, d.raws)
             for d in outcome.decided
@@ -116,7 +121,7 @@ def _mix(record: ReadRecord, rng: random.Random) -> ReadRecord:
     return ReadRecord(record.offset, record.timestamp_ms, mixed)
 
 
-def test_logs_of_programs_give_the_decisions_of_the_reference() -> None:
+def test_logs_of_programs_give_the_decisions_of_the_reference(core: CoreKind) -> None:
     triggers = set()
     for seed in range(300):
         rng = random.Random(seed)
@@ -136,7 +141,7 @@ def test_logs_of_programs_give_the_decisions_of_the_reference() -> None:
             records.append((rng.choice([0, 1, 2, 6, 30]), resource, taken))
         records += [(10, RESOURCES[2], [encode_item(ItemKind.TICK)])] * 60
         log = make_log(records)
-        outcome = Driver(PROGRAM_OPTIONS).run(log)
+        outcome = Driver(core, PROGRAM_OPTIONS).run(log)
         assert outcome == decide(log, PROGRAM_OPTIONS)
         triggers |= {(decided.trigger, decided.complete) for decided in outcome.decided}
         assert all(before.due_ms <= after.due_ms for before, after in pairwise(outcome.decided))

@@ -3,39 +3,38 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prela_stream.assembly.selection import CoreKind
 from tests.properties.test_assembly_equals_reference import OPTIONS, logs
-from tests.support.assembly_driver import Driver, without_covered
+from tests.support.assembly_driver import Driver
+from tests.support.cores import a_decision
 from tests.support.reference import ReadRecord, decide
 
 
 @given(logs, st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), min_size=1, max_size=3))
 @settings(max_examples=100)
-def test_restarts_change_no_decision(log: list[ReadRecord], restarts: list[tuple[int, int]]) -> None:
-    driver = Driver(OPTIONS)
+def test_restarts_change_no_decision(core: CoreKind, log: list[ReadRecord], restarts: list[tuple[int, int]]) -> None:
+    driver = Driver(core, OPTIONS)
     done = 0
     for committed, crashed in restarts:
         for record in log[done : max(done, committed)]:
             driver.apply(record)
-        low = driver.buffer.low_watermark()
-        offset, clock = low or (driver.position, driver.buffer.clock_ms)
+        low = driver.core.low_watermark()
+        offset, clock = low or (driver.position, driver.core.clock_ms)
         decided, late, position = list(driver.decided), list(driver.late), driver.position
         for record in log[max(done, committed) : crashed]:
             driver.apply(record)  # of which nothing is committed
         done = max(done, committed)
 
-        driver = Driver(OPTIONS)
-        driver.buffer.restore_clock(clock)
+        driver = Driver(core, OPTIONS)
+        driver.core.restore_clock(clock)
         for decision in decided:
-            driver.decisions.load(
-                decision.trace_id, decision.cut_offset, decision.due_ms, decision.first_offset, decision.cut_offset
-            )
+            driver.core.load(a_decision(decision.trace_id, decision.due_ms, decision.first_offset, decision.cut_offset))
         for record in log:
             if offset <= record.offset < position:
-                driver.apply(without_covered(record, driver.decisions))
+                driver.apply(record, replay=True)
         assert driver.decided == []  # all that was decided then is known, so nothing is decided a second time
         assert [place for place in late if place[0] >= offset] == driver.late
         driver.decided, driver.late, driver.position = decided, late, position
-        driver.recount()
     for record in log[done:]:
         driver.apply(record)
     expected = decide(log, OPTIONS)

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.assembly.selection import CoreKind
 from prela_stream.codec.spans import decode_head, encode_batch, encode_item
 from prela_stream.model.span import COUNTED, ItemKind
 from prela_stream.sampling.evaluator import Evaluator
@@ -49,20 +50,22 @@ def decided_fields(committed: Committed) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize(("poison", "clocks"), [(False, False), (True, False), (False, True)])
-def test_decisions_equal_the_reference_and_survive_any_crash_schedule(poison: bool, clocks: bool) -> None:
+def test_decisions_equal_the_reference_and_survive_any_crash_schedule(
+    core: CoreKind, poison: bool, clocks: bool
+) -> None:
     restarts = replayed = kept = late = repeated = 0
     for seed in range(250):
         rng = random.Random(seed)
         assembly = rng.choice((ASSEMBLY, FORGETFUL))
         log = random_log(rng, programs=rng.randrange(1, 9), poison=poison, clocks=clocks)
-        steady = Workers(log, assembly, HALF)
+        steady = Workers(log, assembly, HALF, core)
         undisturbed = steady.finish()
         expected = decide(as_read(log), assembly)
         assert [
             (d.trace_id, d.trigger, d.complete, d.decided_at_ms, d.first_offset, d.cut_offset)
             for d in undisturbed.decisions
         ] == [(d.trace_id, d.trigger, d.complete, d.due_ms, d.first_offset, d.cut_offset) for d in expected.decided]
-        troubled = Workers(log, assembly, HALF)
+        troubled = Workers(log, assembly, HALF, core)
         crash_at, commit_at = rng.choice((0.02, 0.2)), rng.choice((0.1, 0.5))
         while troubled.step():
             if rng.random() < commit_at:
@@ -81,10 +84,10 @@ def test_decisions_equal_the_reference_and_survive_any_crash_schedule(poison: bo
     assert min(restarts, replayed, kept, late, 4 * repeated) > 20  # the faults happened
 
 
-def test_a_kept_trace_has_every_span_of_its_decision_in_unbroken_fragments() -> None:
+def test_a_kept_trace_has_every_span_of_its_decision_in_unbroken_fragments(core: CoreKind) -> None:
     for seed in range(150):
         log = random_log(random.Random(seed), programs=5, poison=False)
-        committed = Workers(log, ASSEMBLY, HALF).finish()
+        committed = Workers(log, ASSEMBLY, HALF, core).finish()
         expected = {
             d.trace_id + d.first_offset.to_bytes(8, "big"): d.span_ids for d in decide(as_read(log), ASSEMBLY).decided
         }
@@ -98,7 +101,7 @@ def test_a_kept_trace_has_every_span_of_its_decision_in_unbroken_fragments() -> 
             assert set(span_ids(parts)) == expected[decision.trace_id + decision.first_offset.to_bytes(8, "big")]
 
 
-def test_a_trace_larger_than_a_record_is_kept_in_unbroken_fragments() -> None:
+def test_a_trace_larger_than_a_record_is_kept_in_unbroken_fragments(core: CoreKind) -> None:
     bodies = [
         encode_item(ItemKind.SPAN, b"t" * 16, bytes([n]) * 8, b"r" * 8, COUNTED, 1, 0, 0, 0, None, 1, 0, 1, "x" * 5_000)
         for n in range(40)
@@ -113,18 +116,18 @@ def test_a_trace_larger_than_a_record_is_kept_in_unbroken_fragments() -> None:
             topic=SOURCE.topic, partition=1, offset=41, timestamp_ms=9_000, value=encode_batch(b"\x80", [b"\x91\x06"])
         )
     )
-    committed = Workers(log, msgspec.structs.replace(ASSEMBLY, max_spans=100), KEEP).finish()
+    committed = Workers(log, msgspec.structs.replace(ASSEMBLY, max_spans=100), KEEP, core).finish()
     assert [(part.fragment, part.last) for part in committed.fragments] == [(n, n == 13) for n in range(14)]
     assert Counter(span_ids(committed.fragments)) == Counter([*(bytes([n]) * 8 for n in range(40)), b"r" * 8])
 
 
-def test_settings_that_changed_between_two_workers_lose_nothing() -> None:
+def test_settings_that_changed_between_two_workers_lose_nothing(core: CoreKind) -> None:
     """A replay with shorter waits decides open traces. Spans that arrived after that are late, not lost."""
     changed = 0
     for seed in range(100):
         rng = random.Random(seed)
         log = random_log(rng, programs=4, poison=False)
-        workers = Workers(log, ASSEMBLY, KEEP)
+        workers = Workers(log, ASSEMBLY, KEEP, core)
         while workers.step() and rng.random() > 0.05:
             workers.commit()
         before = len(workers.committed.decisions)

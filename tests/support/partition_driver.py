@@ -6,13 +6,14 @@ from collections.abc import Sequence
 import msgspec
 
 from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.assembly.selection import CoreKind
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.codec.dlq import decode_dead_letter
 from prela_stream.codec.sampled import KeptFragment, decode_kept
 from prela_stream.codec.spans import decode_batch, decode_head, encode_batch
 from prela_stream.model.decision import Decision
 from prela_stream.sampling.evaluator import Evaluator
-from prela_stream.transport.base import LogRecord, TopicPartition
+from prela_stream.transport.base import LogRecord, Record, TopicPartition
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.checkpoint import Checkpoint, read_checkpoint
 from prela_stream.worker.options import WorkerOptions
@@ -41,20 +42,32 @@ class Workers:
         log: The partition.
         assembly: Waits and limits.
         evaluator: The policies.
+        core: The core of every worker.
     """
 
-    def __init__(self, log: Sequence[LogRecord], assembly: AssemblyOptions, evaluator: Evaluator) -> None:
+    def __init__(
+        self, log: Sequence[LogRecord], assembly: AssemblyOptions, evaluator: Evaluator, core: CoreKind
+    ) -> None:
         self.log = log
+        self.core = core
         self.assembly = assembly
         self.evaluator = evaluator
         self.committed = Committed()
         self.restarts = self.replayed = 0
+        self.written: list[tuple[TopicPartition, Record]] = []
+        """The records of all commits."""
+        self.checkpoints: list[Checkpoint] = []
         self._next_offset = 0
         self.state = self._start()
 
     def _start(self) -> PartitionState:
         state = PartitionState(
-            SOURCE, topics=TOPICS, assembly=self.assembly, evaluator=self.evaluator, options=WorkerOptions()
+            SOURCE,
+            topics=TOPICS,
+            assembly=self.assembly,
+            evaluator=self.evaluator,
+            options=WorkerOptions(),
+            core=self.core,
         )
         if self.committed.metadata:
             checkpoint = read_checkpoint(self.committed.metadata, partitions=TOPICS.partitions, where="spans[1]")
@@ -90,6 +103,8 @@ class Workers:
         before = self._position()
         frozen = self.state.freeze()
         assert frozen.offset >= self.committed.offset, "the low watermark went back"
+        self.written += frozen.records
+        self.checkpoints.append(msgspec.json.decode(frozen.metadata, type=Checkpoint))
         for to, record in frozen.records:
             assert record.value is not None
             assert len(record.value) <= TOPICS.max_record_bytes

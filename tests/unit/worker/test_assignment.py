@@ -58,9 +58,8 @@ async def until(partition: AssignedPartition, phase: Phase) -> None:
 
 async def apply_all(partition: AssignedPartition, consumer: Consumer) -> None:
     """Apply what one poll returns."""
-    for record in (await consumer.poll(timeout=0.02)).records:
-        for _ in partition.apply(record):
-            pass
+    for _ in partition.apply((await consumer.poll(timeout=0.02)).records):
+        pass
 
 
 async def apply_spans(partition: AssignedPartition, consumer: Consumer, count: int) -> ItemCounters:

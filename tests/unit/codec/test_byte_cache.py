@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prela_stream.worker.byte_cache import ByteCache
+from prela_stream.codec.byte_cache import ByteCache
 
 
 @given(st.lists(st.binary(max_size=600), max_size=60))

@@ -1,0 +1,306 @@
+"""The native core: the Rust extension `prela_stream_native` behind the contract of `base`.
+
+The extension takes a record as it is, unless any of it is unusual. Such a record, and a trace with such an item, is read by the
+Python decoder and handed over item by item. So only one decoder decides what is poison.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from types import ModuleType
+from typing import Any, Final
+
+import msgspec
+
+from prela_stream.assembly.base import Applied, CoreError, LateSpan, ReadyTrace
+from prela_stream.assembly.completeness import TRIGGERS
+from prela_stream.assembly.decoding import DecodedTrace, TraceDecoder, cached_resource
+from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec.spans import BadItem, decode_batch, decode_heads
+from prela_stream.model import semconv
+from prela_stream.model.decision import Basis, Decision, TraceSummary, Trigger
+from prela_stream.model.ids import trace_randomness
+from prela_stream.model.span import Resource, SpanHead
+from prela_stream.model.trace import NAME_CHARACTERS, Trace
+
+INTERFACE: Final = 2
+"""The version of the extension's interface. An extension with another one is not used."""
+_TRIGGERS: Final = (*TRIGGERS, Trigger.MAX_SPANS, Trigger.MAX_BYTES)
+_BASES: Final = tuple(Basis)
+_attributes: Final = msgspec.msgpack.Decoder(list[dict[str, Any]])
+
+
+class NativeCore:
+    """See `base.Core`.
+
+    Args:
+        native: The extension.
+        options: Waits and limits.
+        reads: Attribute keys that the policies declared.
+        max_item_bytes: Most bytes of an item and its resource together.
+    """
+
+    name: Final = "native"
+
+    def __init__(self, native: ModuleType, options: AssemblyOptions, reads: Sequence[str], max_item_bytes: int) -> None:
+        self._max_item_bytes = max_item_bytes
+        self._decoder = TraceDecoder(reads)
+        self._partition = native.Partition(
+            msgspec.structs.asdict(options),
+            _beats,
+            CoreError,
+            reads=list(reads),
+            max_item_bytes=max_item_bytes,
+            input_tokens=list(semconv.read_keys(semconv.INPUT_TOKENS)),
+            output_tokens=list(semconv.read_keys(semconv.OUTPUT_TOKENS)),
+            cost=list(semconv.read_keys(semconv.COST_USD)),
+        )
+
+    @property
+    def clock_ms(self) -> int:
+        """See `base.Core`."""
+        return self._partition.clock_ms  # type: ignore[no-any-return] # as below: the extension has no annotations
+
+    @property
+    def open_traces(self) -> int:
+        """See `base.Core`."""
+        return self._partition.open_traces  # type: ignore[no-any-return]
+
+    @property
+    def open_spans(self) -> int:
+        """See `base.Core`."""
+        return self._partition.open_spans  # type: ignore[no-any-return]
+
+    @property
+    def open_bytes(self) -> int:
+        """See `base.Core`."""
+        return self._partition.open_bytes  # type: ignore[no-any-return]
+
+    @property
+    def duplicates(self) -> int:
+        """See `base.Core`."""
+        return self._partition.duplicates  # type: ignore[no-any-return]
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """See `base.Core`."""
+        return self._partition.oldest_ms()  # type: ignore[no-any-return]
+
+    def restore_clock(self, clock_ms: int) -> None:
+        """See `base.Core`."""
+        self._partition.restore_clock(clock_ms)
+
+    def due(self, now_ms: int) -> Iterator[ReadyTrace | None]:
+        """See `base.Core`."""
+        return self._pieces() if self._partition.advance(now_ms) else iter(())
+
+    def _pieces(self) -> Iterator[ReadyTrace | None]:
+        decoder = self._decoder
+        while (piece := self._partition.next_due()) is not None:
+            for facts in piece:
+                yield _ready(facts, decoder)
+            yield None
+
+    def expire(self) -> None:
+        """See `base.Core`."""
+        self._partition.expire(self._partition.clock_ms)
+
+    def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied:
+        """See `base.Core`."""
+        found = self._partition.add(value, offset, replay=replay)
+        if found is None:
+            return self._add_one_by_one(value, offset, replay=replay)
+        return _applied(found)
+
+    def _add_one_by_one(self, value: bytes, offset: int, *, replay: bool) -> Applied:
+        batch = decode_batch(value, self._max_item_bytes)
+        items = list(zip(batch.indexes, batch.raws, strict=True))
+        found = _applied(self._partition.add_items(batch.resource, items, offset, replay=replay))
+        return found._replace(bad=batch.bad, unknown=batch.unknown)
+
+    def over_limits(self) -> Sequence[ReadyTrace]:
+        """See `base.Core`."""
+        return [_ready(facts, self._decoder) for facts in self._partition.over_limits()]
+
+    def low_watermark(self) -> tuple[int, int] | None:
+        """See `base.Core`."""
+        return self._partition.low_watermark()  # type: ignore[no-any-return]
+
+    def next_deadline_ms(self) -> int | None:
+        """See `base.Core`."""
+        return self._partition.next_deadline_ms()  # type: ignore[no-any-return]
+
+    def remember(self, decision: Decision) -> None:
+        """See `base.Core`."""
+        self._partition.remember(decision.trace_id, decision if decision.kept else None, decision.decided_at_ms)
+
+    def kept_decision(self, trace_id: bytes) -> Decision | None:
+        """See `base.Core`."""
+        return self._partition.entry(trace_id)  # type: ignore[no-any-return]
+
+    def was_forgotten(self, trace_id: bytes, now_ms: int) -> bool:
+        """See `base.Core`."""
+        return self._partition.was_forgotten(trace_id, now_ms)  # type: ignore[no-any-return]
+
+    def load(self, decision: Decision) -> None:
+        """See `base.Core`."""
+        self._partition.load(
+            decision.trace_id,
+            decision if decision.kept else None,
+            decision.decided_at_ms,
+            decision.first_offset,
+            decision.cut_offset,
+        )
+
+
+def _beats(resource: bytes) -> bool:
+    return cached_resource(resource).heartbeat_ms > 0
+
+
+def _applied(found: Any) -> Applied:
+    items, control, spans, covered, late, resource = found
+    if late:
+        late = [LateSpan(*one) for one in late]
+    return Applied(items, control, spans, covered, late, resource)
+
+
+def _ready(facts: Any, decoder: TraceDecoder) -> ReadyTrace:
+    return NativeReadyTrace(facts, decoder) if facts.plain else _decoded(facts, decoder)
+
+
+def _decoded(facts: Any, decoder: TraceDecoder) -> DecodedTrace:
+    """The trace as the Python decoder reads it."""
+    return decoder.read(
+        trace_id=facts.trace_id,
+        trigger=_TRIGGERS[facts.trigger],
+        complete=facts.complete,
+        basis=_BASES[facts.basis],
+        raws=facts.raws(),
+        resources=facts.resources(),
+        first_offset=facts.first_offset,
+        due_ms=facts.due_ms,
+        spans=facts.spans,
+        open_spans=facts.open_spans,
+        lost=facts.lost,
+    )
+
+
+class NativeReadyTrace:
+    """See `base.ReadyTrace`. All of its items are readable."""
+
+    __slots__ = ("_decoder", "_facts", "due_ms", "first_offset", "spans", "trace", "trace_id")
+
+    poison: Sequence[BadItem] = ()
+    poison_spans = 0
+
+    def __init__(self, facts: Any, decoder: TraceDecoder) -> None:
+        self._facts = facts
+        self._decoder = decoder
+        self.trace: Trace = NativeTrace(facts)
+        self.trace_id = self.trace.trace_id
+        self.first_offset: int = facts.first_offset
+        self.due_ms: int = facts.due_ms
+        self.spans: int = facts.spans
+
+    @property
+    def basis(self) -> Basis:
+        """See `base.ReadyTrace`."""
+        return _BASES[self._facts.basis]  # type: ignore[no-any-return]
+
+    @property
+    def open_spans(self) -> int:
+        """See `base.ReadyTrace`."""
+        return self._facts.open_spans  # type: ignore[no-any-return]
+
+    @property
+    def lost(self) -> bool:
+        """See `base.ReadyTrace`."""
+        return self._facts.lost  # type: ignore[no-any-return]
+
+    @property
+    def raws(self) -> Sequence[bytes]:
+        """See `base.ReadyTrace`."""
+        return self._facts.raws()  # type: ignore[no-any-return]
+
+    @property
+    def resources(self) -> Sequence[bytes]:
+        """See `base.ReadyTrace`."""
+        return self._facts.resources()  # type: ignore[no-any-return]
+
+    def with_checked_bodies(self) -> ReadyTrace:
+        """See `base.ReadyTrace`."""
+        return self if self._facts.has_plain_bodies() else _decoded(self._facts, self._decoder).with_checked_bodies()
+
+
+class NativeTrace(Trace):
+    """A trace whose facts come from the extension. What a policy reads beyond them is decoded when it is read."""
+
+    def __init__(self, facts: Any) -> None:
+        self._facts = facts
+        self.trace_id = facts.trace_id
+        self.trigger = _TRIGGERS[facts.trigger]
+        self.complete = facts.complete
+
+    @cached_property
+    def heads(self) -> list[SpanHead]:
+        """See `Trace`."""
+        return decode_heads(self._facts.raws())
+
+    @cached_property
+    def attributes(self) -> list[dict[str, Any]]:
+        """See `Trace`."""
+        selected = self._facts.selected
+        return [{} for _ in self.statuses] if selected is None else _attributes.decode(selected)
+
+    @cached_property
+    def resources(self) -> list[Resource]:
+        """See `Trace`."""
+        return [cached_resource(resource) for resource in self._facts.resources()]
+
+    @cached_property
+    def statuses(self) -> Sequence[int]:
+        """See `Trace`."""
+        return self._facts.statuses  # type: ignore[no-any-return]
+
+    @cached_property
+    def start_ns(self) -> int:
+        """See `Trace`."""
+        return self._facts.start_ns  # type: ignore[no-any-return]
+
+    @cached_property
+    def duration_ns(self) -> int:
+        """See `Trace`."""
+        return self._facts.duration_ns  # type: ignore[no-any-return]
+
+    @cached_property
+    def randomness(self) -> int:
+        """See `Trace`."""
+        explicit = self._facts.randomness
+        return trace_randomness(self.trace_id) if explicit is None else explicit
+
+    @cached_property
+    def head_thresholds(self) -> set[int]:
+        """See `Trace`."""
+        return set(self._facts.thresholds)
+
+    @property
+    def errors(self) -> int:
+        """See `Trace`."""
+        return self._facts.errors  # type: ignore[no-any-return]
+
+    def summary(self, decided_at_ms: int) -> TraceSummary:
+        """See `Trace`."""
+        facts = self._facts
+        costs = facts.costs
+        return TraceSummary(
+            root_name=facts.root_name[:NAME_CHARACTERS],
+            service=cached_resource(facts.root_resource).service_name[:NAME_CHARACTERS],
+            start_ns=self.start_ns or max(0, decided_at_ms * 1_000_000 - self.duration_ns),
+            duration_ns=self.duration_ns,
+            spans=facts.items,
+            errors=facts.errors,
+            input_tokens=facts.input_tokens,
+            output_tokens=facts.output_tokens,
+            cost_usd=sum(sorted(costs), 0.0) if costs else None,
+            shape_hash=facts.shape_hash,
+            outside_parent=facts.outside_parent,
+        )

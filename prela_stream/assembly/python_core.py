@@ -1,0 +1,165 @@
+"""The Python core: the specification of a core in readable form, and what runs without the native extension."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from prela_stream.assembly.base import Applied, LateSpan, ReadyTrace
+from prela_stream.assembly.buffer import DueTrace, TraceBuffer
+from prela_stream.assembly.decided import DecidedTraces
+from prela_stream.assembly.decoding import DecodedTrace, TraceDecoder
+from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec.spans import ItemBatch, decode_batch
+from prela_stream.model.decision import Decision
+
+
+class PythonCore:
+    """See `base.Core`.
+
+    Args:
+        options: Waits and limits.
+        reads: Attribute keys that the policies declared.
+        max_item_bytes: Most bytes of an item and its resource together.
+    """
+
+    name: Final = "python"
+
+    def __init__(self, options: AssemblyOptions, reads: Sequence[str], max_item_bytes: int) -> None:
+        self._decided: DecidedTraces[Decision | None] = DecidedTraces(options)
+        self._buffer = TraceBuffer(options, self._decided)
+        self._decoder = TraceDecoder(reads)
+        self._max_item_bytes = max_item_bytes
+        self._duplicates = 0
+
+    @property
+    def clock_ms(self) -> int:
+        """See `base.Core`."""
+        return self._buffer.clock_ms
+
+    @property
+    def open_traces(self) -> int:
+        """See `base.Core`."""
+        return self._buffer.open_traces
+
+    @property
+    def open_spans(self) -> int:
+        """See `base.Core`."""
+        return self._buffer.open_spans
+
+    @property
+    def open_bytes(self) -> int:
+        """See `base.Core`."""
+        return self._buffer.open_bytes
+
+    @property
+    def duplicates(self) -> int:
+        """See `base.Core`."""
+        return self._duplicates
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """See `base.Core`."""
+        return self._buffer.oldest_ms
+
+    def restore_clock(self, clock_ms: int) -> None:
+        """See `base.Core`."""
+        self._buffer.restore_clock(clock_ms)
+
+    def due(self, now_ms: int) -> Iterator[ReadyTrace | None]:
+        """See `base.Core`."""
+        return map(self._read, self._buffer.due(now_ms))
+
+    def expire(self) -> None:
+        """See `base.Core`."""
+        self._decided.expire(self._buffer.clock_ms)
+
+    def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied:
+        """See `base.Core`."""
+        batch = decode_batch(value, self._max_item_bytes)
+        whole = batch
+        if replay:
+            batch = self._without_covered(batch, offset)
+        added = self._buffer.add(batch, offset, self._buffer.clock_ms)
+        self._duplicates += added.duplicates
+        return Applied(
+            items=len(whole.heads),
+            control=added.control,
+            spans=added.spans + added.duplicates,
+            covered=len(whole.heads) - len(batch.heads),
+            late=[_late(batch, index) for index in added.late],
+            late_resource=batch.resource if added.late else None,
+            bad=whole.bad,
+            unknown=whole.unknown,
+        )
+
+    def _without_covered(self, batch: ItemBatch, offset: int) -> ItemBatch:
+        covers = self._decided.covers
+        open_items = [
+            index
+            for index, head in enumerate(batch.heads)
+            if head.trace_id is None or not covers(head.trace_id, offset)
+        ]
+        if len(open_items) == len(batch.heads):
+            return batch
+        return msgspec.structs.replace(
+            batch,
+            heads=[batch.heads[index] for index in open_items],
+            raws=[batch.raws[index] for index in open_items],
+            indexes=[batch.indexes[index] for index in open_items],
+        )
+
+    def over_limits(self) -> Sequence[ReadyTrace]:
+        """See `base.Core`."""
+        return [self._read(due) for due in self._buffer.over_limits()]
+
+    def _read(self, due: DueTrace) -> DecodedTrace:
+        return self._decoder.read(
+            trace_id=due.trace_id,
+            trigger=due.trigger,
+            complete=due.complete,
+            basis=due.basis,
+            raws=due.raws,
+            resources=due.resources,
+            first_offset=due.first_offset,
+            due_ms=due.due_ms,
+            spans=due.spans,
+            open_spans=due.open_spans,
+            lost=due.lost,
+        )
+
+    def low_watermark(self) -> tuple[int, int] | None:
+        """See `base.Core`."""
+        return self._buffer.low_watermark()
+
+    def next_deadline_ms(self) -> int | None:
+        """See `base.Core`."""
+        return self._buffer.next_deadline_ms()
+
+    def remember(self, decision: Decision) -> None:
+        """See `base.Core`."""
+        self._decided.remember(decision.trace_id, decision if decision.kept else None, decision.decided_at_ms)
+
+    def kept_decision(self, trace_id: bytes) -> Decision | None:
+        """See `base.Core`."""
+        return self._decided.get(trace_id)
+
+    def was_forgotten(self, trace_id: bytes, now_ms: int) -> bool:
+        """See `base.Core`."""
+        return self._decided.was_forgotten(trace_id, now_ms)
+
+    def load(self, decision: Decision) -> None:
+        """See `base.Core`."""
+        self._decided.load(
+            decision.trace_id,
+            decision if decision.kept else None,
+            decision.decided_at_ms,
+            first_offset=decision.first_offset,
+            cut_offset=decision.cut_offset,
+        )
+
+
+def _late(batch: ItemBatch, index: int) -> LateSpan:
+    trace_id = batch.heads[index].trace_id
+    assert trace_id is not None  # only spans are late
+    return LateSpan(trace_id, batch.indexes[index], batch.raws[index])

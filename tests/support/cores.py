@@ -1,0 +1,68 @@
+"""The cores of a worker, for tests that have to hold on each of them."""
+
+import importlib
+import os
+from types import ModuleType
+
+import pytest
+
+from prela_stream.assembly.base import ReadyTrace
+from prela_stream.assembly.selection import CoreKind, choose_core
+from prela_stream.model.decision import Decision, Trigger
+from prela_stream.model.trace import Trace
+
+CORES = ("python", "native")
+MAX_ITEM_BYTES = 100_000
+
+
+def native_extension() -> ModuleType:
+    """The extension of the native core; skips the test without it, and fails it where `CI=true`."""
+    try:
+        return importlib.import_module("prela_stream_native")
+    except ImportError:
+        reason = "the native core is not built, so nothing is tested on it: install cargo and run `make native`"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def core_named(name: str) -> CoreKind:
+    """The core with this name; see `native_extension`."""
+    if name == "native":
+        native_extension()
+        return choose_core("native")
+    return choose_core("python")
+
+
+@pytest.fixture(params=CORES, scope="session")
+def core(request: pytest.FixtureRequest) -> CoreKind:
+    """Each core."""
+    return core_named(request.param)
+
+
+def a_decision(
+    trace_id: bytes, due_ms: int, first_offset: int = 0, cut_offset: int = 0, *, kept: bool = False
+) -> Decision:
+    """A decision of which only these fields count."""
+    return Decision(
+        trace_id=trace_id,
+        decision_id=b"",
+        kept=kept,
+        probability=1.0,
+        threshold=0,
+        weight=1.0,
+        policy="",
+        reason="",
+        trigger=Trigger.COMPLETE,
+        complete=True,
+        first_offset=first_offset,
+        cut_offset=cut_offset,
+        decided_at_ms=due_ms,
+        policy_version="",
+    )
+
+
+def trace_of(ready: ReadyTrace) -> Trace:
+    """The trace, some of whose spans are readable."""
+    assert ready.trace is not None
+    return ready.trace
