@@ -1,9 +1,7 @@
 """The `attribute` policy: tests the value of an attribute of a span or of its resource."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -12,9 +10,8 @@ from prela_stream.model.semconv import read
 from prela_stream.model.span import Resource, SpanType
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.conditions import Match, Text, shorten, spans_of, spellings
+from prela_stream.sampling.regex import RegexError, compile_regex
 
-_SEARCHED: Final = 65_536
-"""Number of characters of a value that a regex searches, because a value can be a whole prompt."""
 _RESOURCE_FIELDS: Final[Mapping[str, str]] = {
     field.encode_name: field.name for field in msgspec.structs.fields(Resource) if field.name != "attributes"
 }
@@ -33,7 +30,7 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
     equals: str | bool | int | float | None = None
     one_of: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] | None = None
     regex: str | None = None
-    """Searched anywhere in a string, as by `re.search`."""
+    """Searched anywhere in a string, in the syntax of RE2."""
     min: float | None = None
     """The value is a number and at least this."""
     max: float | None = None
@@ -76,8 +73,8 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
         if self.one_of is not None:
             return f"= {shorten(value)}" if isinstance(value, str) and value in self.one_of else None
         if self.regex is not None:
-            found = _compiled(self.regex).search(value, 0, _SEARCHED) if isinstance(value, str) else None
-            return f"matches {self.regex} with {shorten(found.group())}" if found else None
+            found = compile_regex(self.regex).search(value) if isinstance(value, str) else None
+            return None if found is None else f"matches {self.regex} with {shorten(found)}"
         return self._in_range(value)
 
     def _in_range(self, value: Any) -> str | None:
@@ -106,19 +103,14 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
             yield "max", f"expected at least min ({self.min:g}), got {self.max:g}"
         if self.regex is not None:
             try:
-                _compiled(self.regex)
-            except (re.error, RecursionError, OverflowError) as error:
+                compile_regex(self.regex)
+            except RegexError as error:
                 yield "regex", f"expected a regular expression, got {self.regex!r}: {error}"
 
 
 def _same(value: Any, wanted: str | float) -> bool:
     """Whether both are equal, and both or neither are booleans, because in Python `True == 1`."""
     return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
-
-
-@lru_cache(maxsize=256)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern)
 
 
 def resource_value(resource: Resource, key: str) -> Any:

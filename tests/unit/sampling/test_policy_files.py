@@ -196,7 +196,7 @@ ONE_TEST = "expected exactly one test of equals, one_of, regex, min/max, exists"
         ),
         (
             '[[policy]]\ntype = "attribute"\nkey = "k"\nregex = "a("',
-            "policy[0].regex: expected a regular expression, got 'a(': missing ), unterminated subpattern at position 1",
+            "policy[0].regex: expected a regular expression, got 'a(': missing ): a(",
         ),
         (
             '[[policy]]\ntype = "attribute"\nkey = "k"\nexists = true\non = "root"',
