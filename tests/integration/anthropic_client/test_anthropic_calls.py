@@ -276,10 +276,10 @@ def test_the_beta_tool_runner_gives_a_span_a_turn(client: Anthropic, instrumente
 
     expected = run()
     assert len(expected) >= 2
-    with instrumented() as captured, get_tracer().span("agent") as agent:
+    with instrumented() as captured:
         assert run() == expected
     turns = [span for span in captured.spans if span.span_type is SpanType.LLM]
-    assert [span.parent_span_id for span in turns] == [agent.span_id] * len(expected)
+    assert len(turns) == len(expected)
     assert [span.attributes[semconv.OUTPUT_TOKENS] for span in turns] == [turn.usage.output_tokens for turn in expected]
     assert [span.attributes[semconv.RAW_FINISH_REASONS] for span in turns] == [[turn.stop_reason] for turn in expected]
     assert turns[-1].attributes[semconv.CACHE_READ_TOKENS] == expected[-1].usage.cache_read_input_tokens > 0
