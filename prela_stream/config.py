@@ -15,6 +15,7 @@ import msgspec
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.delivery.options import PipelineOptions
 from prela_stream.errors import ConfigurationError, logger
+from prela_stream.otlp.options import OtlpOptions
 from prela_stream.privacy.options import PrivacyOptions
 from prela_stream.sinks.settings import SinkSettings, default_sinks, read_sinks
 from prela_stream.text import show, visible
@@ -94,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     assembly: AssemblyOptions = AssemblyOptions()
     worker: WorkerOptions = WorkerOptions()
     http: HttpOptions = HttpOptions()
+    otlp: OtlpOptions = OtlpOptions()
     sink: tuple[SinkSettings, ...] = default_sinks(DEFAULT_DIRECTORY)
     """The `[[sink]]` tables, or the JSON array of tables in `PRELA_SINK`. `traces …` reads the first one that is a store."""
 

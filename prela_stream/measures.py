@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 import msgspec
 
 Kind = Literal["counter", "gauge", "histogram"]
-Component = Literal["agent", "worker", "sink", "any"]
+Component = Literal["agent", "worker", "sink", "otlp", "any"]
 Labels: TypeAlias = tuple[str, ...]
 
 MAX_SERIES: Final = 1_000
@@ -256,7 +256,7 @@ class Source(Protocol):
         """
 
 
-_COMPONENTS: Final[tuple[Component, ...]] = ("agent", "worker", "sink")
+_COMPONENTS: Final[tuple[Component, ...]] = ("agent", "worker", "sink", "otlp")
 _DECLARED: list[Metric] = []
 _sources: list[weakref.ref[Source]] = []
 _sources_lock = threading.RLock()

@@ -242,6 +242,39 @@ SINK_BAD_ITEMS = Counter(
     "prela_sink_bad_items_total", "spans", "Spans within readable records that could not be read and were skipped."
 )
 
+# In a receiver of OTLP ---------------------------------------------------------------------------------------------------------
+
+OTLP_REQUESTS = Counter(
+    "prela_otlp_requests_total",
+    "requests",
+    "Requests by entry (`http`, `grpc`) and by the status of the answer, or `disconnected` without one.",
+    ("entry", "status"),
+)
+OTLP_SPANS = Counter(
+    "prela_otlp_spans_total",
+    "spans",
+    "Spans that the log has acknowledged, by entry (`http`, `grpc`, `topic`).",
+    ("entry",),
+)
+OTLP_REJECTED = Counter(
+    "prela_otlp_rejected_spans_total",
+    "spans",
+    "Spans, or whole records of a topic, that were rejected because they are not valid. The log has an example.",
+    ("entry",),
+)
+OTLP_QUEUE_BYTES = Gauge(
+    "prela_otlp_queue_bytes", "bytes", "Bytes of requests and records that wait for an acknowledgement."
+)
+OTLP_SENDS = Counter(
+    "prela_otlp_sends_total", "attempts", "Attempts to append records to the log, by result.", ("outcome",)
+)
+OTLP_ACK_LATENCY = Histogram(
+    "prela_otlp_acknowledgement_latency_seconds",
+    "seconds",
+    "From the conversion of a request until the log has acknowledged its records.",
+    bounds=SECONDS,
+)
+
 # In every process that uses a transport -------------------------------------------------------------------------------------
 
 UNREAD_BATCHES = Counter(

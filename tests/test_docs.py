@@ -20,7 +20,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = {"text", "hex", "json", "yaml"}
 """Blocks that show something; those of docs/wire.md are held against the encoder in tests of their own."""
-SERVICES = {"dev", "worker", "sink"}
+SERVICES = {"dev", "worker", "sink", "otlp"}
 PIP = "pip install 'prela-stream[all]'"
 
 

@@ -11,8 +11,9 @@ INTRODUCTION: Final = """\
 
 ## In services
 
-`worker`, `sink` and `dev` serve three paths if they have an address: `--http 127.0.0.1:9464`, or `[http] listen` in the settings
-([settings.md](settings.md)). Without one, no socket is opened. `pip install 'prela-stream[metrics]'` installs what this needs.
+`worker`, `sink`, `otlp` and `dev` serve three paths if they have an address: `--http 127.0.0.1:9464`, or `[http] listen` in the
+settings ([settings.md](settings.md)). Without one, no socket is opened.
+`pip install 'prela-stream[metrics]'` installs what this needs.
 
 | path | answer |
 |---|---|
@@ -62,6 +63,7 @@ _SECTIONS: Final[dict[Component, str]] = {
     "agent": "Agents",
     "worker": "Workers",
     "sink": "Sinks, and programs that read kept traces",
+    "otlp": "Receivers of OTLP",
     "any": "Every process",
 }
 

@@ -20,7 +20,7 @@ RESOURCE: Final = Resource(service_name="bench", sdk_version="0", host="h", pid=
 SEND_BYTES: Final = 2_000_000
 """So much goes to a partition in one send, so that batches in the log have the same size for both peers."""
 TEXT_CHARACTERS: Final = 760
-_STATUS_CODES: Final = {1: 1, 2: 2}
+_STATUS_CODES: Final[dict[int, Any]] = {1: 1, 2: 2}
 """SUCCESS is OK of OTLP, ERROR is ERROR."""
 _decoder = msgspec.msgpack.Decoder(list)
 _encoder = msgspec.msgpack.Encoder()

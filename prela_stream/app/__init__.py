@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ready_transport,
     )
     from prela_stream.app.doctor import diagnose
+    from prela_stream.app.otlp import run_otlp
     from prela_stream.app.services import run_dev, run_sinks, run_worker
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "open_transport",
     "ready_transport",
     "run_dev",
+    "run_otlp",
     "run_sinks",
     "run_worker",
 ]
@@ -47,6 +49,7 @@ _MODULES = {
         "ready_transport",
     ),
     "doctor": ("diagnose",),
+    "otlp": ("run_otlp",),
     "services": ("run_dev", "run_sinks", "run_worker"),
 }
 _MODULE = {name: module for module, names in _MODULES.items() for name in names}

@@ -62,6 +62,10 @@ class Health:
         """Ask this observer about the part from now on."""
         self._parts[part] = observer
 
+    def remove(self, part: str) -> None:
+        """Ask no more about a part that does not run here."""
+        self._parts.pop(part, None)
+
     async def refresh(self) -> None:
         """Bring every part up to date."""
         async with anyio.create_task_group() as tasks:

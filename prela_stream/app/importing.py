@@ -3,30 +3,21 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from prela_stream.app.adapters import make_topics, open_transport
-from prela_stream.codec.spans import SPANS_FORMAT, encode_batch, encode_resource
-from prela_stream.codec.versions import FORMAT_HEADER
+from prela_stream.app.otlp import privacy_of
 from prela_stream.config import Settings
 from prela_stream.errors import CodecError
 from prela_stream.model import semconv
-from prela_stream.model.ids import partition_of
 from prela_stream.model.span import SpanData
 from prela_stream.model.tree import SpanTree
 from prela_stream.otel.files.formats import read_text
-from prela_stream.otel.items import encode_foreign, resource_of, span_data_of
+from prela_stream.otel.items import span_data_of
 from prela_stream.otel.spans import ForeignSpan, Rejected
-from prela_stream.privacy.encoding import DEFAULT_LIMIT, sanitized
-from prela_stream.privacy.rules import Privacy
-from prela_stream.transport.base import Record, TopicPartition
-
-_MOST_ITEMS: Final = 1_000
-_MOST_BYTES: Final = 256 << 10
-_ROOM: Final = 16 << 10
-"""Bytes of a record that the resource and the array of items may take."""
+from prela_stream.otlp.records import PackedRecord, SpanRecords
+from prela_stream.transport.base import TopicPartition
 
 
 class ImportedFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,39 +120,20 @@ async def import_spans(
     async with open_transport(settings) as transport:
         await make_topics(settings, transport)
         async with await transport.producer() as producer:
-            for partition, record, count in _records(settings, spans):
-                await producer.send(TopicPartition(settings.topics.spans, partition), [record])
-                sent += count
+            records = SpanRecords(settings.topics, privacy_of(settings))
+            for packed in _packed(records, spans):
+                await producer.send(TopicPartition(settings.topics.spans, packed.partition), [packed.record])
+                sent += packed.spans
                 if on_sent is not None:
-                    on_sent(count)
+                    on_sent(packed.spans)
     return sent
 
 
-def _records(settings: Settings, spans: Iterable[ForeignSpan]) -> Iterator[tuple[int, Record, int]]:
-    """Records with the spans of one process and one partition each."""
-    privacy = Privacy(
-        capture_content=settings.capture_content,
-        content_attributes=settings.privacy.content_attributes,
-        withhold=settings.privacy.withhold,
-    )
-    limit = min(DEFAULT_LIMIT, settings.topics.max_record_bytes - _ROOM)
-    groups: dict[tuple[int, bytes], list[bytes]] = {}
-    sizes: Counter[tuple[int, bytes]] = Counter()
+def _packed(records: SpanRecords, spans: Iterable[ForeignSpan]) -> Iterator[PackedRecord]:
     for span in spans:
-        item = sanitized(encode_foreign(span), privacy, limit)
-        key = (partition_of(span.trace_id, settings.topics.partitions), encode_resource(resource_of(span.resource)))
-        most = min(_MOST_BYTES, settings.topics.max_record_bytes - _ROOM - len(key[1]))
-        if groups.get(key) and (sizes[key] + len(item) > most or len(groups[key]) >= _MOST_ITEMS):
-            yield key[0], _record(key[1], groups[key]), len(groups.pop(key))
-            sizes[key] = 0
-        groups.setdefault(key, []).append(item)
-        sizes[key] += len(item)
-    for (partition, resource), items in groups.items():
-        yield partition, _record(resource, items), len(items)
-
-
-def _record(resource: bytes, items: Sequence[bytes]) -> Record:
-    return Record(value=encode_batch(resource, items), headers=((FORMAT_HEADER, SPANS_FORMAT),))
+        records.add(span)
+        yield from records.take_full()
+    yield from records.take()
 
 
 def read_path(path: Path) -> ImportedFile:

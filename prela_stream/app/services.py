@@ -143,13 +143,19 @@ async def _run_sink(
 
 
 async def run_dev(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
-    """Worker and all sinks in one process and on one transport, until cancelled."""
+    """Worker, all sinks and the OTLP receiver in one process and on one transport, until cancelled.
+
+    If the extra `otlp` is not installed, or another process uses the default address, a line in the log reports it.
+    """
+    from prela_stream.app.otlp import receive_beside
+
     evaluator = _evaluator(settings)
-    health = Health(("worker", "sink"), ["worker", *_parts(settings.sink)])
+    health = Health(("worker", "sink", "otlp"), ["worker", *_parts(settings.sink)])
     async with (
         exposed(settings.http, health),
         ready_transport(settings) as transport,
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(_run_sinks, settings, transport, settings.sink, health, None)
+        tasks.start_soon(receive_beside, settings, transport, health)
         await _run_worker(settings, transport, evaluator, health, on_ready)

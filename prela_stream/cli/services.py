@@ -1,4 +1,4 @@
-"""`prela-stream worker`, `sink` and `dev`: services that run until SIGTERM or Ctrl-C."""
+"""`prela-stream worker`, `sink`, `otlp` and `dev`: services that run until SIGTERM or Ctrl-C."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -28,9 +28,19 @@ HttpOption = Annotated[
 ]
 
 
+ListenOption = Annotated[
+    str | None, typer.Option("--listen", metavar="HOST:PORT", help="Receive OTLP/HTTP here. Default: 127.0.0.1:4318.")
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for name, function in (("dev", dev_command), ("worker", worker_command), ("sink", sink_command)):
+    for name, function in (
+        ("dev", dev_command),
+        ("worker", worker_command),
+        ("sink", sink_command),
+        ("otlp", otlp_command),
+    ):
         command(app, name, as_json=None)(function)
 
 
@@ -60,8 +70,19 @@ def sink_command(options: Options, only: OnlyOption = None, http: HttpOption = N
     _report("sink has stopped")
 
 
+def otlp_command(options: Options, listen: ListenOption = None, http: HttpOption = None) -> None:
+    """Receive spans of OpenTelemetry and append them to the log. SIGTERM or Ctrl-C stops it cleanly."""
+    settings = _exposing(options.settings(), http)
+    if listen is not None:
+        settings = msgspec.structs.replace(settings, otlp=msgspec.structs.replace(settings.otlp, listen=listen))
+    log_to_stderr()
+    ready = f"otlp is ready on the {settings.transport} transport"
+    run_until_stopped(lambda: root.run_otlp(settings, on_ready=lambda: _report(ready)))
+    _report("otlp has stopped")
+
+
 def dev_command(options: Options, http: HttpOption = None) -> None:
-    """Run a worker and all sinks in one process, for one machine. SIGTERM or Ctrl-C stops it cleanly."""
+    """Run a worker, all sinks and the OTLP receiver in one process, for one machine. SIGTERM or Ctrl-C stops it cleanly."""
     settings = _exposing(options.settings(), http)
     log_to_stderr()
     folder = absolute(Path(settings.directory))

@@ -1,0 +1,138 @@
+"""Attributes of OTLP from the bytes of their `KeyValue` messages.
+
+The usual form, written by every exporter, is read here byte by byte: key, then value, each once, lengths in the shortest form.
+All other bytes go to the parser of `protobuf`.
+"""
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+from prela_stream.errors import CodecError
+
+_MAX_DEPTH: Final = 64
+_MOST_ENTRIES: Final = 8_192
+_LONGEST_ENTRY: Final = 96
+"""Bytes. The cache holds less than 2 MB."""
+_double: Final = struct.Struct("<d").unpack_from
+_KEY, _VALUE = 0x0A, 0x12
+_attributes: Final[dict[bytes, tuple[str, Any]]] = {}
+"""What whole attributes mean: most values of a process repeat, such as the name of its model."""
+_keys: Final[dict[bytes, str]] = {}
+
+
+def attributes_of(raws: Iterable[bytes]) -> dict[str, Any]:
+    """The attributes of these `KeyValue` messages. Of two with one key the last counts. Raises CodecError."""
+    found: dict[str, Any] = {}
+    known = _attributes.get
+    for raw in raws:
+        pair = known(raw)
+        if pair is None:
+            pair = _usual(raw) or _any(raw)
+        found[pair[0]] = pair[1]
+    return found
+
+
+def _usual(raw: bytes) -> tuple[str, Any] | None:
+    """Key and value of the usual form; None for any other."""
+    try:
+        at = 2 + raw[1]
+        if raw[0] != _KEY or at > 129 or raw[at] != _VALUE:
+            return None
+        start, end = _extent(raw, at + 1)
+        if end != len(raw):
+            return None
+        value = _READERS[raw[start]](raw, start + 1)
+    except (IndexError, KeyError):
+        return None
+    key_bytes = raw[2:at]
+    key = _keys.get(key_bytes)
+    if key is None:
+        key = key_bytes.decode("utf-8", "replace")
+        if len(_keys) < _MOST_ENTRIES:
+            _keys[key_bytes] = key
+    pair = (key, value)
+    if len(raw) <= _LONGEST_ENTRY:
+        if len(_attributes) >= _MOST_ENTRIES:
+            _attributes.clear()
+        _attributes[raw] = pair
+    return pair
+
+
+def _string(raw: bytes, at: int) -> str:
+    start, end = _extent(raw, at)
+    if end != len(raw):
+        raise IndexError
+    return raw[start:].decode("utf-8", "replace")
+
+
+def _integer(raw: bytes, at: int) -> int:
+    number, end = _varint(raw, at)
+    if end != len(raw):
+        raise IndexError
+    return number - (1 << 64) if number >= 1 << 63 else number
+
+
+def _boolean(raw: bytes, at: int) -> bool:
+    return _integer(raw, at) != 0
+
+
+def _float(raw: bytes, at: int) -> float:
+    if at + 8 != len(raw):
+        raise IndexError
+    number: float = _double(raw, at)[0]
+    return number
+
+
+_READERS: Final[Mapping[int, Callable[[bytes, int], Any]]] = {
+    0x0A: _string,
+    0x10: _boolean,
+    0x18: _integer,
+    0x21: _float,
+}
+"""By the first byte of an `AnyValue`: the number of its field and its wire type."""
+
+
+def _extent(raw: bytes, at: int) -> tuple[int, int]:
+    """Where the bytes after a length begin and end."""
+    length = raw[at]
+    if length < 128:
+        return at + 1, at + 1 + length
+    length, start = _varint(raw, at)
+    return start, start + length
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = raw[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number & 0xFFFF_FFFF_FFFF_FFFF, at
+        shift += 7
+        if shift > 63:
+            raise IndexError
+
+
+def _any(raw: bytes) -> tuple[str, Any]:
+    try:
+        pair = KeyValue.FromString(raw)
+    except DecodeError as error:
+        msg = "an attribute is no KeyValue message of OTLP, or its text is not UTF-8"
+        raise CodecError(msg) from error
+    return pair.key, value_of(pair.value)
+
+
+def value_of(value: AnyValue, depth: int = 0) -> Any:
+    """The value of an `AnyValue` message; None if it has none."""
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return None if depth > _MAX_DEPTH else [value_of(one, depth + 1) for one in value.array_value.values]
+    if kind == "kvlist_value":
+        pairs = value.kvlist_value.values
+        return None if depth > _MAX_DEPTH else {one.key: value_of(one.value, depth + 1) for one in pairs}
+    return None if kind is None else getattr(value, kind)
