@@ -106,7 +106,11 @@ class TooLargeError(TransportError):
 
 
 class SinkError(PrelaError):
-    """A sink did not write a batch, and nothing of it was stored. The batch may be written again."""
+    """A sink did not write a batch, and nothing of it was stored. The batch may be written again. Or: a store cannot be read."""
+
+
+class QueryTimeoutError(SinkError):
+    """A query of a store took longer than `query_seconds` and was stopped."""
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from prela_stream.validation import absolute, read_text
 if TYPE_CHECKING:
     from prela_stream.config import Settings
     from prela_stream.sampling.policyset import PolicySet
-    from prela_stream.sinks.base import Sink, TraceReader
+    from prela_stream.sinks.base import Sink
+    from prela_stream.sinks.reader import TraceReader
     from prela_stream.sinks.settings import SinkSettings
     from prela_stream.transport.base import Transport
 

@@ -19,7 +19,7 @@ from prela_stream.cli.options import Options, command
 from prela_stream.cli.running import run_until_stopped
 from prela_stream.config import Settings
 from prela_stream.errors import ConfigurationError
-from prela_stream.sinks.base import StoredTrace
+from prela_stream.sinks.query import StoredTrace
 from prela_stream.validation import absolute
 
 if TYPE_CHECKING:

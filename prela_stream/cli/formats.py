@@ -9,8 +9,8 @@ import msgspec
 from prela_stream.errors import ConfigurationError
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import to_datetime
-from prela_stream.sinks.base import StoredTrace
 from prela_stream.sinks.documents import decision_document, span_document
+from prela_stream.sinks.query import StoredTrace
 from prela_stream.text import INVISIBLE, show
 from prela_stream.views.formats import age, clean, cost, count, duration, tokens
 

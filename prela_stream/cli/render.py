@@ -18,7 +18,7 @@ from prela_stream.model.decision import Basis, Decision
 from prela_stream.model.span import SpanData, SpanStatus, SpanType
 from prela_stream.model.times import self_time_ns
 from prela_stream.model.tree import SpanNode, SpanTree
-from prela_stream.sinks.base import StoredTrace, TraceRow
+from prela_stream.sinks.query import StoredTrace, TraceRow
 
 MAX_SPANS: Final = 1_000
 """Most spans of one tree without `--all`."""

@@ -18,8 +18,9 @@ from prela_stream.cli.running import ask, run_until_stopped
 from prela_stream.config import Settings
 from prela_stream.errors import ConfigurationError, PrelaError
 from prela_stream.model.decision import Decision
-from prela_stream.sinks.base import SortKey, StoredTrace, TraceFilter, TraceReader, TraceRow
 from prela_stream.sinks.documents import span_document
+from prela_stream.sinks.query import SortKey, StoredTrace, TraceQuery, TraceRow
+from prela_stream.sinks.reader import TraceReader
 
 _MOST: Final = 1_000_000
 _TAIL_ROWS: Final = 100
@@ -65,7 +66,7 @@ def list_command(  # noqa: PLR0917 - typer makes each an option
 ) -> None:
     """List kept traces, the newest first."""
     now = time.time_ns()
-    where = TraceFilter(
+    where = TraceQuery(
         since_ns=None if since is None else formats.since(since, now),
         until_ns=None if until is None else formats.since(until, now),
         service=service,
@@ -78,7 +79,7 @@ def list_command(  # noqa: PLR0917 - typer makes each an option
     settings = options.settings()
     rows = _rows(settings, where, sort, limit, offset)
     _print_rows(rows, options.as_json)
-    if not rows and not options.as_json and not offset and where == TraceFilter():
+    if not rows and not options.as_json and not offset and where == TraceQuery():
         _explain_nothing(settings)
 
 
@@ -87,13 +88,13 @@ def errors_command(
 ) -> None:
     """List traces in which a span failed."""
     since_ns = None if since is None else formats.since(since, time.time_ns())
-    where = TraceFilter(errors=True, service=service, since_ns=since_ns)
+    where = TraceQuery(errors=True, service=service, since_ns=since_ns)
     _print_rows(_rows(options.settings(), where, "newest", limit, 0), options.as_json)
 
 
 def search_command(options: Options, words: WordsArgument, limit: LimitOption = 50) -> None:
     """Find traces by words in their names, messages, attributes and events. Exit code 1 if there is none."""
-    rows = _rows(options.settings(), TraceFilter(text=" ".join(words)), "newest", limit, 0)
+    rows = _rows(options.settings(), TraceQuery(text=" ".join(words)), "newest", limit, 0)
     _print_rows(rows, options.as_json)
     if not rows:
         raise typer.Exit(NOT_FOUND)
@@ -102,7 +103,7 @@ def search_command(options: Options, words: WordsArgument, limit: LimitOption = 
 def last_command(options: Options) -> None:
     """Show the newest trace. Exit code 1 if there is none."""
     settings = options.settings()
-    rows = _rows(settings, TraceFilter(), "newest", 1, 0)
+    rows = _rows(settings, TraceQuery(), "newest", 1, 0)
     if not rows:
         fail_line("no trace is stored yet")
         raise typer.Exit(NOT_FOUND)
@@ -167,7 +168,7 @@ command(app, "show")(show_command)
 command(app, "tail", as_json=JsonLinesOption)(tail_command)
 
 
-def _rows(settings: Settings, where: TraceFilter, sort: SortKey, limit: int, offset: int) -> list[TraceRow]:
+def _rows(settings: Settings, where: TraceQuery, sort: SortKey, limit: int, offset: int) -> list[TraceRow]:
     async def question() -> list[TraceRow]:
         async with root.open_reader(settings) as reader:
             return await reader.list_traces(where, sort=sort, limit=limit, offset=offset)

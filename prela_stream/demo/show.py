@@ -18,7 +18,7 @@ from prela_stream.delivery.ledger import LedgerSnapshot
 from prela_stream.demo.children import Child, DemoError, child
 from prela_stream.errors import PrelaError, ungrouped
 from prela_stream.model.decision import Decision
-from prela_stream.sinks.base import TraceReader
+from prela_stream.sinks.reader import TraceReader
 
 POLICIES_FILE: Final = Path(__file__).with_name("policies.toml")
 LATENCY_MS: Final = 15

@@ -18,8 +18,10 @@ from prela_stream.codec.sampled import KeptFragment
 from prela_stream.codec.spans import decode_span
 from prela_stream.errors import SinkError
 from prela_stream.model.span import Resource, SpanData, SpanStatus
-from prela_stream.sinks.base import Sink, TraceFilter, TraceReader
+from prela_stream.sinks.base import Sink
 from prela_stream.sinks.kept_trace import KeptTrace
+from prela_stream.sinks.query import TraceQuery
+from prela_stream.sinks.reader import TraceReader
 from prela_stream.sinks.registry import SINK_TYPES, load
 from prela_stream.sinks.settings import SinkSettings, read_sinks
 from prela_stream.transport.base import TopicPartition
@@ -30,7 +32,14 @@ GUARANTEES = ("exactly once", "at least once")
 METHODS = ("write", "stored_offset", "aclose")
 READER_METHODS = (
     "list_traces",
+    "count",
+    "histograms",
+    "sessions",
+    "statistics",
+    "decided_totals",
     "get",
+    "outline",
+    "span",
     "decision",
     "tail",
     "newest_mark",
@@ -266,7 +275,7 @@ class SinkContract:
 
 async def everything(reader: TraceReader) -> list[object]:
     """All that a reader returns, without the marks of change; equal for equal contents."""
-    rows = await reader.list_traces(TraceFilter(), sort="oldest", limit=10_000)
+    rows = await reader.list_traces(TraceQuery(), sort="oldest", limit=10_000)
     traces = [await reader.get(row.trace_id) for row in rows]
     plain = [msgspec.structs.replace(row, stored=0) for row in rows]
     return [plain, [(one.decision, one.spans) for one in traces if one is not None], await reader.totals()]
@@ -286,7 +295,7 @@ class StoreContract(SinkContract):
         """All spans that the reader returns."""
         found = []
         async with self.reader() as reader:
-            for row in await reader.list_traces(TraceFilter(), limit=10_000):
+            for row in await reader.list_traces(TraceQuery(), limit=10_000):
                 stored = await reader.get(row.trace_id)
                 assert stored is not None
                 found += expected(KeptTrace(decision=stored.decision, spans=stored.spans))
@@ -401,7 +410,7 @@ class StoreContract(SinkContract):
             assert (row.trace_id, row.spans, row.errors) == (trace_id(1), 3, 1)
             assert row.duration_ns == 100_000_000, "the duration is that of the root"
             for words in ("zebra", "zebra Lisbon1"):
-                assert [one.trace_id for one in await reader.list_traces(TraceFilter(text=words))] == [trace_id(1)]
+                assert [one.trace_id for one in await reader.list_traces(TraceQuery(text=words))] == [trace_id(1)]
 
     @pytest.mark.parametrize("late", [False, True])
     async def test_start_and_duration_are_those_of_the_root_whatever_other_clocks_read(self, late: bool) -> None:
@@ -434,7 +443,7 @@ class StoreContract(SinkContract):
         async with self.sink() as sink, self.reader() as reader:
             for number, spans in enumerate(parts):
                 await sink.write(batch(fragment(about, spans, late=number > 0, fragment=number)))
-            (row,) = await reader.list_traces(TraceFilter())
+            (row,) = await reader.list_traces(TraceQuery())
         return row.start_ns, row.duration_ns
 
     async def test_dropped_traces_are_known_by_their_decision_alone(self) -> None:
@@ -461,12 +470,12 @@ class StoreContract(SinkContract):
                 assert stored is not None
                 assert (stored.spans[0].name, stored.spans[0].attributes[text]) == (text, text)
                 assert stored.decision.reason == text
-                found = await reader.list_traces(TraceFilter(text=text))
+                found = await reader.list_traces(TraceQuery(text=text))
                 if any(character.isalnum() for character in text):
                     assert trace_id(number) in [row.trace_id for row in found]
-                for where in (TraceFilter(service=text), TraceFilter(policy=text)):
+                for where in (TraceQuery(service=text), TraceQuery(policy=text)):
                     assert [row.trace_id for row in await reader.list_traces(where)] == [trace_id(number)]
-            assert await reader.list_traces(TraceFilter(text="\udcff lone", service="\ud800")) == []
+            assert await reader.list_traces(TraceQuery(text="\udcff lone", service="\ud800")) == []
             assert (await reader.totals())["traces"] == len(HOSTILE)
 
     async def test_reading_goes_on_while_another_writes(self) -> None:
@@ -474,7 +483,7 @@ class StoreContract(SinkContract):
             await sink.write(batch(whole(1)))
             for number in range(2, 12):
                 await sink.write(batch(whole(number)))
-                assert len(await reader.list_traces(TraceFilter())) == number
+                assert len(await reader.list_traces(TraceQuery())) == number
                 assert [row.trace_id for row in await reader.tail(number - 1)] == [trace_id(number)]
 
     async def test_a_reader_can_be_closed_twice(self) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import prela_stream.sinks
 from prela_stream.sinks.registry import SINK_TYPES
-from tests.contracts.sink_contract import METHODS, SinkContract, StoreContract, Written
+from tests.contracts.reader_contract import ReaderContract
+from tests.contracts.sink_contract import METHODS, SinkContract, Written
 
 
-class TestSqlite(StoreContract):
+class TestSqlite(ReaderContract):
     type = "sqlite"
 
 
@@ -52,8 +53,8 @@ def test_every_type_of_the_registry_has_a_row() -> None:
 
 def test_the_row_of_a_store_is_a_store_contract() -> None:
     stores = {name for name, kind in SINK_TYPES.items() if kind.reader is not None}
-    rows = {row.type for row in ROWS if issubclass(row, StoreContract)}
-    assert rows == stores, f"rows that are StoreContracts: {rows}; types with a reader: {stores}"
+    rows = {row.type for row in ROWS if issubclass(row, ReaderContract)}
+    assert rows == stores, f"rows that are ReaderContracts: {rows}; types with a reader: {stores}"
 
 
 def test_every_sink_of_the_package_is_in_the_registry() -> None:

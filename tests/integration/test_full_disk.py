@@ -15,7 +15,7 @@ from prela_stream.app.adapters import open_sink
 from prela_stream.codec.sampled import KeptFragment, encode_kept
 from prela_stream.config import load_settings
 from prela_stream.errors import PrelaError
-from prela_stream.sinks.base import TraceFilter
+from prela_stream.sinks.query import TraceQuery
 from prela_stream.sinks.registry import SINK_TYPES, load
 from prela_stream.sinks.service import SinkService
 from prela_stream.sinks.settings import SinkSettings, read_sinks
@@ -45,7 +45,7 @@ async def found(sink: SinkSettings) -> list[str]:
         return [json.loads(line)["trace_id"] for line in lines]
     try:
         async with load(reader)(sink.options) as opened:
-            return [row.trace_id for row in await opened.list_traces(TraceFilter(), limit=10_000)]
+            return [row.trace_id for row in await opened.list_traces(TraceQuery(), limit=10_000)]
     except PrelaError:  # it is not created yet
         return []
 

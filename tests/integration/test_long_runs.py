@@ -18,7 +18,7 @@ from prela_stream.config import Settings, load_settings
 from prela_stream.errors import PrelaError
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import SpanStatus, SpanType
-from prela_stream.sinks.base import StoredTrace
+from prela_stream.sinks.query import StoredTrace
 from prela_stream.tracing.open_spans import CANCELLED_BY
 from tests.support.joined import NEVER
 from tests.support.processes import DEADLINE, Service

@@ -15,7 +15,7 @@ from prela_stream.errors import CodecError
 from prela_stream.model.span import Resource
 from prela_stream.sinks import jsonl
 from prela_stream.sinks.kept_trace import read_trace
-from prela_stream.sinks.sqlite.trace_rows import changes_of
+from prela_stream.sinks.trace_rows import changes_of
 from tests.support.items import encode_span
 from tests.support.kept import decision, span
 

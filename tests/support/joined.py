@@ -14,7 +14,7 @@ import anyio.to_thread
 from prela_stream.app import open_reader
 from prela_stream.config import Settings, load_settings
 from prela_stream.errors import PrelaError
-from prela_stream.sinks.base import StoredTrace
+from prela_stream.sinks.query import StoredTrace
 from tests.support.processes import DEADLINE, Service
 
 NEVER = "600000"

@@ -16,7 +16,8 @@ from tests.support.items import encode_span
 
 SOURCE = TopicPartition("prela.sampled", 0)
 SECOND = 1_000_000_000
-NOW = 1_790_000_000 * SECOND
+NOW = 4_000_000_000 * SECOND
+"""In the far future, so that no store deletes what these tests write."""
 
 
 def trace_id(number: int) -> str:

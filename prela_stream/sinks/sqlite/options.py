@@ -1,4 +1,4 @@
-"""Settings of the sinks. Imports nothing heavy."""
+"""Settings of the SQLite store. Imports nothing heavy."""
 
 from typing import Annotated
 
@@ -12,5 +12,9 @@ class SqliteOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     path: str = ".prela/traces.db"
     """The SQLite file; its folder is made if it is missing."""
-    retention_days: Annotated[float, bounded(0.001, 36_500)] | None = None
-    """Traces that began longer ago are deleted; None keeps them all."""
+    retention_days: Annotated[float, bounded(0, 36_500)] = 7.0
+    """Traces that were decided longer ago are deleted; 0 keeps them."""
+    retention_gb: Annotated[float, bounded(0, 1_000_000)] = 5.0
+    """If the store holds more than this many gigabytes (10**9 bytes), its oldest traces are deleted; 0 sets no limit."""
+    query_seconds: Annotated[float, bounded(0.01, 3_600)] = 10.0
+    """A query of a reader that takes longer is stopped."""

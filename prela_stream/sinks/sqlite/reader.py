@@ -1,36 +1,49 @@
-"""Reads the SQLite store: lists, whole traces, decisions and a tail, also while another process writes it."""
+"""Reads the SQLite store: lists, traces, decisions, statistics and a tail, also while another process writes it."""
 
-import re
+import logging
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from prela_stream.codec.decisions import decode_decisions
-from prela_stream.codec.spans import decode_resource, decode_span
-from prela_stream.errors import CodecError, ConfigurationError, SinkError
-from prela_stream.files import inode_of
+from prela_stream.errors import QueryTimeoutError, SinkError
+from prela_stream.files import inode_of, is_first_of_its_folder
 from prela_stream.model.decision import Decision
-from prela_stream.model.span import Resource, SpanData
-from prela_stream.sinks.base import SortKey, StoredTrace, TraceFilter, TraceRow
+from prela_stream.model.span import SpanData
+from prela_stream.sinks.query import (
+    DecidedTotals,
+    Histograms,
+    SessionRow,
+    SortKey,
+    StatisticKey,
+    Statistics,
+    StoredTrace,
+    TraceOutline,
+    TraceQuery,
+    TraceRow,
+)
+from prela_stream.sinks.sqlite import aggregates, one_trace
+from prela_stream.sinks.sqlite.dropped import decided_totals, list_dropped
 from prela_stream.sinks.sqlite.list_query import ROW_COLUMNS, list_traces, row_of
 from prela_stream.sinks.sqlite.options import SqliteOptions
-from prela_stream.sinks.sqlite.schema import PAGE_BYTES, open_for_reading, transaction
-from prela_stream.sinks.sqlite.trace_rows import primary
+from prela_stream.sinks.sqlite.schema import PAGE_BYTES, open_for_reading
+from prela_stream.sinks.sqlite.transactions import transaction
 
 T = TypeVar("T")
 
-_PREFIX: Final = re.compile(r"[0-9a-f]{4,32}")
+logger = logging.getLogger(__name__)
+
+_INSTRUCTIONS: Final = 20_000
+"""SQLite checks the time limit after so many instructions of its virtual machine: less than a millisecond."""
 
 
 class SqliteReader:
-    """Reads the file that `SqliteSink` writes. Any number of tasks may use it at once.
-
-    Every method raises ConfigurationError if there is no store at that path, and SinkError if SQLite cannot read it.
+    """Reads the file that `SqliteSink` writes. Any number of tasks may use it at once; see `TraceReader`.
 
     Args:
         options: Where the store is. Nothing is opened before the first question.
@@ -38,25 +51,63 @@ class SqliteReader:
 
     def __init__(self, options: SqliteOptions) -> None:
         self._path = Path(options.path).absolute()
+        self._query_s = options.query_seconds
         self._idle: list[tuple[sqlite3.Connection, tuple[int, int] | None]] = []
         """Open connections, each with the inode of its file."""
+        self._inode: tuple[int, int] | None = None
+        """Of the file that was read last. While the file is missing, each question reports that."""
         self._closed = False
 
     async def list_traces(
-        self, where: TraceFilter, *, sort: SortKey = "newest", limit: int = 100, offset: int = 0
+        self,
+        where: TraceQuery,
+        *,
+        sort: SortKey = "newest",
+        limit: int = 100,
+        offset: int = 0,
+        after: str | None = None,
     ) -> list[TraceRow]:
-        """Traces that match, sorted; at most `limit` after skipping `offset`."""
-        return await self._ask(lambda connection: list_traces(connection, where, sort, limit, offset))
+        """Traces that match, sorted; at most `limit` after skipping `offset`, below the cursor `after`."""
+        ask = list_dropped if where.dropped else list_traces
+        return await self._ask(lambda connection: ask(connection, where, sort, limit, offset, after))
+
+    async def count(self, where: TraceQuery, *, at_most: int = 10_000) -> int:
+        """How many traces match, counted up to `at_most`."""
+        return await self._ask(lambda connection: aggregates.count(connection, where, at_most))
+
+    async def histograms(self, where: TraceQuery, *, bars: int = 60) -> Histograms:
+        """The traces that match, over time and over latency."""
+        return await self._ask(lambda connection: aggregates.histograms(connection, where, bars))
+
+    async def sessions(self, where: TraceQuery, *, limit: int = 100, after: str | None = None) -> list[SessionRow]:
+        """Sessions with a trace that matches, the most recent first."""
+        return await self._ask(lambda connection: aggregates.sessions(connection, where, limit, after))
+
+    async def statistics(self, where: TraceQuery, by: StatisticKey, *, limit: int = 100) -> Statistics:
+        """The calls by model or tool."""
+        return await self._ask(lambda connection: aggregates.statistics(connection, where, by, limit))
+
+    async def decided_totals(
+        self, by: Literal["service", "policy"], *, since_ns: int | None = None, until_ns: int | None = None
+    ) -> list[DecidedTotals]:
+        """Exact sums over all decided traces."""
+        return await self._ask(lambda connection: decided_totals(connection, by, since_ns, until_ns))
 
     async def get(self, trace_id: str) -> StoredTrace | None:
-        """One trace by its id or a prefix; spans are ordered by start."""
-        low, high = _id_range(trace_id)
-        return await self._ask(lambda connection: _get(connection, trace_id, low, high))
+        """One kept trace by its id or a prefix; spans are ordered by start."""
+        return await self._ask(lambda connection: one_trace.get(connection, trace_id))
+
+    async def outline(self, trace_id: str) -> TraceOutline | None:
+        """One trace without the bodies of its spans, by its id or a prefix."""
+        return await self._ask(lambda connection: one_trace.outline(connection, trace_id))
+
+    async def span(self, trace_id: str, span_id: str) -> SpanData | None:
+        """One span with everything."""
+        return await self._ask(lambda connection: one_trace.span(connection, trace_id, span_id))
 
     async def decision(self, trace_id: str) -> Decision | None:
         """The decision on a trace by its id or a prefix; of several, the one that holds for the trace."""
-        low, high = _id_range(trace_id)
-        return await self._ask(lambda connection: _decision(connection, trace_id, low, high))
+        return await self._ask(lambda connection: one_trace.decision_of(connection, trace_id))
 
     async def tail(self, after: int, *, limit: int = 100) -> list[TraceRow]:
         """Traces stored or extended after mark `after`, oldest first."""
@@ -95,11 +146,19 @@ class SqliteReader:
     def _ask_blocking(self, question: Callable[[sqlite3.Connection], T]) -> T:
         inode = inode_of(self._path, PAGE_BYTES)
         connection = self._connection(inode)
+        until = time.monotonic() + self._query_s
+        connection.set_progress_handler(lambda: time.monotonic() > until, _INSTRUCTIONS)
         try:
             with transaction(connection, "DEFERRED"):  # all statements of one question see the same moment
                 answer = question(connection)
         except sqlite3.Error as error:
             connection.close()
+            if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                msg = (
+                    f"the query of the trace store {self._path} took longer than {self._query_s:g} s and was stopped: narrow "
+                    "it, for instance by time, or raise query_seconds of the sink"
+                )
+                raise QueryTimeoutError(msg) from error
             msg = f"cannot read the trace store {self._path}: {error}"
             raise SinkError(msg) from error
         except BaseException:
@@ -112,71 +171,18 @@ class SqliteReader:
 
     def _connection(self, inode: tuple[int, int] | None) -> sqlite3.Connection:
         """An idle connection to this file, or a new one. A connection serves one thread at a time."""
+        if inode is not None and inode != self._inode:
+            reader = self._path.with_name(f"{self._path.name} for reading")  # a sink in this process reports it too
+            if self._inode is not None and is_first_of_its_folder(reader):
+                logger.warning("the trace store %s was deleted and created again, or replaced; reading it", self._path)
+            self._inode = inode
         while self._idle:
             connection, of = self._idle.pop()
             if of == inode:
                 return connection
-            connection.close()  # the file was deleted or replaced
+            connection.close()
         return open_for_reading(self._path)
 
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop()[0].close()
-
-
-def _id_range(prefix: str) -> tuple[bytes, bytes]:
-    """The smallest and the largest trace id that begin with these hex digits."""
-    digits = prefix.lower()
-    if not _PREFIX.fullmatch(digits):
-        msg = f"a trace id is 32 hex digits, or at least the first 4 of them, got {prefix!r}"
-        raise ConfigurationError(msg)
-    return bytes.fromhex(digits.ljust(32, "0")), bytes.fromhex(digits.ljust(32, "f"))
-
-
-def _one_id(rows: list[tuple[bytes]], prefix: str) -> bytes | None:
-    if len(rows) > 1:
-        msg = f"several trace ids begin with {prefix!r}, for instance {rows[0][0].hex()} and {rows[1][0].hex()}"
-        raise ConfigurationError(msg)
-    return rows[0][0] if rows else None
-
-
-def _get(connection: sqlite3.Connection, prefix: str, low: bytes, high: bytes) -> StoredTrace | None:
-    query = "SELECT trace_id FROM traces WHERE trace_id BETWEEN ? AND ? LIMIT 2"
-    trace_id = _one_id(connection.execute(query, (low, high)).fetchall(), prefix)
-    if trace_id is None:
-        return None
-    one = f"SELECT id, decision_id, {ROW_COLUMNS} FROM traces WHERE trace_id = ?"  # noqa: S608 - constants; values are bound
-    trace, decision_id, *row = connection.execute(one, (trace_id,)).fetchone()
-    (body,) = connection.execute(
-        "SELECT body FROM decisions WHERE trace_id = ? AND decision_id = ?", (trace_id, decision_id)
-    ).fetchone()
-    spans = _spans(connection, trace)
-    return StoredTrace(row=row_of(row), decision=decode_decisions(body)[0], spans=spans)
-
-
-def _spans(connection: sqlite3.Connection, trace: int) -> list[SpanData]:
-    query = "SELECT item, resource FROM spans WHERE trace = ? ORDER BY start_ns, span_id"
-    resources: dict[int, Resource] = {}
-    spans: list[SpanData] = []
-    for item, resource in connection.execute(query, (trace,)):
-        if resource not in resources:
-            (body,) = connection.execute("SELECT body FROM resources WHERE id = ?", (resource,)).fetchone()
-            resources[resource] = _resource(body)
-        spans.append(decode_span(item, resources[resource]))
-    return spans
-
-
-def _resource(body: bytes) -> Resource:
-    try:
-        return decode_resource(body)
-    except CodecError:
-        return Resource()  # the spans of a process stay readable if its resource is not
-
-
-def _decision(connection: sqlite3.Connection, prefix: str, low: bytes, high: bytes) -> Decision | None:
-    query = "SELECT DISTINCT trace_id FROM decisions WHERE trace_id BETWEEN ? AND ? LIMIT 2"
-    trace_id = _one_id(connection.execute(query, (low, high)).fetchall(), prefix)
-    if trace_id is None:
-        return None
-    bodies = connection.execute("SELECT body FROM decisions WHERE trace_id = ?", (trace_id,))
-    return primary(decode_decisions(body)[0] for (body,) in bodies)[0]

@@ -13,19 +13,21 @@ from pathlib import Path
 from typing import Final
 
 from prela_stream.errors import ConfigurationError, SinkError
+from prela_stream.sinks.sqlite.migration import OLDEST, convert
+from prela_stream.sinks.sqlite.names import matches
+from prela_stream.sinks.sqlite.transactions import transaction
 
-VERSION: Final = 1
+VERSION: Final = 2
 APPLICATION_ID: Final = 0x50524C41  # "PRLA"; marks the file as a trace store
 _BUSY_S: Final = 5.0
 """How long SQLite waits for a lock. The service of the sink tries again after that."""
 PAGE_BYTES: Final = 512
 """The least size of a store: SQLite writes the first page when it creates the file, and no page is smaller."""
-LABEL_CHARS: Final = 200
-"""The length to which root names, services and policies are cut in the trace list, so that no hostile name fills its indexes."""
 
 # Each sort of the list has a covering index. A walk in its order tests the filters without reading the table, so that a page of a
 # million traces takes less than 100 ms.
-TABLES: Final = """
+_TESTED: Final = "start_ns, duration_ns, root_name, policy, status, tokens, cost_usd"
+TABLES: Final = f"""
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO counters VALUES ('last_trace', 0), ('stored', 0), ('traces', 0), ('spans', 0), ('kept', 0), ('dropped', 0);
 
@@ -44,8 +46,10 @@ CREATE TABLE traces (
     service TEXT NOT NULL,
     start_ns INTEGER NOT NULL,
     duration_ns INTEGER NOT NULL,
+    duration_bar INTEGER NOT NULL,
     spans INTEGER NOT NULL,
     errors INTEGER NOT NULL,
+    status INTEGER NOT NULL,
     input_tokens INTEGER NOT NULL,
     output_tokens INTEGER NOT NULL,
     tokens INTEGER NOT NULL,
@@ -55,21 +59,27 @@ CREATE TABLE traces (
     weight REAL NOT NULL,
     trigger TEXT NOT NULL,
     complete INTEGER NOT NULL,
+    session TEXT,
+    decided_at_ms INTEGER NOT NULL,
+    listed BLOB NOT NULL,
+    sums BLOB NOT NULL,
     stored INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX traces_stored ON traces (stored);
-CREATE INDEX traces_newest ON traces (start_ns, id, duration_ns, service, root_name, policy, errors);
-CREATE INDEX traces_slowest ON traces (duration_ns, id, start_ns, duration_ns, service, root_name, policy, errors);
-CREATE INDEX traces_costliest ON traces (cost_usd, id, start_ns, duration_ns, service, root_name, policy, errors);
-CREATE INDEX traces_most_tokens ON traces (tokens, id, start_ns, duration_ns, service, root_name, policy, errors);
-CREATE INDEX traces_most_spans ON traces (spans, id, start_ns, duration_ns, service, root_name, policy, errors);
-CREATE INDEX traces_service ON traces (service, start_ns, id);
+CREATE INDEX traces_newest ON traces (start_ns, id, duration_bar, {_TESTED});
+CREATE INDEX traces_slowest ON traces (duration_ns, id, {_TESTED});
+CREATE INDEX traces_costliest ON traces (cost_usd, id, {_TESTED});
+CREATE INDEX traces_most_tokens ON traces (tokens, id, {_TESTED});
+CREATE INDEX traces_most_spans ON traces (spans, id, {_TESTED});
 CREATE INDEX traces_root_name ON traces (root_name, start_ns, id);
 CREATE INDEX traces_policy ON traces (policy, start_ns, id);
-CREATE INDEX traces_failed ON traces (start_ns, id) WHERE errors > 0;
-CREATE INDEX traces_clean ON traces (start_ns, id) WHERE errors = 0;
+CREATE INDEX traces_status ON traces (status, start_ns, id);
+CREATE INDEX traces_session ON traces (session, start_ns, id) WHERE session IS NOT NULL;
 
-CREATE TABLE resources (id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, body BLOB NOT NULL);
+CREATE TABLE resources (
+    id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, last_trace INTEGER NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX resources_last_trace ON resources (last_trace);
 
 CREATE TABLE spans (
     trace INTEGER NOT NULL,
@@ -81,10 +91,27 @@ CREATE TABLE spans (
     status INTEGER NOT NULL,
     start_ns INTEGER NOT NULL,
     end_ns INTEGER NOT NULL,
+    top INTEGER NOT NULL,
     resource INTEGER,
+    brief BLOB NOT NULL,
     item BLOB NOT NULL
 );
 CREATE UNIQUE INDEX spans_id ON spans (trace, span_id);
+CREATE INDEX spans_top ON spans (trace, parent_id) WHERE top;
+
+CREATE TABLE calls (
+    trace INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    calls INTEGER NOT NULL,
+    errors INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    priced INTEGER NOT NULL,
+    cost_usd REAL NOT NULL,
+    durations BLOB NOT NULL,
+    PRIMARY KEY (trace, kind, name)
+) WITHOUT ROWID;
 
 CREATE TABLE decisions (
     trace_id BLOB NOT NULL,
@@ -92,13 +119,28 @@ CREATE TABLE decisions (
     kept INTEGER NOT NULL,
     has_spans INTEGER NOT NULL,
     decided_at_ms INTEGER NOT NULL,
+    root_name TEXT NOT NULL,
+    service TEXT NOT NULL,
+    start_ns INTEGER NOT NULL,
+    duration_ns INTEGER NOT NULL,
+    spans INTEGER NOT NULL,
+    status INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    tokens INTEGER NOT NULL,
+    cost_usd REAL,
+    policy TEXT NOT NULL,
     body BLOB NOT NULL,
     PRIMARY KEY (trace_id, decision_id)
 ) WITHOUT ROWID;
 CREATE INDEX decisions_age ON decisions (decided_at_ms);
+CREATE INDEX decisions_newest ON decisions (start_ns, kept, {_TESTED[10:]}, service, spans, input_tokens, output_tokens);
 
 CREATE VIRTUAL TABLE trace_text USING fts5 (text, columnsize = 0, tokenize = "unicode61 remove_diacritics 2");
-"""
+CREATE VIRTUAL TABLE late_text USING fts5 (trace UNINDEXED, text, columnsize = 0, tokenize = "unicode61 remove_diacritics 2");
+CREATE TABLE late_documents (trace INTEGER NOT NULL, document INTEGER NOT NULL, PRIMARY KEY (trace, document)) WITHOUT ROWID;
+CREATE VIRTUAL TABLE trace_labels USING fts5 (labels, detail = none, columnsize = 0, tokenize = "ascii");
+"""  # noqa: S608 - constants
 
 
 def open_for_writing(path: Path) -> sqlite3.Connection:
@@ -137,49 +179,22 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     with _open_errors(path):
         connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            if not _is_store(connection, path):
+            version = layout_of(connection, path)
+            if version is None:
                 raise ConfigurationError(_missing(path))
+            if version != VERSION:
+                msg = (
+                    f"the trace store {path} has layout version {version}, this release reads version {VERSION}: start "
+                    "`prela-stream dev` or `prela-stream sink` once, which converts it"
+                )
+                raise ConfigurationError(msg)
+            connection.create_function("matches", 2, matches, deterministic=True)
             connection.execute("PRAGMA query_only = 1")
             connection.execute("PRAGMA mmap_size = 268435456")
         except BaseException:
             connection.close()
             raise
     return connection
-
-
-class StoreCounts:
-    """The rows of the `counters` table, read and changed within one transaction, so that no reader counts a million rows."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._values: dict[str, int] = dict(connection.execute("SELECT name, value FROM counters"))
-
-    def next(self, name: str) -> int:
-        """Add one, and return the new count."""
-        self._values[name] += 1
-        return self._values[name]
-
-    def add(self, name: str, amount: int) -> None:
-        """Add `amount`."""
-        self._values[name] += amount
-
-    def save(self, connection: sqlite3.Connection) -> None:
-        """Write the counts back, in the transaction in which they were read."""
-        connection.executemany(
-            "UPDATE counters SET value = ? WHERE name = ?", [(v, k) for k, v in self._values.items()]
-        )
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """All statements inside become visible together, or none of them."""
-    connection.execute(f"BEGIN {kind}")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _configure(connection: sqlite3.Connection, path: Path) -> None:
@@ -190,33 +205,41 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
         "PRAGMA wal_autocheckpoint = 8192"
     )  # pages; an index page that changes often is then copied rarely
     connection.execute("PRAGMA journal_size_limit = 67108864")
-    if _is_store(connection, path):
+    if layout_of(connection, path) == VERSION:
         return
-    with transaction(connection):  # two services may open a new store at the same moment
-        if not _is_store(connection, path):
-            for statement in TABLES.split(";\n"):
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
+    with transaction(connection):  # two services may open a new or an earlier store at the same moment
+        version = layout_of(connection, path)
+        if version is None:
+            create_tables(connection)
+        elif version != VERSION:
+            convert(connection, path, lambda: create_tables(connection))
 
 
-def _is_store(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the layout exists (False: the file is empty); raises ConfigurationError for another program's or a newer one."""
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Create the tables of this layout, within a transaction."""
+    for statement in TABLES.split(";\n"):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def layout_of(connection: sqlite3.Connection, path: Path) -> int | None:
+    """The version of the layout; None: the file is empty. Raises ConfigurationError for another program's or a newer one."""
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if not tables:
-        return False
+        return None
     if application_id != APPLICATION_ID:
         msg = f"{path} is an SQLite file of another program, no trace store: set another `path` for the sink"
         raise ConfigurationError(msg)
-    if version != VERSION:
+    if not OLDEST <= version <= VERSION:
         msg = (
             f"the trace store {path} has layout version {version}, this release reads version {VERSION}: "
             "install the release that wrote it, or set another `path` for the sink"
         )
         raise ConfigurationError(msg)
-    return True
+    return int(version)
 
 
 @contextmanager

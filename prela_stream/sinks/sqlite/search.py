@@ -1,67 +1,19 @@
-"""Full-text search over traces: which texts of a span are indexed, and how the words of a user become a safe query. Pure."""
+"""How the words of a user become safe full-text queries. Pure."""
 
-from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
-from prela_stream.model.span import SpanData
+from prela_stream.sinks.texts import SPAN_CHARS
 
-SPAN_CHARS: Final = 16_384
-"""The most text of one span that is indexed."""
-TRACE_CHARS: Final = 1 << 20
-"""The most text of one trace that is indexed."""
-SEPARATOR: Final = "\x1f"
-"""Separates the texts of a document; it is in no text."""
-
-_MAX_DEPTH: Final = 16
 _BLANK: Final = dict.fromkeys((*range(32), 127), " ")
 
 
-def texts_of(span: SpanData) -> list[str]:
-    """The texts that find a span: its name, its message, and every string in its attributes and events."""
-    found = [span.name]
-    if span.status_message:
-        found.append(span.status_message)
-    _collect(span.attributes.values(), found, 0)
-    for event in span.events:
-        found.append(event.name)
-        _collect(event.attributes.values(), found, 0)
-    return _cut(found)
+def match_terms(words: str) -> list[str]:
+    """The FTS5 terms of a text that a user wrote, of any characters. Each must occur in a trace.
 
-
-def _collect(values: Iterable[Any], found: list[str], depth: int) -> None:
-    for value in values:
-        if isinstance(value, str):
-            found.append(value)
-        elif isinstance(value, list | dict) and depth < _MAX_DEPTH:
-            _collect(value if isinstance(value, list) else value.values(), found, depth + 1)
-
-
-def _cut(texts: list[str]) -> list[str]:
-    left = SPAN_CHARS
-    kept: list[str] = []
-    for text in texts:
-        kept.append(text if len(text) <= left else text[:left])
-        left -= len(text)
-        if left <= 0:
-            break
-    return kept
-
-
-def join_texts(texts: Iterable[str], before: str = "") -> str:
-    """The document `before`, extended by the texts that are not in it; at most TRACE_CHARS long."""
-    known = dict.fromkeys(before.split(SEPARATOR)) if before else {}
-    known.update(dict.fromkeys(text.replace("\0", " ").replace(SEPARATOR, " ") for text in texts))
-    return SEPARATOR.join(known)[:TRACE_CHARS]
-
-
-def match_query(words: str) -> str | None:
-    """The FTS5 query for documents that contain all of these words, of any characters.
-
-    Blanks separate the words; a word that ends in `*` matches every word with this beginning. None if there is no word.
+    Blanks separate the words; a word that ends in `*` matches every word with this beginning. Empty if there is no word.
     """
     clean = words[:SPAN_CHARS].encode("utf-8", "replace").decode().translate(_BLANK)
-    terms = [_term(word) for word in clean.split() if any(character.isalnum() for character in word)]
-    return " AND ".join(terms) or None
+    return [_term(word) for word in clean.split() if any(character.isalnum() for character in word)]
 
 
 def _term(word: str) -> str:

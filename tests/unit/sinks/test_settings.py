@@ -23,13 +23,13 @@ def test_without_a_table_there_is_one_sqlite_store_in_the_directory(tmp_path: Pa
 
 def test_tables_of_a_file_and_of_a_variable_are_the_same_sinks(tmp_path: Path) -> None:
     file = tmp_path / "prela.toml"
-    file.write_text('[[sink]]\nname = "main"\nretention_days = 7\n[[sink]]\nname = "copy"\npath = "copy.db"\n')
+    file.write_text('[[sink]]\nname = "main"\nretention_days = 30\n[[sink]]\nname = "copy"\npath = "copy.db"\n')
     from_file = load_settings(file, {}).sink
     assert [(sink.name, sink.type, sink.options.retention_days) for sink in from_file] == [
-        ("main", "sqlite", 7.0),
-        ("copy", "sqlite", None),
+        ("main", "sqlite", 30.0),
+        ("copy", "sqlite", 7.0),
     ]
-    variable = '[{"name": "main", "retention_days": 7}, {"name": "copy", "path": "copy.db"}]'
+    variable = '[{"name": "main", "retention_days": 30}, {"name": "copy", "path": "copy.db"}]'
     assert load_settings(env={"PRELA_SINK": variable}).sink == from_file
     assert read_sinks([sink.table() for sink in from_file], "elsewhere").sinks == from_file
 

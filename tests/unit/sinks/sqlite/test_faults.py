@@ -11,9 +11,8 @@ import anyio
 import pytest
 
 from prela_stream.errors import ConfigurationError, SinkError
-from prela_stream.sinks.base import TraceFilter
-from prela_stream.sinks.sqlite import schema
-from prela_stream.sinks.sqlite import sink as sink_module
+from prela_stream.sinks.query import TraceQuery
+from prela_stream.sinks.sqlite import schema, writing
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.sink import SqliteSink
@@ -22,7 +21,7 @@ from tests.support.kept import SOURCE, batch, decision, fragment, span, trace_id
 
 async def stored(options: SqliteOptions) -> list[str]:
     async with SqliteReader(options) as reader:
-        return sorted(row.trace_id for row in await reader.list_traces(TraceFilter()))
+        return sorted(row.trace_id for row in await reader.list_traces(TraceQuery()))
 
 
 async def test_a_locked_store_is_a_transient_fault(options: SqliteOptions, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +62,7 @@ async def test_a_deleted_store_is_created_again(
         with pytest.raises(ConfigurationError, match=rf"there is no trace store at {path}"):
             await reader.totals()
         await sink.write(batch(whole(2), whole(3), next_offset=7))
-        assert [row.trace_id for row in await reader.list_traces(TraceFilter(), sort="oldest")] == [
+        assert [row.trace_id for row in await reader.list_traces(TraceQuery(), sort="oldest")] == [
             trace_id(2),
             trace_id(3),
         ]
@@ -88,7 +87,7 @@ async def test_a_store_that_is_deleted_during_a_write_loses_nothing_of_the_batch
         Path(options.path).unlink(missing_ok=True)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sink_module, "_extend_document", delete)  # the last statement of this transaction
+        patch.setattr(writing.StoreWriter, "_add_document", delete)  # within the transaction
         with pytest.raises(
             SinkError, match=rf"{options.path} or its WAL was deleted, truncated or replaced during a write"
         ):
@@ -130,7 +129,7 @@ async def test_a_replaced_store_is_used_from_then_on(options: SqliteOptions, tmp
         Path(copy.path).replace(options.path)
         for end in ("-wal", "-shm"):
             Path(options.path + end).unlink()
-        assert [row.trace_id for row in await reader.list_traces(TraceFilter())] == [trace_id(8)]
+        assert [row.trace_id for row in await reader.list_traces(TraceQuery())] == [trace_id(8)]
         assert await sink.stored_offset(SOURCE) == 80
         await sink.write(batch(whole(2), next_offset=81))
         assert (await reader.totals())["traces"] == 2

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from prela_stream.errors import ConfigurationError
-from prela_stream.sinks.base import SortKey, TraceFilter, TraceRow
+from prela_stream.sinks.query import SortKey, TraceQuery, TraceRow
 from prela_stream.sinks.sqlite import list_query
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
@@ -15,7 +15,7 @@ from tests.support.kept import NOW, SECOND, batch, decision, fragment, span, tra
 from tests.support.stores import fill
 
 
-def matches(row: TraceRow, where: TraceFilter) -> bool:
+def matches(row: TraceRow, where: TraceQuery) -> bool:
     return (
         (where.since_ns is None or row.start_ns >= where.since_ns)
         and (where.until_ns is None or row.start_ns < where.until_ns)
@@ -49,10 +49,10 @@ async def test_every_filter_and_sort_finds_what_a_plain_search_finds(
         {"until_ns": NOW + 40 * SECOND}, {"service": "unknown"},
     ]  # fmt: skip
     async with SqliteReader(options) as reader:
-        every = await reader.list_traces(TraceFilter(), limit=1_000)
+        every = await reader.list_traces(TraceQuery(), limit=1_000)
         assert len(every) == 60
         for first, second in itertools.product(parts, parts):
-            where = msgspec.convert({**first, **second}, TraceFilter)
+            where = msgspec.convert({**first, **second}, TraceQuery)
             expected = [row for row in every if matches(row, where)]
             for sort, key in SORTS.items():
                 found = await reader.list_traces(where, sort=sort, limit=1_000)
@@ -77,18 +77,18 @@ async def test_words_are_found_in_every_text_and_together_with_other_filters(
     }  # fmt: skip
     async with SqliteReader(options) as reader:
         for words, numbers in finds.items():
-            rows = await reader.list_traces(TraceFilter(text=words, service="travel"), sort="oldest")
+            rows = await reader.list_traces(TraceQuery(text=words, service="travel"), sort="oldest")
             assert [row.trace_id for row in rows] == [trace_id(number) for number in numbers], words
-        assert await reader.list_traces(TraceFilter(text="needle", service="unknown")) == []
-        assert len(await reader.list_traces(TraceFilter(text="  "))) == 3
+        assert await reader.list_traces(TraceQuery(text="needle", service="unknown")) == []
+        assert len(await reader.list_traces(TraceQuery(text="  "))) == 3
 
 
 async def test_wrong_pages_are_refused(options: SqliteOptions) -> None:
     await fill(options, 3)
     async with SqliteReader(options) as reader:
         with pytest.raises(ConfigurationError, match="sort: expected one of newest"):
-            await reader.list_traces(TraceFilter(), sort="id; DROP TABLE traces")  # type: ignore[arg-type]  # what is tested
+            await reader.list_traces(TraceQuery(), sort="id; DROP TABLE traces")  # type: ignore[arg-type]  # what is tested
         with pytest.raises(ConfigurationError, match="expected 0 or more"):
-            await reader.list_traces(TraceFilter(), limit=-1)
-        assert await reader.list_traces(TraceFilter(since_ns=10**30), limit=10**30) == []
-        assert await reader.list_traces(TraceFilter(min_duration_ms=1e300)) == []
+            await reader.list_traces(TraceQuery(), limit=-1)
+        assert await reader.list_traces(TraceQuery(since_ns=10**30), limit=10**30) == []
+        assert await reader.list_traces(TraceQuery(min_duration_ms=1e300)) == []

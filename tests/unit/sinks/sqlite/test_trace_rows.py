@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.model.span import SpanData, SpanStatus
-from prela_stream.sinks.base import TraceFilter, TraceRow
+from prela_stream.sinks.query import TraceQuery, TraceRow
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.sink import SqliteSink
@@ -40,7 +40,7 @@ async def row_of(*parts: list[SpanData]) -> TraceRow:
             await sink.write(batch(fragment(ABOUT, part, late=number > 0, fragment=number)))
         await sink.aclose()
         async with SqliteReader(options) as reader:
-            (row,) = await reader.list_traces(TraceFilter())
+            (row,) = await reader.list_traces(TraceQuery())
     return msgspec.structs.replace(row, stored=0)
 
 
