@@ -28,6 +28,7 @@ INTERFACES = {
     "prela_stream.sinks": {
         *("base", "registry", "fragments", "iterators", "kept_trace", "service", "span_items"),
         *("documents", "observer", "settings", "topic_consumer"),
+        *("query", "reader", "briefs", "calls", "estimates", "texts", "trace_ids", "trace_rows"),
     },
 }
 """What transports, and sinks, share. Every other child of these packages is an adapter, a new one too."""
