@@ -265,6 +265,18 @@ OTLP_REJECTED = Counter(
 OTLP_QUEUE_BYTES = Gauge(
     "prela_otlp_queue_bytes", "bytes", "Bytes of requests and records that wait for an acknowledgement."
 )
+OTLP_TOPIC_LAG = Gauge(
+    "prela_otlp_topic_lag_records",
+    "records",
+    "Records of a partition that `--from-topic` has not read.",
+    ("topic", "partition"),
+)
+OTLP_COMMITS = Counter(
+    "prela_otlp_commits_total",
+    "commits",
+    "Commits of `--from-topic`, by outcome. Each has spans and an offset.",
+    ("outcome",),
+)
 OTLP_SENDS = Counter(
     "prela_otlp_sends_total", "attempts", "Attempts to append records to the log, by result.", ("outcome",)
 )

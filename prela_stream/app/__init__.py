@@ -16,7 +16,7 @@ if TYPE_CHECKING:
         ready_transport,
     )
     from prela_stream.app.doctor import diagnose
-    from prela_stream.app.otlp import run_otlp
+    from prela_stream.app.otlp import run_otlp, run_otlp_import
     from prela_stream.app.services import run_dev, run_sinks, run_worker
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "ready_transport",
     "run_dev",
     "run_otlp",
+    "run_otlp_import",
     "run_sinks",
     "run_worker",
 ]
@@ -49,7 +50,7 @@ _MODULES = {
         "ready_transport",
     ),
     "doctor": ("diagnose",),
-    "otlp": ("run_otlp",),
+    "otlp": ("run_otlp", "run_otlp_import"),
     "services": ("run_dev", "run_sinks", "run_worker"),
 }
 _MODULE = {name: module for module, names in _MODULES.items() for name in names}
