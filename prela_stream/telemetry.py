@@ -229,6 +229,12 @@ SINK_RETRIES = Counter(
     "Failed attempts to write a batch or to commit its offsets, which the sink repeats.",
     ("group",),
 )
+SINK_REJECTED_SPANS = Counter(
+    "prela_sink_rejected_spans_total",
+    "spans",
+    "Spans that the destination of a sink refused for good. They are left out. The first refusal is logged.",
+    ("destination",),
+)
 SINK_READ_ERRORS = Counter(
     "prela_sink_read_errors_total", "attempts", "Failed attempts to read from the transport, which are repeated."
 )

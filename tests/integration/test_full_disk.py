@@ -72,7 +72,7 @@ async def test_a_sink_recovers_from_a_full_disk(
     await send(transport, *[encode_kept(large(number)) for number in range(sent)], to=sampled)
     with caplog.at_level(logging.INFO, logger="prela_stream.sinks"):
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(SinkService(transport, TOPICS, open_sink(sink), name=kind, group="disk").run)
+            tasks.start_soon(SinkService(transport, TOPICS, open_sink(sink, transport), name=kind, group="disk").run)
             with anyio.fail_after(DEADLINE):
                 await all_found()
             with small_disk.full():
