@@ -48,6 +48,7 @@ class BridgeProcessor(SpanProcessor):
         flush = None if tracer is None else getattr(tracer.recorder, "flush", None)
         if callable(flush):
             with _end_guard:
-                return bool(flush(seconds).complete)
+                result = flush(seconds)
+                return result is None or bool(result.complete)
             return False
         return True

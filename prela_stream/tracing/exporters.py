@@ -127,6 +127,11 @@ class Tee:
         self._first.refuse(trace_id)
         self._second.refuse(trace_id)
 
+    def flush(self, timeout: float = 5.0) -> Any:
+        """Flush the first one if it can be flushed; its result."""
+        flush = getattr(self._first, "flush", None)
+        return flush(timeout) if callable(flush) else None
+
 
 def checked_recorder(recorder: Any) -> Recorder | None:
     """The recorder, or one for an exporter; raises TypeError for any other object."""

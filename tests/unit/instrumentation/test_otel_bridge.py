@@ -33,6 +33,7 @@ from prela_stream.instrumentation.registry import auto_instrument, uninstrument
 from prela_stream.model.span import AFTER_END, COUNTED, REMOTE_PARENT, ItemKind, SpanStatus, SpanType
 from prela_stream.propagation.w3c import inject
 from prela_stream.testing import CapturedSpans, capture_spans
+from prela_stream.tracing.exporters import Tee
 from prela_stream.tracing.open_spans import OpenSpans
 from prela_stream.tracing.sampler import AlwaysOffSampler, ProbabilitySampler
 from prela_stream.tracing.session import session
@@ -372,7 +373,9 @@ def test_flush_and_shutdown_of_the_provider_deliver(captured: CapturedSpans) -> 
     other = TracerProvider(shutdown_on_exit=False)
     bridge_opentelemetry(other)
     assert other.force_flush(100) is True  # nothing to wait for
-    prela.configure(recorder=Flushing())
+    prela.configure(recorder=Tee(captured, captured))
+    assert other.force_flush(100) is True
+    prela.configure(recorder=Tee(Flushing(), CapturedSpans()))  # as `init(exporter=…)` does
     open_before = other.get_tracer("x").start_span("open")
     assert other.force_flush(2_000) is False
     assert waited[0] == pytest.approx(2.0, abs=0.5)
