@@ -37,6 +37,13 @@ from prela_stream.worker.options import WorkerOptions
 ENV_PREFIX = "PRELA_"
 DEFAULT_DIRECTORY = ".prela"
 DEFAULT_FILE = "prela.toml"
+_PATHS = frozenset(
+    {
+        *("directory", "policies_file", "local.path", "otlp.token_file"),
+        *("kafka.sasl_password_file", "kafka.ssl_cafile", "kafka.ssl_certfile", "kafka.ssl_keyfile"),
+    }
+)
+"""Settings that are paths. In a settings file they are relative to its folder, elsewhere to the working directory."""
 OTHER_VARIABLES = {
     "PRELA_CONFIG": "The settings file. An argument or `--config` wins over it.",
     "PRELA_STRICT": "`1` raises errors inside the SDK into the application instead of counting them. For tests.",
@@ -140,7 +147,7 @@ def load_settings(
     reader = _SettingsReader(absolute(file))
     if named is not None or _exists(file):
         text = read_text(file, "settings file", "Name a TOML file that exists and can be read")
-        reader.read_file(parse_toml(text, reader.file.source))
+        reader.read_file(parse_toml(text, reader.file.source), folder=file.parent)
     reader.read_variables(env)
     reader.read_arguments(overrides or {})
     return reader.settings()
@@ -187,8 +194,10 @@ class _SettingsReader:
         self._sources: dict[str, tuple[Mistakes, str]] = {}
         """By the path of a setting: where its value came from, and its name there."""
 
-    def read_file(self, table: Mapping[str, Any]) -> None:
-        """Take the tables of a settings file."""
+    def read_file(self, table: Mapping[str, Any], *, folder: Path | None = None) -> None:
+        """Take the tables of a settings file. Its relative paths are relative to `folder`, in which it is."""
+        if folder is not None:
+            table = _with_paths_in(table, folder)
         if "store" in table:
             self.file.report(
                 "store", 'unknown key; the store is a sink, write [[sink]] with type = "sqlite" and its options'
@@ -275,6 +284,28 @@ class _SettingsReader:
             source.report(f"{prefix}{path}", problem)
         raise_if_any(self.file, self._variables, self._arguments)
         return Settings(**top, **made, sink=sinks.sinks)
+
+
+def _with_paths_in(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The tables of a file with its relative paths below its folder, which need not be the working directory."""
+
+    def placed(name: str, value: Any) -> Any:
+        return str(folder / value) if isinstance(value, str) and value and name in _PATHS else value
+
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if name == "sink" and isinstance(value, list):
+            found[name] = [_with_sink_path(one, folder) if isinstance(one, Mapping) else one for one in value]
+        elif name in SECTIONS and isinstance(value, Mapping):
+            found[name] = {key: placed(f"{name}.{key}", inner) for key, inner in value.items()}
+        else:
+            found[name] = placed(name, value)
+    return found
+
+
+def _with_sink_path(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    path = table.get("path")
+    return {**table, "path": str(folder / path)} if isinstance(path, str) and path else {**table}
 
 
 def variables() -> dict[str, tuple[str, str]]:

@@ -17,7 +17,8 @@ INTRODUCTION: Final = """\
 Settings come from three places. Arguments (of `init()`, of `prela-stream`) win over `PRELA_*` variables, and variables win over
 the settings file: `prela.toml` in the working directory, or the file that `--config` or `PRELA_CONFIG` names. The section
 `[assembly]` with `settle_ms = 500` in the file is `PRELA_ASSEMBLY_SETTLE_MS=500` in the environment. In variables, lists are
-written with commas and tables as JSON. An empty variable counts as not set.
+written with commas and tables as JSON. An empty variable counts as not set. A relative path in a settings file is relative to the
+folder of that file, and elsewhere to the working directory.
 
 All mistakes are reported at once, each with its path. An unknown key of the file is an error. An unknown variable is a
 warning. Every number has a range, which its type column gives. Passwords never appear in messages.

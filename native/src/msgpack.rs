@@ -135,9 +135,8 @@ impl<'a> Reader<'a> {
 
     /// Skips one value of any kind. `depth` limits its nesting.
     pub fn skip(&mut self, depth: usize) -> Read<()> {
-        // Values that are still to come at the innermost level, and at the levels around it; most values are flat.
-        let (mut left, mut level): (u64, usize) = (1, 0);
-        let mut open: Vec<(u64, usize)> = Vec::new();
+        // Values that are still to come at each level; the last entry is the innermost level.
+        let mut open: Vec<u64> = Vec::new();
         loop {
             let below: u64 = match self.byte()? {
                 0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => 0,
@@ -165,21 +164,22 @@ impl<'a> Reader<'a> {
                 0xde => 2 * self.big_endian(2)?,
                 0xdf => 2 * self.big_endian(4)?,
             };
-            left -= 1;
             if below > 0 {
-                if level >= depth {
+                if open.len() >= depth {
                     return Err(NotPlain);
                 }
-                if left > 0 {
-                    open.push((left, level));
-                }
-                (left, level) = (below, level + 1);
+                open.push(below);
+                continue;
             }
-            while left == 0 {
-                match open.pop() {
-                    Some(around) => (left, level) = around,
-                    None => return Ok(()),
+            while let Some(left) = open.last_mut() {
+                *left -= 1;
+                if *left > 0 {
+                    break;
                 }
+                open.pop();
+            }
+            if open.is_empty() {
+                return Ok(());
             }
         }
     }

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
         check_topics,
         chosen_sinks,
         create_topics,
+        dev_policy_set,
         ensure_topics,
         load_policy_set,
         open_reader,
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
         ready_transport,
     )
     from prela_stream.app.doctor import diagnose
-    from prela_stream.app.otlp import run_otlp, run_otlp_import
+    from prela_stream.app.otlp import run_otlp
     from prela_stream.app.services import run_dev, run_sinks, run_worker
+    from prela_stream.app.undecided import undecided_traces
 
 __all__ = [
     "check_topics",
     "create_topics",
+    "dev_policy_set",
     "diagnose",
     "ensure_topics",
     "load_policy_set",
@@ -32,9 +35,9 @@ __all__ = [
     "ready_transport",
     "run_dev",
     "run_otlp",
-    "run_otlp_import",
     "run_sinks",
     "run_worker",
+    "undecided_traces",
 ]
 
 _MODULES = {
@@ -42,6 +45,7 @@ _MODULES = {
         "check_topics",
         "chosen_sinks",
         "create_topics",
+        "dev_policy_set",
         "ensure_topics",
         "load_policy_set",
         "open_reader",
@@ -50,8 +54,9 @@ _MODULES = {
         "ready_transport",
     ),
     "doctor": ("diagnose",),
-    "otlp": ("run_otlp", "run_otlp_import"),
+    "otlp": ("run_otlp",),
     "services": ("run_dev", "run_sinks", "run_worker"),
+    "undecided": ("undecided_traces",),
 }
 _MODULE = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -61,10 +61,10 @@ def open_transport(settings: Settings) -> Transport:
     return LocalTransport(settings.local)
 
 
-def open_sink(sink: SinkSettings, transport: Transport) -> Sink:
-    """A sink, for writing. Opens nothing yet. A sink that writes to topics uses `transport`."""
+def open_sink(sink: SinkSettings) -> Sink:
+    """A sink, for writing. Opens nothing yet."""
     kind = SINK_TYPES[sink.type]
-    opened: Sink = load(kind.sink)(sink.options, *([transport] if kind.needs_transport else []))
+    opened: Sink = load(kind.sink)(sink.options)
     return opened
 
 
@@ -111,6 +111,15 @@ def load_policy_set(settings: Settings) -> PolicySet:
     path = Path(settings.policies_file)
     text = read_text(path, "policy file", "Name a TOML file that can be read, or none for the default policies")
     return load_policies(text, source=absolute(path))
+
+
+def dev_policy_set(settings: Settings) -> PolicySet:
+    """As `load_policy_set`; without a policy file every trace is kept, because `dev` is for looking at what was written."""
+    if settings.policies_file is not None:
+        return load_policy_set(settings)
+    from prela_stream.sampling.policyset import keep_all_policies
+
+    return keep_all_policies()
 
 
 def group_of(settings: Settings, name: str) -> str:

@@ -27,7 +27,7 @@ from prela_stream.delivery.flush import FlushResult
 from prela_stream.delivery.ledger import LedgerSnapshot
 from prela_stream.delivery.pipeline import Pipeline
 from prela_stream.delivery.setup import PipelineSetup
-from prela_stream.errors import guard, logger
+from prela_stream.errors import guard, warn_once
 from prela_stream.instrumentation.otel_bridge import follow_opentelemetry, global_provider, unfollow_opentelemetry
 from prela_stream.instrumentation.registry import auto_instrument as switch_on
 from prela_stream.instrumentation.registry import uninstrument
@@ -288,7 +288,8 @@ def _resource(setup: Setup) -> Resource:
 def _log_if_nothing_is_set(settings: Settings) -> None:
     named = {"service_name": settings.service_name} if settings.service_name else {}
     if settings == load_settings(env={}, overrides=named):
-        logger.info(
-            "prela_stream: no setting is given, so spans go to %s. `prela-stream dev` samples and stores them",
-            Path(settings.local.path).absolute(),
+        # A warning, because Python shows nothing less without a logging configuration, and a first program has none.
+        warn_once(
+            f"no setting is given, so spans go to {Path(settings.local.path).absolute()}; `prela-stream dev` in this folder "
+            "decides and stores them"
         )

@@ -11,13 +11,25 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import msgspec
 
-from prela_stream.app.adapters import chosen_sinks, group_of, load_policy_set, open_sink, ready_transport
+from prela_stream.app.adapters import (
+    chosen_sinks,
+    dev_policy_set,
+    group_of,
+    load_policy_set,
+    open_sink,
+    ready_transport,
+)
 from prela_stream.app.health import Health, exposed
-from prela_stream.errors import PrelaError, guard
+from prela_stream.codec.decisions import decode_decisions
+from prela_stream.errors import PrelaError, TransportError, guard
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskStatus
+
     from prela_stream.config import Settings
+    from prela_stream.model.decision import Decision
     from prela_stream.sampling.evaluator import Evaluator
+    from prela_stream.sampling.policyset import PolicySet
     from prela_stream.sinks.settings import SinkSettings
     from prela_stream.transport.base import Transport
 
@@ -29,6 +41,7 @@ time on collections that find nothing (bench/worker.py)."""
 
 _RESTART_S: Final = 5.0
 """Pause before a sink with a defect is started again."""
+_RETRY_S: Final = 1.0
 
 
 @contextmanager
@@ -49,16 +62,16 @@ async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None 
         settings: Everything.
         on_ready: Called once, when the first assignment is restored.
     """
-    evaluator = _evaluator(settings)
+    evaluator = _evaluator(load_policy_set(settings))
     health = Health(("worker",), ("worker",))
     async with exposed(settings.http, health), ready_transport(settings) as transport:
         await _run_worker(settings, transport, evaluator, health, on_ready)
 
 
-def _evaluator(settings: Settings) -> Evaluator:
+def _evaluator(policies: PolicySet) -> Evaluator:
     from prela_stream.sampling.evaluator import Evaluator
 
-    return Evaluator(load_policy_set(settings))
+    return Evaluator(policies)
 
 
 async def _run_worker(
@@ -129,7 +142,7 @@ async def _run_sink(
 
     group = group_of(settings, sink.group)
     while True:
-        service = SinkService(transport, settings.topics, open_sink(sink, transport), name=sink.name, group=group)
+        service = SinkService(transport, settings.topics, open_sink(sink), name=sink.name, group=group)
         health.add(f"sink {sink.name}", service.observer)
         failure: PrelaError | None = None
         with guard(f"sink {sink.name}"):
@@ -142,20 +155,61 @@ async def _run_sink(
         await anyio.sleep(_RESTART_S)
 
 
-async def run_dev(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
+async def run_dev(
+    settings: Settings,
+    *,
+    on_ready: Callable[[], None] | None = None,
+    on_decision: Callable[[Decision], None] | None = None,
+) -> None:
     """Worker, all sinks and the OTLP receiver in one process and on one transport, until cancelled.
 
-    If the extra `otlp` is not installed, or another process uses the default address, a line in the log reports it.
+    Without a policy file every trace is kept. If the extra `otlp` is not installed, or another process uses the default address,
+    a line in the log reports it.
+
+    Args:
+        settings: Everything.
+        on_ready: Called once, when the first assignment is restored.
+        on_decision: Called for each decision that is committed from now on.
     """
     from prela_stream.app.otlp import receive_beside
 
-    evaluator = _evaluator(settings)
+    evaluator = _evaluator(dev_policy_set(settings))
     health = Health(("worker", "sink", "otlp"), ["worker", *_parts(settings.sink)])
     async with (
         exposed(settings.http, health),
         ready_transport(settings) as transport,
         anyio.create_task_group() as tasks,
     ):
+        if on_decision is not None:
+            await tasks.start(_report_decisions, transport, settings.topics.decisions, on_decision)
         tasks.start_soon(_run_sinks, settings, transport, settings.sink, health, None)
         tasks.start_soon(receive_beside, settings, transport, health)
         await _run_worker(settings, transport, evaluator, health, on_ready)
+
+
+async def _report_decisions(
+    transport: Transport,
+    topic: str,
+    on_decision: Callable[[Decision], None],
+    *,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Call `on_decision` for what is appended to `decisions` from now on. What it raises is counted and changes nothing."""
+    async with await transport.consumer([topic]) as consumer:
+        is_ready = False
+        while True:
+            try:
+                poll = await consumer.poll()
+                for partition in poll.assigned:
+                    await consumer.seek(partition, await consumer.end_offset(partition))
+                    consumer.resume(partition)
+            except TransportError:
+                await anyio.sleep(_RETRY_S)  # the worker logs it
+                continue
+            if poll.assigned and not is_ready:
+                is_ready = True
+                task_status.started()
+            for record in poll.records:
+                with guard("dev.report_decisions"):
+                    for decision in decode_decisions(record.value or b""):
+                        on_decision(decision)

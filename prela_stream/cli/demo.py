@@ -11,12 +11,15 @@ from rich.table import Table
 from rich.text import Text
 
 from prela_stream import app as root
-from prela_stream.cli import formats, render
+from prela_stream.cli import formats
 from prela_stream.cli.consoles import output, print_json, progress_bar
+from prela_stream.cli.drawing import trace_lines
 from prela_stream.cli.faults import NOT_FOUND, fail_line
 from prela_stream.cli.formats import clean
 from prela_stream.cli.options import Options, command
 from prela_stream.cli.running import run_until_stopped
+from prela_stream.cli.screen import standard_output
+from prela_stream.cli.trace_show import trace_head
 from prela_stream.config import Settings
 from prela_stream.errors import ConfigurationError
 from prela_stream.sinks.query import StoredTrace
@@ -92,10 +95,9 @@ def _follow(progress: Progress) -> Callable[[DemoProgress], None]:
 
 
 def _show(result: DemoResult, best: list[StoredTrace], settings: Settings) -> None:
-    console = output()
+    console, screen = output(), standard_output()
     for stored in best:
-        console.print(render.trace_tree(stored))
-        console.print(Text(""), render.decision_line(stored.decision), Text(""), sep="\n")
+        screen.show([*trace_lines(stored.spans, stored.decision, trace_head(stored, screen), screen), []])
     console.print(_summary(result))
     if result.undecided or result.incomplete:
         logs = f"the logs of its processes are in {absolute(Path(settings.directory))}/demo"

@@ -30,6 +30,10 @@ __all__ = [
 
 _UNITS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d)")
+_ISO: Final = re.compile(
+    r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:Z|[+-]\d{2}:\d{2})?)?", re.ASCII
+)
+"""Without the forms that may be taken for something else: 20261122, 2026-W47, 10:00."""
 _LONGEST_MS: Final = 36_500 * 86_400_000
 _LAST_NS: Final = (1 << 63) - 1
 
@@ -55,18 +59,29 @@ def milliseconds(text: str) -> float:
 
 
 def since(text: str, now_ns: int) -> int:
-    """`15m` (ago) or an ISO date or time (local where it names no zone), as ns since the epoch; raises ConfigurationError."""
-    if _DURATION.fullmatch(text.strip()):
-        return max(0, now_ns - int(milliseconds(text) * 1e6))
+    """`15m` (ago) or an ISO date or time as ns since the epoch; raises ConfigurationError.
+
+    A time without a zone is local. It is refused if the clocks show it twice or never, on the day on which they change.
+    """
+    given = text.strip()
+    if _DURATION.fullmatch(given):
+        return max(0, now_ns - int(milliseconds(given) * 1e6))
     try:
-        time_ns = int(datetime.fromisoformat(text.strip()).astimezone().timestamp() * 1e6) * 1_000
-        if 0 <= time_ns <= _LAST_NS:
-            return time_ns
+        moment_ = datetime.fromisoformat(given.replace(" ", "T")) if _ISO.fullmatch(given) else None
+        if moment_ is not None:
+            if moment_.tzinfo is None and moment_.astimezone() != moment_.replace(fold=1).astimezone():
+                msg = f"the local time {show(given)} occurs twice or never, because the clocks change; add its zone, as in +01:00"
+                raise ConfigurationError(msg)
+            time_ns = int(moment_.astimezone().timestamp() * 1e6) * 1_000
+            if 0 <= time_ns <= _LAST_NS:
+                return time_ns
+    except ConfigurationError:
+        raise
     except (ValueError, OverflowError, OSError):
         pass
     msg = (
-        "a time is a duration ago with a unit, as in 15m, or an ISO date or time from 1970 to 2262, as in 2026-11-22T10:00; "
-        f"got {show(text)}"
+        "a time is a duration ago with a unit (ms, s, m, h, d), as in 15m, or an ISO date or time from 1970 to 2262, as in "
+        f"2026-11-22 or 2026-11-22T10:00; got {show(text)}"
     )
     raise ConfigurationError(msg)
 

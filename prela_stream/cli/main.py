@@ -11,7 +11,7 @@ from prela_stream.cli.faults import Group
 from prela_stream.cli.options import ConfigOption, DebugOption, DirOption, TransportOption
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    "traces": ("traces", "List, show, search and follow kept traces."),
+    "traces": ("traces", "List, show, search, compare, export and follow traces."),
     "topics": ("topics", "Create and check the topics."),
     "policies": ("policies", "Check sampling policies."),
     "demo": ("demo", "Run agents against a bundled model server through the whole pipeline."),

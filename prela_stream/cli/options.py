@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -72,27 +72,32 @@ def command_group(text: str) -> typer.Typer:
     return typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None, help=text)
 
 
-def command(group: typer.Typer, name: str, *, as_json: Any = JsonOption) -> Callable[[Callable[..., None]], Any]:
+def command(
+    group: typer.Typer, name: str, *, as_json: Any = JsonOption, filters: Mapping[str, Any] | None = None
+) -> Callable[[Callable[..., None]], Any]:
     """Add a function as the command `name`. Its first parameter is the `Options`, the others are typer's.
 
     Args:
         group: Where to add it.
         name: The word for it.
         as_json: The option `--json`; None for a command without it.
+        filters: Further options that the function gets as one dict, its second parameter.
     """
     shared = {**_SETTINGS, **({} if as_json is None else {"as_json": as_json}), "debug": DebugOption}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1 if filters is None else 2 :]
 
         @functools.wraps(function)
         def run(ctx: typer.Context, **values: Any) -> None:
             given = {key: values.pop(key) for key in shared}
-            function(_options(ctx, given), **values)
+            chosen = () if filters is None else ({key: values.pop(key) for key in filters},)
+            function(_options(ctx, given), *chosen, **values)
 
         parameters = [
             inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
             *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
+            *(_parameter(key, annotation) for key, annotation in (filters or {}).items()),
             *(_parameter(key, annotation) for key, annotation in shared.items()),
         ]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads

@@ -1,19 +1,24 @@
 """`prela-stream worker`, `sink`, `otlp` and `dev`: services that run until SIGTERM or Ctrl-C."""
 
+import shlex
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
-from rich.text import Text
 
 from prela_stream import app as root
-from prela_stream.cli.consoles import messages
+from prela_stream.cli import listing
+from prela_stream.cli.consoles import note
 from prela_stream.cli.formats import clean
 from prela_stream.cli.options import Options, command
 from prela_stream.cli.running import log_to_stderr, run_until_stopped
+from prela_stream.cli.screen import standard_output
 from prela_stream.config import Settings
+from prela_stream.model.decision import Decision
+from prela_stream.sampling.policyset import PolicySet
 from prela_stream.validation import absolute
 
 OnlyOption = Annotated[
@@ -28,14 +33,6 @@ HttpOption = Annotated[
 ]
 
 
-FromTopicOption = Annotated[
-    str | None,
-    typer.Option(
-        "--from-topic",
-        metavar="TOPIC",
-        help="Append the spans of this topic, such as otlp_spans, instead of listening.",
-    ),
-]
 ListenOption = Annotated[
     str | None, typer.Option("--listen", metavar="HOST:PORT", help="Receive OTLP/HTTP here. Default: 127.0.0.1:4318.")
 ]
@@ -78,36 +75,70 @@ def sink_command(options: Options, only: OnlyOption = None, http: HttpOption = N
     _report("sink has stopped")
 
 
-def otlp_command(
-    options: Options, listen: ListenOption = None, from_topic: FromTopicOption = None, http: HttpOption = None
-) -> None:
-    """Receive spans of OpenTelemetry and append them to the log. SIGTERM or Ctrl-C stops it cleanly.
-
-    With --from-topic it reads a topic of OTLP requests (otlp_proto or otlp_json), and listens nowhere.
-    """
+def otlp_command(options: Options, listen: ListenOption = None, http: HttpOption = None) -> None:
+    """Receive spans of OpenTelemetry and append them to the log. SIGTERM or Ctrl-C stops it cleanly."""
     settings = _exposing(options.settings(), http)
     if listen is not None:
         settings = msgspec.structs.replace(settings, otlp=msgspec.structs.replace(settings.otlp, listen=listen))
     log_to_stderr()
-    if from_topic is None:
-        ready = f"otlp is ready on the {settings.transport} transport"
-        run_until_stopped(lambda: root.run_otlp(settings, on_ready=lambda: _report(ready)))
-    else:
-        ready = f"otlp is ready and reads the topic {from_topic}"
-        run_until_stopped(lambda: root.run_otlp_import(settings, from_topic, on_ready=lambda: _report(ready)))
+    ready = f"otlp is ready on the {settings.transport} transport"
+    run_until_stopped(lambda: root.run_otlp(settings, on_ready=lambda: _report(ready)))
     _report("otlp has stopped")
 
 
 def dev_command(options: Options, http: HttpOption = None) -> None:
-    """Run a worker, all sinks and the OTLP receiver in one process, for one machine. SIGTERM or Ctrl-C stops it cleanly."""
+    """Run a worker, all sinks and the OTLP receiver in one process; keep every trace unless a policy file is set."""
     settings = _exposing(options.settings(), http)
     log_to_stderr()
-    folder = absolute(Path(settings.directory))
-    ready = f"ready on the {settings.transport} transport; list traces with: prela-stream traces list --dir {folder}"
-    run_until_stopped(lambda: root.run_dev(settings, on_ready=lambda: _report(ready)))
+    policies = root.dev_policy_set(settings)
+    ready = _dev_line(settings, policies)
+    run_until_stopped(
+        lambda: root.run_dev(
+            settings,
+            on_ready=lambda: _report(ready),
+            on_decision=_print_decision if sys.stdout is not None and sys.stdout.isatty() else None,
+        )
+    )
     _report("dev has stopped")
+
+
+def _dev_line(settings: Settings, policies: PolicySet, page: str | None = None) -> str:
+    """What `dev` runs on. `page` is the address of its web page, if it serves one."""
+    folder = absolute(Path(settings.directory))
+    stores = ", ".join(sink.destination for sink in settings.sink) or "none"
+    log = "" if settings.transport == "local" else f", log on the {settings.transport} transport"
+    parts = [
+        f"dev is ready: folder {folder}{log}",
+        f"store {stores}",
+        f"policies: {policies.source} (version {policies.version})",
+        f"page {page}" if page else f"list traces with: prela-stream traces list --dir {shlex.quote(folder)}",
+    ]
+    return "; ".join(parts)
+
+
+def _print_decision(decision: Decision) -> None:
+    """One line about a decided trace."""
+    summary = decision.summary
+    status = (
+        "dropped" if not decision.kept else "error" if summary.errors else "ok" if decision.complete else "incomplete"
+    )
+    row = listing.Row(
+        trace_id=decision.trace_id_hex,
+        name=summary.root_name,
+        service=summary.service,
+        start_ns=summary.start_ns,
+        duration_ns=summary.duration_ns,
+        status=status,
+        input_tokens=summary.input_tokens,
+        output_tokens=summary.output_tokens,
+        cost_usd=summary.cost_usd,
+        why=f"{decision.policy}: {decision.reason}",
+    )
+    with suppress(OSError, ValueError):  # a closed terminal ends no service
+        screen = standard_output()
+        screen.show([listing.one_line(row, screen)])
 
 
 def _report(text: str) -> None:
     with suppress(OSError, ValueError):  # a full disk or an ended reader of standard error ends no service
-        messages().print(Text(clean(text)))
+        note(clean(text))

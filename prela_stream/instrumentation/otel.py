@@ -153,4 +153,6 @@ def _trace_api() -> Any:
 
 
 def _context_of(values: dict[str, Any]) -> Any:
-    return sys.modules[_MODULE].Context(values)
+    from opentelemetry.context.context import Context
+
+    return Context(values)

@@ -92,3 +92,16 @@ probability = 0.1
 def default_policies() -> PolicySet:
     """The policy set that is used without a policy file."""
     return load_policies(DEFAULT_TEXT, source="the built-in policies")
+
+
+KEEP_ALL_TEXT: Final = """\
+[[policy]]              # every trace, so that a first look shows what was written
+name = "all"
+type = "always"
+"""
+
+
+@cache
+def keep_all_policies() -> PolicySet:
+    """The policy set of `prela-stream dev` without a policy file."""
+    return load_policies(KEEP_ALL_TEXT, source="the built-in policy of `prela-stream dev`: keep every trace")

@@ -94,7 +94,9 @@ class _Writer:
         elif id(span) in self._calls:
             yield from self._call(number, span, scope, depth)
         elif span.span_type in _TOOL_TYPES:
-            yield self._tool(number, span, depth)
+            entry = self._tool(number, span, depth)
+            if entry.arguments or entry.result or span.status is SpanStatus.ERROR:
+                yield entry
 
     def _call(self, number: int, span: SpanData, scope: int, depth: int) -> Iterator[Entry]:
         content, facts = content_of(span), facts_of(span)

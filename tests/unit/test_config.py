@@ -177,6 +177,32 @@ def test_settings_made_in_code_are_checked_too() -> None:
 ALL_OPTIONS = [Settings, *SECTIONS.values(), *(options_type(kind) for kind in SINK_TYPES)]
 
 
+def test_paths_of_a_file_are_relative_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "conf"
+    folder.mkdir()
+    elsewhere = "/elsewhere/x.db"
+    file = write(
+        folder,
+        f'directory = "data"\npolicies_file = "policies.toml"\n[kafka]\nssl_cafile = "ca.pem"\n[[sink]]\npath = "s.db"\n'
+        f'[[sink]]\nname = "other"\npath = "{elsewhere}"\n[[sink]]\nname = "third"\n',
+    )
+    monkeypatch.chdir(tmp_path)
+    for named in (file, Path("conf") / file.name):
+        settings = load_settings(named, {})
+        base = named.parent
+        assert settings.directory == str(base / "data")
+        assert settings.local.path == str(base / "data" / "log.db")
+        assert settings.policies_file == str(base / "policies.toml")
+        assert settings.kafka.ssl_cafile == str(base / "ca.pem")
+        assert [sink.options.path for sink in settings.sink] == [
+            str(base / "s.db"),
+            elsewhere,
+            str(base / "data" / "traces.db"),
+        ]
+    given = load_settings(file, {"PRELA_POLICIES_FILE": "here.toml"}, overrides={"directory": "there"})
+    assert (given.policies_file, given.directory) == ("here.toml", "there")
+
+
 @pytest.mark.parametrize("options", ALL_OPTIONS, ids=lambda kind: kind.__name__)
 def test_every_number_has_a_range_and_a_unit(options: type[msgspec.Struct]) -> None:
     numbers = [field for field in fields_of(options).values() if "number" in describe(field)]

@@ -148,3 +148,14 @@ def test_an_argument_of_the_wrong_type_is_a_configuration_error(name: str) -> No
     arguments: dict[str, Any] = {name: 5}
     with pytest.raises(prela.ConfigurationError, match=rf"init\({name}=…\) expects a .*, got 5"):
         prela.init("x", auto_instrument=False, **arguments)
+
+
+def test_without_settings_it_reports_once_where_spans_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("prela_stream.errors._warned", set())
+    prela.init("first")
+    prela.init("second")
+    prela.init("third", directory=tmp_path / "named")
+    (line,) = [record.getMessage() for record in caplog.records if "no setting is given" in record.getMessage()]
+    assert f"spans go to {tmp_path / '.prela' / 'log.db'}; `prela-stream dev` in this folder" in line

@@ -89,7 +89,7 @@ def test_an_error_becomes_a_sentence(
         (["dance"], "no such command 'dance'; `prela-stream --help` lists what it takes"),
         (
             ["traces", "list", "--lmit", "5"],
-            "no such option: --lmit (Possible options: --limit); `prela-stream traces list",
+            "no such option: --lmit (Possible options: --limit",
         ),
         (["traces", "list", "-n", "0"], "invalid value for '--limit' / '-n'"),
         (["traces", "show"], "missing argument"),

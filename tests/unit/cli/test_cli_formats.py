@@ -1,6 +1,7 @@
 """How numbers, times and foreign text are written."""
 
 import json
+import time
 
 import pytest
 
@@ -66,16 +67,52 @@ def test_times_are_read() -> None:
     now = 1_790_000_000 * SECOND
     assert formats.since("15m", now) == now - 900 * SECOND
     assert formats.since("2026-01-01T00:00:00+00:00", now) == 1_767_225_600 * SECOND
-    assert formats.since("20261127", now) == formats.since("2026-11-27", now)
+    assert formats.since("2026-11-27 10:00", now) == formats.since("2026-11-27T10:00:00", now)
     assert formats.since("36500d", now) == 0
 
 
 @pytest.mark.parametrize(
-    "text", ["", "soon", "-5m", "99999-01-01", "15", "1e3s", "inf", "nan", "٣s", "9999-01-01", "1969-12-31"]
+    "text",
+    [
+        "",
+        "soon",
+        "-5m",
+        "99999-01-01",
+        "15",
+        "1e3s",
+        "inf",
+        "nan",
+        "٣s",
+        "9999-01-01",
+        "1969-12-31",
+        "20261127",
+        "2026-W47",
+        "10:00",
+        "2026-11-27T10",
+        "11/12/2026",
+        "1h30m",
+    ],  # each may be taken for something else
 )
 def test_a_time_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="a time is a duration ago with a unit"):
         formats.since(text, 1_790_000_000 * SECOND)
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process cannot be changed")
+def test_a_local_time_that_occurs_twice_or_never_needs_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")  # Berlin, without a zone file
+    time.tzset()
+    try:
+        for text in ("2026-10-25T02:30", "2026-03-29T02:30"):
+            with pytest.raises(
+                ConfigurationError, match="occurs twice or never, because the clocks change; add its zone"
+            ):
+                formats.since(text, 0)
+        assert formats.since("2026-10-25T02:30+02:00", 0) == 1_792_888_200 * SECOND
+        assert formats.since("2026-10-25T04:00", 0) == formats.since("2026-10-25T03:00Z", 0)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize("text", ["", "30", "1e3s", "inf", "-1s", "1 week", "36501d", "9" * 400 + "d", "0x10s"])

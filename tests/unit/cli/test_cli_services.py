@@ -103,7 +103,7 @@ def test_the_version_is_printed() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
 @pytest.mark.parametrize(
     ("command", "ready"),
-    [("dev", "ready on the local transport"), ("worker", "ready on the"), ("sink", "ready: sink sqlite writes to /")],
+    [("dev", "dev is ready: folder /"), ("worker", "ready on the"), ("sink", "ready: sink sqlite writes to /")],
 )
 def test_services_stop_cleanly_by_signal(tmp_path: Path, command: str, ready: str) -> None:
     started = [sys.executable, "-m", "prela_stream", command, "--dir", str(tmp_path)]

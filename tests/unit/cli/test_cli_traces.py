@@ -9,11 +9,14 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
+from prela_stream.app import importing
 from prela_stream.cli.main import app
 from prela_stream.model.decision import Basis
 from prela_stream.model.span import SpanEvent, SpanStatus, SpanType
+from prela_stream.otel.items import span_data_of
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.sink import SqliteSink
+from tests.support.agent_traces import conversation
 from tests.support.kept import NOW, SECOND, batch, decision, fragment, span, trace_id, whole
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m[red]evil[/red]\u202egpj\x07\r"
@@ -55,7 +58,7 @@ def run(folder: Path, *arguments: str, code: int = 0) -> Result:
 def test_the_list_has_a_row_for_each_trace(store: Path) -> None:
     lines = run(store, "list").stdout.splitlines()
     assert lines[0].split() == [
-        "trace", "time", "status", "name", "service", "duration", "spans", "errors", "tokens", "cost", "kept", "because",
+        "trace", "age", "status", "duration", "name", "service", "tokens", "cost", "spans", "errors", "why",
     ]  # fmt: skip
     assert lines[1].split()[0] == trace_id(2)[:12]
     for part in ("error", "plan trip", "travel", "100 ms", "20 → 2", "$0.0200", "slow: duration over 10 s"):
@@ -80,13 +83,111 @@ def test_list_filters_and_sorts(store: Path, arguments: list[str], numbers: list
 def test_show_draws_the_tree_and_why_it_was_kept(store: Path) -> None:
     text = run(store, "show", trace_id(2)[:6]).stdout
     lines = text.splitlines()
-    assert lines[0].startswith(trace_id(2))
-    assert "agent plan trip  100 ms (self 1 ms)" in lines[1]
-    assert "│   ├── llm chat sonnet  99 ms  1.2k → 300 tokens  $0.0123" in text
-    assert "│   └── tool book  98 ms  ERROR no seats left" in text
-    assert "└── (span abababababababab is missing)\n    └── tool lost child  open  PENDING, not ended" in text
+    assert lines[0].startswith(f"{trace_id(2)}  error  travel  ")
+    assert [" ".join(line.replace("█", "").split()) for line in lines[1:7]] == [
+        "1 agent plan trip self 1 ms +0 100 ms",
+        "2 ├ llm chat sonnet 1,200 → 300 tokens $0.0123 +1 ms 99 ms",
+        "3 └ tool book 1 retry ERROR no seats left +2 ms 98 ms",
+        "(span abababababababab is missing)",
+        "4 └ tool lost child PENDING, not ended … +3 ms open",
+        "",
+    ]
     assert "kept by policy slow: duration over 10 s" in text
     assert "by trigger complete (spans missing); kept with probability 0.5, represents 2 traces" in text
+
+
+@pytest.mark.parametrize("wanted", ["3", f"{3:016x}", f"{3:016x}"[:16]])
+def test_a_span_is_found_by_its_number_and_its_id(store: Path, wanted: str) -> None:
+    assert run(store, "show", trace_id(2), "--span", wanted).stdout.startswith("book\n")
+
+
+def test_show_as_conversation_and_as_text(tmp_path: Path) -> None:
+    spans = [msgspec.structs.replace(one, trace_id=trace_id(5)) for one in conversation()]
+    write(tmp_path, fragment(decision(5), spans))
+    messages = run(tmp_path, "show", trace_id(5), "--messages").stdout
+    assert messages.splitlines()[:4] == ["[2] system:", "    You plan trips.", "[2] user:", "    How far is Lisbon?"]
+    text = run(tmp_path, "last", "--text").stdout
+    assert text.startswith(f"# trace {trace_id(5)}: plan trip\nservice: travel\n")
+    assert "## conversation\n[2] system:" in text
+    assert "--span, --messages and --text" in run(tmp_path, "show", trace_id(5), "--text", "--messages", code=2).stderr
+    silent = tmp_path / "silent"
+    silent.mkdir()
+    write(silent, whole(1))
+    assert run(silent, "last", "--messages").stdout == "no message is recorded in this trace\n"
+
+
+def test_two_traces_are_compared(store: Path) -> None:
+    text = run(store, "diff", trace_id(1), trace_id(2)).stdout
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert "spans 2 → 4" in lines
+    assert "errors 0 → 1" in lines
+    assert "+ llm chat sonnet [2]" in lines
+    assert "- tool tool 1 [2]" in lines
+    document = json.loads(run(store, "diff", trace_id(1), trace_id(2), "--json").stdout)
+    assert {one["change"] for one in document["difference"]["spans"]} == {"same", "added", "removed"}
+    same = run(store, "diff", trace_id(1), trace_id(1)).stdout
+    assert "the traces have the same spans" in same
+    assert "the store has no trace abcd" in run(store, "diff", trace_id(1), "abcd", code=1).stderr
+
+
+def test_exports(store: Path) -> None:
+    lines = run(store, "export").stdout.splitlines()
+    assert [json.loads(line)["row"]["trace_id"] for line in lines] == [trace_id(2), trace_id(1)]
+    otlp = json.loads(run(store, "export", trace_id(2)[:8], "-f", "otlp").stdout)
+    spans = otlp["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    assert [one["name"] for one in spans] == ["plan trip", "chat sonnet", "book", "lost child"]
+    file = store / "out" / "page.html"
+    file.parent.mkdir()
+    assert str(file) in run(store, "export", "-f", "html", "-o", str(file)).stderr
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert file.read_text(encoding="utf-8").count("<h1>") == 2
+    assert [one.name for one in file.parent.iterdir()] == ["page.html"]
+    assert "no trace abcd" in run(store, "export", "abcd", code=1).stderr
+    assert "not both" in run(store, "export", trace_id(2), "--errors", code=2).stderr
+    assert "there is no kept trace in" in run(store, "export", "--service", "none", code=1).stderr.replace(
+        "no trace matches in", "there is no kept trace in"
+    )
+
+
+def test_an_exported_file_is_imported_with_the_same_spans(store: Path, tmp_path: Path) -> None:
+    file = tmp_path / "spans.json"
+    run(store, "export", "-f", "otlp", "-o", str(file))
+    read = importing.read_path(file)
+    assert not read.rejected
+    found = {span_data_of(one).span_id: span_data_of(one) for one in read.spans if one.trace_id.hex() == trace_id(2)}
+    documents = json.loads(run(store, "show", trace_id(2), "--json").stdout)["spans"]
+    assert len(found) == len(documents)
+    for document in documents:
+        one = found[document["span_id"]]
+        for field in ("name", "parent_span_id", "start_ns", "duration_ns", "status"):
+            assert getattr(one, field) == document[field], field
+        assert document["attributes"].items() <= one.attributes.items()
+        assert [event["name"] for event in document["events"]] == [event.name for event in one.events]
+
+
+def test_dropped_traces_are_listed(store: Path) -> None:
+    lines = run(store, "list", "--dropped").stdout.splitlines()
+    assert len(lines) == 2
+    for part in ("dddd", "dropped", "plan trip", "rest: not drawn"):
+        assert part in lines[1]
+    assert "--model asks for" in run(store, "list", "--dropped", "--model", "sonnet", code=2).stderr
+
+
+def test_stats_and_sessions(store: Path) -> None:
+    text = run(store, "stats").stdout
+    for part in ("service", "travel", "policy", "slow", "model", "sonnet", "tool"):
+        assert part in text
+    document = json.loads(run(store, "stats", "--json").stdout)
+    assert {one["name"] for one in document["decided"]["policy"]} == {"slow", "rest"}
+    assert document["calls"]["model"]["rows"][0]["calls"]["value"] == 2
+    nothing = run(store, "sessions")
+    assert nothing.stdout == ""
+    assert "no session: a trace belongs to one if" in nothing.stderr
+    spans = [span(7, 0, attributes={"gen_ai.conversation.id": "s-9", "user.id": "u-1"})]
+    write(store, fragment(decision(7), spans))
+    assert run(store, "sessions").stdout.splitlines()[1].split()[0] == "s-9"
+    assert json.loads(run(store, "sessions", "--json").stdout)[0]["traces"] == 1
+    assert len(json.loads(run(store, "list", "--session", "s-9", "--json").stdout)) == 1
 
 
 def test_show_span_prints_its_whole_content(store: Path) -> None:
@@ -122,7 +223,7 @@ def test_show_json_is_one_document(store: Path) -> None:
 def test_a_dropped_trace_shows_its_decision(store: Path) -> None:
     text = run(store, "show", "dddd").stdout
     assert "dropped by policy rest: not drawn" in text
-    assert "plan trip  travel" in text
+    assert "plan trip  dropped  travel" in text
     assert "its spans are not stored" in text
     document = json.loads(run(store, "show", "dddd", "--json").stdout)
     assert (document["row"], document["spans"], document["decision"]["kept"]) == (None, [], False)
@@ -156,24 +257,42 @@ def test_last_errors_and_search(store: Path) -> None:
         trace_id(2)
     ]
     nothing = run(store, "search", 'a"b OR *', code=1)
-    assert (nothing.stdout, nothing.stderr) == ("", "no trace matches\n")
+    assert nothing.stdout == ""
+    assert nothing.stderr.startswith(f"no trace matches in {store}: 3 traces decided, 2 kept, 1 dropped, ")
 
 
-def test_an_empty_list_reports_whether_anything_was_decided(tmp_path: Path) -> None:
+def test_an_empty_answer_explains_why(tmp_path: Path) -> None:
     write(tmp_path)
-    assert "no traces have been decided yet" in run(tmp_path, "list").stderr
+    text = run(tmp_path, "list").stderr
+    assert text.startswith(f"there is no kept trace in {tmp_path}: 0 traces decided, 0 kept, 0 dropped, ")
+    assert "while `prela-stream dev` or `prela-stream worker` is running" in text
+    assert text == run(tmp_path, "last", code=1).stderr
     write(tmp_path, decisions=[decision(number, kept=False, weight=0.0) for number in (1, 2)])
-    assert "decided so far: 0 kept, 2 dropped. The policies decide which are kept" in run(tmp_path, "list").stderr
-    assert "decided so far" not in run(tmp_path, "list", "--service", "none").stderr
-    assert json.loads(run(tmp_path, "list", "--json").stdout) == []
+    text = run(tmp_path, "list").stderr
+    assert text.startswith(f"there is no kept trace in {tmp_path}: 2 traces decided, 0 kept, 2 dropped, ")
+    assert "policies of the built-in policies (errors, slow, cancelled, rest) would keep some" in text
+    assert "`prela-stream traces list --dropped`" in text
+    assert run(tmp_path, "list", "--service", "none").stderr.count("\n") == 1
+    write(tmp_path, whole(3))
+    narrow = run(tmp_path, "list", "--service", "none").stderr
+    assert "remove an option: without one, 1 kept trace would be listed" in narrow
+    assert json.loads(run(tmp_path, "list", "--service", "none", "--json").stdout) == []
 
 
 def test_what_is_not_there_exits_with_1_and_what_is_wrong_with_2(store: Path, tmp_path: Path) -> None:
     assert "no trace abcd" in run(store, "show", "abcd", code=1).stderr
-    assert "has no span 'ff'" in run(store, "show", trace_id(1), "--span", "ff", code=1).stderr
+    assert (
+        'has no span "ff": expected a number from 1 to 2'
+        in run(store, "show", trace_id(1), "--span", "ff", code=1).stderr
+    )
     wrong = {
         ("show", "xyz"): "a trace id is 32 hex digits",
-        ("show", trace_id(1), "--span", "0"): "several spans begin with '0'",
+        ("show", trace_id(1), "--span", "0000"): 'several spans begin with "0000"',
+        ("list", "--since", "20261122"): "a time is a duration ago",
+        ("list", "--until", "10:00"): "a time is a duration ago",
+        ("list", "--since", "1h", "--until", "2h"): "--since is not before --until",
+        ("list", "-a", "tier"): "--attribute: expected KEY=VALUE",
+        ("errors", "--no-errors"): "`traces list --no-errors`",
         ("list", "--since", "yesterday"): "a time is a duration ago",
         ("list", "--min-duration", "long"): "a duration is a number with ms, s, m, h or d",
         ("list", "--config", str(tmp_path / "none.toml")): "cannot read the settings file",
@@ -232,7 +351,7 @@ def test_a_deep_and_wide_trace_is_drawn_in_bounds(tmp_path: Path) -> None:
     ]
     write(tmp_path, fragment(decision(4), deep))
     lines = run(tmp_path, "show", trace_id(4)).stdout.splitlines()
-    assert max(len(line) for line in lines) < 220
+    assert max(len(line) for line in lines) <= 220
     assert "level 999" in "".join(lines)
-    assert "… 200 more spans; --all shows them" in "".join(lines)
+    assert "… 200 more rows; --full shows them" in "".join(lines)
     assert "level 1199" in run(tmp_path, "show", trace_id(4), "--all").stdout
