@@ -110,7 +110,7 @@ class SinkError(PrelaError):
 
 
 class QueryTimeoutError(SinkError):
-    """A query of a store took longer than `query_seconds` and was stopped."""
+    """A query of a store took longer than `query_s` and was stopped."""
 
 
 @contextmanager

@@ -229,6 +229,12 @@ SINK_RETRIES = Counter(
     "Failed attempts to write a batch or to commit its offsets, which the sink repeats.",
     ("group",),
 )
+SINK_REJECTED_SPANS = Counter(
+    "prela_sink_rejected_spans_total",
+    "spans",
+    "Spans that the destination of a sink refused for good. They are left out. The first refusal is logged.",
+    ("destination",),
+)
 SINK_READ_ERRORS = Counter(
     "prela_sink_read_errors_total", "attempts", "Failed attempts to read from the transport, which are repeated."
 )
@@ -264,6 +270,18 @@ OTLP_REJECTED = Counter(
 )
 OTLP_QUEUE_BYTES = Gauge(
     "prela_otlp_queue_bytes", "bytes", "Bytes of requests and records that wait for an acknowledgement."
+)
+OTLP_TOPIC_LAG = Gauge(
+    "prela_otlp_topic_lag_records",
+    "records",
+    "Records of a partition that `--from-topic` has not read.",
+    ("topic", "partition"),
+)
+OTLP_COMMITS = Counter(
+    "prela_otlp_commits_total",
+    "commits",
+    "Commits of `--from-topic`, by outcome. Each has spans and an offset.",
+    ("outcome",),
 )
 OTLP_SENDS = Counter(
     "prela_otlp_sends_total", "attempts", "Attempts to append records to the log, by result.", ("outcome",)

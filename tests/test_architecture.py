@@ -27,7 +27,7 @@ INTERFACES = {
     "prela_stream.transport": {"base", "findings", "options", "refusals", "topics"},
     "prela_stream.sinks": {
         *("base", "registry", "fragments", "iterators", "kept_trace", "service", "span_items"),
-        *("documents", "observer", "settings", "topic_consumer"),
+        *("documents", "observer", "otlp_spans", "settings", "topic_consumer"),
         *("query", "reader", "briefs", "calls", "estimates", "texts", "trace_ids", "trace_rows"),
     },
 }

@@ -25,18 +25,23 @@ pub enum Amount {
 /// The spellings of the attributes that every summary needs, the preferred one first.
 #[derive(Default)]
 pub struct Spellings {
-    ranks: HashMap<Vec<u8>, (usize, usize)>,
+    /// Each spelling with its attribute and its rank. They are few, and most keys have another length.
+    ranks: Vec<(Vec<u8>, usize, usize)>,
 }
 
 impl Spellings {
     pub fn new(input: &[String], output: &[String], cost: &[String]) -> Self {
-        let mut ranks = HashMap::new();
+        let mut ranks = Vec::new();
         for (which, names) in [input, output, cost].into_iter().enumerate() {
             for (rank, name) in names.iter().enumerate() {
-                ranks.insert(name.as_bytes().to_vec(), (which, rank));
+                ranks.push((name.as_bytes().to_vec(), which, rank));
             }
         }
         Spellings { ranks }
+    }
+
+    fn find(&self, key: &[u8]) -> Option<(usize, usize)> {
+        self.ranks.iter().find(|(name, ..)| name == key).map(|(_, which, rank)| (*which, *rank))
     }
 }
 
@@ -104,7 +109,7 @@ impl Facts {
     fn add_usage(&mut self, attributes: &[u8], spellings: &Spellings) -> Read<()> {
         let mut best: [Option<(usize, Value)>; 3] = [None, None, None];
         each(attributes, |key, value| {
-            let Some((which, rank)) = spellings.ranks.get(key).copied() else {
+            let Some((which, rank)) = spellings.find(key) else {
                 return Ok(());
             };
             let value = Value::read(value)?;
@@ -183,7 +188,7 @@ fn select(heads: &[Head], wanted: &[Vec<u8>], spellings: &Spellings) -> Read<Vec
         let mut count: u16 = 0;
         each(head.attributes, |key, value| {
             let is_wanted = wanted.binary_search_by(|one| one.as_slice().cmp(key)).is_ok();
-            if is_wanted || spellings.ranks.contains_key(key) {
+            if is_wanted || spellings.find(key).is_some() {
                 Reader::new(value).check_value(MAX_DEPTH)?;
             }
             if is_wanted {

@@ -23,6 +23,8 @@ pub const FOREIGN: u32 = BY_PROCESSOR | NOT_COUNTED;
 
 pub const LLM: u8 = 1;
 
+/// Fields before the attributes.
+const FIELDS: usize = 16;
 const COUNT: i64 = (1 << 31) - 1;
 const NANOSECONDS: i64 = (1 << 62) - 1;
 const BITS_56: i64 = (1 << 56) - 1;
@@ -55,6 +57,29 @@ pub struct Head<'a> {
 impl<'a> Head<'a> {
     /// Reads a whole item. `depth` limits the nesting of what is skipped.
     pub fn read(reader: &mut Reader<'a>, depth: usize) -> Read<Head<'a>> {
+        let (mut head, left) = Head::begin(reader)?;
+        for index in (FIELDS..).take(left) {
+            if index == 19 {
+                if !reader.nil() {
+                    reader.text()?;
+                }
+                continue;
+            }
+            let start = reader.at;
+            reader.skip(depth)?;
+            let body = &reader.bytes[start..reader.at];
+            match index {
+                16 => head.attributes = body,
+                17 => head.events = body,
+                18 => head.links = body,
+                _ => {}
+            }
+        }
+        Ok(head)
+    }
+
+    /// Reads an item up to its attributes. Returns also how many fields are left.
+    fn begin(reader: &mut Reader<'a>) -> Read<(Head<'a>, usize)> {
         let fields = reader.array()?;
         if fields == 0 {
             return Err(NotPlain);
@@ -80,7 +105,7 @@ impl<'a> Head<'a> {
             events: &[],
             links: &[],
         };
-        for index in 1..fields {
+        for index in 1..fields.min(FIELDS) {
             match index {
                 1 => head.trace_id = reader.id()?,
                 2 => head.span_id = reader.id()?,
@@ -96,34 +121,29 @@ impl<'a> Head<'a> {
                 12 => head.duration_ns = reader.optional_int(0, NANOSECONDS)?,
                 13 => head.name = reader.text()?,
                 14 => head.randomness = reader.optional_int(0, BITS_56)?,
-                15 => head.threshold = reader.optional_int(0, BITS_56)?,
-                16..=18 => {
-                    let start = reader.at;
-                    reader.skip(depth)?;
-                    let body = &reader.bytes[start..reader.at];
-                    match index {
-                        16 => head.attributes = body,
-                        17 => head.events = body,
-                        _ => head.links = body,
-                    }
-                }
-                19 => {
-                    if !reader.nil() {
-                        reader.text()?;
-                    }
-                }
-                _ => reader.skip(depth)?,
+                _ => head.threshold = reader.optional_int(0, BITS_56)?,
             }
         }
         let needs_ids = head.kind != TICK && head.kind != LOST;
         if needs_ids && (head.trace_id.is_none() || head.span_id.is_none()) {
             return Err(NotPlain);
         }
+        Ok((head, fields.saturating_sub(FIELDS)))
+    }
+
+    /// Reads an item that is alone in its bytes and was accepted before. Its `attributes` extend to the end of the item, because
+    /// most callers need a few of them or none; `events` and `links` are not read.
+    pub fn of(bytes: &'a [u8]) -> Read<Head<'a>> {
+        let mut reader = Reader::new(bytes);
+        let (mut head, left) = Head::begin(&mut reader)?;
+        if left > 0 {
+            head.attributes = &bytes[reader.at..];
+        }
         Ok(head)
     }
 
-    /// Reads an item that is alone in its bytes and was accepted before.
-    pub fn of(bytes: &'a [u8]) -> Read<Head<'a>> {
+    /// As `of`, with attributes, events and links.
+    pub fn whole(bytes: &'a [u8]) -> Read<Head<'a>> {
         Head::read(&mut Reader::new(bytes), usize::MAX)
     }
 

@@ -12,6 +12,7 @@ mod msgpack;
 mod partition;
 mod processes;
 mod slots;
+mod small;
 mod trace;
 
 use std::any::Any;
@@ -19,7 +20,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 
 use crate::facts::{Amount, Facts, Shapes, Spellings};
 use crate::item::{Head, TraceId};
@@ -27,7 +28,7 @@ use crate::partition::{Applied, Closed, Options, Partition};
 use crate::trace::Trace;
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
-const INTERFACE: u32 = 2;
+const INTERFACE: u32 = 3;
 /// Spans that one step folds, or returns the facts of: about a millisecond.
 const STEP: usize = 1024;
 
@@ -106,92 +107,61 @@ impl ReadyTrace {
         let Some(fold) = self.trace.fold.as_ref() else {
             return false;
         };
-        fold.spans.iter().all(|span| Head::of(self.trace.item(span)).is_ok_and(|head| bodies::are_plain(&head)))
+        fold.spans.iter().all(|span| Head::whole(self.trace.item(span)).is_ok_and(|head| bodies::are_plain(&head)))
     }
 
-    /// Whether the facts below are known. If not, Python reads the items.
+    /// Whether the facts of this trace are known. If not, Python reads the items.
     #[getter]
     fn plain(&self) -> bool {
         self.facts.is_some()
     }
 
-    #[getter]
-    fn statuses<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        Ok(PyBytes::new(py, &self.known()?.statuses))
+    /// What policies and every decision read, in one call: `(trace id, trigger, complete, basis, first offset, due, spans, statuses,
+    /// start, duration, explicit randomness, thresholds, errors)`.
+    fn facts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let facts = self.known()?;
+        let values = [
+            PyBytes::new(py, &self.trace.id).into_any(),
+            self.trigger.into_pyobject(py)?.into_any(),
+            self.complete.into_pyobject(py)?.to_owned().into_any(),
+            (self.trace.basis() as u8).into_pyobject(py)?.into_any(),
+            self.trace.first_offset.into_pyobject(py)?.into_any(),
+            self.due_ms.into_pyobject(py)?.into_any(),
+            self.spans().into_pyobject(py)?.into_any(),
+            PyBytes::new(py, &facts.statuses).into_any(),
+            facts.start_ns.into_pyobject(py)?.into_any(),
+            facts.duration_ns.into_pyobject(py)?.into_any(),
+            facts.randomness.into_pyobject(py)?.into_any(),
+            PyTuple::new(py, &facts.thresholds)?.into_any(),
+            facts.errors.into_pyobject(py)?.into_any(),
+        ];
+        PyTuple::new(py, values)
     }
 
-    #[getter]
-    fn errors(&self) -> PyResult<usize> {
-        Ok(self.known()?.errors)
-    }
-
-    #[getter]
-    fn start_ns(&self) -> PyResult<i64> {
-        Ok(self.known()?.start_ns)
-    }
-
-    #[getter]
-    fn duration_ns(&self) -> PyResult<i64> {
-        Ok(self.known()?.duration_ns)
-    }
-
-    /// Spans that start before their parent or end after it.
-    #[getter]
-    fn outside_parent(&self) -> PyResult<usize> {
-        Ok(self.known()?.outside_parent)
-    }
-
-    /// The first explicit randomness of a span.
-    #[getter]
-    fn randomness(&self) -> PyResult<Option<i64>> {
-        Ok(self.known()?.randomness)
-    }
-
-    #[getter]
-    fn thresholds(&self) -> PyResult<Vec<i64>> {
-        Ok(self.known()?.thresholds.clone())
-    }
-
-    #[getter]
-    fn root_name(&self) -> PyResult<&str> {
-        Ok(&self.known()?.root_name)
-    }
-
-    /// The resource of the span that names the trace.
-    #[getter]
-    fn root_resource(&self, py: Python<'_>) -> PyResult<Py<PyBytes>> {
-        let foremost = self.known()?.foremost;
-        let process =
-            self.trace.fold.as_ref().and_then(|fold| fold.spans.get(foremost)).map_or(self.trace.process, |span| span.process);
-        Ok(self.resource_of(py, process))
-    }
-
-    #[getter]
-    fn input_tokens(&self) -> PyResult<i64> {
-        Ok(self.known()?.input_tokens)
-    }
-
-    #[getter]
-    fn output_tokens(&self) -> PyResult<i64> {
-        Ok(self.known()?.output_tokens)
-    }
-
-    /// The cost of each leaf model call, in no particular order. Python adds them up.
-    #[getter]
-    fn costs<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+    /// What the summary reads besides: `(name of the root, its resource, items, input tokens, output tokens, costs, shape hash, spans
+    /// outside of their parent)`. `costs` has the cost of each leaf model call, in no particular order; Python adds them up.
+    fn summary<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let facts = self.known()?;
         let costs = PyList::empty(py);
-        for cost in &self.known()?.costs {
+        for cost in &facts.costs {
             match cost {
                 Amount::Int(cost) => costs.append(*cost)?,
                 Amount::Float(cost) => costs.append(*cost)?,
             }
         }
-        Ok(costs)
-    }
-
-    #[getter]
-    fn shape_hash(&self) -> PyResult<String> {
-        Ok(self.known()?.shape.iter().map(|byte| format!("{byte:02x}")).collect())
+        let fold = self.trace.fold.as_ref();
+        let process = fold.and_then(|fold| fold.spans.get(facts.foremost)).map_or(self.trace.process, |span| span.process);
+        let values = [
+            PyString::new(py, &facts.root_name).into_any(),
+            self.resource_of(py, process).into_bound(py).into_any(),
+            self.items().into_pyobject(py)?.into_any(),
+            facts.input_tokens.into_pyobject(py)?.into_any(),
+            facts.output_tokens.into_pyobject(py)?.into_any(),
+            costs.into_any(),
+            PyString::new(py, &hex(&facts.shape)).into_any(),
+            facts.outside_parent.into_pyobject(py)?.into_any(),
+        ];
+        PyTuple::new(py, values)
     }
 
     /// The declared attributes of each span: a MessagePack array of maps; None if none are declared.
@@ -386,17 +356,18 @@ impl PyPartition {
     }
 
     /// A trace was decided; `entry` is None for a dropped one.
-    fn remember(&mut self, trace_id: TraceId, entry: Option<Py<PyAny>>, decided_at_ms: i64) {
-        self.inner.decided.remember(trace_id, entry, decided_at_ms);
+    fn remember(&mut self, trace_id: &[u8], entry: Option<Py<PyAny>>, decided_at_ms: i64) -> PyResult<()> {
+        self.inner.decided.remember(id_of(trace_id)?, entry, decided_at_ms);
+        Ok(())
     }
 
     /// The entry of a live decision; None for a dropped trace.
-    fn entry(&self, py: Python<'_>, trace_id: TraceId) -> Option<Py<PyAny>> {
-        self.inner.decided.entry(&trace_id).map(|entry| entry.clone_ref(py))
+    fn entry(&self, py: Python<'_>, trace_id: &[u8]) -> PyResult<Option<Py<PyAny>>> {
+        Ok(self.inner.decided.entry(&id_of(trace_id)?).map(|entry| entry.clone_ref(py)))
     }
 
-    fn was_forgotten(&self, trace_id: TraceId, now_ms: i64) -> bool {
-        self.inner.decided.was_forgotten(&trace_id, now_ms)
+    fn was_forgotten(&self, trace_id: &[u8], now_ms: i64) -> PyResult<bool> {
+        Ok(self.inner.decided.was_forgotten(&id_of(trace_id)?, now_ms))
     }
 
     /// Brings the decisions to a stream time. Called at each record, between `due` and `add`.
@@ -405,8 +376,16 @@ impl PyPartition {
     }
 
     /// Takes in a decision that was committed earlier.
-    fn load(&mut self, trace_id: TraceId, entry: Option<Py<PyAny>>, decided_at_ms: i64, first_offset: i64, cut_offset: i64) {
-        self.inner.decided.load(trace_id, entry, decided_at_ms, first_offset, cut_offset);
+    fn load(
+        &mut self,
+        trace_id: &[u8],
+        entry: Option<Py<PyAny>>,
+        decided_at_ms: i64,
+        first_offset: i64,
+        cut_offset: i64,
+    ) -> PyResult<()> {
+        self.inner.decided.load(id_of(trace_id)?, entry, decided_at_ms, first_offset, cut_offset);
+        Ok(())
     }
 }
 
@@ -447,6 +426,17 @@ impl PyPartition {
         let heads: Result<Vec<Head>, _> = fold.spans.iter().map(|span| Head::of(trace.item(span))).collect();
         Facts::of(&heads.ok()?, &self.spellings, &self.wanted, &mut self.shapes).ok()
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+/// A trace id that Python gives. As an array it would be read number by number.
+fn id_of(bytes: &[u8]) -> PyResult<TraceId> {
+    bytes.try_into().map_err(|_| PyValueError::new_err("a trace id has 16 bytes"))
 }
 
 fn message_of(panic: &(dyn Any + Send)) -> String {

@@ -135,8 +135,9 @@ impl<'a> Reader<'a> {
 
     /// Skips one value of any kind. `depth` limits its nesting.
     pub fn skip(&mut self, depth: usize) -> Read<()> {
-        // Values that are still to come at each level; the last entry is the innermost level.
-        let mut open: Vec<u64> = Vec::new();
+        // Values that are still to come at the innermost level, and at the levels around it; most values are flat.
+        let (mut left, mut level): (u64, usize) = (1, 0);
+        let mut open: Vec<(u64, usize)> = Vec::new();
         loop {
             let below: u64 = match self.byte()? {
                 0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => 0,
@@ -164,22 +165,21 @@ impl<'a> Reader<'a> {
                 0xde => 2 * self.big_endian(2)?,
                 0xdf => 2 * self.big_endian(4)?,
             };
+            left -= 1;
             if below > 0 {
-                if open.len() >= depth {
+                if level >= depth {
                     return Err(NotPlain);
                 }
-                open.push(below);
-                continue;
-            }
-            while let Some(left) = open.last_mut() {
-                *left -= 1;
-                if *left > 0 {
-                    break;
+                if left > 0 {
+                    open.push((left, level));
                 }
-                open.pop();
+                (left, level) = (below, level + 1);
             }
-            if open.is_empty() {
-                return Ok(());
+            while left == 0 {
+                match open.pop() {
+                    Some(around) => (left, level) = around,
+                    None => return Ok(()),
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use crate::item::{
     Head, SpanId, TraceId, BY_PROCESSOR, COUNTED, NOT_COUNTED, PENDING, REMOTE_PARENT, RESUME, SPAN, START, SUSPEND,
 };
+use crate::small::SmallMap;
 
 /// What a trace waits for. The numbers are those of `assembly.completeness`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,14 +57,15 @@ pub struct Span {
 #[derive(Default)]
 pub struct Fold {
     pub spans: Vec<Span>,
+    /// Places of the spans by id, once there are more than a few.
     index: HashMap<SpanId, u32>,
     /// Missing parents, with the number of spans that name each.
-    missing: HashMap<SpanId, u32>,
+    missing: SmallMap<u32>,
     /// Received counted children minus `child_count`, where it is not zero.
-    balance: HashMap<SpanId, i64>,
-    injects: HashMap<SpanId, u32>,
-    answers: HashMap<SpanId, HashMap<u32, i64>>,
-    suspended: HashMap<SpanId, ()>,
+    balance: SmallMap<i64>,
+    injects: SmallMap<u32>,
+    answers: SmallMap<HashMap<u32, i64>>,
+    suspended: SmallMap<()>,
     unanswered: i64,
     roots: i64,
     unknown: i64,
@@ -416,7 +418,7 @@ impl Fold {
         match head.parent_id {
             Some(parent) if !head.is_local_root() => {
                 if self.find(&parent).is_none() {
-                    *self.missing.entry(parent).or_default() += 1;
+                    *self.missing.get_or_add(parent) += 1;
                 }
                 if head.flags & REMOTE_PARENT != 0 {
                     self.answer(parent, head.inject_ordinal, 1);
@@ -467,7 +469,7 @@ impl Fold {
         if change == 0 {
             return;
         }
-        let surplus = self.balance.entry(id).or_default();
+        let surplus = self.balance.get_or_add(id);
         *surplus += change;
         if *surplus == 0 {
             self.balance.remove(&id);
@@ -476,7 +478,7 @@ impl Fold {
 
     fn answer(&mut self, parent: SpanId, ordinal: Option<u32>, change: i64) {
         let Some(ordinal) = ordinal else { return };
-        let count = self.answers.entry(parent).or_default().entry(ordinal).or_default();
+        let count = self.answers.get_or_add(parent).entry(ordinal).or_default();
         let before = *count;
         *count += change;
         let turned = before == 0 || *count == 0;

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         ready_transport,
     )
     from prela_stream.app.doctor import diagnose
-    from prela_stream.app.otlp import run_otlp
+    from prela_stream.app.otlp import run_otlp, run_otlp_import
     from prela_stream.app.services import run_dev, run_sinks, run_worker
     from prela_stream.app.undecided import undecided_traces
 
@@ -35,6 +35,7 @@ __all__ = [
     "ready_transport",
     "run_dev",
     "run_otlp",
+    "run_otlp_import",
     "run_sinks",
     "run_worker",
     "undecided_traces",
@@ -54,7 +55,7 @@ _MODULES = {
         "ready_transport",
     ),
     "doctor": ("diagnose",),
-    "otlp": ("run_otlp",),
+    "otlp": ("run_otlp", "run_otlp_import"),
     "services": ("run_dev", "run_sinks", "run_worker"),
     "undecided": ("undecided_traces",),
 }

@@ -61,10 +61,10 @@ def open_transport(settings: Settings) -> Transport:
     return LocalTransport(settings.local)
 
 
-def open_sink(sink: SinkSettings) -> Sink:
-    """A sink, for writing. Opens nothing yet."""
+def open_sink(sink: SinkSettings, transport: Transport) -> Sink:
+    """A sink, for writing. Opens nothing yet. A sink that writes to topics uses `transport`."""
     kind = SINK_TYPES[sink.type]
-    opened: Sink = load(kind.sink)(sink.options)
+    opened: Sink = load(kind.sink)(sink.options, *([transport] if kind.needs_transport else []))
     return opened
 
 

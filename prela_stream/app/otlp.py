@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
-from prela_stream.app.adapters import ready_transport
+from prela_stream.app.adapters import group_of, ready_transport
 from prela_stream.app.health import Health, exposed
 from prela_stream.errors import ConfigurationError
 from prela_stream.privacy.rules import Privacy
@@ -31,6 +31,12 @@ _HTTP: Final = ("starlette", "uvicorn", "google.protobuf", "opentelemetry.proto"
 def missing_modules() -> list[str]:
     """Modules of the extra `otlp` that are not installed."""
     return [name for name in _HTTP if not _is_installed(name)]
+
+
+def _require_extra() -> None:
+    if missing := missing_modules():
+        msg = f"OTLP needs {', '.join(missing)}, not installed here: pip install 'prela-stream[otlp]'"
+        raise ConfigurationError(msg)
 
 
 def has_grpc() -> bool:
@@ -62,13 +68,40 @@ async def run_otlp(settings: Settings, *, on_ready: Callable[[], None] | None = 
         await receive(settings, transport, health, on_ready)
 
 
+async def run_otlp_import(settings: Settings, topic: str, *, on_ready: Callable[[], None] | None = None) -> None:
+    """Append the spans of a topic with OTLP requests to the log until cancelled, each once.
+
+    Args:
+        settings: Everything.
+        topic: The topic, on the cluster of the settings.
+        on_ready: Called once, when the first partitions are assigned.
+
+    Raises:
+        ConfigurationError: The extra `otlp` is not installed.
+        UnknownTopicError: A topic does not exist.
+        TopicMismatchError: The topics do not match the settings.
+    """
+    _require_extra()
+    from prela_stream.otlp.topic import TopicImport
+
+    health = Health(("otlp",), (PART,))
+    async with exposed(settings.http, health), ready_transport(settings) as transport:
+        service = TopicImport(
+            transport,
+            settings.topics,
+            privacy_of(settings),
+            source=topic,
+            group=group_of(settings, settings.otlp.group),
+        )
+        health.add(PART, service.observer)
+        await service.run(on_ready)
+
+
 async def receive(
     settings: Settings, transport: Transport, health: Health, on_ready: Callable[[], None] | None = None
 ) -> None:
     """As `run_otlp`, on a transport that is open and with the health of the service around it."""
-    if missing := missing_modules():
-        msg = f"OTLP needs {', '.join(missing)}, not installed here: pip install 'prela-stream[otlp]'"
-        raise ConfigurationError(msg)
+    _require_extra()
     from prela_stream.otlp.receiver import Receiver
     from prela_stream.otlp.sender import Sender
 

@@ -142,7 +142,7 @@ async def _run_sink(
 
     group = group_of(settings, sink.group)
     while True:
-        service = SinkService(transport, settings.topics, open_sink(sink), name=sink.name, group=group)
+        service = SinkService(transport, settings.topics, open_sink(sink, transport), name=sink.name, group=group)
         health.add(f"sink {sink.name}", service.observer)
         failure: PrelaError | None = None
         with guard(f"sink {sink.name}"):

@@ -4,8 +4,7 @@ The extension takes a record as it is, unless any of it is unusual. Such a recor
 Python decoder and handed over item by item. So only one decoder decides what is poison.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -22,10 +21,12 @@ from prela_stream.model.ids import trace_randomness
 from prela_stream.model.span import Resource, SpanHead
 from prela_stream.model.trace import NAME_CHARACTERS, Trace
 
-INTERFACE: Final = 2
+INTERFACE: Final = 3
 """The version of the extension's interface. An extension with another one is not used."""
 _TRIGGERS: Final = (*TRIGGERS, Trigger.MAX_SPANS, Trigger.MAX_BYTES)
 _BASES: Final = tuple(Basis)
+_NO_THRESHOLD: Final = (0,)
+_UNSAMPLED: Final = frozenset(_NO_THRESHOLD)
 _attributes: Final = msgspec.msgpack.Decoder(list[dict[str, Any]])
 
 
@@ -187,24 +188,21 @@ def _decoded(facts: Any, decoder: TraceDecoder) -> DecodedTrace:
 class NativeReadyTrace:
     """See `base.ReadyTrace`. All of its items are readable."""
 
-    __slots__ = ("_decoder", "_facts", "due_ms", "first_offset", "spans", "trace", "trace_id")
+    __slots__ = ("_decoder", "_facts", "basis", "due_ms", "first_offset", "spans", "trace", "trace_id")
 
     poison: Sequence[BadItem] = ()
     poison_spans = 0
 
     def __init__(self, facts: Any, decoder: TraceDecoder) -> None:
+        known = facts.facts()
         self._facts = facts
         self._decoder = decoder
-        self.trace: Trace = NativeTrace(facts)
-        self.trace_id = self.trace.trace_id
-        self.first_offset: int = facts.first_offset
-        self.due_ms: int = facts.due_ms
-        self.spans: int = facts.spans
-
-    @property
-    def basis(self) -> Basis:
-        """See `base.ReadyTrace`."""
-        return _BASES[self._facts.basis]  # type: ignore[no-any-return]
+        self.trace: Trace = NativeTrace(facts, known)
+        self.trace_id: bytes = known[0]
+        self.basis = _BASES[known[3]]
+        self.first_offset: int = known[4]
+        self.due_ms: int = known[5]
+        self.spans: int = known[6]
 
     @property
     def open_spans(self) -> int:
@@ -232,75 +230,63 @@ class NativeReadyTrace:
 
 
 class NativeTrace(Trace):
-    """A trace whose facts come from the extension. What a policy reads beyond them is decoded when it is read."""
+    """A trace whose facts come from the extension. What a policy reads beyond them is decoded when it is read.
 
-    def __init__(self, facts: Any) -> None:
-        self._facts = facts
-        self.trace_id = facts.trace_id
-        self.trigger = _TRIGGERS[facts.trigger]
-        self.complete = facts.complete
+    Args:
+        source: The trace in the extension.
+        known: Its facts.
+    """
 
-    @cached_property
-    def heads(self) -> list[SpanHead]:
-        """See `Trace`."""
-        return decode_heads(self._facts.raws())
-
-    @cached_property
-    def attributes(self) -> list[dict[str, Any]]:
-        """See `Trace`."""
-        selected = self._facts.selected
-        return [{} for _ in self.statuses] if selected is None else _attributes.decode(selected)
-
-    @cached_property
-    def resources(self) -> list[Resource]:
-        """See `Trace`."""
-        return [cached_resource(resource) for resource in self._facts.resources()]
-
-    @cached_property
-    def statuses(self) -> Sequence[int]:
-        """See `Trace`."""
-        return self._facts.statuses  # type: ignore[no-any-return]
-
-    @cached_property
-    def start_ns(self) -> int:
-        """See `Trace`."""
-        return self._facts.start_ns  # type: ignore[no-any-return]
-
-    @cached_property
-    def duration_ns(self) -> int:
-        """See `Trace`."""
-        return self._facts.duration_ns  # type: ignore[no-any-return]
-
-    @cached_property
-    def randomness(self) -> int:
-        """See `Trace`."""
-        explicit = self._facts.randomness
-        return trace_randomness(self.trace_id) if explicit is None else explicit
-
-    @cached_property
-    def head_thresholds(self) -> set[int]:
-        """See `Trace`."""
-        return set(self._facts.thresholds)
+    def __init__(self, source: Any, known: tuple[Any, ...]) -> None:
+        self._source = source
+        self._read: dict[str, list[Any]] = {}
+        self._tree = None
+        (
+            self.trace_id, trigger, self.complete, _, _, _, _, self.statuses, self.start_ns, self.duration_ns, explicit,
+            thresholds, self.errors,
+        ) = known  # fmt: skip
+        self.trigger = _TRIGGERS[trigger]
+        self.randomness = trace_randomness(self.trace_id) if explicit is None else explicit
+        self.head_thresholds = _UNSAMPLED if thresholds == _NO_THRESHOLD else frozenset(thresholds)
 
     @property
-    def errors(self) -> int:
+    def heads(self) -> list[SpanHead]:
         """See `Trace`."""
-        return self._facts.errors  # type: ignore[no-any-return]
+        return self._once("heads", lambda: decode_heads(self._source.raws()))
+
+    @property
+    def attributes(self) -> list[dict[str, Any]]:
+        """See `Trace`."""
+        return self._once("attributes", self._select)
+
+    @property
+    def resources(self) -> list[Resource]:
+        """See `Trace`."""
+        return self._once("resources", lambda: [cached_resource(resource) for resource in self._source.resources()])
+
+    def _select(self) -> list[dict[str, Any]]:
+        selected = self._source.selected
+        return [{} for _ in self.statuses] if selected is None else _attributes.decode(selected)
+
+    def _once(self, name: str, read: Callable[[], list[Any]]) -> list[Any]:
+        found = self._read.get(name)
+        if found is None:
+            found = self._read[name] = read()
+        return found
 
     def summary(self, decided_at_ms: int) -> TraceSummary:
         """See `Trace`."""
-        facts = self._facts
-        costs = facts.costs
+        name, resource, spans, tokens_in, tokens_out, costs, shape_hash, outside_parent = self._source.summary()
         return TraceSummary(
-            root_name=facts.root_name[:NAME_CHARACTERS],
-            service=cached_resource(facts.root_resource).service_name[:NAME_CHARACTERS],
+            root_name=name[:NAME_CHARACTERS],
+            service=cached_resource(resource).service_name[:NAME_CHARACTERS],
             start_ns=self.start_ns or max(0, decided_at_ms * 1_000_000 - self.duration_ns),
             duration_ns=self.duration_ns,
-            spans=facts.items,
-            errors=facts.errors,
-            input_tokens=facts.input_tokens,
-            output_tokens=facts.output_tokens,
+            spans=spans,
+            errors=self.errors,
+            input_tokens=tokens_in,
+            output_tokens=tokens_out,
             cost_usd=sum(sorted(costs), 0.0) if costs else None,
-            shape_hash=facts.shape_hash,
-            outside_parent=facts.outside_parent,
+            shape_hash=shape_hash,
+            outside_parent=outside_parent,
         )

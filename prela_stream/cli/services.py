@@ -33,6 +33,14 @@ HttpOption = Annotated[
 ]
 
 
+FromTopicOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from-topic",
+        metavar="TOPIC",
+        help="Append the spans of this topic, such as otlp_spans, instead of listening.",
+    ),
+]
 ListenOption = Annotated[
     str | None, typer.Option("--listen", metavar="HOST:PORT", help="Receive OTLP/HTTP here. Default: 127.0.0.1:4318.")
 ]
@@ -75,14 +83,23 @@ def sink_command(options: Options, only: OnlyOption = None, http: HttpOption = N
     _report("sink has stopped")
 
 
-def otlp_command(options: Options, listen: ListenOption = None, http: HttpOption = None) -> None:
-    """Receive spans of OpenTelemetry and append them to the log. SIGTERM or Ctrl-C stops it cleanly."""
+def otlp_command(
+    options: Options, listen: ListenOption = None, from_topic: FromTopicOption = None, http: HttpOption = None
+) -> None:
+    """Receive spans of OpenTelemetry and append them to the log. SIGTERM or Ctrl-C stops it cleanly.
+
+    With --from-topic it reads a topic of OTLP requests (otlp_proto or otlp_json), and listens nowhere.
+    """
     settings = _exposing(options.settings(), http)
     if listen is not None:
         settings = msgspec.structs.replace(settings, otlp=msgspec.structs.replace(settings.otlp, listen=listen))
     log_to_stderr()
-    ready = f"otlp is ready on the {settings.transport} transport"
-    run_until_stopped(lambda: root.run_otlp(settings, on_ready=lambda: _report(ready)))
+    if from_topic is None:
+        ready = f"otlp is ready on the {settings.transport} transport"
+        run_until_stopped(lambda: root.run_otlp(settings, on_ready=lambda: _report(ready)))
+    else:
+        ready = f"otlp is ready and reads the topic {from_topic}"
+        run_until_stopped(lambda: root.run_otlp_import(settings, from_topic, on_ready=lambda: _report(ready)))
     _report("otlp has stopped")
 
 

@@ -153,6 +153,4 @@ def _trace_api() -> Any:
 
 
 def _context_of(values: dict[str, Any]) -> Any:
-    from opentelemetry.context.context import Context
-
-    return Context(values)
+    return sys.modules[_MODULE].Context(values)

@@ -119,7 +119,8 @@ class ShadowSpan(Span):
             message = None if self._more is None else self._more.message
             end_ns = found.start_ns + (cancelled_after or 0)
             found = msgspec.structs.replace(found, end_ns=end_ns, status_message=message)
-        item = encode_foreign(found, counts, {**resource_attributes_of(span.resource), **more}, cancelled=cancelled)
+        of_resource = resource_attributes_of(span.resource)
+        item = encode_foreign(found, counts, {**of_resource, **more} if more else of_resource, cancelled=cancelled)
         output = self._output
         return sanitized(item, output.privacy, output.max_item_bytes) if len(item) > output.check_above else item
 

@@ -6,6 +6,7 @@ converts it to OpenTelemetry's rejection threshold, and both the test and the we
 
 import enum
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final
 
@@ -19,6 +20,8 @@ _TH_FORM: Final = re.compile("[0-9a-f]{1,14}")
 
 class Trigger(enum.StrEnum):
     """Why a trace was decided at this time."""
+
+    __hash__ = str.__hash__  # that of Enum is a Python function
 
     COMPLETE = "complete"
     """Every counted span was received, and no new item for `settle_ms`."""
@@ -110,12 +113,17 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 def decision_id_of(topic: str, partition: int, trace_id: bytes, first_offset: int) -> bytes:
     """The 16-byte id of a decision: blake2b of where the trace began, so it is the same in every replay."""
-    digest = blake2b(digest_size=16)
-    digest.update(f"{topic}\0{partition}\0{first_offset}\0".encode())
+    digest = _begun_digest(topic, partition, first_offset).copy()
     digest.update(trace_id)
     return digest.digest()
 
 
+@lru_cache(maxsize=256)  # the traces of one record are decided together
+def _begun_digest(topic: str, partition: int, first_offset: int) -> blake2b:
+    return blake2b(f"{topic}\0{partition}\0{first_offset}\0".encode(), digest_size=16)
+
+
+@lru_cache(maxsize=1_024)  # a policy set has few probabilities
 def threshold_of(probability: float) -> int:
     """The rejection threshold T = (1 - p) * 2**56, rounded to the precision of `ot=th`.
 
@@ -160,11 +168,13 @@ def parse_threshold(text: str) -> int | None:
     return int(text.ljust(14, "0"), 16) if _TH_FORM.fullmatch(text) else None
 
 
+@lru_cache(maxsize=1_024)
 def weight_of(threshold: int) -> float:
     """Number of traces that one above this threshold represents: 2**56 / (2**56 - T); 0 for never."""
     return RANDOMNESS_RANGE / (RANDOMNESS_RANGE - threshold) if threshold < RANDOMNESS_RANGE else 0.0
 
 
+@lru_cache(maxsize=1_024)
 def probability_of(threshold: int) -> float:
     """The share of traces at or above this threshold."""
     return (RANDOMNESS_RANGE - threshold) / RANDOMNESS_RANGE

@@ -71,6 +71,8 @@ OPERATION_NAMES: Final[Mapping[SpanType, str]] = {
 class SpanStatus(enum.StrEnum):
     """The state of a span, or how it ended."""
 
+    __hash__ = str.__hash__  # that of Enum is a Python function, and policies look these up
+
     PENDING = "PENDING"
     SUCCESS = "SUCCESS"
     ERROR = "ERROR"

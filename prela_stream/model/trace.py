@@ -1,11 +1,11 @@
 """A whole trace as policies receive it: its facts, heads, the declared attributes, the tree, the trigger and completeness.
 
-A policy that needs facts only, such as statuses or the duration, costs no more than they do: everything else is built when it is
-first read.
+A policy that needs facts only, such as statuses or the duration, costs no more than they do. With the native core everything else
+is decoded when it is first read.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from prela_stream.model.decision import TraceSummary, Trigger
@@ -45,6 +45,18 @@ class Trace:
         self._heads = heads
         self._attributes = attributes
         self._resources = resources
+        self._tree: SpanTree[SpanHead] | None = None
+        self.statuses: Sequence[int] = [head.status for head in heads]
+        """Wire code of each span's status."""
+        self.errors = self.statuses.count(ERROR)
+        """Spans that ended as ERROR."""
+        self.start_ns, self.duration_ns = _times(heads, self.tree.root)
+        """ns since the epoch, 0 if no start is known; and ns. See `_times`."""
+        explicit = next((head.randomness for head in heads if head.randomness is not None), None)
+        self.randomness = trace_randomness(trace_id) if explicit is None else explicit
+        """56 bits: the explicit randomness of the first span that has one, or the last 56 bits of the trace id."""
+        self.head_thresholds: AbstractSet[int] = {head.threshold or 0 for head in heads}
+        """The distinct head-sampling thresholds of the spans; 0 for a span that was not head-sampled."""
 
     @property
     def heads(self) -> list[SpanHead]:
@@ -61,55 +73,12 @@ class Trace:
         """The resource of each span."""
         return self._resources
 
-    @cached_property
-    def statuses(self) -> Sequence[int]:
-        """Wire code of each span's status."""
-        return [head.status for head in self.heads]
-
-    @cached_property
-    def start_ns(self) -> int:
-        """Start of the root if it is known, or the first known start of a span, ns since the epoch; 0 if none is known."""
-        root = self.tree.root
-        if root is not None and self.heads[root].start_ns:
-            return self.heads[root].start_ns
-        return min([head.start_ns for head in self.heads if head.start_ns], default=0)
-
-    @cached_property
-    def duration_ns(self) -> int:
-        """Duration of the root if it has ended, ns. Without that: from the start to the last end of spans with a known start.
-
-        Only the root's clock measures its duration. Starts of spans from several hosts differ by the error of their clocks.
-        """
-        root = self.tree.root
-        if root is not None and (duration := self.heads[root].duration_ns) is not None:
-            return duration
-        ends = [head.start_ns + (head.duration_ns or 0) for head in self.heads if head.start_ns]
-        if not ends:
-            return max(head.duration_ns or 0 for head in self.heads)
-        return max(0, max(ends) - self.start_ns)
-
-    @cached_property
+    @property
     def tree(self) -> SpanTree[SpanHead]:
         """The spans as a tree, built on first use."""
-        return SpanTree(self.heads)
-
-    @cached_property
-    def randomness(self) -> int:
-        """56 bits: the explicit randomness of the first span that has one, or the last 56 bits of the trace id."""
-        for head in self.heads:
-            if head.randomness is not None:
-                return head.randomness
-        return trace_randomness(self.trace_id)
-
-    @cached_property
-    def head_thresholds(self) -> set[int]:
-        """The distinct head-sampling thresholds of the spans; 0 for a span that was not head-sampled."""
-        return {head.threshold or 0 for head in self.heads}
-
-    @property
-    def errors(self) -> int:
-        """Spans that ended as ERROR."""
-        return self.statuses.count(ERROR)
+        if self._tree is None:
+            self._tree = SpanTree(self.heads)
+        return self._tree
 
     def summary(self, decided_at_ms: int) -> TraceSummary:
         """The summary for the decision at this stream time. Tokens and cost count each leaf LLM call once."""
@@ -130,3 +99,20 @@ class Trace:
             shape_hash=tree.shape_hash(),
             outside_parent=len(tree.outside_parent),
         )
+
+
+def _times(heads: Sequence[SpanHead], root: int | None) -> tuple[int, int]:
+    """Start and duration of a trace.
+
+    They are those of the root, if it has a known start and has ended. Only the clock of the root measures its duration; starts of
+    spans from several hosts differ by the error of their clocks. Without a root, the trace starts with the first known start of a
+    span and lasts to the last end of spans with a known start.
+    """
+    start = 0 if root is None else heads[root].start_ns
+    start = start or min([head.start_ns for head in heads if head.start_ns], default=0)
+    if root is not None and (duration := heads[root].duration_ns) is not None:
+        return start, duration
+    ends = [head.start_ns + (head.duration_ns or 0) for head in heads if head.start_ns]
+    if not ends:
+        return start, max(head.duration_ns or 0 for head in heads)
+    return start, max(0, max(ends) - start)

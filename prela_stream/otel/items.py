@@ -72,9 +72,9 @@ def encode_foreign(
     """
     found = normalise(span)
     attributes = {**more, **found.attributes} if more else found.attributes
-    given = _counts(span, attributes)
-    if counts is None:
-        counts = given
+    if counts is None or CHILDREN in attributes:
+        given = _counts(span, attributes)
+        counts = counts or given
     if span.kind != "internal":
         attributes.setdefault(SPAN_KIND, span.kind)
     if span.status == "ok":

@@ -1,11 +1,11 @@
 """A span of OpenTelemetry's Python SDK as `ForeignSpan`. It reads public properties only and imports nothing of the SDK."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
 from prela_stream.otel.spans import ForeignEvent, ForeignLink, ForeignSpan
 
-_DROPPED: Final = ("dropped_attributes", "dropped_events", "dropped_links")
 _OF_THE_SDK: Final = ("telemetry.sdk.language", "telemetry.sdk.name", "telemetry.sdk.version", "service.instance.id")
 _UNKNOWN_SERVICE: Final = "unknown_service"
 _MOST_RESOURCES: Final = 64
@@ -20,33 +20,37 @@ def foreign_of(span: Any) -> ForeignSpan:
         span: A `ReadableSpan`. One that has not ended has the end None.
     """
     context, parent, scope, status = span.context, span.parent, span.instrumentation_scope, span.status
-    attributes = _copied(span.attributes)
-    for name in _DROPPED:
-        if number := getattr(span, name, 0):
+    attributes, events, links = _copied(span.attributes), span.events, span.links
+    for name, kept in (("dropped_attributes", attributes), ("dropped_events", events), ("dropped_links", links)):
+        if kept and (number := getattr(span, name, 0)):
             attributes[f"otel.{name}_count"] = number
     return ForeignSpan(
         trace_id=context.trace_id.to_bytes(16),
         span_id=context.span_id.to_bytes(8),
         parent_span_id=None if parent is None else parent.span_id.to_bytes(8),
         name=span.name,
-        kind=span.kind.name.lower(),
+        kind=_small(span.kind),
         start_ns=max(span.start_time or 0, 0),
         end_ns=None if span.end_time is None else max(span.end_time, 0),
-        status=status.status_code.name.lower(),
+        status=_small(status.status_code),
         status_message=status.description,
         attributes=attributes,
         events=[
             ForeignEvent(name=event.name, time_ns=max(event.timestamp, 0), attributes=_copied(event.attributes))
-            for event in span.events
-        ],
+            for event in events
+        ]
+        if events
+        else [],
         links=[
             ForeignLink(
                 trace_id=link.context.trace_id.to_bytes(16),
                 span_id=link.context.span_id.to_bytes(8),
                 attributes=_copied(link.attributes),
             )
-            for link in span.links
-        ],
+            for link in links
+        ]
+        if links
+        else [],
         scope_name="" if scope is None else scope.name,
         scope_version="" if scope is None else scope.version or "",
         remote_parent=None if parent is None else parent.is_remote,
@@ -68,4 +72,11 @@ def resource_attributes_of(resource: Any) -> dict[str, Any]:
 
 
 def _copied(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    return dict(attributes.copy()) if attributes else {}  # type: ignore[attr-defined]  # BoundedAttributes and dict have it
+    # BoundedAttributes and dict have copy(), which is a third of the time of dict()
+    return {} if attributes is None else attributes.copy()  # type: ignore[attr-defined]
+
+
+@functools.cache
+def _small(member: Any) -> Any:
+    """The name of an enum's member in small letters."""
+    return member.name.lower()

@@ -5,6 +5,9 @@ from typing import Any, Final
 
 import msgspec
 
+from prela_stream.model.plain import plain, safe_text
+
+_encoder: Final = msgspec.json.Encoder(enc_hook=safe_text)
 MAX_INDEX: Final = 10_000
 """A larger index in a dotted key is a name, not a position in a list."""
 
@@ -96,3 +99,11 @@ def _listed(node: Any) -> Any:
     ):
         return [_listed(node[key]) for key in sorted(node, key=int)]
     return {key: _listed(value) for key, value in node.items()}
+
+
+def json_text(value: Any) -> str:
+    """A structured value as JSON. Never raises for an attribute value: what JSON cannot hold becomes text."""
+    try:
+        return _encoder.encode(value).decode()
+    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):  # keys that are bytes, deep nesting
+        return _encoder.encode(plain(value)).decode()

@@ -29,6 +29,8 @@ class OtlpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Bytes of requests and records that may wait in memory. Beyond that, requests get 503 with Retry-After."""
     answer_timeout_ms: Annotated[int, bounded(10, HOUR)] = 8_000
     """How long a request waits for the acknowledgement of its records. Exporters give up after 10,000 by default."""
+    group: str = "otlp"
+    """Consumer group of `--from-topic`, after the prefix of the topics."""
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Pairs of a setting and of what is wrong with it beyond its type."""

@@ -47,8 +47,7 @@ class RejectionLog:
         self._unlogged = 0
 
     def add(self, entry: str, rejected: int, first: Rejected) -> None:
-        """Count rejections, and log their number and the first one."""
-        telemetry.OTLP_REJECTED.add(rejected, entry)
+        """Log how many were rejected since the last line, and one of them. The caller counts them in the metric."""
         self._unlogged += rejected
         if monotonic() >= self._next:
             self._next = monotonic() + _LOG_S
@@ -109,6 +108,7 @@ class Receiver:
             records, rejected, first = await self._convert(body, encoding)
         spans = records.spans
         if first is not None:
+            telemetry.OTLP_REJECTED.add(rejected, entry)
             self._rejections.add(entry, rejected, first)
             if not spans:
                 raise CodecError(self._all_rejected(body, encoding, rejected, first))

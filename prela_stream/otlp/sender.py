@@ -17,9 +17,9 @@ from prela_stream import telemetry
 from prela_stream.errors import OutcomeUnknownError, PrelaError, TooLargeError, TransportError, UnknownTopicError, guard
 from prela_stream.measures import Collected
 from prela_stream.otlp.records import PackedRecord
+from prela_stream.otlp.topics import require_topics
 from prela_stream.transport.base import Producer, Record, TopicPartition, Transport
 from prela_stream.transport.options import TopicOptions
-from prela_stream.transport.topics import TopicMismatchError, check_topics
 
 _RETRY_S: Final = 1.0
 _CLOSE_S: Final = 0.5
@@ -153,22 +153,15 @@ class Sender:
 
     async def _check_topics(self) -> None:
         """Read the topics until it succeeds. Raises UnknownTopicError or TopicMismatchError."""
-        names = (self._topics.spans, self._topics.dlq)
         while True:
             try:
-                existing = await self._transport.topics(names)
+                await require_topics(self._transport, self._topics)
+            except UnknownTopicError:
+                raise
             except TransportError as error:
                 self.failure = str(error)
                 await anyio.sleep(_RETRY_S)
                 continue
-            if missing := [name for name in names if name not in existing]:
-                msg = (
-                    f"OTLP needs the topics {', '.join(missing)}, which do not exist: run `prela-stream topics create`"
-                )
-                raise UnknownTopicError(msg)
-            heads = tuple(f"topic {name}:" for name in names)
-            if mistakes := [line for line in check_topics(self._topics, existing) if line.startswith(heads)]:
-                raise TopicMismatchError("\n".join(mistakes))
             self.failure, self._checked = "", True
             return
 

@@ -25,6 +25,7 @@ class Evaluator:
         self.reads: frozenset[str] = frozenset().union(*(policy.reads for policy in policy_set.policies))
         """The attribute keys that any policy needs; others are not decoded."""
         self._drops = [policy for policy in policy_set.policies if isinstance(policy, Drop)]
+        self._vote = self._first_match if policy_set.mode is Mode.FIRST_MATCH else self._any
         self._keeps = [policy for policy in policy_set.policies if not isinstance(policy, Drop)]
 
     def decide(self, trace: Trace) -> Verdict:
@@ -33,8 +34,7 @@ class Evaluator:
         The threshold is rounded first and then used for the test and the weight. A head-sampled trace is kept with the lower of
         both probabilities, which is the higher of both thresholds.
         """
-        first_match = self.policy_set.mode is Mode.FIRST_MATCH
-        name, vote = self._first_match(trace) if first_match else self._any(trace)
+        name, vote = self._vote(trace)
         threshold, reason = threshold_of(vote.probability), vote.reason
         head, biased = head_threshold(trace)
         if threshold < head:
@@ -92,6 +92,8 @@ def head_threshold(trace: Trace) -> tuple[int, bool]:
     A threshold above the trace's randomness cannot have sampled the trace. It is ignored, as in OpenTelemetry's Collector.
     """
     found = trace.head_thresholds
+    if not any(found):
+        return 0, False
     carried = [threshold for threshold in found if 0 < threshold < RANDOMNESS_RANGE]
     if not carried:
         return 0, False

@@ -1,5 +1,7 @@
 """The policies that match every trace: `always`, and `probabilistic` for a share of all traces."""
 
+from functools import cache
+
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.conditions import Match, Probability, percent
 
@@ -29,4 +31,9 @@ class Probabilistic(Match, frozen=True, kw_only=True, tag="probabilistic"):
 
     def match(self, trace: Trace) -> str | None:  # noqa: ARG002 - it matches every trace
         """The share."""
-        return f"probabilistic: {percent(self.probability)} of all traces"
+        return _reason(self.probability)
+
+
+@cache
+def _reason(probability: float) -> str:
+    return f"probabilistic: {percent(probability)} of all traces"

@@ -34,7 +34,7 @@ class Status(Match, frozen=True, kw_only=True, tag="status"):
         if found:
             names = " or ".join(dict.fromkeys(self.statuses))
             return f"status: {counted(len(found), 'span')} with {names} (first: {shorten(found[0].name)})"
-        if trace.trigger == Trigger.LOST and SpanStatus.ERROR in self.statuses:
+        if trace.trigger is Trigger.LOST and SpanStatus.ERROR in self.statuses:
             open_spans = [head for _, head in spans_of(trace, self.span_type) if head.status == PENDING]
             if open_spans:
                 name = shorten(open_spans[0].name)

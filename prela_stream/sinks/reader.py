@@ -23,7 +23,7 @@ class TraceReader(Protocol):
     """Reads a store, also while another process writes it. Any number of tasks may use one reader at once.
 
     Every method raises ConfigurationError for a wrong argument or if there is no store, SinkError if the store cannot be read,
-    and QueryTimeoutError (a SinkError) if a query takes longer than the option `query_seconds` of the store.
+    and QueryTimeoutError (a SinkError) if a query takes longer than the option `query_s` of the store.
 
     A trace id may be written as a prefix of at least 4 hex digits that fits one trace only. ConfigurationError is raised if it
     is no hex, too short, or fits several.

@@ -21,6 +21,8 @@ class SinkType(msgspec.Struct, frozen=True, kw_only=True):
     """The TraceReader of a sink that is a store; its constructor takes the options. None: what was written cannot be read."""
     path: str | None = None
     """The default of the option `path`, within the directory of the settings; None for a sink without this option."""
+    needs_transport: bool = False
+    """Whether the constructor takes the transport too, which this sink writes to."""
 
 
 SINK_TYPES: Final[dict[str, SinkType]] = {
@@ -32,6 +34,12 @@ SINK_TYPES: Final[dict[str, SinkType]] = {
     ),
     "jsonl": SinkType(
         sink="prela_stream.sinks.jsonl:JsonlSink", options="prela_stream.sinks.jsonl:JsonlOptions", path="jsonl"
+    ),
+    "otlp": SinkType(sink="prela_stream.sinks.otlp:OtlpSink", options="prela_stream.sinks.otlp:OtlpOptions"),
+    "kafka-otlp": SinkType(
+        sink="prela_stream.sinks.kafka_otlp:KafkaOtlpSink",
+        options="prela_stream.sinks.kafka_otlp:KafkaOtlpOptions",
+        needs_transport=True,
     ),
 }
 

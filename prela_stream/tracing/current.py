@@ -37,12 +37,14 @@ def join_other_tracer(nearer: Callable[[Parent | None], Parent | None] | None) -
 def current() -> Parent | None:
     """The span or trace context that is current for the code that runs now."""
     raw = get_raw()
-    return resolve(raw) if watched or type(raw) is FrameEntry else raw
+    if type(raw) is FrameEntry or (watched and not (len(watched) == 1 and _OTHER_TRACER in watched)):
+        return resolve(raw)
+    return raw
 
 
 def parent_of_new_span(raw: Parent | None) -> Parent | None:
     """The parent of a span that starts now: as `current()`, unless a span of another tracer is nearer."""
-    parent = resolve(raw)
+    parent = resolve(raw) if type(raw) is FrameEntry or len(watched) > 1 or _OTHER_TRACER not in watched else raw
     for nearer in _other_tracers:
         parent = nearer(parent)
     return parent

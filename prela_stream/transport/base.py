@@ -19,7 +19,7 @@ the one in use.
 
 import enum
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -244,6 +244,10 @@ class Consumer(_Closing, Protocol):
 
 class Writer(_Closing, Protocol):
     """Writes records and a consumed offset atomically. Opening it fences every other writer of its group and partition."""
+
+    on_answer: Callable[[], None] | None
+    """Called at each answer of the log to a part of a commit in progress. The caller may set it, to distinguish a commit that is
+    slow from one without progress."""
 
     @property
     def committed(self) -> Committed | None:

@@ -119,7 +119,7 @@ class KafkaOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     delivery_timeout_ms: Annotated[int, bounded(1, 24 * HOUR)] = 60_000
     """How long a send is tried. After that, the records may or may not be stored."""
     transaction_timeout_ms: Annotated[int, bounded(1_000, 24 * HOUR)] = 60_000
-    """Longest time that a transaction left open blocks readers. A commit may take half of it."""
+    """Longest time that a transaction left open blocks readers. A commit may take five sixths of it."""
     session_timeout_ms: Annotated[int, bounded(100, HOUR)] = 10_000
     """A group member that sends no heartbeat for this long loses its partitions. Brokers refuse less than 6,000 by default."""
     group_instance_id: str | None = None

@@ -18,6 +18,7 @@ from prela_stream.assembly.base import CoreError
 from prela_stream.errors import FencedError, PrelaError, TransportError
 from prela_stream.transport.base import CommitOutcome, Consumer, LogRecord, TopicPartition, Writer
 from prela_stream.worker.backoff import Backoff
+from prela_stream.worker.commit_limit import CommitLimit
 from prela_stream.worker.fault_log import FaultLog
 from prela_stream.worker.intake import PoisonLimitError
 from prela_stream.worker.options import WorkerOptions
@@ -110,7 +111,7 @@ class AssignedPartition:
         self._backoff = Backoff(options, RETRY_S)
         self._scope = anyio.CancelScope()
         self._committing = anyio.Lock()
-        self._commit_scope: anyio.CancelScope | None = None
+        self._limit: CommitLimit | None = None
         """Of the last commit, which may be in progress."""
         self._wake = anyio.Event()
         self._core_error: CoreError | None = None
@@ -296,12 +297,9 @@ class AssignedPartition:
             pending = state.freeze()
             began = self._last_commit = monotonic()
             outcome, ended = CommitOutcome.UNKNOWN, "fenced"
+            self._limit = CommitLimit(within_s)
             try:
-                # shielded, because a cancelled commit has an unknown outcome
-                with (
-                    self._pace.committing(),
-                    anyio.move_on_after(within_s, shield=True) as self._commit_scope,
-                ):
+                with self._pace.committing(), self._limit.applies_to(writer):
                     outcome = await writer.commit(pending.records, pending.offset, pending.metadata)
                 ended = outcome.value
             finally:
@@ -343,8 +341,8 @@ class AssignedPartition:
 
     def hurry(self, within_s: float) -> None:
         """Limit the time that a commit in progress still has, because the worker or the assignment ends."""
-        if self._commit_scope is not None:
-            self._commit_scope.deadline = min(self._commit_scope.deadline, anyio.current_time() + within_s)
+        if self._limit is not None:
+            self._limit.hurry(within_s)
 
     async def give_up(self) -> None:
         """The partition belongs to another worker now: discard everything without a commit."""

@@ -13,8 +13,8 @@ STALLED_AFTER = 3
 class Backoff:
     """The limits of the commits of one partition.
 
-    A commit without a result is a sign of overload. So the next one is half as large and has twice the time. A commit that lands
-    quickly takes one step back.
+    A commit without a result is a sign of overload. So the next one is half as large and has twice the time. After a commit that
+    lands slowly the next one is half as large too. A commit that lands quickly takes one step back.
 
     Args:
         options: The limits without overload.
@@ -65,5 +65,7 @@ class Backoff:
     def landed(self, took_s: float) -> None:
         """A commit landed after `took_s` seconds."""
         self.failures = 0
-        if self._steps and took_s < self._options.commit_timeout_s / 4:
+        if took_s > self._options.commit_timeout_s:
+            self._steps = min(self._steps + 1, _MOST_STEPS)
+        elif self._steps and took_s < self._options.commit_timeout_s / 4:
             self._steps -= 1

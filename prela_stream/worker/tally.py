@@ -1,7 +1,7 @@
 """Counts of a partition since its last commit. They are added to the metrics when the next commit has landed."""
 
 from prela_stream import telemetry
-from prela_stream.model.decision import Decision
+from prela_stream.model.decision import Decision, Trigger
 
 
 class Tally:
@@ -10,7 +10,7 @@ class Tally:
     __slots__ = ("_decisions", "_due_ms", "_items", "_late_dropped", "_late_kept", "_poison")
 
     def __init__(self) -> None:
-        self._decisions: dict[tuple[str, str, str], int] = {}
+        self._decisions: dict[tuple[bool, Trigger, str], int] = {}
         self._due_ms: list[int] = []
         self._items = self._poison = self._late_kept = self._late_dropped = 0
 
@@ -31,14 +31,14 @@ class Tally:
 
     def decided(self, decision: Decision) -> None:
         """A trace was decided."""
-        key = ("kept" if decision.kept else "dropped", decision.trigger.value, decision.policy)
+        key = decision.kept, decision.trigger, decision.policy
         self._decisions[key] = self._decisions.get(key, 0) + 1
         self._due_ms.append(decision.decided_at_ms)
 
     def publish(self, now_ms: float) -> None:
         """Add these counts to the metrics, once. `now_ms` is the wall time at which the commit landed."""
-        for labels, count in self._decisions.items():
-            telemetry.WORKER_DECISIONS.add(count, *labels)
+        for (kept, trigger, policy), count in self._decisions.items():
+            telemetry.WORKER_DECISIONS.add(count, "kept" if kept else "dropped", trigger.value, policy)
         telemetry.WORKER_DECISION_LATENCY.observe_all(max(0.0, now_ms - due) / 1000 for due in self._due_ms)
         for counter, count in ((telemetry.WORKER_ITEMS, self._items), (telemetry.WORKER_POISON, self._poison)):
             if count:

@@ -111,8 +111,12 @@ class SinkContract:
 
     type: ClassVar[str]
 
+    @pytest.fixture
+    def destination(self) -> Any:
+        """What the sink needs outside of its folder, such as a server; a row that needs one overrides this fixture."""
+
     @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
+    def _folder(self, tmp_path: Path, destination: Any) -> None:
         table = {"type": self.type, **self.options(tmp_path / "folder")}
         found = read_sinks([table], str(tmp_path / "folder"))
         assert found.mistakes == []

@@ -3,13 +3,27 @@
 import inspect
 import json
 import pkgutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
 import prela_stream.sinks
+from prela_stream.sinks.base import Sink
+from prela_stream.sinks.kafka_otlp import KafkaOtlpSink
 from prela_stream.sinks.registry import SINK_TYPES
+from prela_stream.transport.base import TopicPartition
+from prela_stream.transport.local import LocalTransport
+from prela_stream.transport.options import LocalOptions
 from tests.contracts.reader_contract import ReaderContract
 from tests.contracts.sink_contract import METHODS, SinkContract, Written
+from tests.contracts.transport_harness import everything
+from tests.support.otlp_server import OtlpServer, attributes_of, otlp_server, spans_of
 
 
 class TestSqlite(ReaderContract):
@@ -38,6 +52,68 @@ class TestJsonl(SinkContract):
             for line in lines
             for span in line["spans"]
         ]
+
+
+class TestOtlp(SinkContract):
+    type = "otlp"
+
+    @pytest.fixture
+    def destination(self) -> Iterator[OtlpServer]:
+        with otlp_server() as self.server:
+            yield self.server
+
+    def options(self, folder: Path) -> dict[str, Any]:
+        return {"endpoint": self.server.endpoint}
+
+    @contextmanager
+    def fault(self) -> Iterator[None]:
+        before, self.server.answer = self.server.answer, lambda _: (503, {}, b"")
+        yield
+        self.server.answer = before
+
+    async def written(self) -> list[Written]:
+        return [_written(*found) for found in self.server.spans()]
+
+
+class TestKafkaOtlp(SinkContract):
+    """On the local transport; tests/integration/test_kafka_otlp.py has a real Kafka."""
+
+    type = "kafka-otlp"
+
+    def log(self) -> LocalTransport:
+        return LocalTransport(LocalOptions(path=str(self.folder / "log.db")))
+
+    @asynccontextmanager
+    async def sink(self) -> AsyncIterator[Sink]:
+        async with self.log() as transport:
+            sink = KafkaOtlpSink(self.settings.options, transport)
+            try:
+                yield sink
+            finally:
+                await sink.aclose()
+
+    async def written(self) -> list[Written]:
+        async with self.log() as transport:
+            partitions = [TopicPartition("otlp_spans", number) for number in range(4)]
+            records = await everything(transport, *partitions)
+            requests = [ExportTraceServiceRequest.FromString(one.value or b"") for part in records for one in part]
+        return [_written(*found) for found in spans_of(requests)]
+
+
+def _written(resource: dict[str, Any], _: str, span: Span) -> Written:
+    attributes = attributes_of(span)
+    failed = span.status.code == span.status.STATUS_CODE_ERROR
+    return Written(
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        revision=attributes.get("prela.revision", 0),
+        status="ERROR" if failed else attributes.get("prela.status", "SUCCESS"),
+        name=span.name,
+        service=resource["service.name"],
+        city=attributes.get("city", ""),
+        weight=attributes["prela.weight"],
+        policy=attributes["prela.policy"],
+    )
 
 
 ROWS = [row for row in list(globals().values()) if isinstance(row, type) and hasattr(row, "type")]

@@ -65,13 +65,15 @@ def send(address: str, method: str, path: str, headers: Mapping[str, str], body:
 
 async def stored_spans(transport: Transport, topic: str) -> list[SpanData]:
     """Every span of a topic in the format of `spans`."""
-    found: list[SpanData] = []
-    for value in await values(transport, topic):
-        batch = decode_batch(value)
-        assert batch.bad == []
-        resource = decode_resource(batch.resource)
-        found += [decode_span(raw, resource) for raw in batch.raws]
-    return found
+    return [span for value in await values(transport, topic) for span in spans_of(value)]
+
+
+def spans_of(value: bytes) -> list[SpanData]:
+    """The spans of a record of `spans`, all of which can be read."""
+    batch = decode_batch(value)
+    assert batch.bad == []
+    resource = decode_resource(batch.resource)
+    return [decode_span(raw, resource) for raw in batch.raws]
 
 
 def settings_for(folder: Path, **otlp: Any) -> Settings:

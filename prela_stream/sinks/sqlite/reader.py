@@ -51,7 +51,7 @@ class SqliteReader:
 
     def __init__(self, options: SqliteOptions) -> None:
         self._path = Path(options.path).absolute()
-        self._query_s = options.query_seconds
+        self._query_s = options.query_s
         self._idle: list[tuple[sqlite3.Connection, tuple[int, int] | None]] = []
         """Open connections, each with the inode of its file."""
         self._inode: tuple[int, int] | None = None
@@ -156,7 +156,7 @@ class SqliteReader:
             if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
                 msg = (
                     f"the query of the trace store {self._path} took longer than {self._query_s:g} s and was stopped: narrow "
-                    "it, for instance by time, or raise query_seconds of the sink"
+                    "it, for instance by time, or raise query_s of the sink"
                 )
                 raise QueryTimeoutError(msg) from error
             msg = f"cannot read the trace store {self._path}: {error}"

@@ -140,6 +140,7 @@ CREATE VIRTUAL TABLE trace_text USING fts5 (text, columnsize = 0, tokenize = "un
 CREATE VIRTUAL TABLE late_text USING fts5 (trace UNINDEXED, text, columnsize = 0, tokenize = "unicode61 remove_diacritics 2");
 CREATE TABLE late_documents (trace INTEGER NOT NULL, document INTEGER NOT NULL, PRIMARY KEY (trace, document)) WITHOUT ROWID;
 CREATE VIRTUAL TABLE trace_labels USING fts5 (labels, detail = none, columnsize = 0, tokenize = "ascii");
+INSERT INTO trace_text (trace_text, rank) VALUES ('hashsize', 8388608);
 """  # noqa: S608 - constants
 
 

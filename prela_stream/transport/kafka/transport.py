@@ -1,11 +1,14 @@
 """`KafkaTransport` creates the producers, consumers and writers of one Kafka cluster."""
 
 from collections.abc import Sequence
+from time import monotonic
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
 import anyio
+import msgspec
 
+from prela_stream.errors import TransportError
 from prela_stream.transport.base import Committed, TopicPartition, TopicSpec
 from prela_stream.transport.kafka.admin.connection import AdminConnection
 from prela_stream.transport.kafka.admin.groups import Groups
@@ -19,6 +22,7 @@ from prela_stream.transport.refusals import closed
 
 _PATIENCE_S: Final = 1.0
 """How long an observer waits for a commit in progress."""
+_LONGEST_CONNECT_MS: Final = 60_000
 Part = TypeVar("Part", KafkaProducer, KafkaConsumer, KafkaWriter)
 
 
@@ -41,6 +45,8 @@ class KafkaTransport:
         self._groups = Groups(self._admin, self._topics)
         self._opened: list[KafkaProducer | KafkaConsumer | KafkaWriter] = []
         self._closed = False
+        self._connect_ms = options.connect_timeout_ms
+        """Longest time to open a writer, which takes a dozen answers. If it was too short, the next one has twice the time."""
 
     async def producer(self) -> KafkaProducer:
         """See `Transport.producer`. Its first send connects."""
@@ -64,8 +70,18 @@ class KafkaTransport:
         """See `Transport.writer`."""
         await self._topics.spec_of(source)
         self._require_open()
-        writer = KafkaWriter(self._options, self._topics, self._offsets, self._groups, group, source)
-        await writer.open()
+        options = msgspec.structs.replace(self._options, connect_timeout_ms=self._connect_ms)
+        writer = KafkaWriter(options, self._topics, self._offsets, self._groups, group, source)
+        began = monotonic()
+        try:
+            await writer.open()
+        except TransportError:
+            if (monotonic() - began) * 1000 >= options.connect_timeout_ms:
+                self._connect_ms = max(
+                    options.connect_timeout_ms, min(2 * options.connect_timeout_ms, _LONGEST_CONNECT_MS)
+                )
+            raise
+        self._connect_ms = self._options.connect_timeout_ms
         return self._keep(writer)
 
     def _require_open(self) -> None:

@@ -6,7 +6,7 @@ every delivery, becomes unusable after any failure, and has a deadline for every
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -55,14 +55,18 @@ class KafkaWriter:
         self._groups = groups
         self._group = group
         self._source = source
+        self._limit_ms = options.transaction_timeout_ms * 5 // 6
         self._sender: Sender | None = None
         self._committed: Committed | None = None
         self._dead = "it was never opened"
         self.closed = False
+        self.on_answer: Callable[[], None] | None = None
+        """See `Writer.on_answer`."""
 
     async def open(self) -> None:
         """Fence the previous writer, resolve its transaction, read what is committed. Raises TransportError."""
-        sender = Sender(self._options, f"{self._group}-{self._source.topic}-{self._source.partition}")
+        transactional_id = f"{self._group}-{self._source.topic}-{self._source.partition}"
+        sender = Sender(self._options, transactional_id, on_answer=self._answered)
         # Returns once the previous writer's transaction has ended, its offset included: the coordinator refuses it until then.
         await sender.start(f"the writer of {self._source} for group {self._group!r}")
         try:
@@ -74,6 +78,10 @@ class KafkaWriter:
         self._sender = sender
         self._dead = ""
 
+    def _answered(self) -> None:
+        if self.on_answer is not None:
+            self.on_answer()
+
     @property
     def committed(self) -> Committed | None:
         """See `Writer.committed`."""
@@ -82,7 +90,7 @@ class KafkaWriter:
     async def commit(
         self, records: Sequence[tuple[TopicPartition, Record]], offset: int, metadata: str = ""
     ) -> CommitOutcome:
-        """See `Writer.commit`. It takes up to half of `transaction_timeout_ms`."""
+        """See `Writer.commit`. It takes up to five sixths of `transaction_timeout_ms`."""
         self._require_alive()
         batches = checked_batches(records, offset, metadata)
         sender = self._sender
@@ -113,7 +121,7 @@ class KafkaWriter:
     async def _commit(self, sender: Sender, batches: Batches, offset: int, metadata: str) -> CommitOutcome:
         ending, ends_before = False, sender.ends_started
         try:
-            with anyio.fail_after(self._options.transaction_timeout_ms / 2000):
+            with anyio.fail_after(self._limit_ms / 1000):
                 ends = await self._write(sender, batches, offset, metadata)
                 ending = True
                 await sender.kafka.commit_transaction()
@@ -151,7 +159,7 @@ class KafkaWriter:
         outcome = CommitOutcome.ABORTED if ends == 0 or refused else CommitOutcome.UNKNOWN
         self._dead = f"a commit of it ended {outcome.value}"
         why = (
-            f"no end within {self._options.transaction_timeout_ms // 2:,} ms, half of kafka.transaction_timeout_ms"
+            f"no end within {self._limit_ms:,} ms, five sixths of kafka.transaction_timeout_ms"
             if isinstance(error, TimeoutError)
             else cause_text(error)
         )

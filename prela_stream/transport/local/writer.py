@@ -93,6 +93,8 @@ class LocalWriter:
         self._dead = ""
         """Why this writer can no longer write; empty while it can."""
         self._fence = ""
+        self.on_answer: Callable[[], None] | None = None
+        """See `Writer.on_answer`. A commit here is one step, so it is never called."""
 
     @property
     def committed(self) -> Committed | None:

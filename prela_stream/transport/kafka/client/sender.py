@@ -31,7 +31,9 @@ _BACKGROUND: Final = (
 class Sender:
     """A started producer of aiokafka, idempotent or transactional."""
 
-    def __init__(self, options: KafkaOptions, transactional_id: str | None) -> None:
+    def __init__(
+        self, options: KafkaOptions, transactional_id: str | None, *, on_answer: Callable[[], None] | None = None
+    ) -> None:
         more: dict[str, Any] = {
             "acks": "all",
             "enable_idempotence": True,
@@ -45,6 +47,8 @@ class Sender:
             }
         self.kafka: Any = AIOKafkaProducer(**connection(options, **more) | options.producer_extra)
         forbid_topic_creation(self.kafka.client)
+        if on_answer is not None:
+            self._report_answers(on_answer)
         self._options = options
         self._tasks: set[asyncio.Task[Any]] = set()
         self.sends_started = 0
@@ -53,6 +57,16 @@ class Sender:
         """How often the end of a transaction was requested; more than once for one transaction: an answer was lost."""
         for name in _BACKGROUND:
             self._watch(name)
+
+    def _report_answers(self, on_answer: Callable[[], None]) -> None:
+        send = self.kafka.client.send
+
+        async def reported(*arguments: Any, **more: Any) -> Any:
+            answer = await send(*arguments, **more)
+            on_answer()
+            return answer
+
+        self.kafka.client.send = reported
 
     def _watch(self, name: str) -> None:
         sender = self.kafka._sender

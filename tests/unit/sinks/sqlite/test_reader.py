@@ -53,7 +53,7 @@ async def test_a_query_that_takes_too_long_is_stopped_and_the_reader_goes_on(
 ) -> None:
     await fill(options)
     monkeypatch.setattr(reader_module, "_INSTRUCTIONS", 10)
-    async with SqliteReader(msgspec.structs.replace(options, query_seconds=0.0)) as reader:
+    async with SqliteReader(msgspec.structs.replace(options, query_s=0.0)) as reader:
         with pytest.raises(QueryTimeoutError, match="took longer than 0 s and was stopped: narrow it"):
             await reader.list_traces(TraceQuery(text="needle"))
     async with SqliteReader(options) as reader:

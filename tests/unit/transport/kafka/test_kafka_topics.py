@@ -44,7 +44,7 @@ async def test_a_deleted_topic_stays_deleted_while_all_kinds_of_clients_go_on(
         bootstrap=(kafka,),
         extra=refresh,
         delivery_timeout_ms=8_000,
-        transaction_timeout_ms=16_000,  # half of it for a commit
+        transaction_timeout_ms=16_000,  # five sixths of it for a commit
     )
     async with KafkaTransport(options) as transport:
         await make(transport, partition)
