@@ -17,13 +17,9 @@ from prela_stream.sinks.query import (
     TraceQuery,
     TraceStatus,
 )
+from prela_stream.sinks.sqlite.conditions import conditions_of
 from prela_stream.sinks.sqlite.dropped import where_dropped
-from prela_stream.sinks.sqlite.list_query import (
-    Selection,
-    conditions_of,
-    list_traces,
-    select,
-)
+from prela_stream.sinks.sqlite.list_query import Selection, list_traces, select
 from prela_stream.sinks.trace_rows import STATUSES, bar_start, duration_bar
 
 MOST_TRACES: Final = 50_000

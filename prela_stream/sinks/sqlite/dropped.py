@@ -9,15 +9,8 @@ from prela_stream.errors import ConfigurationError
 from prela_stream.model.decision import Decision
 from prela_stream.sinks.briefs import wanted_tokens
 from prela_stream.sinks.query import DecidedTotals, SortKey, Totals, TraceQuery, TraceRow
-from prela_stream.sinks.sqlite.list_query import (
-    SORTS,
-    check_page,
-    cursor_of,
-    int64,
-    label,
-    plain_conditions,
-    read_cursor,
-)
+from prela_stream.sinks.sqlite.conditions import int64, label, plain_conditions
+from prela_stream.sinks.sqlite.list_query import SORTS, check_page, cursor_of, read_cursor
 from prela_stream.sinks.trace_rows import STATUSES
 
 # A trace that was dropped and then kept, because an error arrived late or because it was decided again, is a kept one.

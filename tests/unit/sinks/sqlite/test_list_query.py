@@ -7,7 +7,7 @@ import pytest
 
 from prela_stream.errors import ConfigurationError
 from prela_stream.sinks.query import SortKey, TraceQuery, TraceRow
-from prela_stream.sinks.sqlite import list_query
+from prela_stream.sinks.sqlite import list_query, matching
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.sink import SqliteSink
@@ -42,11 +42,13 @@ async def test_every_filter_and_sort_finds_what_a_plain_search_finds(
     options: SqliteOptions, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     monkeypatch.setattr(list_query, "FEW", few)  # 0: every page is a walk; 10,000: none is
+    monkeypatch.setattr(matching, "MOST_READ", few)
+    monkeypatch.setattr(matching, "_CHUNK", 3)
     await fill(options)
     parts: list[dict[str, object]] = [
         {}, {"service": "service 1"}, {"name": "agent 2"}, {"errors": True}, {"errors": False},
         {"min_duration_ms": 20_000.0}, {"policy": "policy 1"}, {"since_ns": NOW + 20 * SECOND},
-        {"until_ns": NOW + 40 * SECOND}, {"service": "unknown"},
+        {"until_ns": NOW + 40 * SECOND}, {"service": "unknown"}, {"text": "needle"}, {"attributes": ("service.name=travel",)},
     ]  # fmt: skip
     async with SqliteReader(options) as reader:
         every = await reader.list_traces(TraceQuery(), limit=1_000)
@@ -67,6 +69,7 @@ async def test_words_are_found_in_every_text_and_together_with_other_filters(
     options: SqliteOptions, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     monkeypatch.setattr(list_query, "FEW", few)
+    monkeypatch.setattr(matching, "MOST_READ", few)
     sink = SqliteSink(options)
     wanted = span(2, 1, status_message="Rate-Limited by käse_server", name="search_flights")
     await sink.write(batch(whole(1), fragment(decision(2), [span(2, 0), wanted]), whole(3)))
