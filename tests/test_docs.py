@@ -50,7 +50,7 @@ def named(block: Block) -> str:
 
 
 def test_every_block_has_a_language_that_is_run_or_shown() -> None:
-    known = {"python", "toml", "sh"} | OUTPUT | ELSEWHERE
+    known = {"python", "toml", "sh", "sql"} | OUTPUT | ELSEWHERE  # sql: tests/unit/sinks/test_parquet.py
     strange = [
         f"{page.name}: {found[1]!r}"
         for page in PAGES

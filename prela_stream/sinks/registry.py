@@ -41,6 +41,11 @@ SINK_TYPES: Final[dict[str, SinkType]] = {
         options="prela_stream.sinks.kafka_otlp:KafkaOtlpOptions",
         needs_transport=True,
     ),
+    "parquet": SinkType(
+        sink="prela_stream.sinks.parquet:ParquetSink",
+        options="prela_stream.sinks.parquet:ParquetOptions",
+        path="parquet",
+    ),
 }
 
 

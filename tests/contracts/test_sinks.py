@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -114,6 +115,33 @@ def _written(resource: dict[str, Any], _: str, span: Span) -> Written:
         weight=attributes["prela.weight"],
         policy=attributes["prela.policy"],
     )
+
+
+class TestParquet(SinkContract):
+    type = "parquet"
+
+    async def written(self) -> list[Written]:
+        query = "SELECT * FROM read_parquet(?, hive_partitioning = true)"
+        if not list(self.folder.glob("parquet/spans/*/*/*.parquet")):
+            return []
+        with duckdb.connect() as connection:
+            found = connection.execute(query, [str(self.folder / "parquet/spans/*/*/*.parquet")])
+            names = [column[0] for column in found.description]
+            rows = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        return [
+            Written(
+                trace_id=row["trace_id"],
+                span_id=row["span_id"],
+                revision=row["revision"],
+                status=row["status"],
+                name=row["name"],
+                service=row["service_name"],
+                city=json.loads(row["attributes"]).get("city", ""),
+                weight=row["weight"],
+                policy=row["policy"],
+            )
+            for row in rows
+        ]
 
 
 ROWS = [row for row in list(globals().values()) if isinstance(row, type) and hasattr(row, "type")]

@@ -23,6 +23,7 @@ def matches(row: TraceRow, where: TraceQuery) -> bool:
         and (where.name is None or row.root_name == where.name)
         and (where.errors is None or (row.errors > 0) == where.errors)
         and (where.min_duration_ms is None or row.duration_ns >= where.min_duration_ms * 1e6)
+        and ((where.text is None and not where.attributes) or row.spans > 0)  # each span has them
         and (where.policy is None or row.kept_because.startswith(f"{where.policy}:"))
     )
 
