@@ -28,7 +28,7 @@ from bench.broker import bench_broker, kafka_settings
 from deploy.kafka import KafkaMissingError
 from prela_stream import telemetry
 from prela_stream.app import create_topics, ready_transport
-from prela_stream.app.services import GC_THRESHOLDS
+from prela_stream.app.garbage import GC_THRESHOLDS
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import SPANS_FORMAT, encode_batch, encode_item, encode_resource
 from prela_stream.codec.versions import FORMAT_HEADER

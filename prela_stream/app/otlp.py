@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from prela_stream.app.adapters import group_of, ready_transport
+from prela_stream.app.garbage import rare_collections
 from prela_stream.app.health import Health, exposed
 from prela_stream.errors import ConfigurationError
 from prela_stream.privacy.rules import Privacy
@@ -65,7 +66,8 @@ async def run_otlp(settings: Settings, *, on_ready: Callable[[], None] | None = 
     """
     health = Health(("otlp",), (PART,))
     async with exposed(settings.http, health), ready_transport(settings) as transport:
-        await receive(settings, transport, health, on_ready)
+        with rare_collections():
+            await receive(settings, transport, health, on_ready)
 
 
 async def run_otlp_import(settings: Settings, topic: str, *, on_ready: Callable[[], None] | None = None) -> None:
@@ -94,7 +96,8 @@ async def run_otlp_import(settings: Settings, topic: str, *, on_ready: Callable[
             group=group_of(settings, settings.otlp.group),
         )
         health.add(PART, service.observer)
-        await service.run(on_ready)
+        with rare_collections():
+            await service.run(on_ready)
 
 
 async def receive(
@@ -120,7 +123,7 @@ async def receive_beside(settings: Settings, transport: Transport, health: Healt
     Raises:
         ConfigurationError: An address that the user has set cannot be used.
     """
-    if not (settings.otlp.listen or settings.otlp.grpc_listen):
+    if not (settings.otlp.address("listen") or settings.otlp.address("grpc_listen")):
         return
     if missing := missing_modules():
         logger.info(
@@ -134,7 +137,9 @@ async def receive_beside(settings: Settings, transport: Transport, health: Healt
         if settings.otlp != type(settings.otlp)():
             raise
         health.remove(PART)
-        logger.warning("OTLP is not received: %s. Set otlp.listen to empty to turn it off", error)
+        logger.warning(
+            "OTLP is not received: %s. Set otlp.listen and otlp.grpc_listen to off to receive nothing", error
+        )
 
 
 def privacy_of(settings: Settings) -> Privacy:
@@ -152,19 +157,19 @@ async def _serve(settings: Settings, receiver: Receiver, on_ready: Callable[[], 
     from prela_stream.otlp.server import listening_socket, serve
 
     options = settings.otlp
-    by_grpc = bool(options.grpc_listen) and has_grpc()
-    if not options.listen and not by_grpc:
+    http, by_grpc = options.address("listen"), bool(options.address("grpc_listen")) and has_grpc()
+    if not http and not by_grpc:
         msg = "otlp.listen and otlp.grpc_listen name no address that can be served: set otlp.listen to 127.0.0.1:4318"
         raise ConfigurationError(msg)
     access = Access(options)
-    waiting = {"http"} if options.listen else set()
+    waiting = {"http"} if http else set()
 
     def ready(name: str) -> None:
         waiting.discard(name)
         if not waiting and on_ready is not None:
             on_ready()
 
-    listener = listening_socket(*address_of(options.listen, "listen"), "otlp.listen") if options.listen else None
+    listener = listening_socket(*address_of(http, "listen"), "otlp.listen") if http else None
     try:
         grpc = await _grpc_server(receiver, access, options) if by_grpc else None
     except BaseException:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +17,7 @@ from prela_stream.app.adapters import (
     open_sink,
     ready_transport,
 )
+from prela_stream.app.garbage import rare_collections
 from prela_stream.app.health import Health, exposed
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.errors import PrelaError, TransportError, guard
@@ -34,25 +33,9 @@ if TYPE_CHECKING:
     from prela_stream.transport.base import Transport
 
 
-GC_THRESHOLDS: Final = (50_000, 20, 50)
-"""Open traces are many small objects that live for a while. With the thresholds of CPython, a worker spends a sixth of its
-time on collections that find nothing (bench/worker.py)."""
-
-
 _RESTART_S: Final = 5.0
 """Pause before a sink with a defect is started again."""
 _RETRY_S: Final = 1.0
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Use `GC_THRESHOLDS` for the block."""
-    before = gc.get_threshold()
-    gc.set_threshold(*GC_THRESHOLDS)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 async def run_worker(settings: Settings, *, on_ready: Callable[[], None] | None = None) -> None:
@@ -91,7 +74,7 @@ async def _run_worker(
         assembly=settings.assembly,
     )
     health.add("worker", worker.observer)
-    with _rare_collections():
+    with rare_collections():
         await worker.run(on_ready)
 
 

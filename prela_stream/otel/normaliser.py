@@ -36,7 +36,7 @@ _CANCELLED: Final = frozenset(
 )
 
 
-class Normalised(msgspec.Struct, frozen=True, kw_only=True):
+class Normalised(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a foreign span means."""
 
     span_type: SpanType

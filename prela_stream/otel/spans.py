@@ -8,7 +8,7 @@ SpanKind = Literal["internal", "server", "client", "producer", "consumer"]
 StatusCode = Literal["unset", "ok", "error"]
 
 
-class ForeignEvent(msgspec.Struct, frozen=True, kw_only=True):
+class ForeignEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An event of a foreign span."""
 
     name: str
@@ -17,7 +17,7 @@ class ForeignEvent(msgspec.Struct, frozen=True, kw_only=True):
     attributes: dict[str, Any] = {}
 
 
-class ForeignLink(msgspec.Struct, frozen=True, kw_only=True):
+class ForeignLink(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A link of a foreign span."""
 
     trace_id: bytes
@@ -25,7 +25,7 @@ class ForeignLink(msgspec.Struct, frozen=True, kw_only=True):
     attributes: dict[str, Any] = {}
 
 
-class ForeignSpan(msgspec.Struct, frozen=True, kw_only=True):
+class ForeignSpan(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A span as another tracer recorded it."""
 
     trace_id: bytes

@@ -3,7 +3,7 @@
 import hmac
 import ipaddress
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from prela_stream.errors import ConfigurationError
@@ -26,8 +26,9 @@ class Access:
     def __init__(self, options: OtlpOptions) -> None:
         self._token = _token_of(options)
         self._names = {"localhost", *(name.lower() for name in options.hosts)}
-        for name in ("listen", "grpc_listen"):
-            if address := getattr(options, name):
+        names: tuple[Literal["listen", "grpc_listen"], ...] = ("listen", "grpc_listen")
+        for name in names:
+            if address := options.address(name):
                 host, _ = address_of(address, name)
                 self._names.add(host.lower())
                 if not self._token and not _is_loopback(host):

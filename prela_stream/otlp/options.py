@@ -1,7 +1,7 @@
 """Settings of the OTLP receiver. It imports nothing heavy."""
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -12,9 +12,9 @@ class OtlpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The OTLP receiver of `otlp` and `dev`. It needs the extra `otlp`, and for gRPC the extra `grpc`."""
 
     listen: str = "127.0.0.1:4318"
-    """HOST:PORT for OTLP/HTTP (`POST /v1/traces`); empty: no HTTP."""
+    """HOST:PORT for OTLP/HTTP (`POST /v1/traces`); off: no HTTP."""
     grpc_listen: str = "127.0.0.1:4317"
-    """HOST:PORT for OTLP/gRPC, if the extra `grpc` is installed; empty: no gRPC."""
+    """HOST:PORT for OTLP/gRPC, if the extra `grpc` is installed; off: no gRPC."""
     token: str = ""
     """Bearer token that each request needs. Required if an address is no loopback address."""
     token_file: str | None = None
@@ -31,6 +31,11 @@ class OtlpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """How long a request waits for the acknowledgement of its records. Exporters give up after 10,000 by default."""
     group: str = "otlp"
     """Consumer group of `--from-topic`, after the prefix of the topics."""
+
+    def address(self, name: Literal["listen", "grpc_listen"]) -> str:
+        """One of the addresses; empty if it is off."""
+        found: str = getattr(self, name)
+        return "" if found.lower() == "off" else found
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Pairs of a setting and of what is wrong with it beyond its type."""

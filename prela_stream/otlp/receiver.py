@@ -10,7 +10,7 @@ import msgspec
 from prela_stream import telemetry
 from prela_stream.errors import CodecError, PrelaError, TransportError, guard
 from prela_stream.otel.otlp.requests import Encoding, read_request, signal_of, wrong_signal
-from prela_stream.otel.spans import ForeignSpan, Rejected
+from prela_stream.otel.spans import Rejected
 from prela_stream.otlp.records import SpanRecords
 from prela_stream.otlp.sender import QueueFullError, Sender
 from prela_stream.privacy.rules import Privacy
@@ -123,7 +123,12 @@ class Receiver:
         rejected, first = 0, None
         until = monotonic() + _SLICE_S
         for number, one in enumerate(read_request(body, encoding)):
-            problem = one if isinstance(one, Rejected) else _added(records, one, number)
+            if isinstance(one, Rejected):
+                problem = one
+            elif records.add_safely(one):
+                problem = None
+            else:
+                problem = Rejected(place=f"span {number}", reason=_DEFECT)
             if problem is not None:
                 rejected += 1
                 first = first or problem
@@ -135,14 +140,6 @@ class Receiver:
     def _all_rejected(self, body: bytes, encoding: Encoding, rejected: int, first: Rejected) -> str:
         signal = signal_of(body) if encoding == "protobuf" else ""
         return wrong_signal(signal) if signal else _summary(rejected, rejected, first)
-
-
-def _added(records: SpanRecords, span: ForeignSpan, number: int) -> Rejected | None:
-    """Add a span; the rejection if a defect prevents that."""
-    with guard("otlp.span"):
-        records.add(span)
-        return None
-    return Rejected(place=f"span {number}", reason=_DEFECT)
 
 
 def _summary(rejected: int, all_spans: int, first: Rejected) -> str:

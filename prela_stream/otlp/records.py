@@ -7,6 +7,7 @@ import msgspec
 
 from prela_stream.codec.spans import SPANS_FORMAT, encode_batch, encode_resource
 from prela_stream.codec.versions import FORMAT_HEADER
+from prela_stream.errors import guarded
 from prela_stream.model.ids import partition_of
 from prela_stream.model.plain import cut_text
 from prela_stream.model.semconv import TRUNCATED
@@ -68,6 +69,12 @@ class SpanRecords:
         self._item_limit = 0
         self.spans = 0
         """Spans that were added and not taken."""
+
+    @guarded("otlp.span")
+    def add_safely(self, span: ForeignSpan) -> bool:
+        """As `add`; None, after it is logged, if a defect prevents it."""
+        self.add(span)
+        return True
 
     def add(self, span: ForeignSpan) -> None:
         """Add a span. A span above the limit of a record is cut."""

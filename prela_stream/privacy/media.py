@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 _GENERATED: Final = "image_generation_call"
-_MARKS: Final = (b"base64", b"b64_json", b"audio", b"mime", b"\xa5bytes", _GENERATED.encode())
-"""Every item with media contains one of these. The fifth is a key as MessagePack writes it."""
 _KEYS: Final = frozenset({"data", "b64_json", "file_data", "bytes"})
 """Keys of media data. Other keys hold it only as a data URL."""
 _TYPES: Final = ("media_type", "mime_type", "mimeType", "mediaType", "format", "output_format")
@@ -28,8 +26,19 @@ _IN_JSON: Final = re.compile(
 
 
 def may_hold_media(item: bytes) -> bool:
-    """Whether an encoded item may contain media."""
-    return any(mark in item for mark in _MARKS)
+    """Whether an encoded item may contain media: every item with media has one of these marks.
+
+    The fifth is a key as MessagePack writes it.
+    """
+    # Written out, because it runs once a span: a generator over a tuple takes a third longer.
+    return (
+        b"base64" in item
+        or b"b64_json" in item
+        or b"audio" in item
+        or b"mime" in item
+        or b"\xa5bytes" in item
+        or b"image_generation_call" in item
+    )
 
 
 def without_media(value: Any, key: object = None, holder: Mapping[Any, Any] | None = None) -> Any:

@@ -92,7 +92,6 @@ async def test_killed_again_and_again_every_span_is_there_once(kafka: str, kafka
         "PRELA_TOPICS_PREFIX": kafka_prefix,
         "PRELA_TOPICS_PARTITIONS": str(PARTITIONS),
         "PRELA_KAFKA_SESSION_TIMEOUT_MS": "6000",
-        "PRELA_OTLP_LISTEN": "",
     }
     settings = load_settings(env=env)
     await create_topics(settings)

@@ -13,6 +13,7 @@ import anyio.to_thread
 import msgspec
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from prela_stream import telemetry
 from prela_stream.app.health import Health
 from prela_stream.app.otlp import receive
 from prela_stream.codec.spans import decode_batch, decode_resource, decode_span
@@ -47,6 +48,10 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         named = {"content-type": kind, **{name.replace("_", "-"): value for name, value in headers.items()}}
         return await anyio.to_thread.run_sync(send, self.address, "POST", path, named, body, abandon_on_cancel=True)
 
+    def waiting_bytes(self) -> int:
+        """What requests keep in memory."""
+        return int(telemetry.metrics().value("prela_otlp_queue_bytes"))
+
     async def spans(self) -> list[SpanData]:
         """Every span of the log."""
         return await stored_spans(self.transport, self.settings.topics.spans)
@@ -78,7 +83,7 @@ def spans_of(value: bytes) -> list[SpanData]:
 
 def settings_for(folder: Path, **otlp: Any) -> Settings:
     """Settings with a receiver at a free address, without gRPC unless it is given."""
-    chosen = {"listen": free_address(), "grpc_listen": "", "answer_timeout_ms": int(DEADLINE * 1000), **otlp}
+    chosen = {"listen": free_address(), "grpc_listen": "off", "answer_timeout_ms": int(DEADLINE * 1000), **otlp}
     return load_settings(env={}, overrides={"directory": str(folder), "topics": {"partitions": 2}, "otlp": chosen})
 
 

@@ -15,25 +15,43 @@ from prela_stream.errors import CodecError
 
 _MAX_DEPTH: Final = 64
 _MOST_ENTRIES: Final = 8_192
+_MOST_VALUES: Final = 64
 _LONGEST_ENTRY: Final = 96
 """Bytes. The cache holds less than 2 MB."""
 _double: Final = struct.Struct("<d").unpack_from
 _KEY, _VALUE = 0x0A, 0x12
+_STRING: Final = 0x0A
 _attributes: Final[dict[bytes, tuple[str, Any]]] = {}
 """What whole attributes mean: most values of a process repeat, such as the name of its model."""
+_values: Final[dict[str, int]] = {}
+"""How many values of a key are in `_attributes`. A key with many, such as the id of an answer, is not worth its place."""
 _keys: Final[dict[bytes, str]] = {}
 
 
 def attributes_of(raws: Iterable[bytes]) -> dict[str, Any]:
-    """The attributes of these `KeyValue` messages. Of two with one key the last counts. Raises CodecError."""
+    """The attributes of these `KeyValue` messages. Of two with one key the last counts. Raises CodecError.
+
+    Values may be shared between spans, lists too: nothing may change them.
+    """
     found: dict[str, Any] = {}
     known = _attributes.get
     for raw in raws:
         pair = known(raw)
         if pair is None:
             pair = _usual(raw) or _any(raw)
+            if len(raw) <= _LONGEST_ENTRY and (seen := _values.get(pair[0], 0)) < _MOST_VALUES:
+                _keep(raw, pair, seen)
         found[pair[0]] = pair[1]
     return found
+
+
+def _keep(raw: bytes, pair: tuple[str, Any], seen: int) -> None:
+    if len(_attributes) >= _MOST_ENTRIES or len(_values) >= _MOST_ENTRIES:
+        _attributes.clear()
+        _values.clear()
+        seen = 0
+    _attributes[raw] = pair
+    _values[pair[0]] = seen + 1
 
 
 def _usual(raw: bytes) -> tuple[str, Any] | None:
@@ -42,10 +60,22 @@ def _usual(raw: bytes) -> tuple[str, Any] | None:
         at = 2 + raw[1]
         if raw[0] != _KEY or at > 129 or raw[at] != _VALUE:
             return None
-        start, end = _extent(raw, at + 1)
-        if end != len(raw):
+        length, start = raw[at + 1], at + 2
+        if length > 127:
+            length, start = _varint(raw, at + 1)
+        if start + length != len(raw):
             return None
-        value = _READERS[raw[start]](raw, start + 1)
+        kind = raw[start]
+        value: Any
+        if kind == _STRING:
+            length, first = raw[start + 1], start + 2
+            if length > 127:
+                length, first = _varint(raw, start + 1)
+            if first + length != len(raw):
+                return None
+            value = str(raw[first:], "utf-8", "replace")
+        else:
+            value = _READERS[kind](raw, start + 1)
     except (IndexError, KeyError):
         return None
     key_bytes = raw[2:at]
@@ -54,19 +84,7 @@ def _usual(raw: bytes) -> tuple[str, Any] | None:
         key = key_bytes.decode("utf-8", "replace")
         if len(_keys) < _MOST_ENTRIES:
             _keys[key_bytes] = key
-    pair = (key, value)
-    if len(raw) <= _LONGEST_ENTRY:
-        if len(_attributes) >= _MOST_ENTRIES:
-            _attributes.clear()
-        _attributes[raw] = pair
-    return pair
-
-
-def _string(raw: bytes, at: int) -> str:
-    start, end = _extent(raw, at)
-    if end != len(raw):
-        raise IndexError
-    return raw[start:].decode("utf-8", "replace")
+    return key, value
 
 
 def _integer(raw: bytes, at: int) -> int:
@@ -88,21 +106,11 @@ def _float(raw: bytes, at: int) -> float:
 
 
 _READERS: Final[Mapping[int, Callable[[bytes, int], Any]]] = {
-    0x0A: _string,
     0x10: _boolean,
     0x18: _integer,
     0x21: _float,
 }
-"""By the first byte of an `AnyValue`: the number of its field and its wire type."""
-
-
-def _extent(raw: bytes, at: int) -> tuple[int, int]:
-    """Where the bytes after a length begin and end."""
-    length = raw[at]
-    if length < 128:
-        return at + 1, at + 1 + length
-    length, start = _varint(raw, at)
-    return start, start + length
+"""By the first byte of an `AnyValue`: the number of its field and its wire type. Texts, the most, are read without a call."""
 
 
 def _varint(raw: bytes, at: int) -> tuple[int, int]:

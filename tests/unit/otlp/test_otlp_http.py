@@ -230,7 +230,7 @@ async def test_the_token(tmp_path: Path) -> None:
         ({"listen": "example"}, "expected HOST:PORT"),
         ({"grpc_listen": "0.0.0.0:4317"}, "no token is set"),
         ({"token_file": "/no/such/file"}, "otlp.token_file"),
-        ({"listen": ""}, "no address"),
+        ({"listen": "off"}, "no address"),
     ],
 )
 async def test_an_address_that_cannot_be_used(options: dict[str, Any], words: str, tmp_path: Path) -> None:
