@@ -5,22 +5,25 @@ BIN := $(VENV)/bin
 NEXT := .venv-next
 QUICK := tests/unit tests/contracts $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py))
 
-.PHONY: demo test quick test-next-aiokafka test-three-brokers test-languages lint docs native fuzz bench bench-collector kafka lock clean
+.PHONY: demo test quick test-next-aiokafka test-three-brokers test-languages test-collector lint docs native fuzz bench bench-collector kafka lock clean
 
 demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
 	$(BIN)/prela-stream demo
 
 test: $(VENV)/.dev $(VENV)/.native lint        ## every check: lint, types, layers, tests, coverage; with Java and Maven on a real Kafka
 	-@$(BIN)/python -m deploy.kafka --prepare
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not three_brokers and not languages" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not three_brokers and not languages and not collector" --cov --cov-report=term:skip-covered
 
 quick: $(VENV)/.dev            ## unit tests, and contract tests on memory and SQLite: within 90 s on two cores
-	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not slow and not kafka and not three_brokers and not languages" $(QUICK)
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not slow and not kafka and not three_brokers and not languages and not collector" $(QUICK)
 
 test-next-aiokafka: $(NEXT)/.dev   ## the private names and the transport contract with the newest aiokafka within the bounds, pre-releases too
 	-@$(NEXT)/bin/python -m deploy.kafka --prepare
-	$(NEXT)/bin/python -m pytest -q -n 3 --dist worksteal -m "not three_brokers and not languages" tests/unit/transport/kafka/test_private_names.py \
+	$(NEXT)/bin/python -m pytest -q -n 3 --dist worksteal -m "not three_brokers and not languages and not collector" tests/unit/transport/kafka/test_private_names.py \
 		tests/unit/transport/kafka/test_tags.py tests/contracts/test_transport_kafka.py
+
+test-collector: $(VENV)/.dev       ## OTLP to and from a real Collector, with 20 SIGKILLs; needs Go, builds the Collector once
+	$(BIN)/python -m pytest -q -m collector tests/integration/test_collector.py
 
 test-languages: $(VENV)/.dev       ## the counting processors of docs/opentelemetry.md with the SDKs of JavaScript, Go and Java
 	$(BIN)/python -m pytest -q -m languages
