@@ -63,7 +63,9 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml requirements.lock | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[demo]'
+	@echo "installing into $(VENV): prela_stream from this folder, with its extra demo (the Anthropic client, rich, typer, starlette,"
+	@echo "uvicorn, prometheus-client and what these need), in the versions of requirements.lock, from your package index"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c requirements.lock -e '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml requirements.lock | $(VENV)/bin/python

@@ -105,7 +105,11 @@ def test_commands_are_right(block: Block, tmp_path: Path, request: pytest.Fixtur
                 environment[name] = request.getfixturevalue("kafka")
                 environment["PRELA_TOPICS_PREFIX"] = request.getfixturevalue("kafka_prefix")
             continue
-        if line == PIP:
+        if line == "python agent.py":
+            (tmp_path / "agent.py").write_text(readme_program(), encoding="utf-8")
+            subprocess.run([sys.executable, "agent.py"], cwd=tmp_path, check=True)
+            continue
+        if line.endswith(PIP):
             assert (
                 "all"
                 in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
@@ -138,6 +142,11 @@ def command(arguments: list[str], cwd: Path, environment: Mapping[str, str]) -> 
     )
 
 
+def readme_program() -> str:
+    """The first program of the README."""
+    return next(block for block in blocks("python") if block.page.name == "README.md").text
+
+
 def fill(folder: Path) -> None:
     """A store in `.prela/` with what the README's own program made and the policies kept that run where none are named."""
     if (folder / ".prela" / "traces.db").exists():
@@ -163,8 +172,7 @@ async def main():
 
 anyio.run(main)
 """
-    agent = next(block for block in blocks("python") if block.page.name == "README.md")
-    for text in (agent.text, program):
+    for text in (readme_program(), program):
         patient = {"PRELA_PIPELINE_SHUTDOWN_TIMEOUT_S": "60"}  # an exit on a slow disk would leave spans behind
         subprocess.run([sys.executable, "-c", text], cwd=folder, env={**os.environ, **patient}, check=True)
 

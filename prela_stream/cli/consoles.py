@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
+import shutil
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -46,6 +50,23 @@ def note(text: str, style: str = "") -> None:
     coloured = style and sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     sys.stderr.write(f"\x1b[{style}m{text}\x1b[0m\n" if coloured else f"{text}\n")
     sys.stderr.flush()
+
+
+def own_command() -> str:
+    """The words that start this command line in the shell of the user: a line that is printed for pasting works."""
+    started = Path(sys.argv[0] if sys.argv else "")
+    found = shutil.which("prela-stream")
+    if found is not None and (started.name != "prela-stream" or _is_same(Path(found), started)):
+        return "prela-stream"
+    if started.name == "prela-stream" and started.exists():
+        return shlex.quote(str(started))
+    return f"{shlex.quote(sys.executable)} -m prela_stream"
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    with suppress(OSError):
+        return one.samefile(other)
+    return False
 
 
 def print_json(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from prela_stream import app as root
 from prela_stream.cli import formats
-from prela_stream.cli.consoles import output, print_json, progress_bar
+from prela_stream.cli.consoles import output, own_command, print_json, progress_bar
 from prela_stream.cli.drawing import trace_lines
 from prela_stream.cli.faults import NOT_FOUND, fail_line
 from prela_stream.cli.formats import clean
@@ -104,9 +105,10 @@ def _show(result: DemoResult, best: list[StoredTrace], settings: Settings) -> No
         fail_line(
             f"{result.undecided} traces were not decided and stored in time, {result.incomplete} lack spans; {logs}"
         )
-    console.print(
-        Text(f"\nlist its traces: prela-stream traces list --dir {absolute(Path(settings.directory))}", "dim")
-    )
+    folder = shlex.quote(absolute(Path(settings.directory)))
+    console.print(Text("\nlook at its traces:", "dim"))
+    for words in ("list", "errors", "last --messages", "stats"):
+        console.print(Text(f"  {own_command()} traces {words} --dir {folder}"), soft_wrap=True)
 
 
 def _summary(result: DemoResult) -> Table:

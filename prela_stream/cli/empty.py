@@ -14,26 +14,39 @@ from prela_stream.validation import absolute
 from prela_stream.views.formats import plural
 
 
-def explain_nothing(settings: Settings, where: TraceQuery, *, offset: int = 0) -> None:
-    """Print why no trace was found, to standard error: dropping most traces of a new set-up is no fault."""
-    note(clean(ask(lambda: _explanation(settings, where, offset)), lines=True))
+def explain_nothing(settings: Settings, where: TraceQuery, *, offset: int = 0, what: str = "trace") -> None:
+    """Print why nothing was found, to standard error: dropping most traces of a new set-up is no fault.
+
+    Args:
+        settings: Which store was asked.
+        where: What it was asked.
+        offset: How many rows were to be skipped.
+        what: `trace`, or `session`.
+    """
+    note(clean(ask(lambda: _explanation(settings, where, offset, what)), lines=True))
 
 
-async def _explanation(settings: Settings, where: TraceQuery, offset: int) -> str:
+async def _explanation(settings: Settings, where: TraceQuery, offset: int, what: str) -> str:
     async with root.open_reader(settings) as reader:
         totals = await reader.totals()
         others = await reader.count(TraceQuery(dropped=not where.dropped)) if not filters.is_narrow(where) else 0
     kind = "dropped trace" if where.dropped else "kept trace"
     folder = absolute(Path(settings.directory))
-    what = "no trace matches" if filters.is_narrow(where) or offset else f"there is no {kind}"
+    nothing = f"there is no {kind if what == 'trace' else what}"
+    if filters.is_narrow(where) or offset:
+        nothing = f"no {what} matches"
     counts = (
-        f"{what} in {folder}: {plural(totals['decisions'], 'trace')} decided, {totals['kept']:,} kept, "
+        f"{nothing} in {folder}: {plural(totals['decisions'], 'trace')} decided, {totals['kept']:,} kept, "
         f"{totals['dropped']:,} dropped, {await _waiting(settings)}"
     )
     lines = [counts]
-    if filters.is_narrow(where):
+    if what == "session":
+        lines.append(
+            "A trace belongs to a session if a span has gen_ai.conversation.id, as in `with prela.session(id):`"
+        )
+    if filters.is_narrow(where) or offset:
         total = totals["dropped" if where.dropped else "kept"]
-        if total:
+        if total and what == "trace":
             lines.append(f"remove an option: without one, {plural(total, kind)} would be listed")
     elif not totals["decisions"]:
         lines.append(

@@ -11,7 +11,7 @@ import typer
 
 from prela_stream import app as root
 from prela_stream.cli import listing
-from prela_stream.cli.consoles import note
+from prela_stream.cli.consoles import note, own_command
 from prela_stream.cli.formats import clean
 from prela_stream.cli.options import Options, command
 from prela_stream.cli.running import log_to_stderr, run_until_stopped
@@ -128,7 +128,7 @@ def _dev_line(settings: Settings, policies: PolicySet, page: str | None = None) 
         f"dev is ready: folder {folder}{log}",
         f"store {stores}",
         f"policies: {policies.source} (version {policies.version})",
-        f"page {page}" if page else f"list traces with: prela-stream traces list --dir {shlex.quote(folder)}",
+        f"page {page}" if page else f"list traces with: {own_command()} traces list --dir {shlex.quote(folder)}",
     ]
     return "; ".join(parts)
 

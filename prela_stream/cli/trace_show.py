@@ -1,7 +1,9 @@
 """`prela-stream traces show` and `diff`: one trace, one span, a conversation, or two traces side by side."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -9,8 +11,6 @@ import typer
 from prela_stream import app as root
 from prela_stream.cli import completion, formats
 from prela_stream.cli.consoles import print_json
-from prela_stream.cli.details import message_lines, span_lines
-from prela_stream.cli.drawing import head_line, trace_lines
 from prela_stream.cli.faults import NOT_FOUND, fail_line
 from prela_stream.cli.listing import row_of
 from prela_stream.cli.options import Options
@@ -20,14 +20,12 @@ from prela_stream.config import Settings
 from prela_stream.errors import ConfigurationError
 from prela_stream.model.decision import Decision
 from prela_stream.model.span import SpanData
-from prela_stream.model.tree import SpanTree
-from prela_stream.sinks.documents import span_document
 from prela_stream.sinks.query import StoredTrace
 from prela_stream.text import show as shown
-from prela_stream.views.comparison import Difference, compare
-from prela_stream.views.decision_text import terms_of, verdict_of
 from prela_stream.views.formats import plural
-from prela_stream.views.text_form import trace_text
+
+if TYPE_CHECKING:
+    from prela_stream.views.comparison import Difference
 
 _LEAST_PREFIX = 4
 
@@ -106,6 +104,9 @@ def _report_missing(trace_id: str, span: str | None = None) -> None:
 
 
 def _show_stored(stored: StoredTrace, how: How, *, as_json: bool) -> None:
+    from prela_stream.cli.details import span_lines
+    from prela_stream.sinks.documents import span_document
+
     if how.span is not None:
         number, span = _span_of(stored, how.span)
         if as_json:
@@ -121,6 +122,10 @@ def _show_stored(stored: StoredTrace, how: How, *, as_json: bool) -> None:
 
 
 def _lines(stored: StoredTrace, how: How, screen: Screen) -> Iterator[Line]:
+    from prela_stream.cli.details import message_lines
+    from prela_stream.cli.drawing import trace_lines
+    from prela_stream.views.text_form import trace_text
+
     if how.text:
         for text in trace_text(stored.spans, stored.decision, full=how.full).split("\n"):
             yield [(text, "")]
@@ -133,6 +138,8 @@ def _lines(stored: StoredTrace, how: How, screen: Screen) -> Iterator[Line]:
 
 def trace_head(stored: StoredTrace, screen: Screen) -> Line:
     """The line about a stored trace."""
+    from prela_stream.cli.drawing import head_line
+
     row = row_of(stored.row)
     facts = [
         plural(row.spans, "span"),
@@ -146,6 +153,8 @@ def trace_head(stored: StoredTrace, screen: Screen) -> Line:
 
 def _span_of(stored: StoredTrace, wanted: str) -> tuple[int, SpanData]:
     """The span with this number in the tree, or with an id that begins so."""
+    from prela_stream.model.tree import SpanTree
+
     order = [node.span for node in SpanTree(stored.spans).walk()]
     if (
         wanted.isascii()
@@ -171,6 +180,9 @@ def _span_of(stored: StoredTrace, wanted: str) -> tuple[int, SpanData]:
 
 def _decision_lines(decision: Decision, screen: Screen) -> Iterator[Line]:
     """A trace of which the store has only the decision."""
+    from prela_stream.cli.drawing import head_line
+    from prela_stream.views.decision_text import terms_of, verdict_of
+
     summary = decision.summary
     width = screen.width or 1 << 30
     facts = [
@@ -193,6 +205,8 @@ def _decision_lines(decision: Decision, screen: Screen) -> Iterator[Line]:
 
 def diff_command(options: Options, first: TraceArgument, second: OtherArgument) -> None:
     """Compare two traces: figures, and spans that only one of them has or that differ. Exit code 1 if a trace is missing."""
+    from prela_stream.views.comparison import compare
+
     settings = options.settings()
     found = []
     for trace_id in (first, second):

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Final
 import typer
 
 from prela_stream import app as root
-from prela_stream.app.undecided import Undecided
 from prela_stream.cli import filters, formats, listing
 from prela_stream.cli.consoles import note, print_json
 from prela_stream.cli.empty import explain_nothing
@@ -26,7 +25,7 @@ ByOption = Annotated[StatisticKey | None, typer.Option("--by", help="Only the ca
 def running_command(options: Options, limit: LimitOption = 100) -> None:
     """List traces that are not decided yet: running, suspended, lost, or waiting for a worker. Read from the log."""
     settings = options.settings()
-    found: Undecided = ask(lambda: root.undecided_traces(settings))
+    found = ask(lambda: root.undecided_traces(settings))
     traces = found.traces[:limit]
     if options.as_json:
         print_json(formats.to_json({"complete": found.complete, "traces": traces}))
@@ -45,7 +44,7 @@ def running_command(options: Options, limit: LimitOption = 100) -> None:
             status=one.state,
             spans=one.spans,
             errors=one.errors,
-            why=f"{plural(one.open_spans, 'open span')}, last item {formats.age(now - one.last_item_ms * 1_000_000)} ago",
+            why=f"{_open(one.open_spans)}, last item {formats.age(now - one.last_item_ms * 1_000_000)} ago",
         )
         for one in traces
     ]
@@ -54,6 +53,10 @@ def running_command(options: Options, limit: LimitOption = 100) -> None:
     if len(found.traces) > limit or not found.complete:
         end = "" if found.complete else "; the log is too long to be read to its end here"
         note(f"{limit:,} of {len(found.traces):,} undecided traces{end}")
+
+
+def _open(spans: int) -> str:
+    return plural(spans, "open span") if spans else "every span that started has ended"
 
 
 def sessions_command(options: Options, chosen: dict[str, Any], limit: LimitOption = 50) -> None:
@@ -72,8 +75,7 @@ def sessions_command(options: Options, chosen: dict[str, Any], limit: LimitOptio
         screen.show(_sessions(rows, screen))
         note("`prela-stream traces list --session ID --sort oldest` lists the traces of one")
     else:
-        note("no session: a trace belongs to one if a span has gen_ai.conversation.id, as in prela.session(id)")
-        explain_nothing(settings, where)
+        explain_nothing(settings, where, what="session")
 
 
 def _sessions(rows: list[SessionRow], screen: Screen) -> list[Line]:

@@ -21,6 +21,15 @@ from prela_stream.validation import fields_of
 SECRET = "s3cret"
 COMMANDS = [
     *("dev", "worker", "sink", "doctor", "demo", "traces list", "traces errors", "traces search x", "traces last"),
+    *(
+        "traces diff abcd abcd",
+        "traces export",
+        "traces running",
+        "traces sessions",
+        "traces stats",
+        "otlp",
+        "import x.json",
+    ),
     *("traces show abcd", "traces tail", "topics create", "topics check", "policies check"),
 ]
 ODD_TEXT = st.text(st.characters(codec=None, exclude_characters="\x00"), max_size=30) | st.sampled_from(

@@ -182,7 +182,8 @@ def test_stats_and_sessions(store: Path) -> None:
     assert document["calls"]["model"]["rows"][0]["calls"]["value"] == 2
     nothing = run(store, "sessions")
     assert nothing.stdout == ""
-    assert "no session: a trace belongs to one if" in nothing.stderr
+    assert nothing.stderr.startswith(f"there is no session in {store}: 3 traces decided, 2 kept, 1 dropped, ")
+    assert "A trace belongs to a session if a span has gen_ai.conversation.id" in nothing.stderr
     spans = [span(7, 0, attributes={"gen_ai.conversation.id": "s-9", "user.id": "u-1"})]
     write(store, fragment(decision(7), spans))
     assert run(store, "sessions").stdout.splitlines()[1].split()[0] == "s-9"
