@@ -28,7 +28,7 @@ use crate::partition::{Applied, Closed, Options, Partition};
 use crate::trace::Trace;
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
-const INTERFACE: u32 = 3;
+const INTERFACE: u32 = 4;
 /// Spans that one step folds, or returns the facts of: about a millisecond.
 const STEP: usize = 1024;
 
@@ -298,6 +298,14 @@ impl PyPartition {
                 return Ok(None);
             }
             this.ready(py, closed).map(Some)
+        })
+    }
+
+    /// Returns the traces with the most bytes times age, so that at most `most` bytes are held.
+    fn heaviest(&mut self, py: Python<'_>, most: usize, trace_bytes: usize) -> PyResult<Vec<Py<ReadyTrace>>> {
+        self.guarded(py, |this| {
+            let closed = this.inner.heaviest(most, trace_bytes);
+            this.ready(py, closed)
         })
     }
 

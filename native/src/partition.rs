@@ -21,6 +21,7 @@ const MAX_ITEMS: usize = 16_384;
 
 pub const MAX_SPANS: u8 = 8;
 pub const MAX_BYTES: u8 = 9;
+pub const MEMORY: u8 = 10;
 
 /// The deadline of a trace that is found to be due: no queue entry of it is current any more.
 const TAKEN: i64 = i64::MIN;
@@ -527,6 +528,40 @@ impl Partition {
             let trigger = if spans <= self.options.max_spans { MAX_BYTES } else { MAX_SPANS };
             if let Some(trace) = self.close(slot) {
                 closed.push(Closed { trace, trigger, due_ms: self.clock_ms });
+            }
+        }
+        closed
+    }
+
+    /// Takes out the traces with the most bytes times age, until at most `most` bytes are held, with `trace_bytes` for each trace.
+    pub fn heaviest(&mut self, most: usize, trace_bytes: usize) -> Vec<Closed> {
+        let now = self.clock_ms;
+        let open: Vec<u32> = self.begun.iter().filter(|one| self.is_open(**one)).map(|(_, slot)| *slot).collect();
+        let mut order: Vec<(u128, i64, u32, u32, usize)> = Vec::with_capacity(open.len());
+        let mut held = trace_bytes * self.slots.len();
+        for slot in open {
+            self.fold(slot); // duplicates take memory, and do not count
+            if let Some(trace) = self.slots.get(slot) {
+                let bytes = trace.sizes().1;
+                held += bytes;
+                let weight = bytes as u128 * (now - trace.first_ms + 1).max(1) as u128;
+                order.push((u128::MAX - weight, trace.first_offset, trace.first_index, slot, bytes));
+            }
+        }
+        order.sort_unstable();
+        let mut found: Vec<(i64, u32, u32)> = Vec::new();
+        for (_, offset, index, slot, bytes) in order {
+            if held <= most {
+                break;
+            }
+            held = held.saturating_sub(bytes + trace_bytes);
+            found.push((offset, index, slot));
+        }
+        found.sort_unstable();
+        let mut closed = Vec::new();
+        for (_, _, slot) in found {
+            if let Some(trace) = self.close(slot) {
+                closed.push(Closed { trace, trigger: MEMORY, due_ms: now });
             }
         }
         closed

@@ -5,12 +5,15 @@ same in Rust at a fraction of the cost. For any log both give the same traces at
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from prela_stream.codec.spans import BadItem
 from prela_stream.errors import PrelaError
 from prela_stream.model.decision import Basis, Decision
 from prela_stream.model.trace import Trace
+
+TRACE_BYTES: Final = 500
+"""What an undecided trace counts in addition to its items where memory is bounded."""
 
 
 class CoreError(PrelaError):
@@ -187,6 +190,14 @@ class Core(Protocol):
         """Remove the traces that exceed `max_spans` or `max_bytes` since the last record, in order of their first item.
 
         Items of the same record that arrived after the limit are included, because a decision is always cut between records.
+        """
+        ...
+
+    def heaviest(self, most_bytes: int) -> Sequence[ReadyTrace]:
+        """Remove the traces with the most bytes x age, until the items take at most this, with `TRACE_BYTES` for each trace.
+
+        Traces without a span are removed too, and not returned. The others are in order of their first item, with trigger
+        MEMORY. Call it between two records.
         """
         ...
 

@@ -223,6 +223,25 @@ class TraceBuffer:
                 result.append(self._ready(trace, trigger, self.clock_ms))
         return result
 
+    def heaviest(self, most_bytes: int, trace_bytes: int) -> list[DueTrace]:
+        """See `base.Core.heaviest`."""
+        now = self.clock_ms
+        found: list[OpenTrace] = []
+        held = self._bytes + trace_bytes * len(self._traces)
+        by_weight = sorted(
+            self._traces.values(),
+            key=lambda trace: (-trace.bytes * (now - trace.first_ms + 1), trace.first_offset, trace.first_index),
+        )
+        for trace in by_weight:
+            if held <= most_bytes:
+                break
+            held -= trace.bytes + trace_bytes
+            found.append(trace)
+        found.sort(key=lambda trace: (trace.first_offset, trace.first_index))
+        for trace in found:
+            self._close(trace)
+        return [self._ready(trace, Trigger.MEMORY, now) for trace in found if trace.spans]
+
     def low_watermark(self) -> tuple[int, int] | None:
         """Where a replay has to start to rebuild this buffer.
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from prela_stream.assembly.base import Applied, CoreError, LateSpan, ReadyTrace
+from prela_stream.assembly.base import TRACE_BYTES, Applied, CoreError, LateSpan, ReadyTrace
 from prela_stream.assembly.completeness import TRIGGERS
 from prela_stream.assembly.decoding import DecodedTrace, TraceDecoder, cached_resource
 from prela_stream.assembly.options import AssemblyOptions
@@ -21,9 +21,9 @@ from prela_stream.model.ids import trace_randomness
 from prela_stream.model.span import Resource, SpanHead
 from prela_stream.model.trace import NAME_CHARACTERS, Trace
 
-INTERFACE: Final = 3
+INTERFACE: Final = 4
 """The version of the extension's interface. An extension with another one is not used."""
-_TRIGGERS: Final = (*TRIGGERS, Trigger.MAX_SPANS, Trigger.MAX_BYTES)
+_TRIGGERS: Final = (*TRIGGERS, Trigger.MAX_SPANS, Trigger.MAX_BYTES, Trigger.MEMORY)
 _BASES: Final = tuple(Basis)
 _NO_THRESHOLD: Final = (0,)
 _UNSAMPLED: Final = frozenset(_NO_THRESHOLD)
@@ -121,6 +121,10 @@ class NativeCore:
     def over_limits(self) -> Sequence[ReadyTrace]:
         """See `base.Core`."""
         return [_ready(facts, self._decoder) for facts in self._partition.over_limits()]
+
+    def heaviest(self, most_bytes: int) -> Sequence[ReadyTrace]:
+        """See `base.Core`."""
+        return [_ready(facts, self._decoder) for facts in self._partition.heaviest(most_bytes, TRACE_BYTES)]
 
     def low_watermark(self) -> tuple[int, int] | None:
         """See `base.Core`."""

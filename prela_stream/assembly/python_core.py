@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from prela_stream.assembly.base import Applied, LateSpan, ReadyTrace
+from prela_stream.assembly.base import TRACE_BYTES, Applied, LateSpan, ReadyTrace
 from prela_stream.assembly.buffer import DueTrace, TraceBuffer
 from prela_stream.assembly.decided import DecidedTraces
 from prela_stream.assembly.decoding import DecodedTrace, TraceDecoder
@@ -112,6 +112,10 @@ class PythonCore:
     def over_limits(self) -> Sequence[ReadyTrace]:
         """See `base.Core`."""
         return [self._read(due) for due in self._buffer.over_limits()]
+
+    def heaviest(self, most_bytes: int) -> Sequence[ReadyTrace]:
+        """See `base.Core`."""
+        return [self._read(due) for due in self._buffer.heaviest(most_bytes, TRACE_BYTES)]
 
     def _read(self, due: DueTrace) -> DecodedTrace:
         return self._decoder.read(

@@ -36,6 +36,8 @@ class Trigger(enum.StrEnum):
     MAX_AGE = "max_age"
     MAX_SPANS = "max_spans"
     MAX_BYTES = "max_bytes"
+    MEMORY = "memory"
+    """The worker holds more undecided items than `worker.max_open_bytes`, and this trace has the most bytes x age."""
 
 
 class Basis(enum.StrEnum):

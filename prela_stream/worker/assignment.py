@@ -23,7 +23,8 @@ from prela_stream.worker.fault_log import FaultLog
 from prela_stream.worker.intake import PoisonLimitError
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.pace import Pace
-from prela_stream.worker.partition import PartitionState, PartitionStatus
+from prela_stream.worker.partition import PartitionState
+from prela_stream.worker.partition_data import PartitionStatus
 from prela_stream.worker.ticks import Ticks
 
 logger = logging.getLogger("prela_stream.worker")
@@ -141,13 +142,37 @@ class AssignedPartition:
         """The state in numbers; None unless records are applied."""
         return self._state.status() if self.is_running and self._state is not None else None
 
+    @property
+    def open_bytes(self) -> int:
+        """See `PartitionState.open_bytes`; 0 in a replay, in which no trace can be decided early."""
+        state = self._state
+        return 0 if state is None or state.replaying or not self.is_running else state.open_bytes
+
+    @property
+    def pending_bytes(self) -> int:
+        """See `PartitionState.pending_bytes`."""
+        return 0 if self._state is None else self._state.pending_bytes
+
+    def relieve(self, most_bytes: int) -> Iterator[int]:
+        """Decide traces in steps until `open_bytes` is at most this; see `PartitionState.relieve`."""
+        state = self._state
+        return iter(()) if state is None else self._in_steps(state, state.relieve(most_bytes))
+
     def apply(self, records: Sequence[LogRecord]) -> Iterator[int]:
         """Apply the records of a poll in steps; see `PartitionState.steps`. It ends early if the partition fails between two."""
         state = self._state
-        if not self.is_running or state is None or state.stopping or self._core_error is not None:
+        if state is None:
+            return
+        yield from self._in_steps(state, state.steps(records))
+        if self._state is state:
+            self._last_record = monotonic()
+            self._report_clock(state)
+
+    def _in_steps(self, state: PartitionState, steps: Iterator[int]) -> Iterator[int]:
+        if not self.is_running or state.stopping or self._core_error is not None:
             return
         try:
-            for size in state.steps(records):
+            for size in steps:
                 yield size
                 if self._state is not state:
                     return
@@ -156,12 +181,12 @@ class AssignedPartition:
         except CoreError as error:
             self._core_error = error
             self._wake.set()
-            return
-        self._last_record = monotonic()
-        self._report_clock(state)
 
-    async def between_polls(self) -> None:
-        """Start reading after a restore, and pause the consumer during a takeover or while too much output is pending."""
+    async def between_polls(self, *, memory_is_full: bool = False) -> None:
+        """Start reading after a restore, and pause the consumer during a takeover or while too much output is pending.
+
+        If `memory_is_full`, any pending output is too much.
+        """
         if self._phase is Phase.RESTORED and self._state is not None:
             try:
                 await self._consumer.seek(self._source, self._state.position)
@@ -174,7 +199,8 @@ class AssignedPartition:
             self._consumer.pause(self._source)
         elif self.is_running and self._state is not None:
             # a replay cannot commit, so it must not wait for a commit
-            full = not self._state.replaying and self._state.pending_bytes >= self._backoff.most_pending_bytes
+            most = 1 if memory_is_full else self._backoff.most_pending_bytes
+            full = not self._state.replaying and self._state.pending_bytes >= most
             if full and self._phase is Phase.RUNNING:
                 self._phase = Phase.FULL
                 self._consumer.pause(self._source)

@@ -11,7 +11,7 @@ from prela_stream.errors import TransportError
 from prela_stream.measures import Collected
 from prela_stream.transport.base import Consumer, TopicPartition
 from prela_stream.worker.assignment import AssignedPartition
-from prela_stream.worker.partition import PartitionStatus
+from prela_stream.worker.partition_data import PartitionStatus
 
 _REFRESH_S = 2.0
 """Time limit for reading the end offsets. A partition without an answer keeps its last known end offset."""

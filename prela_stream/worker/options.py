@@ -25,6 +25,9 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Longest time without a tick on a silent partition with open traces."""
     poll_bytes: Annotated[int, bounded(1, 1 << 40)] = 256 << 10
     """Most bytes of records of one poll, decompressed. Larger polls delay commits, heartbeats and a stop."""
+    max_open_bytes: Annotated[int, bounded(1 << 20, 1 << 50)] = 2 << 30
+    """Most bytes of undecided items, with 500 bytes for each undecided trace, and of pending output, over all partitions of a
+    worker. Above it, the traces with the most bytes x age are decided (trigger `memory`), and then intake pauses."""
     poison_limit: Annotated[float, bounded(0, 1, "share")] = 0.5
     """If more than this share of the last `poison_window` items of a partition is unreadable, the worker reports it until a
     window has a lower share: log, readiness, and `prela_worker_partitions{state="poisoned"}`."""

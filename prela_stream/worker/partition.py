@@ -5,11 +5,11 @@ The state is a function of the log: from the same checkpoint the same records gi
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from prela_stream.assembly.base import Applied, ReadyTrace
+from prela_stream.assembly.base import TRACE_BYTES, Applied, ReadyTrace
 from prela_stream.assembly.clock import ClockJump, StreamClock
 from prela_stream.assembly.decoding import body_problem
 from prela_stream.assembly.options import AssemblyOptions
@@ -27,50 +27,12 @@ from prela_stream.worker.checkpoint import Checkpoint, ItemCounters
 from prela_stream.worker.intake import DeadLetters, Intake, NewRecords
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.outputs import Outputs
+from prela_stream.worker.partition_data import PartitionStatus, PendingCommit
 from prela_stream.worker.replay import Replay
 from prela_stream.worker.tally import Tally
 
 _EMPTY_RESOURCE = b"\x80"
 _REASON_CHARACTERS = 500
-
-
-class PendingCommit(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of one commit."""
-
-    records: Sequence[tuple[TopicPartition, Record]]
-    offset: int
-    """The low watermark L."""
-    metadata: str
-    """The checkpoint."""
-    position: int
-    """Offset of the next record to consume."""
-    poison: str | None
-    """Why the unreadable items have to be reported after this commit; None if there are few."""
-    poison_known: bool
-    """Whether a window of items was full since the state was restored, so that `poison` is known."""
-    tally: Tally
-    """Added to the metrics once the commit has landed."""
-
-
-class PartitionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of a partition in numbers, for operators and monitoring."""
-
-    position: int
-    """Offset of the next record to apply."""
-    open_traces: int
-    open_bytes: int
-    pending_bytes: int
-    """Approximate size of the next commit."""
-    replaying: bool
-    clock_ms: int
-    """Stream time."""
-    applied_ms: int
-    """Log-append time of the last record that was applied, 0 before the first."""
-    oldest_ms: int | None
-    """Stream time at which the oldest undecided trace began; None if none is open."""
-    watermark_ms: int
-    """Stream time just before the low watermark of the last commit, 0 before the first."""
-    counters: ItemCounters
 
 
 def tick_record() -> Record:
@@ -153,6 +115,11 @@ class PartitionState:
     def pending_bytes(self) -> int:
         """Approximate size of the next commit, bytes."""
         return self._outputs.bytes
+
+    @property
+    def open_bytes(self) -> int:
+        """Bytes of the items of undecided traces, and `TRACE_BYTES` for each of these traces."""
+        return self._core.open_bytes + TRACE_BYTES * self._core.open_traces
 
     @property
     def has_news(self) -> bool:
@@ -276,6 +243,19 @@ class PartitionState:
         if self._replay is not None and self.position >= self._replay.until:
             self._end_replay()
         self._check_poison()
+
+    def relieve(self, most_bytes: int) -> Iterator[int]:
+        """Decide the traces with the most bytes x age, until `open_bytes` is at most this. Not in a replay.
+
+        The cut is the position. It yields after each decision, as `steps` does inside of a record.
+        """
+        if self.replaying or not self._between_records:
+            return
+        self._between_records = False
+        for ready in self._core.heaviest(most_bytes):
+            self._decide(ready, self._new, cut=self.position)
+            yield 0
+        self._between_records = True
 
     def _end_replay(self) -> None:
         """Continue with new records.

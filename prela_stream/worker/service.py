@@ -6,7 +6,7 @@ and restored from the log, which shows the outcome.
 """
 
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -23,7 +23,7 @@ from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import choose_core
 from prela_stream.errors import PrelaError, TransportError, UnknownTopicError, ungrouped
 from prela_stream.sampling.evaluator import Evaluator
-from prela_stream.transport.base import Consumer, LogRecord, Poll, TopicPartition, Transport, Writer
+from prela_stream.transport.base import Consumer, Poll, TopicPartition, Transport, Writer
 from prela_stream.transport.options import TopicOptions
 from prela_stream.transport.topics import (
     TopicMismatchError,
@@ -34,10 +34,12 @@ from prela_stream.transport.topics import (
 )
 from prela_stream.worker.assignment import RETRY_S, AssignedPartition
 from prela_stream.worker.fault_log import FaultLog
+from prela_stream.worker.memory import MemoryLimit
 from prela_stream.worker.observer import WorkerObserver
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.pace import Pace
-from prela_stream.worker.partition import PartitionState, PartitionStatus
+from prela_stream.worker.partition import PartitionState
+from prela_stream.worker.partition_data import PartitionStatus
 from prela_stream.worker.restore import restore
 from prela_stream.worker.ticks import Ticks
 
@@ -84,6 +86,7 @@ class Worker:
         """Revoked by a rebalance that is not complete yet."""
         self._rebalanced = False
         self._pace = Pace()
+        self._memory = MemoryLimit(options.max_open_bytes)
         self._faults = FaultLog()
         self.observer = WorkerObserver(self._partitions, self._core)
         """The metrics and the readiness of this worker."""
@@ -156,17 +159,20 @@ class Worker:
             for (topic, number), records in groupby(poll.records, _source):
                 partition = self._partitions.get(TopicPartition(topic, number))
                 if partition is not None:
-                    await self._apply(partition, list(records))
+                    await self._run(partition.apply(list(records)))
+            for partition, most_bytes in self._memory.excess(self._partitions.values()):
+                await self._run(partition.relieve(most_bytes))
+            memory_is_full = self._memory.is_exceeded(self._partitions.values())
             for partition in self._partitions.values():
-                await partition.between_polls()
+                await partition.between_polls(memory_is_full=memory_is_full)
             if self._on_ready and self._rebalanced and all(one.is_running for one in self._partitions.values()):
                 self._on_ready()
                 self._on_ready = None
             await self._pace.rest()
 
-    async def _apply(self, partition: AssignedPartition, records: Sequence[LogRecord]) -> None:
-        """Apply records of a partition, and let other tasks run whenever a slice is over."""
-        steps = partition.apply(records)
+    async def _run(self, steps: Iterator[int]) -> None:
+        """Take the steps of a partition, and let other tasks run whenever a slice is over."""
+        size = 0
         try:
             for size in steps:
                 if self._pace.is_over(size):

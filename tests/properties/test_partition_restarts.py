@@ -8,8 +8,8 @@ import pytest
 
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind
-from prela_stream.codec.spans import decode_head, encode_batch, encode_item
-from prela_stream.model.span import COUNTED, ItemKind
+from prela_stream.codec.spans import decode_head, encode_batch, encode_item, kind_of
+from prela_stream.model.span import COUNTED, PENDING, ItemKind
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policyset import load_policies
 from prela_stream.transport.base import LogRecord
@@ -144,3 +144,34 @@ def test_settings_that_changed_between_two_workers_lose_nothing(core: CoreKind) 
         assert max(parts.values()) == 1, "a fragment was written twice"
         changed += len(committed.decisions) > before
     assert changed > 20
+
+
+def test_decisions_for_memory_lose_split_and_repeat_nothing(core: CoreKind) -> None:
+    restarts = relieved = 0
+    for seed in range(100):
+        rng = random.Random(seed)
+        log = random_log(rng, programs=rng.randrange(1, 9), poison=False)
+        wide = msgspec.structs.replace(ASSEMBLY, late_window_ms=100_000_000)
+        expected = Workers(log, wide, KEEP, core).finish()
+        workers = Workers(log, wide, KEEP, core)
+        while workers.step():
+            if rng.random() < 0.1:
+                relieved += workers.relieve(rng.choice((0, 1_000, 10_000)))
+            if rng.random() < 0.3:
+                workers.commit()
+            if rng.random() < 0.1 and workers.restarts < 30:
+                workers.crash()
+        workers.commit()
+        assert workers.state.counters.unaccounted() == 0
+        decided = Counter(one.trace_id for one in workers.committed.decisions)
+        assert max(decided.values(), default=1) == 1, seed
+        assert set(decided) == {one.trace_id for one in expected.decisions}, seed
+        assert _ended(workers.committed) == _ended(expected), seed
+        restarts += workers.restarts
+    assert min(restarts, relieved) > 100
+
+
+def _ended(committed: Committed) -> set[bytes]:
+    """The SPAN items that were kept. A START that arrives after the decision on its trace is not."""
+    items = [bytes(raw) for fragment in committed.fragments for _, raw in fragment.items]
+    return {item for item in items if kind_of(item) == ItemKind.SPAN and decode_head(item).status != PENDING}

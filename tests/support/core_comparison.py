@@ -33,7 +33,10 @@ def run(core: CoreKind, log: Sequence[LogRecord], seed: int) -> tuple[Written, W
     rng = random.Random(seed)
     workers = Workers(log, any_options(rng), any_policies(rng), core)
     commit_at, crash_at = rng.choice((0.0, 0.1, 0.5)), rng.choice((0.0, 0.0, 0.05))
+    relieve_at = rng.choice((0.0, 0.0, 0.0, 0.1))
     while workers.step():
+        if relieve_at and rng.random() < relieve_at:
+            workers.relieve(rng.choice((0, 2_000, 20_000)))
         if rng.random() < commit_at:
             workers.commit()
         if rng.random() < crash_at and workers.restarts < 10:

@@ -96,6 +96,10 @@ class Workers:
             assert self.state.counters.unaccounted() == 0, self.state.counters
         return True
 
+    def relieve(self, most_bytes: int) -> int:
+        """Decide traces for memory, as a worker does between two records; returns how many."""
+        return sum(1 for _ in self.state.relieve(most_bytes))
+
     def commit(self) -> None:
         """Commit, unless the worker is replaying."""
         if self.state.replaying:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from prela_stream.assembly.base import ReadyTrace
+from prela_stream.assembly.base import TRACE_BYTES, ReadyTrace
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.python_core import PythonCore
 from prela_stream.assembly.selection import CoreKind, choose_core
@@ -310,3 +310,37 @@ def test_a_resource_that_cannot_be_read_is_one_without_heartbeats(new_log: NewLo
     log = new_log()
     log.at(0, span(2, 1), resource=b"\x81\xc0\xc0")
     assert fates(log.at(900_000)) == [(Trigger.IDLE, False, 900_000)]
+
+
+def test_the_traces_with_the_most_bytes_times_age_are_decided_for_memory_in_order_of_their_begin(
+    new_log: NewLog,
+) -> None:
+    log = new_log(idle_without_heartbeats_ms=3_600_000, idle_ms=3_600_000)
+    log.at(1_000, span(1, 9, T1))
+    log.at(1_001, span(2, 9, T2, name="x" * 2_000))
+    log.at(1_002, span(3, 9, T3, name="x" * 3_000))
+    log.at(10_000, control(ItemKind.TICK, trace=None))
+    core = log.core
+    assert core.heaviest(core.open_bytes + 3 * TRACE_BYTES) == []
+    found = core.heaviest(core.open_bytes + 3 * TRACE_BYTES - 4_000)
+    assert [ready.trace_id for ready in found] == [T2, T3]
+    assert [trace_of(ready).trigger for ready in found] == [Trigger.MEMORY, Trigger.MEMORY]
+    assert [ready.due_ms for ready in found] == [10_000, 10_000]
+    assert (core.open_traces, core.open_spans) == (1, 1)
+    assert [ready.trace_id for ready in core.heaviest(0)] == [T1]
+    assert (core.open_traces, core.open_bytes, core.low_watermark()) == (0, 0, None)
+
+
+def test_an_old_trace_outweighs_a_young_larger_one(new_log: NewLog) -> None:
+    log = new_log(idle_without_heartbeats_ms=3_600_000, idle_ms=3_600_000)
+    log.at(1_000, span(1, 9, T1, name="x" * 1_000))
+    log.at(60_000, span(2, 9, T2, name="x" * 5_000))
+    assert [ready.trace_id for ready in log.core.heaviest(log.core.open_bytes + 2 * TRACE_BYTES - 1)] == [T1]
+
+
+def test_a_trace_without_a_span_is_forgotten_for_memory(new_log: NewLog) -> None:
+    log = new_log()
+    log.at(1_000, control(ItemKind.HEARTBEAT, 1))
+    assert log.core.open_traces == 1
+    assert log.core.heaviest(0) == []
+    assert log.core.open_traces == 0
