@@ -12,7 +12,7 @@ import anyio
 from prela_stream.app.adapters import group_of, ready_transport
 from prela_stream.app.garbage import rare_collections
 from prela_stream.app.health import Health, exposed
-from prela_stream.errors import ConfigurationError
+from prela_stream.errors import ConfigurationError, ungrouped
 from prela_stream.privacy.rules import Privacy
 
 if TYPE_CHECKING:
@@ -132,7 +132,8 @@ async def receive_beside(settings: Settings, transport: Transport, health: Healt
         )
         return
     try:
-        await receive(settings, transport, health)
+        with ungrouped(ConfigurationError):
+            await receive(settings, transport, health)
     except ConfigurationError as error:
         if settings.otlp != type(settings.otlp)():
             raise

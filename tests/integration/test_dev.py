@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -61,6 +63,15 @@ async def test_a_policy_file_decides(tmp_path: Path) -> None:
     file.write_text(NONE_KEPT, encoding="utf-8")
     found, stored = await decided(settings_in(tmp_path, policies_file=str(file)))
     assert (stored, {one.kept for one in found}) == (0, {False})
+
+
+async def test_a_used_default_address_for_otlp_ends_nothing(tmp_path: Path) -> None:
+    given = {"directory": str(tmp_path), "topics": {"partitions": 2}, "assembly": {"settle_ms": 10}}
+    with ExitStack() as stack:
+        with suppress(OSError):  # another process of this machine uses it
+            stack.enter_context(socket.create_server(("127.0.0.1", 4318)))
+        found, stored = await decided(load_settings(env={}, overrides=given))
+    assert (len(found), stored) == (RUNS, RUNS)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo terminals")
