@@ -10,9 +10,15 @@ QUICK := tests/unit tests/contracts $(filter-out tests/test_docs.py,$(wildcard t
 demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
 	$(BIN)/prela-stream demo
 
-test: $(VENV)/.dev $(VENV)/.native lint        ## every check: lint, types, layers, tests, coverage; with Java and Maven on a real Kafka
+test: $(VENV)/.dev $(VENV)/.native chromium lint        ## every check: lint, types, layers, tests, coverage; with Java and Maven on a real Kafka
 	-@$(BIN)/python -m deploy.kafka --prepare
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not three_brokers and not languages and not collector" --cov --cov-report=term:skip-covered
+
+.PHONY: chromium
+chromium:                      ## Debian's Chromium, for the tests of the web page; installed if this is root's Debian
+	@if command -v chromium >/dev/null || ! command -v apt-get >/dev/null; then true; \
+	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	else echo "Chromium is missing: the tests of the web page are skipped. Install it: sudo apt-get install chromium"; fi
 
 quick: $(VENV)/.dev            ## unit tests, and contract tests on memory and SQLite: within 90 s on two cores
 	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not slow and not kafka and not three_brokers and not languages and not collector" $(QUICK)

@@ -32,6 +32,7 @@ from prela_stream.validation import (
     raise_if_any,
     read_text,
 )
+from prela_stream.web.options import WebOptions
 from prela_stream.worker.options import WorkerOptions
 
 ENV_PREFIX = "PRELA_"
@@ -103,6 +104,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     worker: WorkerOptions = WorkerOptions()
     http: HttpOptions = HttpOptions()
     otlp: OtlpOptions = OtlpOptions()
+    web: WebOptions = WebOptions()
     sink: tuple[SinkSettings, ...] = default_sinks(DEFAULT_DIRECTORY)
     """The `[[sink]]` tables, or the JSON array of tables in `PRELA_SINK`. `traces …` reads the first one that is a store."""
 

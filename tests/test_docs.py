@@ -22,7 +22,7 @@ OUTPUT = {"text", "hex", "json", "yaml"}
 """Blocks that show something; those of docs/wire.md are held against the encoder in tests of their own."""
 ELSEWHERE = {"js", "go", "java"}
 """Blocks that `make test-languages` runs (tests/integration/test_counting_processors.py)."""
-SERVICES = {"dev", "worker", "sink", "otlp"}
+SERVICES = {"dev", "worker", "sink", "web", "otlp"}
 PIP = "pip install 'prela-stream[all]'"
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from prela_stream.app.doctor import diagnose
     from prela_stream.app.otlp import run_otlp, run_otlp_import
+    from prela_stream.app.pages import run_web
     from prela_stream.app.services import run_dev, run_sinks, run_worker
     from prela_stream.app.undecided import undecided_traces
 
@@ -37,6 +38,7 @@ __all__ = [
     "run_otlp",
     "run_otlp_import",
     "run_sinks",
+    "run_web",
     "run_worker",
     "undecided_traces",
 ]
@@ -56,6 +58,7 @@ _MODULES = {
     ),
     "doctor": ("diagnose",),
     "otlp": ("run_otlp", "run_otlp_import"),
+    "pages": ("run_web",),
     "services": ("run_dev", "run_sinks", "run_worker"),
     "undecided": ("undecided_traces",),
 }

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import hmac
 import importlib.util
-import ipaddress
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.abc
 
 from prela_stream import telemetry
+from prela_stream.addresses import host_of, is_ip_address, is_loopback, parse_address, url_of
 from prela_stream.errors import ConfigurationError, guard
 from prela_stream.measures import Component, Reading
 
@@ -101,9 +100,7 @@ async def exposed(options: HttpOptions, health: Health) -> AsyncIterator[None]:
         msg = f"http.listen: cannot listen on {options.listen}: {error.strerror or error}. Set another address or stop its user"
         raise ConfigurationError(msg) from error
     bound = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610 - of anyio, not of Django
-    logger.info(
-        "/metrics, /healthz and /readyz are served on http://%s", f"{f'[{host}]' if ':' in host else host}:{bound}"
-    )
+    logger.info("/metrics, /healthz and /readyz are served on %s", url_of(host, bound))
     tasks = await anyio.create_task_group().__aenter__()
     tasks.start_soon(_serve, listener, _Endpoint(options, host, health))
     try:
@@ -118,33 +115,18 @@ async def exposed(options: HttpOptions, health: Health) -> AsyncIterator[None]:
 
 def _address(options: HttpOptions) -> tuple[str, int]:
     """Host and port of `http.listen`. Raises ConfigurationError."""
-    try:
-        parts = urlsplit(f"//{options.listen}")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or port is None or parts.path or parts.username is not None:
+    found = parse_address(options.listen)
+    if found is None:
         msg = f"http.listen: expected HOST:PORT, for example 127.0.0.1:9464, got {options.listen!r}"
         raise ConfigurationError(msg)
-    if not options.token and not _is_loopback(host):
+    host, port = found
+    if not options.token and not is_loopback(host):
         msg = (
             f"http.listen: other machines can reach {options.listen}, and no token is set. Set http.token "
             "(PRELA_HTTP_TOKEN), or listen on 127.0.0.1"
         )
         raise ConfigurationError(msg)
     return host, port
-
-
-def _is_loopback(host: str) -> bool:
-    return ipaddress.ip_address(host).is_loopback if _is_address(host) else host == "localhost"
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 async def _serve(listener: anyio.abc.Listener[anyio.abc.SocketStream], endpoint: _Endpoint) -> None:
@@ -226,11 +208,8 @@ class _Endpoint:
 
     def _knows_host(self, header: str) -> bool:
         """Whether the Host header is an address or a known name: a page of another site cannot send one, by DNS rebinding."""
-        try:
-            name = urlsplit(f"//{header}").hostname or ""
-        except ValueError:
-            return False
-        return name in self._names or _is_address(name)
+        name = host_of(header)
+        return name in self._names or is_ip_address(name)
 
     def _is_allowed(self, headers: Mapping[bytes, str]) -> bool:
         if not self._options.token:

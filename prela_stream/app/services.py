@@ -19,6 +19,7 @@ from prela_stream.app.adapters import (
 )
 from prela_stream.app.garbage import rare_collections
 from prela_stream.app.health import Health, exposed
+from prela_stream.app.pages import page_beside
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.errors import PrelaError, TransportError, guard
 
@@ -142,9 +143,10 @@ async def run_dev(
     settings: Settings,
     *,
     on_ready: Callable[[], None] | None = None,
+    on_page: Callable[[str], None] | None = None,
     on_decision: Callable[[Decision], None] | None = None,
 ) -> None:
-    """Worker, all sinks and the OTLP receiver in one process and on one transport, until cancelled.
+    """Worker, all sinks, the OTLP receiver and the web page in one process and on one transport, until cancelled.
 
     Without a policy file every trace is kept. If the extra `otlp` is not installed, or another process uses the default address,
     a line in the log reports it.
@@ -152,6 +154,7 @@ async def run_dev(
     Args:
         settings: Everything.
         on_ready: Called once, when the first assignment is restored.
+        on_page: Called before that with the URL of the web page, if it is served.
         on_decision: Called for each decision that is committed from now on.
     """
     from prela_stream.app.otlp import receive_beside
@@ -161,8 +164,11 @@ async def run_dev(
     async with (
         exposed(settings.http, health),
         ready_transport(settings) as transport,
+        page_beside(settings) as url,
         anyio.create_task_group() as tasks,
     ):
+        if url is not None and on_page is not None:
+            on_page(url)
         if on_decision is not None:
             await tasks.start(_report_decisions, transport, settings.topics.decisions, on_decision)
         tasks.start_soon(_run_sinks, settings, transport, settings.sink, health, None)

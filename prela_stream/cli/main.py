@@ -15,10 +15,11 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "topics": ("topics", "Create and check the topics."),
     "policies": ("policies", "Check sampling policies."),
     "demo": ("demo", "Run agents against a bundled model server through the whole pipeline."),
-    "dev": ("services", "Run a worker, all sinks and the OTLP receiver in one process, for one machine."),
+    "dev": ("services", "Run a worker, all sinks, the OTLP receiver and the web page in one process, for one machine."),
     "worker": ("services", "Assemble traces, decide which are kept, and write the kept ones to the log."),
     "sink": ("services", "Write kept traces to the sinks of the settings."),
     "otlp": ("services", "Receive spans of OpenTelemetry and append them to the log."),
+    "web": ("services", "Serve the web page on the store of the settings."),
     "import": ("importing", "Append spans of other tools, from files, to the log."),
     "doctor": ("doctor", "Check this installation, and print how to fix what is wrong."),
 }

@@ -1,4 +1,4 @@
-"""`prela-stream worker`, `sink`, `otlp` and `dev`: services that run until SIGTERM or Ctrl-C."""
+"""`prela-stream worker`, `sink`, `otlp`, `web` and `dev`: services that run until SIGTERM or Ctrl-C."""
 
 import shlex
 import sys
@@ -16,7 +16,7 @@ from prela_stream.cli.formats import clean
 from prela_stream.cli.options import Options, command
 from prela_stream.cli.running import log_to_stderr, run_until_stopped
 from prela_stream.cli.screen import standard_output
-from prela_stream.config import Settings
+from prela_stream.config import Settings, checked_settings
 from prela_stream.model.decision import Decision
 from prela_stream.sampling.policyset import PolicySet
 from prela_stream.validation import absolute
@@ -31,8 +31,6 @@ HttpOption = Annotated[
         "--http", metavar="HOST:PORT", help="Serve /metrics, /healthz and /readyz here: 127.0.0.1:9464. Default: off."
     ),
 ]
-
-
 FromTopicOption = Annotated[
     str | None,
     typer.Option(
@@ -40,6 +38,16 @@ FromTopicOption = Annotated[
         metavar="TOPIC",
         help="Append the spans of this topic, such as otlp_spans, instead of listening.",
     ),
+]
+WebOption = Annotated[
+    str | None,
+    typer.Option(
+        "--web", metavar="HOST:PORT", help="Serve the web page here. Default: 127.0.0.1:8787 or a port after it."
+    ),
+]
+NoWebOption = Annotated[bool, typer.Option("--no-web", help="Serve no web page.")]
+PageOption = Annotated[
+    str | None, typer.Option("--listen", metavar="HOST:PORT", help="Where to serve the page. Default: 127.0.0.1:8787.")
 ]
 ListenOption = Annotated[
     str | None, typer.Option("--listen", metavar="HOST:PORT", help="Receive OTLP/HTTP here. Default: 127.0.0.1:4318.")
@@ -53,6 +61,7 @@ def add_to(app: typer.Typer) -> None:
         ("worker", worker_command),
         ("sink", sink_command),
         ("otlp", otlp_command),
+        ("web", web_command),
     ):
         command(app, name, as_json=None)(function)
 
@@ -62,6 +71,14 @@ def _exposing(settings: Settings, http: str | None) -> Settings:
     if http is None:
         return settings
     return msgspec.structs.replace(settings, http=msgspec.structs.replace(settings.http, listen=http))
+
+
+def _with_page(settings: Settings, listen: str | None) -> Settings:
+    """The settings with this address of the web page, if one was given; raises ConfigurationError."""
+    if listen is None:
+        return settings
+    web = msgspec.structs.replace(settings.web, listen=listen)
+    return checked_settings(msgspec.structs.replace(settings, web=web))
 
 
 def worker_command(options: Options, http: HttpOption = None) -> None:
@@ -103,16 +120,25 @@ def otlp_command(
     _report("otlp has stopped")
 
 
-def dev_command(options: Options, http: HttpOption = None) -> None:
-    """Run a worker, all sinks and the OTLP receiver in one process; keep every trace unless a policy file is set."""
-    settings = _exposing(options.settings(), http)
+def web_command(options: Options, listen: PageOption = None) -> None:
+    """Serve the web page on the store of the settings, until SIGTERM or Ctrl-C."""
+    settings = _with_page(options.settings(), listen)
+    log_to_stderr()
+    run_until_stopped(lambda: root.run_web(settings, on_ready=lambda url: _report(f"ready: open {url}")))
+    _report("web has stopped")
+
+
+def dev_command(options: Options, http: HttpOption = None, web: WebOption = None, no_web: NoWebOption = False) -> None:
+    """Run worker, sinks, OTLP receiver and web page in one process; keep every trace unless a policy file is set."""
+    settings = _with_page(_exposing(options.settings(), http), "off" if no_web else web)
     log_to_stderr()
     policies = root.dev_policy_set(settings)
-    ready = _dev_line(settings, policies)
+    pages: list[str] = []
     run_until_stopped(
         lambda: root.run_dev(
             settings,
-            on_ready=lambda: _report(ready),
+            on_page=pages.append,
+            on_ready=lambda: _report(_dev_line(settings, policies, pages[0] if pages else None)),
             on_decision=_print_decision if sys.stdout is not None and sys.stdout.isatty() else None,
         )
     )

@@ -1,0 +1,85 @@
+"""One trace: its tree and waterfall, why it was kept or dropped, and the detail of a chosen span."""
+
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from prela_stream.model.decision import Decision
+from prela_stream.model.tree import SpanTree
+from prela_stream.sinks.query import LightSpan, TraceOutline, TraceRow
+from prela_stream.web.drawing import rows_html
+from prela_stream.web.rendering import page
+from prela_stream.web.rows import waterfall
+from prela_stream.web.state import pages_of, trace_id_of
+
+_TRIGGERS: Final = {
+    "complete": "every counted span was received",
+    "remote_wait": "only work in other processes did not answer",
+    "root_wait": "the root ended, and nothing new arrived",
+    "idle": "nothing new arrived, and no root ended",
+    "lost": "the heartbeats of an open span stopped",
+    "max_age": "the trace was open for the longest time that is allowed",
+    "max_spans": "the trace has the most spans that are allowed",
+    "max_bytes": "the trace has the most bytes that are allowed",
+    "memory": "the worker reached its limit of memory",
+}
+_MANY: Final = 400
+"""From so many rows on the page is denser, and rows outside of the window are not laid out."""
+
+
+async def trace(request: Request) -> Response:
+    """`/traces/ID`: the trace, or the decision of a dropped one."""
+    async with pages_of(request).reading() as reader:
+        outline = await reader.outline(trace_id_of(request))
+    if outline is None:
+        raise HTTPException(
+            404,
+            "The store has no such trace. It may not be decided yet, or retention has deleted it, or its id is another.",
+        )
+    # in a thread: thousands of rows must not delay what else runs on this event loop
+    return await anyio.to_thread.run_sync(_page, request, outline)
+
+
+def _page(request: Request, outline: TraceOutline) -> Response:
+    asked = request.query_params
+    logical = asked.get("view") == "logical"
+    cut = {"cut": True, "full": False}.get(asked.get("waits", ""))
+    tree: SpanTree[LightSpan] = SpanTree(outline.spans)
+    drawn = waterfall(tree, logical=logical, cut=cut) if outline.spans else None
+    chosen = asked.get("span", "")
+    if not any(span.span_id == chosen for span in outline.spans):
+        chosen = ""
+    return page(
+        request,
+        "trace.html",
+        **head_values(outline.row, outline.decision, tree),
+        drawn=drawn,
+        rows="" if drawn is None else rows_html(drawn.rows, outline.row.trace_id, chosen),
+        axis=[] if drawn is None else drawn.scale.ticks(5),
+        chosen=chosen,
+        logical=logical,
+        many=drawn is not None and len(drawn.rows) > _MANY,
+    )
+
+
+def head_values(row: TraceRow, decision: Decision, tree: SpanTree[Any], here: str = "") -> dict[str, Any]:
+    """What the head of every view of a trace needs."""
+    return {
+        "row": row,
+        "decision": decision,
+        "span_count": len(tree),
+        "roots": len(tree.roots),
+        "orphans": len(tree.orphans),
+        "services": list(row.services),
+        "trigger_meaning": trigger_meaning,
+        "here": here,
+    }
+
+
+def trigger_meaning(trigger: str) -> str:
+    """Why a trace was decided at that moment, in words."""
+    return _TRIGGERS.get(trigger, "")

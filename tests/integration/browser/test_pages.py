@@ -1,0 +1,198 @@
+"""The pages in a real browser, as a reader uses them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from prela_stream.sinks.sqlite.options import SqliteOptions
+from tests.support import page_traces as made
+from tests.support.browser import Visit, apart, serious_violations, site
+from tests.support.kept import trace_id
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+CHAT = f"/traces/{trace_id(made.CHAT)}"
+SOME = {
+    "list": "/",
+    "dropped": "/?dropped=1",
+    "trace": f"{CHAT}?span={5:016x}",
+    "transcript": f"{CHAT}/transcript",
+    "hostile": f"/traces/{trace_id(made.HOSTILE)}?span={2:016x}",
+    "rootless": f"/traces/{trace_id(made.ROOTLESS)}",
+    "two days": f"/traces/{trace_id(made.TWO_DAYS)}",
+    "decision": f"/traces/{trace_id(0x2001)}",
+    "span": f"{CHAT}/spans/{5:016x}",
+    "live": "/live",
+    "sessions": "/sessions",
+    "session": "/sessions/view?id=session-7",
+    "models": "/models",
+    "pipeline": "/pipeline",
+}
+
+
+def test_from_the_list_through_a_filter_to_a_message_and_back(visit: Visit) -> None:
+    page = visit.open("/")
+    page.locator("#filters select[name=status]").select_option("error")
+    page.wait_for_url("**/?*status=error*")
+    expect(page.locator("#traces tbody tr")).to_have_count(3)
+    page.get_by_role("link", name="trip", exact=True).click()
+    page.wait_for_url("**/traces/*")
+    expect(page.locator(".row.error")).to_have_count(1)
+    page.locator(".row.llm").last.click()
+    detail = page.locator("#detail")
+    expect(detail.get_by_role("heading", name="chat model-a")).to_be_visible()
+    expect(detail.locator(".message.answer")).to_contain_text("A trip to Porto is 120 €.")
+    expect(page).to_have_url(re.compile(rf"span={5:016x}"))
+    detail.get_by_role("link", name="json", exact=True).click()
+    expect(detail.locator(".message.answer pre.json")).to_contain_text('"kind": "text"')
+    detail.locator("summary", has_text="earlier message").click()
+    expect(detail.locator(".history .message.user")).to_be_visible()
+    page.get_by_role("link", name="Back to the list").click()
+    page.wait_for_url("**/?*status=error*")
+
+
+def test_a_link_to_a_span_opens_it(visit: Visit) -> None:
+    page = visit.open(f"{CHAT}?span={3:016x}")
+    expect(page.locator("#detail h2")).to_have_text("execute_tool prices")
+    expect(page.locator('[aria-selected="true"]')).to_have_attribute("id", f"s{3:016x}")
+
+
+def test_the_keyboard_moves_collapses_searches_and_opens(visit: Visit) -> None:
+    page = visit.open(CHAT)
+    rows = page.locator(".row:visible")
+    before = rows.count()
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    page.keyboard.press("ArrowLeft")
+    expect(rows).to_have_count(1)
+    page.keyboard.press("ArrowRight")
+    expect(rows).to_have_count(before)
+    page.locator(".row.fold").click()
+    expect(rows).to_have_count(before + 6)
+    page.keyboard.press("/")
+    page.keyboard.type("prices")
+    expect(page.locator("#found")).to_have_text("2")
+    page.keyboard.press("Escape")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(page.locator("#detail h2")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#detail")).to_be_hidden()
+    page.keyboard.press("l")
+    page.wait_for_url("**view=logical*")
+    expect(page.locator(".row.custom")).to_have_count(0)
+    page.keyboard.press("t")
+    page.wait_for_url("**/transcript")
+    expect(page.locator(".transcript")).to_contain_text("A trip to Lisbon")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def test_e_finds_the_failed_span_among_five_thousand(visit: Visit) -> None:
+    page = visit.open(f"/traces/{trace_id(made.MANY)}")
+    expect(page.locator(".row")).to_have_count(5_000)
+    page.keyboard.press("e")
+    expect(page.locator(".row.at")).to_have_class(re.compile("error"))
+    expect(page.locator(".row.at")).to_be_in_viewport()
+    page.get_by_role("button", name="collapse all").click()
+    expect(page.locator(".row:not([hidden])")).to_have_count(1)
+
+
+def test_a_brush_on_the_latency_narrows_the_list(visit: Visit) -> None:
+    page = visit.open("/")
+    chart = page.locator('[data-brush="duration"] svg')
+    box = chart.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 20, steps=4)
+    page.mouse.up()
+    page.wait_for_url("**min=*max=*")
+    expect(page.locator("#traces tbody")).to_contain_text("two days")
+    expect(page.locator("#traces tbody")).not_to_contain_text("trip")
+
+
+def test_hostile_text_runs_nothing(visit: Visit) -> None:
+    for path in ("/", SOME["hostile"], f"/traces/{trace_id(made.HOSTILE)}/transcript", "/live", "/sessions", "/models"):
+        page = visit.open(path)
+        page.wait_for_load_state("networkidle" if path != "/live" else "load")
+        assert "owned" not in (page.title() if "onerror" not in page.title() else "")
+        assert page.evaluate("document.querySelectorAll('main img, main script, main style').length") == 0
+    page = visit.open(SOME["hostile"])
+    expect(page.locator("#detail .message").first).to_contain_text("\\u202e")
+
+
+def test_a_megabyte_is_shown_in_part(visit: Visit) -> None:
+    page = visit.open(f"/traces/{trace_id(made.MEGABYTE)}?span={2:016x}")
+    expect(page.locator("#detail .message.user .more")).to_contain_text("1,000,000 characters")
+
+
+def test_a_live_tail_shows_new_traces_and_pauses(browser: Browser, tmp_path: Path) -> None:
+    options = SqliteOptions(path=str(tmp_path / "live.db"))
+    first = made.trace(made.CHAT, made.chat(made.CHAT, "Lisbon"), root_name="first")
+    second = made.trace(made.CHAT_AGAIN, made.chat(made.CHAT_AGAIN, "Porto"), root_name="second")
+    third = made.trace(made.LOST, made.still_open(made.LOST), root_name="third")
+    apart(lambda: made.fill(options, [first]))
+    with site(tmp_path / "live.db") as url, browser.new_context() as context:
+        visit = Visit(context, url)
+        page = visit.open("/live")
+        expect(page.locator("#pulse.on")).to_be_visible()
+        expect(page.locator("#live-rows tr")).to_have_count(1)
+        apart(lambda: made.fill(options, [first, second]))
+        expect(page.locator("#live-rows tr")).to_have_count(2)
+        expect(page.locator("#live-rows tr").first).to_contain_text("second")
+        page.get_by_role("button", name="Pause").click()
+        apart(lambda: made.fill(options, [first, second, third]))
+        expect(page.locator("#live-rows tr")).to_have_count(2)
+        page.get_by_role("button", name="Continue").click()
+        expect(page.locator("#live-rows tr").first).to_contain_text("third")
+        page.goto("about:blank")
+        assert visit.problems == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Browser, site_url: str, scheme: str) -> None:
+    with browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme) as context:  # type: ignore[arg-type]
+        visit = Visit(context, site_url)
+        found = {}
+        for name, path in SOME.items():
+            page = visit.open(path)
+            if "span=" in path:
+                expect(page.locator("#detail h2")).to_be_visible()
+            if wrong := serious_violations(page):
+                found[name] = wrong
+        assert found == {}
+        page.goto("about:blank")
+
+
+@pytest.mark.parametrize("width", [360, 768, 2560])
+def test_no_page_is_wider_than_its_window(browser: Browser, site_url: str, width: int) -> None:
+    with browser.new_context(viewport={"width": width, "height": 800}) as context:
+        visit = Visit(context, site_url)
+        wide = {}
+        for name, path in SOME.items():
+            page = visit.open(path)
+            if (found := page.evaluate("document.documentElement.scrollWidth")) > width:
+                wide[name] = found
+        assert wide == {}
+        assert visit.problems == []
+        page.goto("about:blank")
+
+
+def test_the_chosen_theme_stays(visit: Visit) -> None:
+    page = visit.open("/")
+    light = page.evaluate("getComputedStyle(document.body).color")
+    page.get_by_role("link", name=re.compile("Change the theme")).click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    assert page.evaluate("getComputedStyle(document.body).color") != light
+    visit.open("/models")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_a_trace_is_printed_without_its_frame(visit: Visit) -> None:
+    page = visit.open(CHAT)
+    page.emulate_media(media="print")
+    expect(page.locator("header.top")).to_be_hidden()
+    expect(page.locator(".row").first).to_be_visible()
