@@ -102,6 +102,8 @@ async def _only(finding: Finding) -> AsyncIterator[Finding]:
 async def _here(settings: Settings, roles: Sequence[Role]) -> AsyncIterator[Finding]:
     """What needs no connection to the log."""
     yield _installed()
+    if "agent" in roles:
+        yield _libraries()
     yield _policies(settings)
     if "worker" in roles:
         yield _core(settings)
@@ -134,6 +136,25 @@ def _installed() -> Finding:
         todo = f"pip install --upgrade {_PACKAGE}"
         return wrong("installed", expected="the versions that this release requires", came="; ".join(old), todo=todo)
     return ok("installed", ", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def _libraries() -> Finding:
+    from prela_stream.instrumentation.otel_libraries import libraries_installed, version_of
+    from prela_stream.instrumentation.registry import INSTRUMENTORS
+
+    traced = [name for name in INSTRUMENTORS if version_of(name)]
+    lacking: dict[str, str] = {}
+    for name, library, missing in libraries_installed():
+        if not missing:
+            traced.append(f"{name} by {library.package or 'its own spans'}")
+        elif not library.is_optional:
+            lacking[name] = " ".join(missing)
+    text = (
+        f"calls are traced of: {', '.join(traced)}" if traced else "no library is installed whose calls can be traced"
+    )
+    if lacking:
+        text += "; not traced: " + ", ".join(f"{name} (pip install {packages})" for name, packages in lacking.items())
+    return ok("libraries", text)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

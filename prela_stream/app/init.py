@@ -126,7 +126,8 @@ def init(
             follow_opentelemetry(tracer)
         if setup.instrument is not False:
             chosen = None if setup.instrument is True else setup.instrument
-            switch_on(tracer, names=chosen, capture_content=setup.settings.capture_content)
+            content, opentelemetry = setup.settings.capture_content, setup.opentelemetry is not False
+            switch_on(tracer, names=chosen, capture_content=content, opentelemetry=opentelemetry)
     if directory is None and config is None:
         _log_if_nothing_is_set(setup.settings)
     return tracer

@@ -18,9 +18,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from prela_stream.errors import guard, logger
+from prela_stream.instrumentation.callers import is_claimed
 from prela_stream.instrumentation.llm_call import ModelCall, call_in_progress
 from prela_stream.instrumentation.options import InstrumentationOptions
 from prela_stream.instrumentation.patching import Patch
+from prela_stream.instrumentation.prices import PRICES
 from prela_stream.instrumentation.provider import Provider
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanType
@@ -71,6 +73,7 @@ class ApiClientInstrumentor:
         """As `Instrumentor.instrument`."""
         self._tracer, self._options = tracer, options
         base = importlib.import_module(f"{self.module}._base_client")  # before the lock: it waits for the import lock
+        PRICES.load()
         missing: list[str] = []
         with self._lock:
             if self._patches:
@@ -152,7 +155,7 @@ class ApiClientInstrumentor:
         with _guard:
             operation = self._provider.operation(options.method, options.url.partition("?")[0])
             enclosing = call_in_progress()
-            if operation is None or (enclosing is not None and enclosing.covers(options)):
+            if operation is None or (enclosing is not None and enclosing.covers(options)) or is_claimed():
                 return None
             body = getattr(options, "json_data", None)
             is_stream = (

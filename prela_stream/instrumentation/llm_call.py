@@ -22,9 +22,9 @@ from prela_stream.instrumentation.http.events import EventDecoder
 from prela_stream.instrumentation.http.sse import StreamEvent
 from prela_stream.instrumentation.outcome import Facts, Outcome, outcome_of
 from prela_stream.instrumentation.provider import Failure, Operation, Provider, StreamState, read_json
+from prela_stream.instrumentation.results import completed
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
-from prela_stream.otel.finish_reasons import normalise_finish_reason
 from prela_stream.tracing.span import Span
 
 CLOSED_EARLY: Final = "prela.stream.closed_early"
@@ -189,7 +189,16 @@ class ModelCall:
             if self._state is not None and self._state.failure is not None:
                 failure = self._state.failure
             attributes = self._operation.response_attributes(answer, content=self._content)
-            self._span.set_attributes(_with_normalised_reasons(attributes))
+            self._span.set_attributes(
+                completed(
+                    attributes,
+                    answer,
+                    provider=self._provider,
+                    operation=self._operation,
+                    known=self._span.attributes,
+                    began=self._span.started_at,
+                )
+            )
         with _guard:
             self._conclude(error, failure, attributes, read=read)
         try:
@@ -360,16 +369,6 @@ class ModelCall:
             failed = False
         if failed:
             self._is_blind = True
-
-
-def _with_normalised_reasons(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Finish reasons in the one vocabulary, and beside them the provider's words if these differ."""
-    raw = attributes.get(semconv.FINISH_REASONS)
-    if not raw or semconv.RAW_FINISH_REASONS in attributes:
-        return attributes
-    reasons = [normalise_finish_reason(one) for one in raw]
-    beside = {} if reasons == raw else {semconv.RAW_FINISH_REASONS: raw}
-    return {**attributes, semconv.FINISH_REASONS: reasons, **beside}
 
 
 calls_in_progress: Final[ContextVar[Sequence[ModelCall]]] = ContextVar("prela_stream_model_call", default=())

@@ -55,6 +55,9 @@ class Operation(Protocol):
     span_type: SpanType
     """LLM if the request generates something. Sums of tokens are over LLM spans only."""
 
+    price_flavor: str | None
+    """The part of the provider's API as the price list of `genai-prices` names it; None if it costs nothing or has no price."""
+
     def request_attributes(self, body: object) -> dict[str, Any]:
         """Model and parameters, without content. Must not iterate over values: `body` may hold one-shot iterators."""
         ...

@@ -2,12 +2,14 @@
 
 import functools
 import importlib
+import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
 from prela_stream.errors import ConfigurationError, guard, logger
 from prela_stream.instrumentation.base import Instrumentor
 from prela_stream.instrumentation.import_hook import forget, when_imported
+from prela_stream.instrumentation.libraries import LIBRARIES
 from prela_stream.instrumentation.options import InstrumentationOptions
 from prela_stream.instrumentation.otel_scopes import heed_scopes, ignore_scopes
 from prela_stream.model.plain import safe_text
@@ -46,34 +48,44 @@ def auto_instrument(
     *,
     names: Sequence[str] | None = None,
     capture_content: bool = True,
+    opentelemetry: bool = True,
 ) -> list[str]:
     """Trace the calls of the libraries that this program uses, with no change to its code.
 
-    A library that is imported already is patched now. One that is installed but not imported is patched when the program imports
-    it; this call imports none. Another call changes tracer and options.
+    The `anthropic` and `openai` clients have instrumentors of this SDK. Other libraries are traced by the instrumentors of
+    OpenTelemetry that are installed, through the bridge; one log line names the packages that are missing. A library that is
+    imported already is patched now. One that is installed but not imported is patched when the program imports it; this call
+    imports none. Another call changes tracer and options.
 
     Args:
         tracer: Destination of the spans; None: the current tracer of `init()`.
-        names: Keys of INSTRUMENTORS; None: all of them.
+        names: Names of libraries, as in docs/instrumentation.md; None: all of them.
         capture_content: Record prompts and answers. Without it tokens, latency, stop reasons and errors stay.
+        opentelemetry: Activate instrumentors of OpenTelemetry. If off, only the instrumentors of this SDK are used.
 
     Returns:
         The names of the libraries whose calls are traced now, or will be once they are imported.
 
     Raises:
-        ConfigurationError: for a name that is no instrumentor.
+        ConfigurationError: for a name that is no library of the table.
     """
-    chosen = tuple(INSTRUMENTORS) if names is None else checked_names(names)
+    chosen = (*INSTRUMENTORS, *LIBRARIES) if names is None else checked_names(names)
     target: Any = get_tracer() if tracer is None else tracer
     if not isinstance(target, Tracer):
         msg = f"auto_instrument(tracer=…) takes a Tracer, got {safe_text(target)}"
         raise ConfigurationError(msg)
     options = InstrumentationOptions(capture_content=capture_content is True)
     switched_on = []
-    for name in chosen:
+    for name in [name for name in chosen if name in INSTRUMENTORS]:
         with guard(f"auto_instrument({name})"):
             if _switch_on(instrumentor(name), target, options):
                 switched_on.append(name)
+    libraries = [name for name in chosen if name in LIBRARIES]
+    if libraries and opentelemetry:
+        with guard("auto_instrument(opentelemetry)"):
+            from prela_stream.instrumentation import otel_libraries
+
+            switched_on += otel_libraries.switch_on(libraries, target, options)
     return switched_on
 
 
@@ -82,8 +94,9 @@ def checked_names(names: object) -> tuple[str, ...]:
     if not isinstance(names, list | tuple | set | frozenset):
         msg = f"instrumentors are named in a list, such as ['anthropic'], got {safe_text(names)}"
         raise ConfigurationError(msg)
-    if unknown := [text_of(name) for name in names if not (type(name) is str and name in INSTRUMENTORS)]:
-        msg = f"there is no instrumentor {', '.join(unknown)}; there are {', '.join(sorted(INSTRUMENTORS))}"
+    known = {*INSTRUMENTORS, *LIBRARIES}
+    if unknown := [text_of(name) for name in names if not (type(name) is str and name in known)]:
+        msg = f"there is no instrumentor {', '.join(unknown)}; there are {', '.join(sorted(known))}"
         raise ConfigurationError(msg)
     return tuple(names)
 
@@ -108,7 +121,11 @@ def _switch_on(one: Instrumentor, tracer: Tracer, options: InstrumentationOption
 
 def uninstrument(names: Sequence[str] | None = None) -> None:
     """Restore what was patched, and cancel what waits for an import. None: all of it."""
-    for name in INSTRUMENTORS if names is None else names:
+    chosen = (*INSTRUMENTORS, *LIBRARIES) if names is None else names
+    module = sys.modules.get("prela_stream.instrumentation.otel_libraries")
+    if module is not None:
+        module.switch_off([name for name in chosen if name in LIBRARIES])
+    for name in [name for name in chosen if name in INSTRUMENTORS]:
         one = instrumentor(name)
         forget(one.module)
         heed_scopes(name)

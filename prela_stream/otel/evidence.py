@@ -113,6 +113,8 @@ def span_type_of(
         evidence: Those of `EVIDENCE` whose attributes it has, in that order.
         may_be_call: Whether `may_be_model_call`.
     """
+    if "._prepare_chat_with_" in name:
+        return SpanType.CUSTOM  # the tracer of LlamaIndex gives this method, which calls no model, the kind LLM
     for key, convert in evidence:
         value = attributes.get(key)
         if isinstance(value, str) and value and (found := convert(value)) is not None:

@@ -365,6 +365,7 @@ class OtherProvider:
     request_id = ("request-id", "other.request.id")
     name = "chat"
     span_type = SpanType.LLM
+    price_flavor: str | None = None
 
     def request_attributes(self, body: object) -> dict[str, Any]:
         """As `Operation.request_attributes`."""

@@ -39,6 +39,7 @@ class CreateMessage:
 
     name = "chat"
     span_type = SpanType.LLM
+    price_flavor: str | None = "default"
 
     def request_attributes(self, body: object) -> dict[str, Any]:
         """As `Operation.request_attributes`."""
@@ -66,6 +67,7 @@ class CountTokens(CreateMessage):
 
     name = "count_tokens"
     span_type = SpanType.CUSTOM
+    price_flavor: str | None = None
 
     def request_attributes(self, body: object) -> dict[str, Any]:
         """As `Operation.request_attributes`."""

@@ -31,6 +31,7 @@ class ChatCompletion:
 
     name = "chat"
     span_type = SpanType.LLM
+    price_flavor: str | None = "chat"
 
     def request_attributes(self, body: object) -> dict[str, Any]:
         """As `Operation.request_attributes`."""

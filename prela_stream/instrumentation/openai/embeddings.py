@@ -14,6 +14,7 @@ class CreateEmbeddings(ChatCompletion):
 
     name = "embeddings"
     span_type = SpanType.EMBEDDING
+    price_flavor: str | None = "embeddings"
 
     def request_attributes(self, body: object) -> dict[str, Any]:
         """As `Operation.request_attributes`."""

@@ -36,6 +36,7 @@ class CreateResponse:
 
     name = "chat"
     span_type = SpanType.LLM
+    price_flavor: str | None = "responses"
 
     def request_attributes(self, body: object) -> dict[str, Any]:
         """As `Operation.request_attributes`."""
@@ -97,6 +98,7 @@ class CreateDecision(CreateResponse):
     """`POST /decisions`: as `Operation`. The model answers questions with probabilities instead of a text."""
 
     name = "decide"
+    price_flavor: str | None = None
 
     def request_attributes(self, body: object) -> dict[str, Any]:
         """As `Operation.request_attributes`."""

@@ -30,6 +30,7 @@ class ToyOperation:
 
     name = "chat"
     span_type = SpanType.LLM
+    price_flavor: str | None = None
 
     def request_attributes(self, body: object) -> dict[str, Any]:
         return {semconv.REQUEST_MODEL: "toy"}
@@ -238,7 +239,7 @@ def test_a_client_that_reports_nothing_about_itself_is_traced(instrumentor: ApiC
 def auto_instrument(monkeypatch: pytest.MonkeyPatch, one: ApiClientInstrumentor) -> list[str]:
     monkeypatch.setattr(registry, "INSTRUMENTORS", {NAME: "unused:unused"})
     monkeypatch.setattr(registry, "instrumentor", lambda _: one)
-    return registry.auto_instrument()
+    return registry.auto_instrument(names=[NAME])
 
 
 def test_a_library_without_any_patched_name_is_not_reported_as_traced(
