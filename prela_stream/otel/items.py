@@ -8,6 +8,7 @@ import msgspec
 
 from prela_stream.codec.spans import decode_span, encode_item
 from prela_stream.model import semconv
+from prela_stream.model.ot_member import read_odds
 from prela_stream.model.plain import is_plain, plain
 from prela_stream.model.span import (
     AFTER_END,
@@ -116,7 +117,7 @@ def encode_foreign(
 
 
 def _counts(span: ForeignSpan, attributes: dict[str, Any]) -> Counts:
-    """What the attributes of the counting processor contain. Takes them out of `attributes`."""
+    """What the span itself contains: `ot` of its tracestate, and the counting processor's attributes, which are taken out."""
     children, counted = attributes.pop(CHILDREN, None), attributes.pop(COUNTED_BY_PARENT, None)
     is_counted = type(children) is int and 0 <= children < 1 << 31
     flags = BY_PROCESSOR if is_counted else NOT_COUNTED
@@ -127,8 +128,14 @@ def _counts(span: ForeignSpan, attributes: dict[str, Any]) -> Counts:
             flags |= AFTER_END
         elif span.remote_parent or (is_counted and span.remote_parent is None):
             flags |= REMOTE_PARENT  # the processor marks every span with a local parent
+    threshold, randomness = read_odds(span.trace_state) if span.trace_state else (None, None)
     return Counts(
-        parent_span_id=span.parent_span_id, flags=flags, child_count=children if is_counted else None, inject_count=None
+        parent_span_id=span.parent_span_id,
+        flags=flags,
+        child_count=children if is_counted else None,
+        inject_count=None,
+        randomness=randomness,
+        threshold=threshold,
     )
 
 

@@ -9,8 +9,9 @@ Source: W3C Trace Context level 2, section 3.3; OpenTelemetry "TraceState: Proba
 import re
 from typing import Final, NamedTuple
 
-from prela_stream.model.decision import format_threshold, parse_threshold
+from prela_stream.model.decision import format_threshold
 from prela_stream.model.ids import RANDOMNESS_BITS
+from prela_stream.model.ot_member import read_ot
 
 MEMBER: Final = "prela"
 _OT: Final = "ot"
@@ -21,7 +22,6 @@ _DIGITS: Final = RANDOMNESS_BITS // 4
 _KEY: Final = re.compile(r"[a-z0-9][a-z0-9_\-*/]{0,255}(@[a-z][a-z0-9_\-*/]{0,13})?\Z")
 _VALUE: Final = re.compile(r"[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e]\Z")
 _MEMBER_VALUE: Final = re.compile(r"([0-9a-f]{16})-(0|[1-9][0-9]{0,8})\Z")
-_HEX: Final = re.compile(r"[0-9a-f]{1,14}\Z")
 
 
 class TraceState(NamedTuple):
@@ -50,28 +50,13 @@ def parse(header: str) -> TraceState:
             if found := _MEMBER_VALUE.match(value):
                 state = state._replace(parent_span_id=bytes.fromhex(found[1]), ordinal=int(found[2]))
         elif key == _OT:
-            rest, threshold, randomness = _read_ot(value)
+            rest, threshold, randomness = read_ot(value)
             state = state._replace(threshold=threshold, randomness=randomness)
             if rest:
                 others.append((key, rest))
         else:
             others.append((key, value))
     return state._replace(others=tuple(others[:_MAX_MEMBERS]))
-
-
-def _read_ot(value: str) -> tuple[str, int | None, int | None]:
-    """The rest of `ot`, its threshold and its randomness. Invalid values are None."""
-    threshold = randomness = None
-    rest: list[str] = []
-    for part in value.split(";"):
-        key, _, text = part.partition(":")
-        if key == "th":
-            threshold = parse_threshold(text)
-        elif key == "rv":
-            randomness = int(text, 16) if _HEX.match(text) and len(text) == _DIGITS else None
-        elif part:
-            rest.append(part)
-    return ";".join(rest), threshold, randomness
 
 
 def render(state: TraceState) -> str:

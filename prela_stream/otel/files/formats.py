@@ -1,12 +1,14 @@
 """Recognises the format of a file and reads its spans."""
 
-from collections.abc import Callable, Iterator
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from prela_stream.errors import CodecError
-from prela_stream.otel.files import jaeger, langfuse, otlp_json, sdk_spans, zipkin
+from prela_stream.otel.files import atof, jaeger, langfuse, otlp_json, sdk_spans, zipkin
 from prela_stream.otel.spans import ForeignSpan, Rejected
 
 Reader = Callable[[Any], Iterator[ForeignSpan | Rejected]]
@@ -15,18 +17,25 @@ FORMATS: Final[dict[str, tuple[Callable[[Any], bool], Reader]]] = {
     "otlp": (otlp_json.recognised, otlp_json.read),
     "jaeger": (jaeger.recognised, jaeger.read),
     "langfuse": (langfuse.recognised, langfuse.read),
+    "atof": (atof.recognised, atof.read),
     "sdk": (sdk_spans.recognised, sdk_spans.read),
     "zipkin": (zipkin.recognised, zipkin.read),
 }
 """In the order in which they are tried. A new format is a module and a line here."""
+_JOINED: Final = ("atof", "zipkin")
+"""Formats in which one span may be on several lines."""
+_BOM: Final = b"\xef\xbb\xbf"
+_TEXT: Final = re.compile(r"\S")
+_INDEX: Final = re.compile(r"^\$\[(\d+)\]")
 
 
 def read_text(data: bytes) -> Iterator[ForeignSpan | Rejected]:
-    """The spans of a file: one JSON document, or one document on each line.
+    """The spans of a file: one JSON document, one document on each line, or documents one after the other.
 
     Raises:
         CodecError: No line is JSON, or no part of it is a known format. The message names what was expected.
     """
+    data = data.removeprefix(_BOM)
     try:
         document = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -44,10 +53,15 @@ def _lines(data: bytes, problem: str) -> Iterator[ForeignSpan | Rejected]:
             documents.append((number, msgspec.json.decode(line)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             bad.append(Rejected(place=f"line {number}", reason=f"not JSON: {error}"))
+    if not documents and (several := _one_after_the_other(data)):
+        documents, bad = several, []
     if not documents:
         msg = f"neither a JSON document nor lines of JSON: {problem}"
         raise CodecError(msg)
     yield from bad
+    if joined := _joined(documents):
+        yield from joined
+        return
     known = False
     for number, document in documents:
         try:
@@ -59,6 +73,48 @@ def _lines(data: bytes, problem: str) -> Iterator[ForeignSpan | Rejected]:
     if not known:
         msg = f"no line is a document of a known format ({', '.join(FORMATS)})"
         raise CodecError(msg)
+
+
+def _joined(documents: Sequence[tuple[int, Any]]) -> Iterator[ForeignSpan | Rejected] | None:
+    """The spans of lines that belong together; None if they are of another format."""
+    for name in _JOINED:
+        recognised, read = FORMATS[name]
+        if all(isinstance(document, dict) and recognised(document) for _, document in documents):
+            return _with_lines(read([document for _, document in documents]), [number for number, _ in documents])
+    return None
+
+
+def _with_lines(found: Iterator[ForeignSpan | Rejected], numbers: Sequence[int]) -> Iterator[ForeignSpan | Rejected]:
+    for one in found:
+        if isinstance(one, Rejected) and (index := _INDEX.match(one.place)):
+            place = f"line {numbers[int(index[1])]}: ${one.place[index.end() :]}"
+            yield Rejected(place=place, reason=one.reason)
+        else:
+            yield one
+
+
+def _one_after_the_other(data: bytes) -> list[tuple[int, Any]]:
+    """Documents that follow one another, each over several lines, with their first lines. Python's SDK prints spans so.
+
+    Empty if the first is none. A document that cannot be read ends the list with a text, which is no document.
+    """
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return []
+    decoder, at = json.JSONDecoder(), 0
+    found: list[tuple[int, Any]] = []
+    while (start := _TEXT.search(text, at)) is not None:
+        at = start.start()
+        line = text.count("\n", 0, at) + 1
+        try:
+            document, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            if found:
+                found.append((line, f"not JSON: {error}"))
+            break
+        found.append((line, document))
+    return found
 
 
 def _at_line(one: ForeignSpan | Rejected, number: int) -> ForeignSpan | Rejected:

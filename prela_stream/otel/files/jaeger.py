@@ -32,7 +32,11 @@ def _traces(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]
         for index, one in enumerate(document):
             yield from _traces(one, f"{place}[{index}]")
     elif isinstance(document, Mapping):
-        if isinstance(spans := document.get("spans"), list) and any(
+        if isinstance(source := document.get("_source"), Mapping):  # of Elasticsearch
+            yield from _traces(source, place)
+        elif "operationName" in document and "traceID" in document:
+            yield place, {"spans": [document]}
+        elif isinstance(spans := document.get("spans"), list) and any(
             isinstance(one, Mapping) and "operationName" in one for one in spans
         ):
             yield place, document

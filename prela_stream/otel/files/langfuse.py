@@ -64,6 +64,8 @@ def _exports(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]
         if isinstance(observations := document.get("observations"), list):
             trace = document.get("trace")
             yield place, trace if isinstance(trace, Mapping) else document, observations
+        elif all(key in document for key in ("traceId", "startTime", "type", "id")):
+            yield place, {}, [document]
         elif isinstance(data := document.get("data"), list):
             yield from _exports(data, f"{place}.data")
 

@@ -19,7 +19,10 @@ _STATUSES: Final[tuple[StatusCode, ...]] = ("unset", "ok", "error")
 _HAS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
 _MAX_DEPTH: Final = 64
-_BATCHES: Final = ("resourceSpans", "resource_spans", "batches", "trace", "result", "data", "request")
+_BATCHES: Final = (
+    *("resourceSpans", "resource_spans", "batches", "trace", "traces", "result", "data", "request", "body"),
+    *("tracesData", "traces_data"),
+)
 _SCOPES: Final = ("scopeSpans", "scope_spans", "instrumentationLibrarySpans", "instrumentation_library_spans")
 
 
@@ -29,25 +32,58 @@ def recognised(document: Any) -> bool:
 
 
 def read(document: Any) -> Iterator[ForeignSpan | Rejected]:
-    """The spans of a request, of a list of requests, or of an answer of Tempo's API."""
+    """The spans of a request, of a list of requests, of an answer of Tempo's API, or spans without a request around them."""
     for place, batch in _requests(document, "$", 0):
-        yield from _resource_spans(batch, place)
+        if any(isinstance(batch.get(key), list) for key in _SCOPES):
+            yield from _resource_spans(batch, place)
+            continue
+        resource = batch.get("resource")
+        scope = batch.get("scope") or batch.get("instrumentationScope") or {}
+        try:
+            yield span_of(
+                batch,
+                attributes_of(resource.get("attributes")) if isinstance(resource, Mapping) else {},
+                scope if isinstance(scope, Mapping) else {},
+            )
+        except CodecError as error:
+            yield Rejected(place=place, reason=str(error))
+
+
+def _is_span(document: Any) -> bool:
+    """Whether a document is a span without a request around it. Spans of Jaeger and Zipkin name their ids otherwise."""
+    return (
+        isinstance(document, Mapping)
+        and ("traceId" in document or "trace_id" in document)
+        and ("spanId" in document or "span_id" in document)
+    )
 
 
 def _requests(document: Any, place: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each object with resource spans, and where it is."""
+    """Each object with resource spans, or span without one around it, and where it is."""
     if depth > 6:
         return
     if isinstance(document, list):
+        bare = any(map(_is_span, document))
         for index, one in enumerate(document):
-            yield from _requests(one, f"{place}[{index}]", depth + 1)
+            if bare:
+                yield f"{place}[{index}]", one if isinstance(one, Mapping) else {}
+            else:
+                yield from _requests(one, f"{place}[{index}]", depth + 1)
     elif isinstance(document, Mapping):
-        if any(isinstance(document.get(key), list) for key in _SCOPES):
+        if _is_span(document) or any(isinstance(document.get(key), list) for key in _SCOPES):
             yield place, document
-            return
-        for key in _BATCHES:
-            if isinstance(below := document.get(key), list | Mapping):
-                yield from _requests(below, f"{place}.{key}", depth + 1)
+        elif isinstance(spans := document.get("spans"), list) and any(map(_is_span, spans)):
+            around = {key: document[key] for key in ("scope", "resource") if key in document}
+            for index, one in enumerate(spans):
+                yield f"{place}.spans[{index}]", {**around, **one} if isinstance(one, Mapping) else {}
+        else:
+            yield from _below(document, place, depth)
+
+
+def _below(document: Mapping[str, Any], place: str, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for key in _BATCHES:
+        if isinstance(inner := document.get(key), list | Mapping):
+            yield from _requests(inner, f"{place}.{key}", depth + 1)
 
 
 def _resource_spans(batch: Mapping[str, Any], place: str) -> Iterator[ForeignSpan | Rejected]:

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.errors import CodecError
+from prela_stream.model.span import SpanType
 from prela_stream.otel.files.formats import read_text
+from prela_stream.otel.normaliser import normalise
 from prela_stream.otel.spans import ForeignSpan, Rejected
 
 TRACE = "5b8efff798038103d269b633813fc60c"
@@ -36,6 +38,11 @@ def otlp(*spans: dict[str, Any], scopes: str = "scopeSpans") -> dict[str, Any]:
     return {"resourceSpans": [{"resource": resource, scopes: [{"scope": {"name": "lib"}, "spans": list(spans)}]}]}
 
 
+def bare(span: dict[str, Any]) -> dict[str, Any]:
+    """A span without a request around it."""
+    return {**span, "resource": {"attributes": {"service.name": "shop"}}}
+
+
 BOTH = (otlp_span(ROOT, ""), otlp_span(CHILD, ROOT))
 FILES: dict[str, str] = {
     "one request": json.dumps(otlp(*BOTH)),
@@ -43,6 +50,17 @@ FILES: dict[str, str] = {
     "one request a line": "\n".join(json.dumps(otlp(span)) for span in BOTH),
     "batches": json.dumps({"batches": otlp(*BOTH)["resourceSpans"]}),
     "a result": json.dumps({"result": otlp(*BOTH)}),
+    "a list of spans": json.dumps([bare(span) for span in BOTH]),
+    "one span a line": "\n".join(json.dumps(bare(span)) for span in BOTH),
+    "spans below a key": json.dumps({"spans": list(BOTH), "resource": {"attributes": {"service.name": "shop"}}}),
+    "snake case": json.dumps(
+        [
+            {re.sub("([A-Z])", lambda found: f"_{found[1].lower()}", key): value for key, value in bare(span).items()}
+            for span in BOTH
+        ]
+    ),
+    "documents one after the other": "\n".join(json.dumps(otlp(span), indent=2) for span in BOTH),
+    "a byte order mark": "\ufeff" + json.dumps(otlp(*BOTH)),
     "the older name of scopes": json.dumps(otlp(*BOTH, scopes="instrumentationLibrarySpans")),
     "Jaeger": json.dumps(
         {
@@ -81,6 +99,34 @@ FILES: dict[str, str] = {
             }
             for one in (ROOT, CHILD)
         ]
+    ),
+    "Zipkin, one span a line": "\n".join(
+        json.dumps(
+            {
+                "traceId": TRACE,
+                "id": one,
+                **({"parentId": ROOT} if one == CHILD else {}),
+                "name": one,
+                "timestamp": START // 1000,
+                "duration": 1_000_000,
+                "localEndpoint": {"serviceName": "shop"},
+            }
+        )
+        for one in (ROOT, CHILD)
+    ),
+    "Jaeger, one span a line": "\n".join(
+        json.dumps(
+            {
+                "traceID": TRACE,
+                "spanID": one,
+                "parentSpanID": ROOT if one == CHILD else "",
+                "operationName": one,
+                "startTime": START // 1000,
+                "duration": 1_000_000,
+                "process": {"serviceName": "shop"},
+            }
+        )
+        for one in (ROOT, CHILD)
     ),
     "Langfuse": json.dumps(
         {
@@ -237,3 +283,61 @@ def test_any_json_gives_spans_rejections_or_one_error(document: Any) -> None:
     except CodecError:
         return
     assert all(isinstance(one, ForeignSpan | Rejected) for one in found)
+
+
+def test_a_bad_span_of_a_list_is_rejected_and_not_left_out() -> None:
+    bad, good = read_text(json.dumps([{"traceId": TRACE, "name": "no id"}, bare(BOTH[0])]).encode())
+    assert isinstance(bad, Rejected)
+    assert bad.place == "$[0]"
+    assert isinstance(good, ForeignSpan)
+
+
+def test_a_document_that_breaks_off_costs_none_before_it() -> None:
+    whole = json.dumps(otlp(BOTH[0]), indent=2)
+    good, bad = read_text((whole + "\n" + whole[:-30]).encode())
+    assert isinstance(good, ForeignSpan)
+    assert isinstance(bad, Rejected)
+    assert bad.place == f"line {whole.count(chr(10)) + 2}"
+
+
+def scope(category: str, uuid: str, parent: str | None, when: str, second: int, data: Any, **more: Any) -> str:
+    """A line of ATOF."""
+    return json.dumps(
+        {
+            "kind": "scope",
+            "scope_category": when,
+            "atof_version": "0.1",
+            "category": category,
+            "uuid": uuid,
+            "parent_uuid": parent,
+            "data": data,
+            "timestamp": f"2026-01-01T00:00:{second:02}Z",
+            "name": uuid,
+            **more,
+        }
+    )
+
+
+def test_the_start_and_the_end_of_a_scope_of_atof_are_one_span() -> None:
+    lines = [
+        scope("agent", "run", None, "start", 0, {"question": "3 + 4?"}),
+        scope("llm", "call", "run", "start", 1, "3 + 4?", category_profile={"model_name": "m-1"}),
+        scope("llm", "call", "run", "end", 2, "7"),
+        scope("tool", "open", "call", "start", 3, None),
+        "{broken",
+        scope("agent", "run", None, "end", 4, {"answer": "7"}),
+    ]
+    found = list(read_text("\n".join(lines).encode()))
+    spans = {one.name: one for one in found if isinstance(one, ForeignSpan)}
+    assert [one.place for one in found if isinstance(one, Rejected)] == ["line 5"]
+    assert set(spans) == {"run", "call", "open"}
+    assert len({span.trace_id for span in spans.values()}) == 1
+    assert spans["run"].parent_span_id is None
+    assert spans["call"].parent_span_id == spans["run"].span_id
+    assert spans["open"].parent_span_id == spans["call"].span_id
+    assert (spans["run"].end_ns or 0) - spans["run"].start_ns == 4 * 10**9
+    assert spans["open"].end_ns is None
+    call = normalise(spans["call"])
+    assert call.span_type is SpanType.LLM
+    assert call.attributes["gen_ai.request.model"] == "m-1"
+    assert call.attributes["gen_ai.output.messages"][0]["parts"] == [{"type": "text", "content": "7"}]

@@ -23,6 +23,7 @@ CALL = {
     "name": "chat gpt",
     "kind": 3,
     "parent_span_id": bytes(7) + b"\x09",
+    "trace_state": "vendor=1,ot=th:c;rv:0123456789abcd",
     "attributes": {
         "gen_ai.operation.name": "chat",
         "gen_ai.usage.prompt_tokens": 7,
@@ -62,6 +63,7 @@ async def test_a_request_is_answered_once_its_spans_are_in_the_log(tmp_path: Pat
     assert span.parent_span_id == "0000000000000009"
     assert (span.name, span.span_type, span.status) == ("chat gpt", SpanType.LLM, SpanStatus.SUCCESS)
     assert (span.start_ns, span.duration_ns) == (1_700_000_000_000_000_000, 10**9)
+    assert (span.threshold, span.randomness) == (0xC0000000000000, 0x0123456789ABCD)
     assert span.attributes == STORED
     assert span.resource.service_name == "shop"
     assert telemetry.metrics().value("prela_otlp_spans_total", entry="http") == before + 1
