@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from prela_stream.app.adapters import NOT_USABLE, group_of, load_policy_set, open_transport, unusable_client
+from prela_stream.app.otlp_doctor import otlp_finding
 from prela_stream.errors import ConfigurationError, PrelaError
 from prela_stream.sinks.registry import SINK_TYPES, load
 from prela_stream.transport.base import TopicPartition
@@ -107,6 +108,7 @@ async def _here(settings: Settings, roles: Sequence[Role]) -> AsyncIterator[Find
     yield _policies(settings)
     if "worker" in roles:
         yield _core(settings)
+    yield await otlp_finding(settings.otlp)
     for sink in settings.sink:
         yield await _sink(sink)
 
