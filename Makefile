@@ -14,6 +14,10 @@ test: $(VENV)/.dev $(VENV)/.native chromium lint        ## every check: lint, ty
 	-@$(BIN)/python -m deploy.kafka --prepare
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not three_brokers and not languages and not collector and not frameworks" --cov --cov-report=term:skip-covered
 
+.PHONY: screenshots
+screenshots: $(VENV)/.dev chromium   ## the pictures of the README, from the demo's traces
+	$(BIN)/python -m tools.screenshots
+
 .PHONY: chromium
 chromium:                      ## Debian's Chromium, for the tests of the web page; installed if this is root's Debian
 	@if command -v chromium >/dev/null || ! command -v apt-get >/dev/null; then true; \

@@ -14,10 +14,11 @@ import anyio
 
 from prela_stream import telemetry
 from prela_stream.app.adapters import group_of, open_transport
+from prela_stream.app.undecided import undecided_traces
 from prela_stream.errors import PrelaError
 from prela_stream.transport.base import TopicPartition
 from prela_stream.views import formats
-from prela_stream.web.api import Figure, Panel
+from prela_stream.web.api import Figure, Panel, RunningTrace
 from prela_stream.worker.checkpoint import Checkpoint, read_checkpoint
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from prela_stream.transport.base import Consumer, Transport
 
 _ANSWER_S: Final = 4.0
+_MOST_RUNNING: Final = 100
 _BEHIND: Final = 1_000
 """Records; a partition with more of them to read is marked."""
 
@@ -52,6 +54,27 @@ class PipelineState:
         except TimeoutError:
             found.append(Panel(title="Transport", note=f"The transport has not answered within {_ANSWER_S:g} s."))
         return [*found, *_agent()]
+
+    async def running(self) -> list[RunningTrace] | None:
+        """The traces that have items in the log and no decision; None if the log cannot be read in time."""
+        try:
+            with anyio.fail_after(_ANSWER_S):
+                found = await undecided_traces(self._settings)
+        except (PrelaError, TimeoutError):
+            return None
+        return [
+            RunningTrace(
+                trace_id=one.trace_id,
+                name=one.name,
+                service=one.service,
+                start_ns=one.start_ns,
+                spans=one.spans,
+                open_spans=one.open_spans,
+                errors=one.errors,
+                state=one.state,
+            )
+            for one in found.traces[:_MOST_RUNNING]
+        ]
 
     async def _workers(self, transport: Transport, consumer: Consumer) -> list[Panel]:
         settings = self._settings

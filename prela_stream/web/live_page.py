@@ -45,6 +45,21 @@ async def live(request: Request) -> Response:
     )
 
 
+async def running(request: Request) -> Response:
+    """`/live/running`: the traces that are not decided yet, a part of the page."""
+    source = pages_of(request).pipeline
+    found = None if source is None else await source.running()
+    now = time.time_ns()
+    starts = [one.start_ns for one in found or () if one.start_ns]
+    return page(
+        request,
+        "running.html",
+        running=found,
+        now=now,
+        span_ns=max((now - start for start in starts), default=0) or 1,
+    )
+
+
 async def events(request: Request) -> Response:
     """`/live/events`: each trace that is stored or extended from now on, as a row of the table."""
     wanted = read_parameters(request.query_params.multi_items(), time.time_ns())

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from prela_stream.addresses import parse_address, url_of
 from prela_stream.errors import ConfigurationError, PrelaError
 from prela_stream.web import (
+    diff_page,
     list_page,
     live_page,
     models_page,
@@ -73,6 +74,8 @@ def create_app(reader: TraceReader, options: WebOptions, pipeline: PipelineSourc
             Route("/traces/{trace_id}/spans/{span_id}/raw", span_page.raw),
             Route("/live", live_page.live),
             Route("/live/events", live_page.events),
+            Route("/live/running", live_page.running),
+            Route("/diff", diff_page.diff),
             Route("/sessions", sessions_page.sessions),
             Route("/sessions/view", sessions_page.session),
             Route("/models", models_page.models),

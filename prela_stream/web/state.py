@@ -82,7 +82,12 @@ def pages_of(request: Request) -> Pages:
 
 def trace_id_of(request: Request) -> str:
     """The trace id of the path, or its first digits; 404 if it is something else."""
-    return _checked(request.path_params["trace_id"], _TRACE_ID, "a trace id is 32 hex digits, or at least the first 4")
+    return checked_trace_id(request.path_params["trace_id"])
+
+
+def checked_trace_id(text: str) -> str:
+    """A trace id, or its first digits; 404 if it is something else."""
+    return _checked(text, _TRACE_ID, "a trace id is 32 hex digits, or at least the first 4")
 
 
 def span_id_of(request: Request) -> str:

@@ -35,6 +35,15 @@ async def trace(request: Request) -> Response:
     """`/traces/ID`: the trace, or the decision of a dropped one."""
     async with pages_of(request).reading() as reader:
         outline = await reader.outline(trace_id_of(request))
+    if outline is None and "wait" in request.query_params:
+        return page(
+            request,
+            "error.html",
+            status=404,
+            title="Not decided yet",
+            text="The spans of this trace are in the log. A worker decides it when it is complete or idle.",
+            waiting=True,
+        )
     if outline is None:
         raise HTTPException(
             404,

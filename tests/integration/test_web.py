@@ -25,6 +25,10 @@ PAGES = (
     *(f"/traces/{CHAT}{more}" for more in ("", "?view=logical", "/transcript", "/text", "/export")),
     *(f"/traces/{CHAT}/spans/{2:016x}{more}" for more in ("", "?as=json", "?as=plain", "/raw")),
     f"/traces/{DROPPED}",
+    f"/diff?a={CHAT}&b={trace_id(made.CHAT_AGAIN)}",
+    f"/diff?a={CHAT}",
+    f"/diff?a={CHAT}&b={trace_id(made.HOSTILE)}",
+    "/live/running",
 )
 
 
@@ -95,6 +99,8 @@ def check_markup(text: str) -> None:
         ("/static/../server.py", 404),
         ("/static/%2e%2e%2fserver.py", 404),
         ("/sessions/view?id=none", 404),
+        ("/diff?a=../x", 404),
+        (f"/diff?a={CHAT}&b={'f' * 32}", 404),
         ("/?sort=best", 400),
         ("/?since=yesterday", 400),
         ("/?after=broken", 400),

@@ -245,6 +245,22 @@ const live = () => {
   start();
 };
 
+// Bars of running traces grow between two answers of the server.
+const shownAge = (ms) => {
+  const s = ms / 1000;
+  if (s < 60) return `${s.toFixed(1)} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} m ${String(Math.floor(s % 60)).padStart(2, "0")} s`;
+  return `${Math.floor(s / 3600)} h ${String(Math.floor((s % 3600) / 60)).padStart(2, "0")} m`;
+};
+const tick = () => {
+  const now = Date.now();
+  for (const bar of $$("svg[data-start]")) {
+    const share = Math.min(100, ((now - bar.dataset.start) * 88) / bar.dataset.span);
+    $("rect", bar).setAttribute("width", `${share}%`);
+  }
+  for (const text of $$("[data-age]")) text.textContent = shownAge(now - text.dataset.age);
+};
+
 // ---- the page -----------------------------------------------------------------------------------------------------------
 
 let rows = null;
@@ -334,4 +350,5 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("htmx:after:swap", prepare);
 prepare();
 live();
+if ($("#running")) setInterval(tick, 200);
 if ($("[data-waiting]")) setTimeout(() => location.reload(), 2000);

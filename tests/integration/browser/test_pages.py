@@ -24,6 +24,8 @@ SOME = {
     "two days": f"/traces/{trace_id(made.TWO_DAYS)}",
     "decision": f"/traces/{trace_id(0x2001)}",
     "span": f"{CHAT}/spans/{5:016x}",
+    "diff": f"/diff?a={trace_id(made.CHAT)}&b={trace_id(made.CHAT_AGAIN)}",
+    "choose": f"/diff?a={trace_id(made.CHAT)}",
     "live": "/live",
     "sessions": "/sessions",
     "session": "/sessions/view?id=session-7",
@@ -150,6 +152,16 @@ def test_a_live_tail_shows_new_traces_and_pauses(browser: Browser, tmp_path: Pat
         expect(page.locator("#live-rows tr").first).to_contain_text("third")
         page.goto("about:blank")
         assert visit.problems == []
+
+
+def test_two_traces_are_compared(visit: Visit) -> None:
+    page = visit.open(CHAT)
+    page.get_by_role("link", name="Compare").click()
+    page.get_by_role("link", name=trace_id(made.CHAT_AGAIN)[:12]).click()
+    expect(page.locator(".changes li.changed")).to_have_count(1)
+    expect(page.locator(".changes li.changed")).to_contain_text("execute_tool prices")
+    page.get_by_role("link", name="only changes").click()
+    expect(page.locator(".changes li")).to_have_count(1)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
