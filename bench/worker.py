@@ -1,12 +1,14 @@
 """Throughput of a worker on one core: 1 KB spans, 10 per trace, 5 % kept, from a filled topic, local and on Kafka.
 
 Prints one JSON document. `spans_per_cpu_s` is spans over CPU seconds of the process, so a waiting disk does not count as work.
-`spans_per_s` is by wall time. The ratio between the rows shows the cost of a record without its spans. The worker catches up all
-the time, so a row also shows whether it does so without repeating work: `restores` after a failed commit, the duration of commits
-(`commit_ms`), and how long the event loop was occupied by one turn (`loop_lag_ms`).
+`spans_per_s` is by wall time. Neither includes the start of the worker, until it has its partitions (`start_s`, `start_cpu_s`).
+A CPython that was built with profile-guided optimisation needs a third less, and some distributors do not record it:
+`loop_step_ns`, the time of one step of an empty loop, shows the difference. The ratio between the rows shows the cost of a record
+without its spans. The worker catches up all the time, so a row also shows whether it does so without repeating work: `restores`
+after a failed commit, the duration of commits (`commit_ms`), and how long a turn of the event loop took (`loop_lag_ms`).
 With `--profile` the time of each transport's last row is split by function (cProfile, whose cost inflates small functions).
 
-    python bench/worker.py [--transport local] [--transport kafka] [--spans 200000] [--spans-a-record 100] [--profile]
+    python bench/worker.py [--transport local] [--core native] [--spans 400000] [--spans-a-record 100] [--profile]
 """
 
 import argparse
@@ -14,8 +16,10 @@ import cProfile
 import gc
 import json
 import os
+import platform
 import pstats
 import random
+import sysconfig
 import tempfile
 import time
 from contextlib import nullcontext
@@ -23,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 
 from bench.broker import bench_broker, kafka_settings
 from deploy.kafka import KafkaMissingError
@@ -44,6 +49,7 @@ from prela_stream.worker.service import Worker
 SPANS_A_TRACE = 10
 SPANS_A_RECORD = (1, 10, 100)
 TRANSPORTS = ("local", "kafka")
+CORES = ("native", "python")
 POLICIES = """
 [[policy]]
 name = "errors"
@@ -161,7 +167,7 @@ class TimedWriters:
         return writer
 
 
-async def drain(transport: Transport, settings: Settings, spans: int) -> dict[str, Any]:
+async def drain(transport: Transport, settings: Settings, spans: int, core: str) -> dict[str, Any]:
     """Run a worker until every trace is decided and committed; returns the measurements."""
     evaluator = Evaluator(load_policies(POLICIES, source="bench"))
     timed = TimedWriters(transport)
@@ -169,21 +175,24 @@ async def drain(transport: Transport, settings: Settings, spans: int) -> dict[st
         timed,
         topics=settings.topics,
         evaluator=evaluator,
-        options=WorkerOptions(),
+        options=msgspec.convert({"core": core}, WorkerOptions),
         assembly=AssemblyOptions(),
     )
     failures = telemetry.WORKER_FAILURES.value()
     lags: list[float] = []
-    wall, cpu = time.perf_counter(), time.process_time()
+    begun = time.perf_counter(), time.process_time()
+    ready: list[tuple[float, float]] = []
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(worker.run)
+        tasks.start_soon(worker.run, lambda: ready.append((time.perf_counter(), time.process_time())))
         while not _drained(worker, spans):
             woken = time.perf_counter()
             await anyio.sleep(0.02)
             lags.append((time.perf_counter() - woken - 0.02) * 1e3)
         tasks.cancel_scope.cancel()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    wall, cpu = time.perf_counter() - ready[0][0], time.process_time() - ready[0][1]
     return {
+        "start_s": round(ready[0][0] - begun[0], 2),
+        "start_cpu_s": round(ready[0][1] - begun[1], 2),
         "spans_per_s": round(spans / wall),
         "spans_per_cpu_s": round(spans / cpu),
         "cpu_us_a_span": round(cpu / spans * 1e6, 2),
@@ -209,7 +218,7 @@ def _drained(worker: Worker, spans: int) -> bool:
 
 
 async def measure(
-    bootstrap: str | None, a_record: int, spans: int, profile: cProfile.Profile | None = None
+    bootstrap: str | None, core: str, a_record: int, spans: int, profile: cProfile.Profile | None = None
 ) -> dict[str, Any]:
     """One row: fill a new log, then drain it. Without `bootstrap` the log is local."""
     with tempfile.TemporaryDirectory() as folder:
@@ -222,11 +231,12 @@ async def measure(
             bytes_a_span = await fill(transport, settings, spans=spans, a_record=a_record)
             if profile:
                 profile.enable()
-            measured = await drain(transport, settings, spans)
+            measured = await drain(transport, settings, spans, core)
             if profile:
                 profile.disable()
     return {
         "transport": settings.transport,
+        "core": core,
         "spans_a_record": a_record,
         "spans": spans,
         "bytes_a_span": round(bytes_a_span),
@@ -244,11 +254,24 @@ def split(profile: cProfile.Profile) -> list[dict[str, Any]]:
     ]
 
 
+def loop_step_ns() -> float:
+    """CPU time of one step of an empty loop, ns: the least of a few rounds."""
+    steps = 1_000_000
+    found = []
+    for _ in range(5):
+        began = time.process_time()
+        for _ in range(steps):
+            pass
+        found.append((time.process_time() - began) / steps * 1e9)
+    return round(min(found), 1)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--transport", choices=TRANSPORTS, action="append", help="default: both")
-    parser.add_argument("--spans", type=int, default=200_000)
+    parser.add_argument("--core", choices=CORES, action="append", help="default: both")
+    parser.add_argument("--spans", type=int, default=400_000)
     parser.add_argument("--spans-a-record", type=int, choices=SPANS_A_RECORD, action="append", help="default: all")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
@@ -256,6 +279,9 @@ def main() -> None:
     result: dict[str, Any] = {
         "bench": "worker",
         "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "build": sysconfig.get_config_var("CONFIG_ARGS"),
+        "loop_step_ns": loop_step_ns(),
         "budget_spans_per_cpu_s": 250_000,
         "rows": [],
     }
@@ -263,12 +289,15 @@ def main() -> None:
         try:
             with bench_broker() if transport == "kafka" else nullcontext() as bootstrap:
                 result["rows"] += [
-                    anyio.run(measure, bootstrap, a_record, arguments.spans)
+                    anyio.run(measure, bootstrap, core, a_record, arguments.spans)
                     for a_record in arguments.spans_a_record or SPANS_A_RECORD
+                    for core in arguments.core or CORES
                 ]
                 if arguments.profile:
                     profile = cProfile.Profile()
-                    anyio.run(measure, bootstrap, SPANS_A_RECORD[-1], arguments.spans, profile)
+                    anyio.run(
+                        measure, bootstrap, (arguments.core or CORES)[0], SPANS_A_RECORD[-1], arguments.spans, profile
+                    )
                     result[f"profile_{transport}"] = split(profile)
         except KafkaMissingError as error:
             result["missing"] = str(error)

@@ -412,8 +412,16 @@ impl Partition {
                 self.watch(slot);
             }
             self.push(slot, deadline);
+            self.rest(slot);
         }
         folded
+    }
+
+    /// A trace that was checked waits on.
+    fn rest(&mut self, slot: u32) {
+        if let Some(trace) = self.slots.get_mut(slot) {
+            trace.rest();
+        }
     }
 
     /// As `check_queued` for a trace that waits for heartbeats.
@@ -429,6 +437,7 @@ impl Partition {
         self.fold(slot);
         let (deadline, awaited, awaits) = self.deadline(slot, self.ahead);
         if awaits != Wait::Lost {
+            self.rest(slot);
             return folded;
         }
         let Some(trace) = self.slots.get_mut(slot) else {
@@ -439,6 +448,7 @@ impl Partition {
             self.found.push((deadline, (trace.first_offset, trace.first_index), slot, awaited));
         } else {
             self.watch(slot);
+            self.rest(slot);
         }
         folded
     }
@@ -550,7 +560,7 @@ impl Partition {
         }
         order.sort_unstable();
         let mut found: Vec<(i64, u32, u32)> = Vec::new();
-        for (_, offset, index, slot, bytes) in order {
+        for &(_, offset, index, slot, bytes) in &order {
             if held <= most {
                 break;
             }
@@ -563,6 +573,9 @@ impl Partition {
             if let Some(trace) = self.close(slot) {
                 closed.push(Closed { trace, trigger: MEMORY, due_ms: now });
             }
+        }
+        for (_, _, _, slot, _) in order {
+            self.rest(slot);
         }
         closed
     }
@@ -593,6 +606,7 @@ impl Partition {
             if awaits == Wait::Lost {
                 self.watch(slot);
             }
+            self.rest(slot);
             if deadline <= pushed {
                 break;
             }

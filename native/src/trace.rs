@@ -81,6 +81,8 @@ pub struct Fold {
     duplicates: u32,
     /// Where the folded items end in the bytes of the trace; those that are not folded follow.
     end: u32,
+    /// No control item was applied, so the items alone give these counts.
+    is_plain: bool,
 }
 
 /// Another process of a trace than its first.
@@ -215,7 +217,7 @@ impl Trace {
         if self.pending == 0 {
             return 0;
         }
-        let mut fold = self.fold.take().unwrap_or_default();
+        let mut fold = self.fold.take().unwrap_or_else(|| Box::new(Fold { is_plain: true, ..Fold::default() }));
         fold.spans.reserve_exact(self.pending as usize);
         let mut at = fold.end as usize;
         while let Some(header) = self.bytes.get(at..at + HEADER) {
@@ -235,6 +237,16 @@ impl Trace {
         duplicates
     }
 
+    /// Drops the counts of a small trace that waits on: they take more memory than one span, and are counted again quickly. Only the
+    /// items must be needed for that: no duplicates, and no control items.
+    pub fn rest(&mut self) {
+        let is_plain = |fold: &mut Box<Fold>| fold.is_plain && fold.spans.len() <= FEW && fold.spans.len() == self.items as usize;
+        if self.pending == 0 && self.fold.as_mut().is_some_and(is_plain) {
+            self.fold = None;
+            self.pending = self.items;
+        }
+    }
+
     fn compact(&mut self, fold: &mut Fold) {
         let old = std::mem::replace(&mut self.bytes, Vec::with_capacity(fold.live + fold.spans.len() * HEADER));
         self.items = 0;
@@ -251,6 +263,7 @@ impl Trace {
         };
         let duplicates = self.fold(processes);
         let mut fold = self.fold.take().unwrap_or_default();
+        fold.is_plain = false;
         match head.kind {
             START => {
                 let (start, end) = self.store(item, process);

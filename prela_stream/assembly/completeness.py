@@ -1,23 +1,33 @@
-"""One undecided trace: its spans as bytes, and the counts that show in O(1) per span whether the trace is complete.
+"""One undecided trace: its spans as bytes, and the counts that show whether the trace is complete.
 
 docs/wire.md has the rules: a span carries the number of its local children and of its injects; a child carries whether it was
 counted, or the inject that it came from. Only *ended* spans are counted. A trace with an open span is not complete anyway, so
 the report of an open span never has to be subtracted when the span ends.
 
-`TraceBuffer.add` contains the common case for a span item in its loop. This module has the rare cases and the state.
+Span items are only collected when they arrive. `fold` counts what is new, once, when a deadline is checked. So an item costs the
+same in a trace that is checked once as in one that receives items for a day.
 """
 
 from typing import Any, Final
 
 import msgspec
 
-from prela_stream.codec.spans import decode_resource
-from prela_stream.errors import CodecError
+from prela_stream.assembly.decoding import cached_resource
 from prela_stream.model.decision import Basis, Trigger
-from prela_stream.model.span import BY_PROCESSOR, COUNTED, NOT_COUNTED, PENDING, REMOTE_PARENT, ItemHead, ItemKind
+from prela_stream.model.span import (
+    BY_PROCESSOR,
+    COUNTED,
+    FOREIGN,
+    NOT_COUNTED,
+    PENDING,
+    REMOTE_PARENT,
+    ItemHead,
+    ItemKind,
+    SpanHead,
+)
 
 COMPLETE, REMOTE_WAIT, ROOT_WAIT, IDLE, LOST, SUSPENDED, IDLE_WITHOUT_HEARTBEATS, OTLP_ROOT_WAIT = range(8)
-"""What a trace waits for. Small integers, because this is computed once per trace and record."""
+"""What a trace waits for. The native core has the same numbers."""
 
 TRIGGERS: Final = (
     Trigger.COMPLETE,
@@ -31,12 +41,7 @@ TRIGGERS: Final = (
 )
 """The trigger at the end of each wait."""
 
-FRESH: Final = 1
-"""Bit of `OpenTrace.report`: the item is the first of its span (other than START), so it is not a duplicate."""
-ENDED: Final = 2
-"""Bit of `OpenTrace.report`: the span ended with this item, and has to be counted now."""
-
-_started, _pending, _ended = range(3)
+_STARTED, _OPEN, _ENDED = range(3)
 _item_head: Final = msgspec.msgpack.Decoder(ItemHead)
 _NOTHING: Final[dict[Any, Any]] = {}
 """The value of every dict that a trace does not need yet; most traces need few of them. It is never written to."""
@@ -49,10 +54,7 @@ class Process:
 
     def __init__(self, resource: bytes) -> None:
         self.resource = resource
-        try:
-            self.heartbeats = decode_resource(resource).heartbeat_ms > 0
-        except CodecError:
-            self.heartbeats = False  # a foreign producer's resource may be anything; its spans are still counted
+        self.heartbeats = cached_resource(resource).heartbeat_ms > 0
         self.lost_offset = -1
         """Offset of its last LOST item without a trace id."""
         self.traces = 0
@@ -63,12 +65,12 @@ class OpenTrace:
     """The state of one undecided trace. Offsets and stream times are those of the records with its items."""
 
     __slots__ = (
-        "_answers", "_foreign", "_injects", "_others", "_unanswered", "balance", "beating", "bytes", "clock_before",
-        "closed", "first_index", "first_ms", "first_offset", "heard", "heartbeats", "last_ms", "lost", "missing", "open",
-        "process", "pushed", "roots", "sources", "spans", "starts", "suspended", "touched", "trace_id", "unknown", "watched",
+        "_answers", "_balance", "_beating", "_foreign", "_injects", "_others", "_roots", "_uncounted", "_unknown", "bytes",
+        "clock_before", "closed", "first_index", "first_ms", "first_offset", "heads", "heard", "heartbeats", "last_ms", "lost",
+        "new", "open", "process", "pushed", "sources", "spans", "starts", "suspended", "touched", "trace_id", "watched",
     )  # fmt: skip
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - one statement per field
         self, trace_id: bytes, process: Process, *, offset: int, index: int, now_ms: int, clock_before: int
     ) -> None:
         self.trace_id = trace_id
@@ -88,37 +90,42 @@ class OpenTrace:
         """Whether it is in the queue of traces that wait for heartbeats."""
         self.closed = False
 
+        self.new: list[tuple[SpanHead, bytes, Process]] = []
+        """SPAN items that are not folded yet. They are young, so their heads are still decoded."""
+        self.bytes = 0
+        """Bytes of the items that are held. Those of duplicates count until they are folded."""
         self.spans: dict[bytes, bytes] = {}
         """The item with the highest revision of each span, in order of arrival."""
-        self.bytes = 0
+        self.heads: list[SpanHead] | None = None
+        """The heads of `spans`, if all of them were folded at once."""
         self.starts = 0
         """Number of spans with only a START item."""
-        self.missing: dict[bytes, int] = _NOTHING
-        """Missing parents, and the number of spans that name each of them."""
-        self.balance: dict[bytes, int] = _NOTHING
-        """Received counted children minus `child_count`, if it is not zero."""
-        self.roots = 0
-        """Ended roots and local roots."""
-        self.unknown = 0
-        """Ended spans without a `child_count`."""
-        self.sources = 0
-        """The flags of all foreign items."""
         self.open: dict[bytes, int] = _NOTHING
         """Spans without an end: twice the level of their last item, plus one if their process sends heartbeats."""
-        self.beating = 0
+        self._beating = 0
         """Number of open spans whose process sends heartbeats."""
         self.suspended: dict[bytes, None] = _NOTHING
+        self.sources = 0
+        """The flags of all foreign items."""
         self.lost = False
         """A LOST item names this trace."""
+        self._roots = 0
+        """Ended roots and local roots."""
+        self._unknown = 0
+        """Ended spans without a `child_count`."""
+        self._balance: dict[bytes, int] = {}
+        """Received counted children minus `child_count`. It is not 0 for a missing parent, which has no `child_count`."""
+        self._uncounted: dict[bytes, int] = _NOTHING
+        """Number of ended spans that no `child_count` includes, by their parent: it may be missing too."""
         self._injects: dict[bytes, int] = _NOTHING
         self._answers: dict[bytes, dict[int, int]] = _NOTHING
-        self._unanswered = 0
 
         self.process = process
         """The process of the first item."""
         self.heartbeats = process.heartbeats
         """Whether any process of this trace sends heartbeats."""
         self._others: dict[Process, int] = _NOTHING
+        """The other processes, and the offset of the record with the first item of each."""
         self._foreign: dict[bytes, Process] = _NOTHING
         """The process of each span that is not from the first process."""
         process.traces += 1
@@ -140,49 +147,112 @@ class OpenTrace:
         """Every process of this trace once."""
         return [self.process, *self._others]
 
-    def report(self, head: ItemHead, raw: bytes, process: Process) -> int:
+    def fold(self) -> int:
+        """Count the collected items.
+
+        Returns:
+            How many SPAN items are duplicates: one of these, or one that it replaced.
+        """
+        new = self.new
+        if not new:
+            return 0
+        self.new = []
+        spans, balance, first_process = self.spans, self._balance, self.process
+        heads: list[SpanHead] | None = None if spans else []
+        duplicates = 0
+        for head, raw, process in new:
+            flags = head.flags
+            if flags & FOREIGN:
+                self.sources |= flags
+            span_id: bytes = head.span_id  # type: ignore[assignment] # the codec rejects a span without an id
+            if span_id in spans or head.status == PENDING:
+                is_first, ended = self._report(head, raw, process)
+                duplicates += not is_first
+                heads = None
+                if ended:
+                    self._count(head, 1)
+                continue
+            spans[span_id] = raw
+            if heads is not None:
+                heads.append(head)
+            if process is not first_process:
+                self._set_process(span_id, process)
+            if self.suspended:
+                self.suspended.pop(span_id, None)
+            if flags == COUNTED and head.child_count == 0 and not head.inject_count and head.parent_span_id is not None:
+                balance[head.parent_span_id] = balance.get(head.parent_span_id, 0) + 1  # as `_count`, for most spans
+            else:
+                self._count(head, 1)
+        self.heads = heads
+        return duplicates
+
+    def control(self, head: ItemHead, raw: bytes, process: Process) -> int:
+        """Apply a START, SUSPEND, RESUME or LOST item after all items before it. Returns the duplicates that this found."""
+        duplicates = self.fold()
+        self.heads = None
+        span_id = head.span_id
+        if head.kind == ItemKind.LOST:
+            self.lost = True
+        elif head.kind == ItemKind.START:
+            self.bytes += len(raw)
+            self._report(head, raw, process)
+        elif head.kind == ItemKind.RESUME and span_id is not None:
+            self.suspended.pop(span_id, None)
+        elif (
+            head.kind == ItemKind.SUSPEND
+            and span_id is not None
+            and (span_id not in self.spans or span_id in self.open)
+        ):
+            if self.suspended is _NOTHING:
+                self.suspended = {}
+            self.suspended[span_id] = None
+        return duplicates
+
+    def _report(self, head: ItemHead, raw: bytes, process: Process) -> tuple[bool, bool]:
         """Apply a START, a report of an open span, or another item of a known span.
 
         Returns:
-            FRESH | ENDED. Without FRESH one span item is a duplicate: this one, or the one that it replaces.
+            Whether it is the first item of its span other than START, and whether the span ended with it and has to be counted.
         """
         span_id: bytes = head.span_id  # type: ignore[assignment] # the codec rejects such an item without an id
-        level = _started if head.kind == ItemKind.START else _pending if head.status == PENDING else _ended
+        level = _STARTED if head.kind == ItemKind.START else _OPEN if head.status == PENDING else _ENDED
+        is_first = level > _STARTED
         old = self.spans.get(span_id)
-        known = self.open.get(span_id)
-        fresh = level > _started
         if old is None:
-            self.missing.pop(span_id, None)
-            self.starts += not fresh
+            self.starts += not is_first
         else:
-            before = _ended if known is None else known >> 1
-            if level < before:
-                return 0
-            if level == before:
-                earlier = _item_head.decode(old)
-                if head.revision <= earlier.revision:
-                    return 0
-                if level == _ended:
-                    self._uncount(earlier)
+            known = self.open.get(span_id)
+            before = _ENDED if known is None else known >> 1
+            if level < before or (level == before and not self._replaces(head, old, level)):
+                self.bytes -= len(raw)
+                return False, False
             if known is not None:
                 del self.open[span_id]
-                self.beating -= known & 1
-            self.starts -= fresh and before == _started
-            fresh = fresh and before == _started
-        if level < _ended:
+                self._beating -= known & 1
+            self.starts -= is_first and before == _STARTED
+            is_first = is_first and before == _STARTED
+            self.bytes -= len(old)
+        if level < _ENDED:
             if self.open is _NOTHING:
                 self.open = {}
             self.open[span_id] = 2 * level + process.heartbeats
-            self.beating += process.heartbeats
+            self._beating += process.heartbeats
         else:
             self.suspended.pop(span_id, None)
-        self.bytes += len(raw) - (0 if old is None else len(old))
         self.spans[span_id] = raw
-        self.set_process(span_id, process)
-        return (FRESH if fresh else 0) | (ENDED if level == _ended else 0)
+        self._set_process(span_id, process)
+        return is_first, level == _ENDED
 
-    def set_process(self, span_id: bytes, process: Process) -> None:
-        """Record the process of a span's current item."""
+    def _replaces(self, head: ItemHead, old: bytes, level: int) -> bool:
+        """Whether an item of the same level has a higher revision than the old one, which then no longer counts."""
+        earlier = _item_head.decode(old)
+        if head.revision <= earlier.revision:
+            return False
+        if level == _ENDED:
+            self._count(earlier, -1)
+        return True
+
+    def _set_process(self, span_id: bytes, process: Process) -> None:
         if process is self.process:
             self._foreign.pop(span_id, None)
             return
@@ -190,76 +260,37 @@ class OpenTrace:
             self._foreign = {}
         self._foreign[span_id] = process
 
-    def wait(self, kind: int, span_id: bytes) -> None:
-        """Apply a SUSPEND or RESUME item. An ended span cannot be suspended."""
-        if kind == ItemKind.RESUME:
-            self.suspended.pop(span_id, None)
-        elif kind == ItemKind.SUSPEND and (span_id not in self.spans or span_id in self.open):
-            if self.suspended is _NOTHING:
-                self.suspended = {}
-            self.suspended[span_id] = None
-
-    def name_missing(self, parent_id: bytes) -> None:
-        """Count an ended span whose parent is missing."""
-        if self.missing is _NOTHING:
-            self.missing = {}
-        self.missing[parent_id] = self.missing.get(parent_id, 0) + 1
-
-    def answer(self, parent_id: bytes, ordinal: int, change: int = 1) -> None:
-        """Count one more (or less) ended span from inject `ordinal` of `parent_id`."""
-        if self._answers is _NOTHING:
-            self._answers = {}
-        answers = self._answers.setdefault(parent_id, {})
-        before = answers.get(ordinal, 0)
-        answers[ordinal] = before + change
-        if (before == 0 or before + change == 0) and 0 <= ordinal < self._injects.get(parent_id, 0):
-            self._unanswered -= change
-
-    def expect(self, span_id: bytes, injects: int) -> None:
-        """Expect an answer to each of the `injects` injects of an ended span."""
-        if injects > 0:
+    def _count(self, head: ItemHead, change: int) -> None:
+        """Count an ended span; with a change of -1, count it no longer."""
+        span_id: bytes = head.span_id  # type: ignore[assignment] # as above
+        parent_id = head.parent_span_id
+        flags = head.flags
+        balance = self._balance
+        if parent_id is None or (flags & REMOTE_PARENT and head.inject_ordinal is None):
+            self._roots += change
+        elif flags & COUNTED and not flags & REMOTE_PARENT:
+            balance[parent_id] = balance.get(parent_id, 0) + change
+        else:
+            self._count_uncounted(head, parent_id, change)
+        children = head.child_count
+        if children:
+            balance[span_id] = balance.get(span_id, 0) - change * children
+        elif children is None:
+            self._unknown += change
+        if head.inject_count:
             if self._injects is _NOTHING:
                 self._injects = {}
-            self._injects[span_id] = injects
-            self._unanswered += injects - self._answered(span_id, injects)
+            self._injects[span_id] = head.inject_count if change > 0 else 0
 
-    def _answered(self, span_id: bytes, injects: int) -> int:
-        answers = self._answers.get(span_id, _NOTHING)
-        return sum(1 for ordinal, count in answers.items() if count and 0 <= ordinal < injects)
-
-    def _uncount(self, head: ItemHead) -> None:
-        """Subtract an ended span from the counts, because a higher revision of it arrived."""
-        span_id, parent_id = head.span_id, head.parent_span_id
-        assert span_id is not None
-        remote = head.flags & REMOTE_PARENT
-        if parent_id is None or (remote and head.inject_ordinal is None):
-            self.roots -= 1
-        else:
-            named = self.missing.get(parent_id, 0)
-            if named == 1:
-                del self.missing[parent_id]
-            elif named:
-                self.missing[parent_id] = named - 1
-            if remote:
-                assert head.inject_ordinal is not None
-                self.answer(parent_id, head.inject_ordinal, -1)
-            elif head.flags & COUNTED:
-                self.add_to_balance(parent_id, -1)
-        if head.child_count is None:
-            self.unknown -= 1
-        else:
-            self.add_to_balance(span_id, head.child_count)
-        if span_id in self._injects:
-            injects = self._injects.pop(span_id)
-            self._unanswered -= injects - self._answered(span_id, injects)
-
-    def add_to_balance(self, span_id: bytes, change: int) -> None:
-        """Add `change` to received counted children minus `child_count` of a span."""
-        if self.balance is _NOTHING:
-            self.balance = {}
-        surplus = self.balance.pop(span_id, 0) + change
-        if surplus:
-            self.balance[span_id] = surplus
+    def _count_uncounted(self, head: ItemHead, parent_id: bytes, change: int) -> None:
+        if self._uncounted is _NOTHING:
+            self._uncounted = {}
+        self._uncounted[parent_id] = self._uncounted.get(parent_id, 0) + change
+        if head.flags & REMOTE_PARENT and head.inject_ordinal is not None:
+            if self._answers is _NOTHING:
+                self._answers = {}
+            answers = self._answers.setdefault(parent_id, {})
+            answers[head.inject_ordinal] = answers.get(head.inject_ordinal, 0) + change
 
     def size(self) -> int:
         """The size that `max_spans` limits. A suspended span counts once more, because its span item may be missing."""
@@ -274,25 +305,38 @@ class OpenTrace:
         )
 
     def is_complete(self) -> bool:
-        """Whether every counted span and an answer to every inject was received."""
+        """Whether every counted span and an answer to every inject was received. Call `fold` before."""
         return self.awaits() == COMPLETE
 
     def awaits(self) -> int:
-        """What this trace waits for in its present state."""
+        """What this trace waits for in its present state. Call `fold` before."""
         if self.suspended:
             return SUSPENDED
         if self.open:
-            if self.beating:
+            if self._beating:
                 return LOST
-        elif self.roots and not (self.missing or self.balance or self.unknown or self.is_lost()):
-            return REMOTE_WAIT if self._unanswered else COMPLETE
-        if self.roots:
+        elif self._roots and self._is_whole() and not self.is_lost():
+            return REMOTE_WAIT if self._injects and self._has_unanswered() else COMPLETE
+        if self._roots:
             return OTLP_ROOT_WAIT if self.sources else ROOT_WAIT
         return IDLE if self.heartbeats or self.sources else IDLE_WITHOUT_HEARTBEATS
 
+    def _is_whole(self) -> bool:
+        if self._unknown or any(self._balance.values()):
+            return False
+        return all(parent in self.spans for parent, count in self._uncounted.items() if count)
+
+    def _has_unanswered(self) -> bool:
+        for span_id, injects in self._injects.items():
+            answers = self._answers.get(span_id, _NOTHING)
+            answered = sum(1 for ordinal, count in answers.items() if count and ordinal < injects)
+            if answered < injects:
+                return True
+        return False
+
     def basis(self) -> Basis:
         """The evidence for `is_complete`."""
-        if self.unknown or (self.open and self.sources & NOT_COUNTED):
+        if self._unknown or (self.open and self.sources & NOT_COUNTED):
             return Basis.QUIET_TIME
         return Basis.COUNTING_PROCESSOR if self.sources & BY_PROCESSOR else Basis.COUNTS
 
@@ -304,5 +348,6 @@ class OpenTrace:
 
     def release(self) -> None:
         """Release everything large, because a queue may still refer to this trace for a while."""
-        self.spans = self.missing = self.balance = self.open = self.suspended = _NOTHING
+        self.spans = self._balance = self.open = self.suspended = self._uncounted = _NOTHING
         self._answers = self._injects = self._others = self._foreign = _NOTHING
+        self.heads = None

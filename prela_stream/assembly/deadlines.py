@@ -1,122 +1,146 @@
-"""The clocks of a partition, and the open traces in order of their deadlines.
+"""When each open trace is due, in stream time and in a second clock that skips silence.
 
-There are two clocks. Stream time is the time of the log. The second clock is for missing heartbeats. It runs with stream time but
-skips silence: a gap in the log longer than `silence_ms` counts as `silence_ms`, because no process could write during the gap.
+While no records arrive, no heartbeat can arrive either. So the wait for heartbeats (trigger `lost`) is measured on the second
+clock, where a gap in the log counts as at most `silence_ms`.
 
-Every item of a trace moves its deadline, nearly always to a later time. So the queue holds for each trace a deadline that is
-never later than the real one. The real one is computed when the entry is due.
+Each open trace has an entry in a queue, with a deadline that is never later than the real one: the time of its last item plus
+the shortest wait. Items that arrive later do not move the entry. Only when an entry is reached, the items of its trace are
+counted and the real deadline is computed. A trace that waits for heartbeats has an entry in a second queue, too.
 """
 
+from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush
 
 from prela_stream.assembly.completeness import LOST, SUSPENDED, OpenTrace
 from prela_stream.assembly.options import AssemblyOptions
 
 _Entry = tuple[int, int, int, OpenTrace]
+_STEP = 512
+"""Traces that are checked in one step: about a millisecond."""
 
 
 class Deadlines:
-    """The deadlines of the open traces. `AssemblyOptions` has the waits."""
+    """The deadlines of the open traces. `AssemblyOptions` has the waits.
 
-    def __init__(self, options: AssemblyOptions) -> None:
+    Args:
+        options: Waits.
+        fold: Counts what a trace has collected; see `OpenTrace.fold`.
+    """
+
+    def __init__(self, options: AssemblyOptions, fold: Callable[[OpenTrace], None]) -> None:
+        self._fold = fold
         self._silence_ms = options.silence_ms
         self._lost_ms = options.lost_ms
         self._max_age_ms = options.max_age_ms
-        self._max_bytes = options.max_bytes
-        self._max_spans = options.max_spans
         # a LOST item without a trace id changes what a trace waits for; that must never move its deadline to an earlier time
         least = max(options.remote_wait_ms, options.settle_ms)
         self._waits = (  # indexed by what a trace waits for
             options.settle_ms, options.remote_wait_ms, max(options.root_wait_ms, least), options.idle_ms, 0, 0,
             options.idle_without_heartbeats_ms, max(options.otlp_root_wait_ms, least),
         )  # fmt: skip
+        self._soonest_ms = min(
+            options.lost_ms, *(wait for place, wait in enumerate(self._waits) if place not in (LOST, SUSPENDED))
+        )
         self._queue: list[_Entry] = []
         self._watched: list[_Entry] = []
+        self._found: list[tuple[int, int, int, OpenTrace, int]] = []
         self._heard = 0
+        self._ahead = 0
+        """Stream time minus the second clock before the last step."""
         self.clock_ms = 0
 
     def restore(self, clock_ms: int) -> None:
         """Set the clock. Call it before the first trace is opened."""
         self.clock_ms = clock_ms
 
-    def restart(self, touched: list[OpenTrace]) -> list[OpenTrace]:
-        """Restart the waits of traces that received items now.
+    def restart(self, trace: OpenTrace) -> None:
+        """Restart the waits of a trace that receives an item now."""
+        trace.last_ms = self.clock_ms
+        trace.heard = self._heard
+        deadline = min(self.clock_ms + self._soonest_ms, trace.first_ms + self._max_age_ms)
+        if deadline < trace.pushed:
+            self._push(trace, deadline)
 
-        Returns:
-            The traces that exceed a limit.
-        """
-        clock, heard, waits, queue = self.clock_ms, self._heard, self._waits, self._queue
-        max_age_ms, max_bytes, max_spans = self._max_age_ms, self._max_bytes, self._max_spans
-        over: list[OpenTrace] = []
-        for trace in touched:
-            trace.last_ms = clock
-            trace.heard = heard
-            awaited = trace.awaits()
-            deadline = trace.first_ms + max_age_ms
-            if awaited == LOST:
-                self._watch(trace)
-            elif awaited != SUSPENDED and (own := clock + waits[awaited]) < deadline:
-                deadline = own
-            if deadline < trace.pushed:
-                trace.pushed = deadline
-                heappush(queue, (deadline, trace.first_offset, trace.first_index, trace))
-            if trace.bytes > max_bytes or len(trace.spans) + len(trace.suspended) > max_spans:
-                over.append(trace)
-        return over
-
-    def advance(self, now_ms: int) -> list[tuple[int, OpenTrace, int]]:
-        """Move the clock to `now_ms`, never back.
-
-        Returns:
-            The traces that are due, as (deadline, trace, what it waited for), in order of (deadline, first item). They are no
-            longer in the queue.
-        """
+    def advance(self, now_ms: int) -> bool:
+        """Move the clock to `now_ms`, never back. Returns whether any trace may be due; then call `find`."""
         clock, heard = self.clock_ms, self._heard
         if now_ms > clock:
             self.clock_ms = now_ms
             self._heard = heard + min(now_ms - clock, self._silence_ms)
-        ahead = clock - heard
-        found: list[tuple[int, int, int, OpenTrace, int]] = []
+        self._ahead = clock - heard
+        queue, watched = self._queue, self._watched
+        return bool((queue and queue[0][0] <= self.clock_ms) or (watched and watched[0][0] <= self._heard))
+
+    def find(self) -> Iterator[None]:
+        """Find the traces that are due; yields after each step of the work. `take` has them when it is exhausted."""
+        checked = 0
         while self._queue and self._queue[0][0] <= self.clock_ms:
             pushed, _, _, trace = heappop(self._queue)
-            if trace.closed or pushed != trace.pushed:
-                continue
-            deadline, awaited = self._due(trace, ahead)
-            if deadline <= self.clock_ms:
-                self._take(trace, deadline, awaited, found)
-            else:
-                self._push(trace, deadline)
+            if not trace.closed and pushed == trace.pushed:
+                self._check(trace)
+                checked += 1
+                if checked % _STEP == 0:
+                    yield
         while self._watched and self._watched[0][0] <= self._heard:
             trace = heappop(self._watched)[3]
             trace.watched = False
-            if trace.closed or trace.awaits() != LOST:
-                continue
-            if trace.heard + self._lost_ms <= self._heard:
-                self._take(trace, *self._due(trace, ahead), found)
-            else:
-                self._watch(trace)
+            if not trace.closed:
+                self._check_heartbeats(trace)
+                checked += 1
+                if checked % _STEP == 0:
+                    yield
+
+    def take(self) -> list[tuple[int, OpenTrace, int]]:
+        """The traces that are due, as (deadline, trace, what it waited for), in order of (deadline, first item)."""
+        found, self._found = self._found, []
         found.sort()
         return [(deadline, trace, awaited) for deadline, _, _, trace, awaited in found]
 
-    def _due(self, trace: OpenTrace, ahead: int) -> tuple[int, int]:
-        """The deadline of a trace, and which wait ends then. `ahead`: stream time minus the second clock before this step."""
-        awaited = trace.awaits()
+    def _check(self, trace: OpenTrace) -> None:
+        """Check a trace whose entry in the queue is reached, and which has no other."""
+        soonest = min(trace.last_ms + self._soonest_ms, trace.first_ms + self._max_age_ms)
+        if soonest > self.clock_ms:  # items arrived after the entry was made
+            self._push(trace, soonest)
+            return
+        self._fold(trace)
+        awaits = trace.awaits()
+        deadline, awaited = self._deadline(trace, awaits)
+        if deadline <= self.clock_ms:
+            self._mark(trace, deadline, awaited)
+            return
+        trace.heads = None  # it waits on, maybe for hours
+        if awaits == LOST:
+            self._watch(trace)
+        self._push(trace, deadline)
+
+    def _check_heartbeats(self, trace: OpenTrace) -> None:
+        self._fold(trace)
+        awaits = trace.awaits()
+        if awaits != LOST:
+            return
+        if trace.heard + self._lost_ms <= self._heard:
+            self._mark(trace, *self._deadline(trace, awaits))
+        else:
+            trace.heads = None
+            self._watch(trace)
+
+    def _deadline(self, trace: OpenTrace, awaits: int) -> tuple[int, int]:
+        """The deadline of a trace, and which wait ends then."""
         oldest = trace.first_ms + self._max_age_ms
-        if awaited == LOST:
+        if awaits == LOST:
             deadline = trace.heard + self._lost_ms
             if deadline > self._heard:  # during a silence the time of this deadline is not known yet
                 return oldest, SUSPENDED
-            deadline += ahead
-        elif awaited == SUSPENDED:
+            deadline += self._ahead
+        elif awaits == SUSPENDED:
             return oldest, SUSPENDED
         else:
-            deadline = trace.last_ms + self._waits[awaited]
-        return (deadline, awaited) if deadline <= oldest else (oldest, SUSPENDED)
+            deadline = trace.last_ms + self._waits[awaits]
+        return (deadline, awaits) if deadline <= oldest else (oldest, SUSPENDED)
 
-    @staticmethod
-    def _take(trace: OpenTrace, deadline: int, awaited: int, found: list[tuple[int, int, int, OpenTrace, int]]) -> None:
+    def _mark(self, trace: OpenTrace, deadline: int, awaited: int) -> None:
         trace.closed = True
-        found.append((deadline, trace.first_offset, trace.first_index, trace, awaited))
+        self._found.append((deadline, trace.first_offset, trace.first_index, trace, awaited))
 
     def _watch(self, trace: OpenTrace) -> None:
         if not trace.watched:
@@ -130,8 +154,22 @@ class Deadlines:
     def next_ms(self) -> int | None:
         """Stream time of the next deadline if no item arrives; None if no trace is open."""
         queue, watched = self._queue, self._watched
-        while queue and (queue[0][3].closed or queue[0][0] != queue[0][3].pushed):
+        self._ahead = self.clock_ms - self._heard
+        while queue:
+            pushed, _, _, trace = queue[0]
+            if trace.closed or pushed != trace.pushed:
+                heappop(queue)
+                continue
+            self._fold(trace)
+            trace.heads = None
+            awaits = trace.awaits()
+            if awaits == LOST:
+                self._watch(trace)
+            deadline = self._deadline(trace, awaits)[0]
+            if deadline <= pushed:
+                break
             heappop(queue)
+            self._push(trace, deadline)
         while watched and watched[0][3].closed:
             heappop(watched)
         if not queue:

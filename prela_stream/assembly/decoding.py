@@ -7,11 +7,19 @@ import msgspec
 
 from prela_stream.codec.bodies import check_bodies
 from prela_stream.codec.byte_cache import ByteCache
-from prela_stream.codec.spans import BadItem, decode_head, decode_heads, decode_resource, kind_of, projection
+from prela_stream.codec.spans import (
+    BadItem,
+    decode_head,
+    decode_heads,
+    decode_resource,
+    kind_of,
+    projection,
+    projections,
+)
 from prela_stream.errors import CodecError
 from prela_stream.model import semconv
 from prela_stream.model.decision import Basis, Trigger
-from prela_stream.model.span import SPAN_TYPE_CODES, ItemKind, SpanHead, SpanType
+from prela_stream.model.span import SPAN_TYPE_CODES, ItemKind, Resource, SpanHead, SpanType
 from prela_stream.model.trace import Trace
 
 _LLM = SPAN_TYPE_CODES[SpanType.LLM]
@@ -25,21 +33,76 @@ cached_resource = ByteCache(decode_resource, 8 << 20, factor=4)
 """The decoded resource of a process. Spans of one process have equal resource bytes."""
 
 
-class DecodedTrace(msgspec.Struct, frozen=True, kw_only=True):
-    """See `base.ReadyTrace`. `raws` and `resources` belong to its readable spans, in the order of `trace.heads`."""
+def decoded_resources(raws: Sequence[bytes]) -> list[Resource]:
+    """The resource of each span. Most traces are from one process."""
+    first = raws[0]
+    if raws.count(first) == len(raws):
+        return [cached_resource(first)] * len(raws)
+    return [cached_resource(raw) for raw in raws]
 
-    trace: Trace | None
+
+class DueTrace(msgspec.Struct, frozen=True, kw_only=True):
+    """A trace that has to be decided now, as bytes. `base.ReadyTrace` describes the fields."""
+
     trace_id: bytes
+    trigger: Trigger
+    complete: bool
     basis: Basis
     first_offset: int
+    raws: Sequence[bytes]
+    resources: Sequence[bytes]
+    heads: list[SpanHead] | None
+    """The heads of `raws` if they are still decoded."""
+    lost: bool
+    open_spans: int
     due_ms: int
     spans: int
-    open_spans: int
-    lost: bool
+
+
+class DecodedTrace(msgspec.Struct, frozen=True):
+    """See `base.ReadyTrace`. `raws` and `resources` belong to its readable spans, in the order of `trace.heads`."""
+
+    due: DueTrace
+    trace: Trace | None
     raws: Sequence[bytes]
     resources: Sequence[bytes]
     poison: Sequence[BadItem] = ()
     poison_spans: int = 0
+
+    @property
+    def trace_id(self) -> bytes:
+        """See `base.ReadyTrace`."""
+        return self.due.trace_id
+
+    @property
+    def basis(self) -> Basis:
+        """See `base.ReadyTrace`."""
+        return self.due.basis
+
+    @property
+    def first_offset(self) -> int:
+        """See `base.ReadyTrace`."""
+        return self.due.first_offset
+
+    @property
+    def due_ms(self) -> int:
+        """See `base.ReadyTrace`."""
+        return self.due.due_ms
+
+    @property
+    def spans(self) -> int:
+        """See `base.ReadyTrace`."""
+        return self.due.spans
+
+    @property
+    def open_spans(self) -> int:
+        """See `base.ReadyTrace`."""
+        return self.due.open_spans
+
+    @property
+    def lost(self) -> bool:
+        """See `base.ReadyTrace`."""
+        return self.due.lost
 
     def with_checked_bodies(self) -> "DecodedTrace":
         """See `base.ReadyTrace`."""
@@ -61,12 +124,7 @@ class DecodedTrace(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             self,
             trace=_trace(
-                self.trace_id,
-                trace.trigger,
-                [trace.heads[index] for index in good],
-                [trace.attributes[index] for index in good],
-                resources,
-                complete=trace.complete,
+                self.due, [trace.heads[index] for index in good], [trace.attributes[index] for index in good], resources
             ),
             raws=[self.raws[index] for index in good],
             resources=resources,
@@ -85,45 +143,35 @@ class TraceDecoder:
     def __init__(self, reads: Iterable[str]) -> None:
         reads = frozenset(reads)
         self._project = projection(reads | SUMMARY_KEYS)
+        self._project_all = projections(reads | SUMMARY_KEYS)
         self._every_span = bool(reads)
         """Whether policies read attributes of any span. The summary reads those of LLM spans only."""
 
-    def read(
-        self,
-        *,
-        trace_id: bytes,
-        trigger: Trigger,
-        complete: bool,
-        basis: Basis,
-        raws: Sequence[bytes],
-        resources: Sequence[bytes],
-        first_offset: int,
-        due_ms: int,
-        spans: int,
-        open_spans: int,
-        lost: bool,
-    ) -> DecodedTrace:
+    def read(self, due: DueTrace) -> DecodedTrace:
         """Decode a trace for the policies. Unreadable spans are excluded and returned as `poison`."""
-        poison: list[BadItem] = []
+        raws, resources = due.raws, due.resources
         try:
-            heads = decode_heads(raws)
-            attributes = [self._attributes(head) for head in heads]
+            heads = decode_heads(raws) if due.heads is None else due.heads
+            attributes = self._attributes(heads)
         except CodecError:
             heads, attributes, raws, resources, poison = self._one_by_one(raws, resources)
-        return DecodedTrace(
-            trace=_trace(trace_id, trigger, heads, attributes, resources, complete=complete),
-            trace_id=trace_id,
-            basis=basis,
-            first_offset=first_offset,
-            due_ms=due_ms,
-            spans=spans,
-            open_spans=open_spans,
-            lost=lost,
-            raws=raws,
-            resources=resources,
-            poison=poison,
-            poison_spans=_spans_of(poison),
-        )
+            return DecodedTrace(
+                due, _trace(due, heads, attributes, resources), raws, resources, poison, _spans_of(poison)
+            )
+        return DecodedTrace(due, _trace(due, heads, attributes, resources), raws, resources)
+
+    def _attributes(self, heads: list[SpanHead]) -> list[dict[str, Any]]:
+        """The attributes that policies or the summary read, of every span."""
+        if self._every_span:
+            return self._project_all([head.attributes for head in heads])
+        calls = [index for index, head in enumerate(heads) if head.span_type == _LLM]
+        attributes: list[dict[str, Any]] = [{}] * len(heads)
+        if calls:
+            for index, found in zip(
+                calls, self._project_all([heads[index].attributes for index in calls]), strict=True
+            ):
+                attributes[index] = found
+        return attributes
 
     def _one_by_one(
         self, raws: Sequence[bytes], resources: Sequence[bytes]
@@ -136,7 +184,7 @@ class TraceDecoder:
         for raw, resource in zip(raws, resources, strict=True):
             try:
                 head = decode_head(raw)
-                found = self._attributes(head)
+                found = self._project(head.attributes) if self._every_span or head.span_type == _LLM else {}
             except CodecError as error:
                 poison.append(BadItem(index=-1, raw=raw, reason=str(error)))
                 continue
@@ -145,9 +193,6 @@ class TraceDecoder:
             good.append(raw)
             their_resources.append(resource)
         return heads, attributes, good, their_resources, poison
-
-    def _attributes(self, head: SpanHead) -> dict[str, Any]:
-        return self._project(head.attributes) if self._every_span or head.span_type == _LLM else {}
 
 
 def body_problem(raw: bytes) -> str | None:
@@ -164,21 +209,15 @@ def _spans_of(poison: Sequence[BadItem]) -> int:
 
 
 def _trace(
-    trace_id: bytes,
-    trigger: Trigger,
-    heads: list[SpanHead],
-    attributes: list[dict[str, Any]],
-    resources: Sequence[bytes],
-    *,
-    complete: bool,
+    due: DueTrace, heads: list[SpanHead], attributes: list[dict[str, Any]], resources: Sequence[bytes]
 ) -> Trace | None:
     if not heads:
         return None
     return Trace(
-        trace_id=trace_id,
+        trace_id=due.trace_id,
         heads=heads,
         attributes=attributes,
-        resources=[cached_resource(resource) for resource in resources],
-        trigger=trigger,
-        complete=complete,
+        resources=decoded_resources(resources),
+        trigger=due.trigger,
+        complete=due.complete,
     )

@@ -12,7 +12,7 @@ import msgspec
 
 from prela_stream.assembly.base import TRACE_BYTES, Applied, CoreError, LateSpan, ReadyTrace
 from prela_stream.assembly.completeness import TRIGGERS
-from prela_stream.assembly.decoding import DecodedTrace, TraceDecoder, cached_resource
+from prela_stream.assembly.decoding import DecodedTrace, DueTrace, TraceDecoder, cached_resource, decoded_resources
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import BadItem, decode_batch, decode_heads
 from prela_stream.model import semconv
@@ -174,19 +174,21 @@ def _ready(facts: Any, decoder: TraceDecoder) -> ReadyTrace:
 
 def _decoded(facts: Any, decoder: TraceDecoder) -> DecodedTrace:
     """The trace as the Python decoder reads it."""
-    return decoder.read(
+    due = DueTrace(
         trace_id=facts.trace_id,
         trigger=_TRIGGERS[facts.trigger],
         complete=facts.complete,
         basis=_BASES[facts.basis],
         raws=facts.raws(),
         resources=facts.resources(),
+        heads=None,
         first_offset=facts.first_offset,
         due_ms=facts.due_ms,
         spans=facts.spans,
         open_spans=facts.open_spans,
         lost=facts.lost,
     )
+    return decoder.read(due)
 
 
 class NativeReadyTrace:
@@ -266,7 +268,7 @@ class NativeTrace(Trace):
     @property
     def resources(self) -> list[Resource]:
         """See `Trace`."""
-        return self._once("resources", lambda: [cached_resource(resource) for resource in self._source.resources()])
+        return self._once("resources", lambda: decoded_resources(self._source.resources()))
 
     def _select(self) -> list[dict[str, Any]]:
         selected = self._source.selected

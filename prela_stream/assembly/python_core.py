@@ -6,9 +6,9 @@ from typing import Final
 import msgspec
 
 from prela_stream.assembly.base import TRACE_BYTES, Applied, LateSpan, ReadyTrace
-from prela_stream.assembly.buffer import DueTrace, TraceBuffer
+from prela_stream.assembly.buffer import TraceBuffer
 from prela_stream.assembly.decided import DecidedTraces
-from prela_stream.assembly.decoding import DecodedTrace, TraceDecoder
+from prela_stream.assembly.decoding import TraceDecoder
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import ItemBatch, decode_batch
 from prela_stream.model.decision import Decision
@@ -30,7 +30,6 @@ class PythonCore:
         self._buffer = TraceBuffer(options, self._decided)
         self._decoder = TraceDecoder(reads)
         self._max_item_bytes = max_item_bytes
-        self._duplicates = 0
 
     @property
     def clock_ms(self) -> int:
@@ -55,7 +54,7 @@ class PythonCore:
     @property
     def duplicates(self) -> int:
         """See `base.Core`."""
-        return self._duplicates
+        return self._buffer.duplicates
 
     @property
     def oldest_ms(self) -> int | None:
@@ -68,7 +67,8 @@ class PythonCore:
 
     def due(self, now_ms: int) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""
-        return map(self._read, self._buffer.due(now_ms))
+        for due in self._buffer.due(now_ms):
+            yield None if due is None else self._decoder.read(due)
 
     def expire(self) -> None:
         """See `base.Core`."""
@@ -80,15 +80,14 @@ class PythonCore:
         whole = batch
         if replay:
             batch = self._without_covered(batch, offset)
-        added = self._buffer.add(batch, offset, self._buffer.clock_ms)
-        self._duplicates += added.duplicates
+        spans, late = self._buffer.add(batch, offset)
         return Applied(
             items=len(whole.heads),
-            control=added.control,
-            spans=added.spans + added.duplicates,
+            control=len(batch.heads) - spans - len(late),
+            spans=spans,
             covered=len(whole.heads) - len(batch.heads),
-            late=[_late(batch, index) for index in added.late],
-            late_resource=batch.resource if added.late else None,
+            late=[_late(batch, index) for index in late],
+            late_resource=batch.resource if late else None,
             bad=whole.bad,
             unknown=whole.unknown,
         )
@@ -111,26 +110,11 @@ class PythonCore:
 
     def over_limits(self) -> Sequence[ReadyTrace]:
         """See `base.Core`."""
-        return [self._read(due) for due in self._buffer.over_limits()]
+        return [self._decoder.read(due) for due in self._buffer.over_limits()]
 
     def heaviest(self, most_bytes: int) -> Sequence[ReadyTrace]:
         """See `base.Core`."""
-        return [self._read(due) for due in self._buffer.heaviest(most_bytes, TRACE_BYTES)]
-
-    def _read(self, due: DueTrace) -> DecodedTrace:
-        return self._decoder.read(
-            trace_id=due.trace_id,
-            trigger=due.trigger,
-            complete=due.complete,
-            basis=due.basis,
-            raws=due.raws,
-            resources=due.resources,
-            first_offset=due.first_offset,
-            due_ms=due.due_ms,
-            spans=due.spans,
-            open_spans=due.open_spans,
-            lost=due.lost,
-        )
+        return [self._decoder.read(due) for due in self._buffer.heaviest(most_bytes, TRACE_BYTES)]
 
     def low_watermark(self) -> tuple[int, int] | None:
         """See `base.Core`."""

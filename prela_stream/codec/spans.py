@@ -53,7 +53,7 @@ class ItemBatch(msgspec.Struct, frozen=True, kw_only=True):
 
     resource: bytes
     """The resource map as MessagePack bytes, for `decode_resource`."""
-    heads: Sequence[ItemHead]
+    heads: Sequence[SpanHead]
     raws: Sequence[bytes]
     indexes: Sequence[int]
     """Index of each item in the record."""
@@ -182,7 +182,7 @@ def _rescue(view: memoryview, problem: str, max_item_bytes: int | None) -> ItemB
 def _decode_one_by_one(
     resource: bytes, items: Iterable[msgspec.Raw | memoryview], max_item_bytes: int | None = None
 ) -> ItemBatch:
-    heads: list[ItemHead] = []
+    heads: list[SpanHead] = []
     raws: list[bytes] = []
     indexes: list[int] = []
     bad: list[BadItem] = []
@@ -321,12 +321,30 @@ def projection(keys: Iterable[str]) -> Callable[[bytes | msgspec.Raw], dict[str,
     The returned function takes the bytes of an attribute map and returns the attributes with these keys. It raises CodecError if
     the bytes are not a map.
     """
+    some: Any = _some(keys)
+    if some is None:
+        return lambda _: {}
+    decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(some)
+    return lambda raw: read(decoder, raw, "attributes")
+
+
+def projections(keys: Iterable[str]) -> Callable[[Sequence[msgspec.Raw]], list[dict[str, Any]]]:
+    """As `projection` for the attribute maps of many spans in one call."""
+    some: Any = _some(keys)
+    if some is None:
+        return lambda raws: [{} for _ in raws]
+    many: Any = list[some]
+    decoder: msgspec.msgpack.Decoder[list[dict[str, Any]]] = msgspec.msgpack.Decoder(many)
+    return lambda raws: read(decoder, b"".join((b"\xdd", len(raws).to_bytes(4, "big"), *raws)), "attributes")
+
+
+def _some(keys: Iterable[str]) -> Any:
+    """The type of a map of which only these keys are read; None if there are none."""
     wanted = sorted(set(keys))
     if not wanted:
-        return lambda _: {}
+        return None
     # msgspec decodes a TypedDict to a dict of the present keys, five times as fast as reading each field of a Struct.
     # It compares keys by the cached UTF-8 form of a str; a non-ASCII str has none until it was encoded once.
     _encoder.encode(wanted)
     some: Any = TypedDict("some", dict.fromkeys(wanted, Any), total=False)  # type: ignore[misc]
-    decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(some)
-    return lambda raw: read(decoder, raw, "attributes")
+    return some

@@ -52,8 +52,8 @@ class Trace:
         """Spans that ended as ERROR."""
         self.start_ns, self.duration_ns = _times(heads, self.tree.root)
         """ns since the epoch, 0 if no start is known; and ns. See `_times`."""
-        explicit = next((head.randomness for head in heads if head.randomness is not None), None)
-        self.randomness = trace_randomness(trace_id) if explicit is None else explicit
+        explicit = [head.randomness for head in heads if head.randomness is not None]
+        self.randomness = explicit[0] if explicit else trace_randomness(trace_id)
         """56 bits: the explicit randomness of the first span that has one, or the last 56 bits of the trace id."""
         self.head_thresholds: AbstractSet[int] = {head.threshold or 0 for head in heads}
         """The distinct head-sampling thresholds of the spans; 0 for a span that was not head-sampled."""

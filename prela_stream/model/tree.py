@@ -22,6 +22,9 @@ _LLM: Final = SPAN_TYPE_CODES[SpanType.LLM]
 _INPUT_TOKENS: Final = semconv.read_keys(semconv.INPUT_TOKENS)
 _OUTPUT_TOKENS: Final = semconv.read_keys(semconv.OUTPUT_TOKENS)
 _COST: Final = semconv.read_keys(semconv.COST_USD)
+_INPUT, _OUTPUT = _INPUT_TOKENS[0], _OUTPUT_TOKENS[0]
+_MOST: Final = 1 << 53
+"""A number of tokens is below this."""
 
 _SAME_TIME_NS: Final = 1_000_000
 """Times of two hosts that differ by less are taken as equal."""
@@ -235,12 +238,22 @@ class SpanTree(Generic[S]):
         prices: list[float] = []
         for index in self._leaf_llm():
             own = attributes[index]
-            if own:
-                tokens_in += _count(_first(own, _INPUT_TOKENS))
-                tokens_out += _count(_first(own, _OUTPUT_TOKENS))
-                price = _first(own, _COST)
-                if isinstance(price, int | float) and not isinstance(price, bool) and math.isfinite(price):
-                    prices.append(price)
+            if not own:
+                continue
+            count = own.get(_INPUT) or _first(own, _INPUT_TOKENS)  # most spans have the preferred spelling
+            if count.__class__ is int and 0 <= count < _MOST:
+                tokens_in += count
+            count = own.get(_OUTPUT) or _first(own, _OUTPUT_TOKENS)
+            if count.__class__ is int and 0 <= count < _MOST:
+                tokens_out += count
+            price = _first(own, _COST)
+            if (
+                price is not None
+                and isinstance(price, int | float)
+                and not isinstance(price, bool)
+                and math.isfinite(price)
+            ):
+                prices.append(price)
         prices.sort()  # a sum of floats depends on their order, which must not be the order of arrival
         return Totals(input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=sum(prices, 0.0) if prices else None)
 
@@ -248,10 +261,10 @@ class SpanTree(Generic[S]):
         """32 hex digits that depend on types, names and nesting, and not on ids, times or the order of siblings."""
         structure, codes, spans = self._structure, self._codes, self.spans
         children = structure.children
-        digests = [b""] * len(spans)
+        digests = [_shape(code, span.name, b"") for code, span in zip(codes, spans, strict=True)]
         for index in reversed(structure.order):
-            below = _join(children[index], digests) if index in children else b""
-            digests[index] = _shape(codes[index], spans[index].name, below)
+            if index in children:
+                digests[index] = _shape(codes[index], spans[index].name, _join(children[index], digests))
         tops = [digests[index] for index in structure.roots]
         tops += [_shape(-1, "", _join(group, digests)) for group in structure.orphans.values()]
         tops.sort()
@@ -295,12 +308,3 @@ def _first(own: Mapping[str, Any], spellings: tuple[str, ...]) -> Any:
 
 
 _known_shape = lru_cache(maxsize=8192)(_shape_of)
-
-
-_MOST: Final = 1 << 53
-
-
-def _count(value: object) -> int:
-    if value.__class__ is int:
-        return value if 0 <= value < _MOST else 0
-    return 0
