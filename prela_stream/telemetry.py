@@ -155,6 +155,11 @@ WORKER_POISON = Counter(
     "items",
     "Items that could not be read and went to the `dlq` topic, grouped by record.",
 )
+WORKER_FORGOTTEN = Counter(
+    "prela_worker_forgotten_decisions_total",
+    "decisions",
+    "Decisions that were forgotten before their time, because of `assembly.max_decided_bytes`.",
+)
 WORKER_COMMITS = Counter("prela_worker_commits_total", "commits", "Commits of partitions, by outcome.", ("outcome",))
 WORKER_COMMIT_SECONDS = Histogram(
     "prela_worker_commit_duration_seconds",

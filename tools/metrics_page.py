@@ -49,6 +49,7 @@ Alerts that most installations want:
 | `prela_worker_partitions{state="stalled"}` > 0 | a partition is restored again and again without a commit |
 | `prela_worker_poison_items_total` grows | a producer writes what cannot be read; the items are in the `dlq` topic |
 | `prela_worker_partitions{state="poisoned"}` > 0 | many items are unreadable: a producer probably writes another format |
+| `prela_worker_forgotten_decisions_total` grows | raise `assembly.max_decided_bytes`, or use more partitions |
 | `prela_worker_clock_jumps_total` grows | the clock of a broker is wrong |
 | `prela_sink_retries_total` grows | a sink cannot write; nothing is lost as long as the topic keeps the records |
 | `prela_agent_dropped_items_total` grows | spans are lost in an agent, by reason |

@@ -1,13 +1,64 @@
 //! The decisions of a partition during their late window, as `assembly.decided` specifies them.
 //!
-//! A live decision is an id in a set; only a kept one has an entry, the object that the caller gave. So a dropped trace costs its id
-//! twice: in the set, and in the queue of expiries.
+//! All decisions are in one ring in the order of their time: the older ones are forgotten, the others live. So a decision costs its id,
+//! its time and a place in the index, about 40 bytes. The ring and the index grow in blocks, so that none of them stops the worker.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 
+use hashbrown::HashTable;
 use pyo3::prelude::*;
 
 use crate::item::TraceId;
+
+const BLOCK: usize = 1024;
+const SHARDS: usize = 256;
+/// What a decision, and in addition a kept one, counts where the memory of decisions is bounded.
+const DECISION_BYTES: usize = 64;
+
+#[derive(Clone, Copy)]
+struct Entry {
+    id: TraceId,
+    at: i64,
+}
+
+/// Entries by their number. The first ones are removed.
+#[derive(Default)]
+struct Ring {
+    blocks: VecDeque<Vec<Entry>>,
+    /// Number of the first entry of the first block.
+    base: u64,
+    front: u64,
+    end: u64,
+}
+
+impl Ring {
+    fn get(&self, number: u64) -> Option<&Entry> {
+        let place = number.checked_sub(self.base)? as usize;
+        self.blocks.get(place / BLOCK)?.get(place % BLOCK)
+    }
+
+    fn push(&mut self, entry: Entry) -> u64 {
+        if self.blocks.back().is_none_or(|block| block.len() == BLOCK) {
+            self.blocks.push_back(Vec::with_capacity(BLOCK));
+        }
+        if let Some(block) = self.blocks.back_mut() {
+            block.push(entry);
+        }
+        self.end += 1;
+        self.end - 1
+    }
+
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = *self.get(self.front)?;
+        self.front += 1;
+        if self.front == self.base + BLOCK as u64 {
+            self.blocks.pop_front();
+            self.base = self.front;
+        }
+        Some(entry)
+    }
+}
 
 struct Loaded {
     decided_at_ms: i64,
@@ -19,12 +70,15 @@ struct Loaded {
 
 pub struct Decided {
     window_ms: i64,
-    live: HashSet<TraceId>,
+    most_bytes: usize,
+    ring: Ring,
+    /// Number of the first live entry; those before it are forgotten.
+    live: u64,
+    /// The number of the last entry of each id.
+    index: Vec<HashTable<u64>>,
+    known: usize,
+    keys: RandomState,
     kept: HashMap<TraceId, Py<PyAny>>,
-    /// Until when each forgotten id is known.
-    forgotten: HashMap<TraceId, i64>,
-    live_queue: VecDeque<(i64, TraceId)>,
-    forgotten_queue: VecDeque<(i64, TraceId)>,
     loaded: VecDeque<Loaded>,
     in_order: bool,
     passing: VecDeque<(i64, TraceId, i64, i64)>,
@@ -33,14 +87,16 @@ pub struct Decided {
 }
 
 impl Decided {
-    pub fn new(window_ms: i64) -> Self {
+    pub fn new(window_ms: i64, most_bytes: usize) -> Self {
         Decided {
             window_ms,
-            live: HashSet::new(),
+            most_bytes,
+            ring: Ring::default(),
+            live: 0,
+            index: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            known: 0,
+            keys: RandomState::new(),
             kept: HashMap::new(),
-            forgotten: HashMap::new(),
-            live_queue: VecDeque::new(),
-            forgotten_queue: VecDeque::new(),
             loaded: VecDeque::new(),
             in_order: true,
             passing: VecDeque::new(),
@@ -48,12 +104,25 @@ impl Decided {
         }
     }
 
-    pub fn contains(&self, id: &TraceId) -> bool {
-        self.live.contains(id)
+    /// The number of the last entry of an id.
+    fn number(&self, id: &TraceId) -> Option<u64> {
+        let hash = self.keys.hash_one(id);
+        let is_it = |number: &u64| self.ring.get(*number).is_some_and(|entry| entry.id == *id);
+        self.index.get(hash as usize % SHARDS)?.find(hash, is_it).copied()
     }
 
+    pub fn contains(&self, id: &TraceId) -> bool {
+        self.number(id).is_some_and(|number| number >= self.live)
+    }
+
+    /// Decisions that are live.
     pub fn len(&self) -> usize {
-        self.live.len()
+        (self.ring.end - self.live) as usize
+    }
+
+    /// Nominal bytes of all remembered decisions.
+    fn bytes(&self) -> usize {
+        DECISION_BYTES * (self.known + self.kept.len())
     }
 
     /// The entry of a live decision; None for a dropped trace.
@@ -63,15 +132,59 @@ impl Decided {
 
     /// A trace was decided. One that is live already gets the new entry and keeps its time.
     pub fn remember(&mut self, id: TraceId, entry: Option<Py<PyAny>>, decided_at_ms: i64) {
-        if self.live.insert(id) {
+        if !self.contains(&id) {
+            self.remove(&id); // it was forgotten
             // Stream time never goes back, but a loaded decision may be from the same millisecond as the last one.
-            let at = self.live_queue.back().map_or(decided_at_ms, |(last, _)| decided_at_ms.max(*last));
-            self.live_queue.push_back((at, id));
+            let last = self.ring.end.checked_sub(1).and_then(|number| self.ring.get(number));
+            let at = last.filter(|_| self.live < self.ring.end).map_or(decided_at_ms, |last| decided_at_ms.max(last.at));
+            let number = self.ring.push(Entry { id, at });
+            let hash = self.keys.hash_one(id);
+            let (ring, keys) = (&self.ring, &self.keys);
+            if let Some(shard) = self.index.get_mut(hash as usize % SHARDS) {
+                shard.insert_unique(hash, number, |one| ring.get(*one).map_or(0, |entry| keys.hash_one(entry.id)));
+                self.known += 1;
+            }
         }
         match entry {
             Some(entry) => self.kept.insert(id, entry),
             None => self.kept.remove(&id),
         };
+    }
+
+    fn remove(&mut self, id: &TraceId) {
+        let hash = self.keys.hash_one(id);
+        let ring = &self.ring;
+        let is_it = |number: &u64| ring.get(*number).is_some_and(|entry| entry.id == *id);
+        if let Some(shard) = self.index.get_mut(hash as usize % SHARDS) {
+            if let Ok(found) = shard.find_entry(hash, is_it) {
+                found.remove();
+                self.known -= 1;
+            }
+        }
+    }
+
+    /// Forgets the oldest decisions completely until at most `most_bytes` are left; appends their ids.
+    fn forget_oldest(&mut self, early: &mut Vec<TraceId>) {
+        while self.bytes() > self.most_bytes {
+            let Some(id) = self.pop() else {
+                break;
+            };
+            early.extend(id);
+        }
+    }
+
+    /// Removes the first entry. None: there is none; the inner None: its id was decided again.
+    fn pop(&mut self) -> Option<Option<TraceId>> {
+        let number = self.ring.front;
+        let id = self.ring.get(number)?.id;
+        let is_last = self.number(&id) == Some(number);
+        if is_last {
+            self.remove(&id);
+            self.kept.remove(&id);
+        }
+        self.ring.pop();
+        self.live = self.live.max(self.ring.front);
+        Some(is_last.then_some(id))
     }
 
     pub fn load(&mut self, id: TraceId, entry: Option<Py<PyAny>>, decided_at_ms: i64, first_offset: i64, cut_offset: i64) {
@@ -80,7 +193,9 @@ impl Decided {
         self.ranges.entry(id).or_default().push((first_offset, cut_offset));
     }
 
-    pub fn expire(&mut self, now_ms: i64) {
+    /// Returns the ids of the decisions that were forgotten early.
+    pub fn expire(&mut self, now_ms: i64) -> Vec<TraceId> {
+        let mut early = Vec::new();
         if !self.in_order {
             self.loaded.make_contiguous().sort_by_key(|loaded| (loaded.decided_at_ms, loaded.cut_offset));
             self.in_order = true;
@@ -92,6 +207,7 @@ impl Decided {
             self.forget(loaded.decided_at_ms);
             self.remember(loaded.id, loaded.entry, loaded.decided_at_ms);
             self.passing.push_back((loaded.decided_at_ms, loaded.id, loaded.first_offset, loaded.cut_offset));
+            self.forget_oldest(&mut early); // at once, because a trace that was decided again is loaded again
         }
         while self.passing.front().is_some_and(|(at, ..)| *at < now_ms) {
             let Some((_, id, first, cut)) = self.passing.pop_front() else {
@@ -107,10 +223,13 @@ impl Decided {
             }
         }
         self.forget(now_ms);
+        self.forget_oldest(&mut early);
+        early
     }
 
     pub fn was_forgotten(&self, id: &TraceId, now_ms: i64) -> bool {
-        self.forgotten.get(id).is_some_and(|until| now_ms < *until)
+        let found = self.number(id).filter(|number| *number < self.live).and_then(|number| self.ring.get(number));
+        found.is_some_and(|entry| now_ms < entry.at + 2 * self.window_ms)
     }
 
     /// Whether an item of this trace in the record at `offset` belongs to a loaded decision.
@@ -123,23 +242,18 @@ impl Decided {
     }
 
     fn forget(&mut self, now_ms: i64) {
-        while self.live_queue.front().is_some_and(|(at, _)| at + self.window_ms <= now_ms) {
-            let Some((decided_at, id)) = self.live_queue.pop_front() else {
+        while self.live < self.ring.end {
+            let Some(entry) = self.ring.get(self.live).filter(|entry| entry.at + self.window_ms <= now_ms) else {
                 break;
             };
-            let until = decided_at + 2 * self.window_ms;
-            self.live.remove(&id);
-            self.kept.remove(&id);
-            self.forgotten.insert(id, until);
-            self.forgotten_queue.push_back((until, id));
+            self.kept.remove(&entry.id);
+            self.live += 1;
         }
-        while self.forgotten_queue.front().is_some_and(|(until, _)| *until <= now_ms) {
-            let Some((until, id)) = self.forgotten_queue.pop_front() else {
+        while self.ring.front < self.live {
+            if self.ring.get(self.ring.front).is_none_or(|entry| entry.at + 2 * self.window_ms > now_ms) {
                 break;
-            };
-            if self.forgotten.get(&id).is_some_and(|known| *known <= until) {
-                self.forgotten.remove(&id);
             }
+            self.pop();
         }
     }
 }

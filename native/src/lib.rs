@@ -22,13 +22,14 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 
+use crate::decided::Decided;
 use crate::facts::{Amount, Facts, Shapes, Spellings};
 use crate::item::{Head, TraceId};
 use crate::partition::{Applied, Closed, Options, Partition};
 use crate::trace::Trace;
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
-const INTERFACE: u32 = 4;
+const INTERFACE: u32 = 5;
 /// Spans that one step folds, or returns the facts of: about a millisecond.
 const STEP: usize = 1024;
 
@@ -235,8 +236,10 @@ impl PyPartition {
         let mut wanted: Vec<Vec<u8>> = reads.into_iter().map(String::into_bytes).collect();
         wanted.sort();
         wanted.dedup();
+        let most_bytes = usize::try_from(get("max_decided_bytes")?).unwrap_or(usize::MAX);
+        let decided = Decided::new(get("late_window_ms")?, most_bytes);
         Ok(PyPartition {
-            inner: Partition::new(chosen, get("late_window_ms")?, beats),
+            inner: Partition::new(chosen, decided, beats),
             failure,
             failed: None,
             spellings: Spellings::new(&input_tokens, &output_tokens, &cost),
@@ -379,8 +382,10 @@ impl PyPartition {
     }
 
     /// Brings the decisions to a stream time. Called at each record, between `due` and `add`.
-    fn expire(&mut self, now_ms: i64) {
-        self.inner.decided.expire(now_ms);
+    /// Returns the ids of those that were forgotten early.
+    fn expire<'py>(&mut self, py: Python<'py>, now_ms: i64) -> PyResult<Bound<'py, PyList>> {
+        let early = self.inner.decided.expire(now_ms);
+        PyList::new(py, early.iter().map(|id| PyBytes::new(py, id)))
     }
 
     /// Takes in a decision that was committed earlier.

@@ -178,8 +178,12 @@ class Core(Protocol):
         """
         ...
 
-    def expire(self) -> None:
-        """Bring the remembered decisions up to date with the clock."""
+    def expire(self) -> Sequence[bytes]:
+        """Bring the remembered decisions up to date with the clock and with `max_decided_bytes`.
+
+        Returns the ids of the traces whose decisions were forgotten early. A decision counts 64 bytes, that of a kept trace in
+        its late window 128.
+        """
         ...
 
     def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied:

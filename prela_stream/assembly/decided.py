@@ -11,13 +11,15 @@ skips covered items. So the buffer uses the same lookup in a replay and after it
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from prela_stream.assembly.options import AssemblyOptions
 
 T = TypeVar("T")
+DECISION_BYTES: Final = 64
+"""What a decision counts where the memory of decisions is bounded. A kept one counts twice as much."""
 
 
 class _Loaded(msgspec.Struct, Generic[T], frozen=True):
@@ -36,11 +38,14 @@ class DecidedTraces(Mapping[bytes, T], Generic[T]):
 
     def __init__(self, options: AssemblyOptions) -> None:
         self._window_ms = options.late_window_ms
+        self._most_bytes = options.max_decided_bytes
         self._live: dict[bytes, T] = {}
         self._forgotten: dict[bytes, int] = {}
         # ids by decision time: one list for all decisions of one millisecond
         self._live_queue: deque[tuple[int, list[bytes]]] = deque()
         self._forgotten_queue: deque[tuple[int, list[bytes]]] = deque()
+        self._kept = 0
+        """Live entries that are not None."""
         self._loaded: deque[_Loaded[T]] = deque()
         self._in_order = True
         self._passing: deque[_Loaded[T]] = deque()
@@ -66,10 +71,17 @@ class DecidedTraces(Mapping[bytes, T], Generic[T]):
         """Add a decision made at this stream time. If the trace has a live one, its entry is replaced and its time is kept."""
         if trace_id not in self._live:
             _enqueue(self._live_queue, decided_at_ms, trace_id)
+            self._forgotten.pop(trace_id, None)
+        self._kept += (entry is not None) - (self._live.get(trace_id) is not None)
         self._live[trace_id] = entry
 
-    def expire(self, now_ms: int) -> None:
-        """Advance to stream time `now_ms`; amortised O(1) per decision. Call it for each record, between due and add."""
+    def expire(self, now_ms: int) -> list[bytes]:
+        """Advance to stream time `now_ms`; amortised O(1) per decision. Call it for each record, between due and add.
+
+        Returns:
+            The ids of the decisions that were forgotten early, because of `max_decided_bytes`.
+        """
+        early: list[bytes] = []
         if not self._in_order:
             self._loaded = deque(sorted(self._loaded, key=lambda loaded: (loaded.decided_at_ms, loaded.cut_offset)))
             self._in_order = True
@@ -78,13 +90,42 @@ class DecidedTraces(Mapping[bytes, T], Generic[T]):
             self._forget(loaded.decided_at_ms)
             self.remember(loaded.trace_id, loaded.entry, loaded.decided_at_ms)
             self._passing.append(loaded)
+            if self.size > self._most_bytes:  # at once, because a trace that was decided again is loaded again
+                early += self._forget_oldest()
         while self._passing and self._passing[0].decided_at_ms < now_ms:
             self._pass(self._passing.popleft())
         self._forget(now_ms)
+        return early + self._forget_oldest() if self.size > self._most_bytes else early
 
     def was_forgotten(self, trace_id: bytes, now_ms: int) -> bool:
         """Whether the trace had a decision that expired less than `late_window_ms` before `now_ms`."""
         return now_ms < self._forgotten.get(trace_id, now_ms)
+
+    @property
+    def size(self) -> int:
+        """Nominal bytes: `DECISION_BYTES` for each remembered decision, and as many again for a live entry that is not None."""
+        return DECISION_BYTES * (len(self._live) + len(self._forgotten) + self._kept)
+
+    def _forget_oldest(self) -> list[bytes]:
+        """Forget the oldest decisions completely, until at most `max_decided_bytes` are left; their ids."""
+        found: list[bytes] = []
+        while self.size > self._most_bytes:
+            queue = self._forgotten_queue or self._live_queue
+            if not queue:
+                break
+            time_ms, trace_ids = queue[0]
+            if not trace_ids:
+                queue.popleft()
+                continue
+            trace_id = trace_ids.pop(0)
+            if queue is self._live_queue:
+                self._kept -= self._live.pop(trace_id) is not None
+            elif self._forgotten.get(trace_id) == time_ms:
+                del self._forgotten[trace_id]
+            else:
+                continue  # decided again
+            found.append(trace_id)
+        return found
 
     def load(self, trace_id: bytes, entry: T, decided_at_ms: int, first_offset: int, cut_offset: int) -> None:
         """Load a committed decision. Load all of them before the first record of a replay.
@@ -114,14 +155,14 @@ class DecidedTraces(Mapping[bytes, T], Generic[T]):
             decided_at, trace_ids = live.popleft()
             until = decided_at + 2 * window
             for trace_id in trace_ids:
-                del self._live[trace_id]
+                self._kept -= self._live.pop(trace_id) is not None
                 self._forgotten[trace_id] = until
             if trace_ids:
                 forgotten.append((until, trace_ids))
         while forgotten and forgotten[0][0] <= now_ms:
             until, trace_ids = forgotten.popleft()
             for trace_id in trace_ids:
-                if self._forgotten[trace_id] <= until:
+                if self._forgotten.get(trace_id) == until:
                     del self._forgotten[trace_id]
 
 

@@ -21,7 +21,7 @@ from prela_stream.model.ids import trace_randomness
 from prela_stream.model.span import Resource, SpanHead
 from prela_stream.model.trace import NAME_CHARACTERS, Trace
 
-INTERFACE: Final = 4
+INTERFACE: Final = 5
 """The version of the extension's interface. An extension with another one is not used."""
 _TRIGGERS: Final = (*TRIGGERS, Trigger.MAX_SPANS, Trigger.MAX_BYTES, Trigger.MEMORY)
 _BASES: Final = tuple(Basis)
@@ -101,9 +101,9 @@ class NativeCore:
                 yield _ready(facts, decoder)
             yield None
 
-    def expire(self) -> None:
+    def expire(self) -> Sequence[bytes]:
         """See `base.Core`."""
-        self._partition.expire(self._partition.clock_ms)
+        return self._partition.expire(self._partition.clock_ms)  # type: ignore[no-any-return]
 
     def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied:
         """See `base.Core`."""

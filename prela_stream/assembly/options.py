@@ -36,6 +36,12 @@ class AssemblyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Trigger `max_spans`: the spans of a trace."""
     max_bytes: Annotated[int, bounded(1, 1 << 40)] = 32 << 20
     """Trigger `max_bytes`: the bytes of the items of a trace."""
+    max_decided_bytes: Annotated[int, bounded(64, 1 << 40)] = 768 << 20
+    """Most bytes of the remembered decisions of a partition: 64 for each, and 128 for that of a kept trace in its late window.
+    Above it the oldest are forgotten early. Late spans of such a trace are decided again, `repeated` and with weight 0."""
+    forgotten_bytes: Annotated[int, bounded(1_024, 1 << 34)] = 8 << 20
+    """Memory of the set of traces whose decisions were forgotten early, for each partition that needs it. It is approximate: at
+    most one in 10,000 other traces is taken for one of them. It holds three million traces."""
     late_window_ms: Annotated[int, bounded(0, 168 * HOUR)] = 1_800_000
     """How long a decision is remembered, so that late spans inherit it. For the same time after that only the trace id is
     remembered, so that a second decision gets weight 0."""

@@ -70,9 +70,9 @@ class PythonCore:
         for due in self._buffer.due(now_ms):
             yield None if due is None else self._decoder.read(due)
 
-    def expire(self) -> None:
+    def expire(self) -> Sequence[bytes]:
         """See `base.Core`."""
-        self._decided.expire(self._buffer.clock_ms)
+        return self._decided.expire(self._buffer.clock_ms)
 
     def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied:
         """See `base.Core`."""

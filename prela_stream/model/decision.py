@@ -103,7 +103,7 @@ class Decision(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     weight_biased: bool = False
     """Spans disagree on the head-sampling threshold, so the weight is an estimate."""
     repeated: bool = False
-    """The trace was decided before, longer than `late_window_ms` ago."""
+    """The trace was decided before, and its decision was forgotten: after `late_window_ms`, or early to bound memory."""
     basis: Basis | None = None
     """The evidence for `complete`. None in a decision of a version that did not record it."""
 

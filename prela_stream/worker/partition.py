@@ -12,6 +12,7 @@ import msgspec
 from prela_stream.assembly.base import TRACE_BYTES, Applied, ReadyTrace
 from prela_stream.assembly.clock import ClockJump, StreamClock
 from prela_stream.assembly.decoding import body_problem
+from prela_stream.assembly.forgotten import ForgottenTraces
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind, choose_core
 from prela_stream.codec.spans import SPANS_FORMAT, BadItem, encode_batch, encode_item
@@ -77,6 +78,7 @@ class PartitionState:
         self._core = (core or choose_core(options.core)).new(assembly, evaluator.reads, topics.max_record_bytes)
         self._duplicates = 0
         """Duplicates of the core that are in the counters, or that a replay found again."""
+        self._forgotten = ForgottenTraces(assembly.forgotten_bytes, 2 * max(1, assembly.late_window_ms))
         self._outputs = Outputs(source, topics, options.group)
         self._committed_position = start
         self._replay: Replay | None = None
@@ -230,7 +232,10 @@ class PartitionState:
             if ready is not None:
                 self._decide(ready, intake, cut=record.offset)
             yield 0
-        core.expire()
+        if early := core.expire():
+            self._forgotten.add(early, core.clock_ms)
+            if self._replay is None:
+                self._dead_letters.tally.forgotten(len(early))
         applied = core.add(record.value or b"", record.offset, replay=self._replay is not None)
         intake.applied(applied, record.offset)
         if applied.late:
@@ -317,7 +322,7 @@ class PartitionState:
         self._dead_letters.tally.decided(decision)
 
     def _decision(self, ready: ReadyTrace, trace: Trace, verdict: Verdict, cut: int) -> Decision:
-        repeated = self._core.was_forgotten(ready.trace_id, ready.due_ms)
+        repeated = self._core.was_forgotten(ready.trace_id, ready.due_ms) or ready.trace_id in self._forgotten
         return Decision(
             trace_id=ready.trace_id,
             decision_id=decision_id_of(self._source.topic, self._source.partition, ready.trace_id, ready.first_offset),

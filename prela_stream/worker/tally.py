@@ -7,12 +7,12 @@ from prela_stream.model.decision import Decision, Trigger
 class Tally:
     """Counts of one partition between two commits. If a commit fails, its work is repeated and counted then."""
 
-    __slots__ = ("_decisions", "_due_ms", "_items", "_late_dropped", "_late_kept", "_poison")
+    __slots__ = ("_decisions", "_due_ms", "_forgotten", "_items", "_late_dropped", "_late_kept", "_poison")
 
     def __init__(self) -> None:
         self._decisions: dict[tuple[bool, Trigger, str], int] = {}
         self._due_ms: list[int] = []
-        self._items = self._poison = self._late_kept = self._late_dropped = 0
+        self._forgotten = self._items = self._poison = self._late_kept = self._late_dropped = 0
 
     def items(self, count: int) -> None:
         """Items of the `spans` topic were consumed."""
@@ -21,6 +21,10 @@ class Tally:
     def poison(self, items: int) -> None:
         """Items could not be read."""
         self._poison += items
+
+    def forgotten(self, decisions: int) -> None:
+        """Decisions were forgotten early."""
+        self._forgotten += decisions
 
     def late(self, spans: int, *, kept: bool) -> None:
         """Spans arrived after the decision on their trace."""
@@ -40,7 +44,11 @@ class Tally:
         for (kept, trigger, policy), count in self._decisions.items():
             telemetry.WORKER_DECISIONS.add(count, "kept" if kept else "dropped", trigger.value, policy)
         telemetry.WORKER_DECISION_LATENCY.observe_all(max(0.0, now_ms - due) / 1000 for due in self._due_ms)
-        for counter, count in ((telemetry.WORKER_ITEMS, self._items), (telemetry.WORKER_POISON, self._poison)):
+        for counter, count in (
+            (telemetry.WORKER_ITEMS, self._items),
+            (telemetry.WORKER_POISON, self._poison),
+            (telemetry.WORKER_FORGOTTEN, self._forgotten),
+        ):
             if count:
                 counter.add(count)
         for count, verdict in ((self._late_kept, "kept"), (self._late_dropped, "dropped")):

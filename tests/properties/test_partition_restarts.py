@@ -171,6 +171,36 @@ def test_decisions_for_memory_lose_split_and_repeat_nothing(core: CoreKind) -> N
     assert min(restarts, relieved) > 100
 
 
+def test_early_forgetting_gives_weight_0_and_survives_any_crash_schedule(core: CoreKind) -> None:
+    restarts = repeated = forgotten_early = 0
+    for seed in range(150):
+        rng = random.Random(seed)
+        log = random_log(rng, programs=rng.randrange(3, 9), poison=False)
+        tight = msgspec.structs.replace(
+            ASSEMBLY, late_window_ms=100_000_000, max_decided_bytes=rng.choice((64, 128, 320))
+        )
+        steady = Workers(log, tight, KEEP, core).finish()
+        wide = Workers(log, msgspec.structs.replace(tight, max_decided_bytes=1 << 30), KEEP, core).finish()
+        troubled = Workers(log, tight, KEEP, core)
+        while troubled.step():
+            if rng.random() < 0.3:
+                troubled.commit()
+            if rng.random() < 0.1 and troubled.restarts < 30:
+                troubled.crash()
+        troubled.commit()
+        assert decided_fields(troubled.committed) == decided_fields(steady), seed
+        seen: set[bytes] = set()
+        for decision in steady.decisions:
+            assert decision.repeated == (decision.trace_id in seen), seed
+            assert decision.weight == (0.0 if decision.repeated else 1.0)
+            seen.add(decision.trace_id)
+        assert set(span_ids(steady.fragments)) >= set(span_ids(wide.fragments)) - {None}
+        restarts += troubled.restarts
+        repeated += sum(one.repeated for one in steady.decisions)
+        forgotten_early += len(steady.decisions) > len(wide.decisions)
+    assert min(restarts, repeated, forgotten_early) > 20
+
+
 def _ended(committed: Committed) -> set[bytes]:
     """The SPAN items that were kept. A START that arrives after the decision on its trace is not."""
     items = [bytes(raw) for fragment in committed.fragments for _, raw in fragment.items]

@@ -200,6 +200,7 @@ def any_options(rng: random.Random) -> AssemblyOptions:
         late_window_ms=rng.choice([500, 1_000, 100_000, 1_800_000]),
         lost_ms=rng.choice([1_000, 90_000]),
         max_age_ms=rng.choice([5_000, 86_400_000]),
+        max_decided_bytes=rng.choice([64, 192, 640, 768 << 20]),
     )
 
 
