@@ -78,7 +78,7 @@ async def test_dev_counts_what_an_agent_sent_and_what_became_of_it(tmp_path: Pat
             ):
                 await anyio.sleep(0.05)
         text = (await anyio.to_thread.run_sync(fetch, address))[1]
-        assert described(text) == names("worker", "sink")
+        assert described(text) == names("worker", "sink", "otlp")
         assert now.by("prela_worker_decisions_total", "verdict") == {"kept": 20}
         assert now.by("prela_worker_decisions_total", "trigger") == {"complete": 20}
         assert now.by("prela_worker_decisions_total", "policy") == {"all": 20}

@@ -38,6 +38,7 @@ def test_every_metric_of_a_service_begins_with_its_name() -> None:
         "prela_swallowed_errors_total",
         "prela_local_logs_replaced_total",
         "prela_kafka_topics_recreated_total",
+        "prela_kafka_unread_batches_total",
     }
     assert all(metric.name.startswith("prela_worker_") for metric in telemetry.declared("worker"))
 
