@@ -3,11 +3,10 @@
 import time
 from typing import Final
 
-import anyio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from prela_stream.sinks.query import Histograms, TraceRow
+from prela_stream.sinks.query import TraceRow
 from prela_stream.views import formats
 from prela_stream.web import charts, times
 from prela_stream.web.parameters import SORTS, ListParameters, read_parameters
@@ -32,25 +31,11 @@ async def traces(request: Request) -> Response:
     """`/`: the list."""
     now = time.time_ns()
     wanted = read_parameters(request.query_params.multi_items(), now)
-    rows: list[TraceRow] = []
-    found: list[Histograms] = []
-    totals: dict[str, int] = {}
     async with pages_of(request).reading() as reader:
-
-        async def read_rows() -> None:
-            rows.extend(await reader.list_traces(wanted.query, sort=wanted.sort, limit=ROWS + 1, after=wanted.after))
-
-        async def read_histograms() -> None:
-            found.append(await reader.histograms(wanted.query, bars=_BARS))
-
-        async def read_totals() -> None:
-            totals.update(await reader.totals())
-
-        await _all(read_rows, read_histograms, read_totals)
+        rows = await reader.list_traces(wanted.query, sort=wanted.sort, limit=ROWS + 1, after=wanted.after)
+        totals = await reader.totals()
     more = len(rows) > ROWS
     rows = rows[:ROWS]
-    histograms = found[0]
-    span_ns = (histograms.time[-1].high - histograms.time[0].low) if histograms.time else 0
     return page(
         request,
         "list_body.html" if is_partial(request) else "list.html",
@@ -59,10 +44,7 @@ async def traces(request: Request) -> Response:
         values=wanted.values,
         now=now,
         totals=totals,
-        matching=histograms.traces,
         next_after=rows[-1].cursor if more else "",
-        time_chart=charts.chart(histograms.time, lambda ns: _written(ns, span_ns)),
-        duration_chart=charts.chart(histograms.duration, formats.duration),
         longest=max((row.duration_ns for row in rows), default=0),
         periods=_PERIODS,
         sorts=[(name, _SORT_NAMES[name]) for name in SORTS],
@@ -71,10 +53,19 @@ async def traces(request: Request) -> Response:
     )
 
 
-async def _all(*questions: object) -> None:
-    async with anyio.create_task_group() as tasks:
-        for question in questions:
-            tasks.start_soon(question)  # type: ignore[arg-type]
+async def histograms(request: Request) -> Response:
+    """`/histograms`: the charts above the list, which are loaded after it: over a million traces they take longer."""
+    wanted = read_parameters(request.query_params.multi_items(), time.time_ns())
+    async with pages_of(request).reading() as reader:
+        found = await reader.histograms(wanted.query, bars=_BARS)
+    span_ns = (found.time[-1].high - found.time[0].low) if found.time else 0
+    return page(
+        request,
+        "histograms.html",
+        matching=found.traces,
+        time_chart=charts.chart(found.time, lambda ns: _written(ns, span_ns)),
+        duration_chart=charts.chart(found.duration, formats.duration),
+    )
 
 
 def _written(time_ns: int, span_ns: int) -> str:

@@ -21,7 +21,7 @@ from tests.support.kept import trace_id
 CHAT = trace_id(made.CHAT)
 DROPPED = trace_id(0x2001)
 PAGES = (
-    *("/", "/?dropped=1", "/live", "/sessions", "/sessions/view?id=session-7", "/models", "/pipeline"),
+    *("/", "/histograms", "/?dropped=1", "/live", "/sessions", "/sessions/view?id=session-7", "/models", "/pipeline"),
     *(f"/traces/{CHAT}{more}" for more in ("", "?view=logical", "/transcript", "/text", "/export")),
     *(f"/traces/{CHAT}/spans/{2:016x}{more}" for more in ("", "?as=json", "?as=plain", "/raw")),
     f"/traces/{DROPPED}",
