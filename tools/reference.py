@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tools import api_page, cli_page, metrics_page, settings_page
+from tools import api_page, cli_page, instrumentation_page, metrics_page, settings_page
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 NOTE: Final = "<!-- Written by `make docs` from the code. Change the docstrings there, not this page. -->\n\n"
@@ -17,6 +17,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "api.md": api_page.text,
     "cli.md": cli_page.text,
     "metrics.md": metrics_page.text,
+    "instrumentation.md": instrumentation_page.text,
 }
 """The text of each page by its file name."""
 

@@ -79,7 +79,7 @@ def _chosen(library: str, packages: tuple[str, ...], *, lacks: str = "", has_too
 
 PAIRS: Final[tuple[Pair, ...]] = (
     _chosen("anthropic", _CLIENTS, has_tool=False),
-    _pair("anthropic", _NATIVE, "native", _CLIENTS, lacks="answers", has_tool=False),
+    _pair("anthropic", _NATIVE, "native", _CLIENTS, has_tool=False, lacks="answers"),
     _pair(
         "anthropic", _OPENINFERENCE, "openinference.instrumentation.anthropic:AnthropicInstrumentor", _CLIENTS,
         "openinference-instrumentation-anthropic", has_tool=False,
@@ -90,21 +90,18 @@ PAIRS: Final[tuple[Pair, ...]] = (
     ),
     _pair(
         "anthropic", _OPENLLMETRY, "opentelemetry.instrumentation.anthropic:AnthropicInstrumentor", _CLIENTS,
-        "opentelemetry-instrumentation-anthropic==0.62.4", has_tool=False,
-    ),
+        "opentelemetry-instrumentation-anthropic==0.62.4", has_tool=False, lacks="output tokens"),
     _chosen("openai", _CLIENTS, has_tool=False),
     _pair(
         "openai", _OPENINFERENCE, "openinference.instrumentation.openai:OpenAIInstrumentor", _CLIENTS,
-        "openinference-instrumentation-openai", has_tool=False,
-    ),
+        "openinference-instrumentation-openai", has_tool=False, lacks="finish reasons"),
     _pair(
         "openai", _GENAI, "opentelemetry.instrumentation.genai.openai:OpenAIInstrumentor", _CLIENTS,
         "opentelemetry-instrumentation-genai-openai==1.3b0", has_tool=False,
     ),
     _pair(
         "openai", _OPENLLMETRY, "opentelemetry.instrumentation.openai:OpenAIInstrumentor", _CLIENTS,
-        "opentelemetry-instrumentation-openai==0.62.4", has_tool=False,
-    ),
+        "opentelemetry-instrumentation-openai==0.62.4", has_tool=False, lacks="reasoning tokens"),
     _chosen("langchain", _LANGCHAIN),
     _pair(
         "langchain", _OPENINFERENCE, "openinference.instrumentation.langchain:LangChainInstrumentor", _LANGCHAIN,
@@ -116,28 +113,23 @@ PAIRS: Final[tuple[Pair, ...]] = (
     ),
     _pair(
         "langchain", _OPENLLMETRY, "opentelemetry.instrumentation.langchain:LangchainInstrumentor", _LANGCHAIN,
-        "opentelemetry-instrumentation-langchain==0.62.4",
-    ),
-    _chosen("openai-agents", _AGENTS),
+        "opentelemetry-instrumentation-langchain==0.62.4", lacks="reasoning tokens"),
+    _chosen("openai-agents", _AGENTS, lacks="tool arguments"),
     _pair(
         "openai-agents", _OPENINFERENCE, "openinference.instrumentation.openai_agents:OpenAIAgentsInstrumentor", _AGENTS,
-        "openinference-instrumentation-openai-agents==2.6.0",
-    ),
+        "openinference-instrumentation-openai-agents==2.6.0", lacks="tool arguments"),
     _pair(
         "openai-agents", _GENAI, "opentelemetry.instrumentation.genai.openai_agents:OpenAIAgentsInstrumentor", _AGENTS,
-        "opentelemetry-instrumentation-genai-openai-agents==1.3b0", lacks="calls",
-    ),
+        "opentelemetry-instrumentation-genai-openai-agents==1.3b0", lacks="calls"),
     _pair(
         "openai-agents", _OPENLLMETRY, "opentelemetry.instrumentation.openai_agents:OpenAIAgentsInstrumentor", _AGENTS,
-        "opentelemetry-instrumentation-openai-agents==0.62.4",
-    ),
+        "opentelemetry-instrumentation-openai-agents==0.62.4", lacks="model"),
     _chosen("pydantic-ai", _PYDANTIC),
-    _chosen("mcp", _MCP),
-    _pair("mcp", _NATIVE, "native", _MCP),
+    _chosen("mcp", _MCP, lacks="tool arguments, tool result"),
+    _pair("mcp", _NATIVE, "native", _MCP, lacks="tool arguments, tool result"),
     _pair(
         "mcp", _OPENINFERENCE, "openinference.instrumentation.mcp:MCPInstrumentor", _MCP,
-        "openinference-instrumentation-mcp==2.0.13",
-    ),
+        "openinference-instrumentation-mcp==2.0.13", lacks="tool arguments, tool result"),
     _chosen("google-adk", _ADK),
     _pair("google-adk", _NATIVE, "native", _ADK),
     _chosen("google-genai", _GENAI_CLIENT, has_tool=False),
@@ -147,19 +139,16 @@ PAIRS: Final[tuple[Pair, ...]] = (
     ),
     _chosen("strands", _STRANDS, lacks="reasoning tokens"),
     _pair("strands", _NATIVE, "native", _STRANDS, lacks="reasoning tokens"),
-    _chosen("llama-index", _LLAMA),
+    _chosen("llama-index", _LLAMA, lacks="tool arguments"),
     _pair(
         "llama-index", _OPENINFERENCE, "openinference.instrumentation.llama_index:LlamaIndexInstrumentor", _LLAMA,
-        "openinference-instrumentation-llama-index==4.6.1",
-    ),
+        "openinference-instrumentation-llama-index==4.6.1", lacks="tool arguments"),
     _pair(
         "llama-index", _GENAI, "opentelemetry.instrumentation.genai.llama_index:LlamaIndexInstrumentor", _LLAMA,
-        "opentelemetry-instrumentation-genai-llama-index==1.3b0", lacks="calls",
-    ),
+        "opentelemetry-instrumentation-genai-llama-index==1.3b0", lacks="calls"),
     _pair(
         "llama-index", _OPENLLMETRY, "opentelemetry.instrumentation.llamaindex:LlamaIndexInstrumentor", _LLAMA,
-        "opentelemetry-instrumentation-llamaindex==0.62.4", lacks="calls",
-    ),
+        "opentelemetry-instrumentation-llamaindex==0.62.4", lacks="calls, tool"),
     _chosen("litellm", _LITELLM, has_tool=False),
     _pair(
         "litellm", _OPENINFERENCE, "openinference.instrumentation.litellm:LiteLLMInstrumentor", _LITELLM,
@@ -167,20 +156,17 @@ PAIRS: Final[tuple[Pair, ...]] = (
     ),
     _pair(
         "litellm", _OPENLLMETRY, "opentelemetry.instrumentation.litellm:LiteLLMInstrumentor", _LITELLM,
-        "opentelemetry-instrumentation-litellm==0.62.4", has_tool=False,
-    ),
+        "opentelemetry-instrumentation-litellm==0.62.4", has_tool=False, lacks="reasoning tokens"),
     _chosen("crewai", _CREWAI, has_tool=False),
     _pair(
         "crewai", _OPENINFERENCE, "openinference.instrumentation.crewai:CrewAIInstrumentor", _CREWAI,
-        "openinference-instrumentation-crewai==1.1.21", lacks="calls", has_tool=False,
-    ),
+        "openinference-instrumentation-crewai==1.1.21", has_tool=False, lacks="calls"),
     _pair(
         "crewai", _OPENLLMETRY, "opentelemetry.instrumentation.crewai:CrewAIInstrumentor", _CREWAI,
-        "opentelemetry-instrumentation-crewai==0.62.4", lacks="calls", has_tool=False,
-    ),
-    _chosen("smolagents", _SMOLAGENTS, lacks="cached tokens, reasoning tokens, finish reasons"),
+        "opentelemetry-instrumentation-crewai==0.62.4", has_tool=False, lacks="calls"),
+    _chosen("smolagents", _SMOLAGENTS, lacks="cached tokens, finish reasons, reasoning tokens, tool arguments"),
     _pair(
         "smolagents", _OPENINFERENCE, "openinference.instrumentation.smolagents:SmolagentsInstrumentor", _SMOLAGENTS,
-        "openinference-instrumentation-smolagents==0.1.43", lacks="cached tokens, reasoning tokens, finish reasons",
-    ),
+        "openinference-instrumentation-smolagents==0.1.43",
+        lacks="cached tokens, finish reasons, reasoning tokens, tool arguments"),
 )  # fmt: skip

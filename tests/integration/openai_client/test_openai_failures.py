@@ -11,6 +11,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from prela_stream.instrumentation.callers import claim, release
 from prela_stream.instrumentation.llm_call import CLOSED_EARLY, UNREAD_PARTS
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanData, SpanStatus
@@ -257,6 +258,21 @@ def test_requests_of_other_kinds_are_not_traced(api: ModelApi, instrumented: Ins
         client.moderations.create(input="x")
         client.responses.cancel("resp_1")
     assert captured.spans == []
+
+
+def test_a_call_that_a_framework_records_has_no_second_span(api: ModelApi, instrumented: Instrumented) -> None:
+    framework: dict[str, Any] = {"__name__": "framework.models"}
+    exec("def call(function): return function()", framework)
+    api.reply = Reply(json.dumps(openai_api.chat_answer(TEXT)).encode())
+    with OpenAI(base_url=api.url, api_key="k") as client, instrumented() as captured:
+        claim("framework", ("framework.models",))
+        try:
+            framework["call"](lambda: client.chat.completions.create(**CHAT))
+            assert captured.spans == []
+            client.chat.completions.create(**CHAT)
+        finally:
+            release("framework")
+    assert len(captured.spans) == 1
 
 
 @pytest.mark.parametrize("broken", ["request_attributes", "tool_attributes", "answer_attributes"])

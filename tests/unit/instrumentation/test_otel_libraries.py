@@ -187,3 +187,20 @@ print(json.dumps(os.environ.get("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONT
     own = "import opentelemetry.trace as t, opentelemetry.sdk.trace as s; t.set_tracer_provider(s.TracerProvider())"
     assert run(site, program.format("")) == ("SPAN_ONLY", [])
     assert run(site, program.format(own)) == (None, [])
+
+
+@pytest.mark.parametrize("is_missing", [False, True])
+def test_doctor_names_what_is_traced_and_what_has_to_be_installed(site: Path, is_missing: bool) -> None:
+    if is_missing:
+        remove(site, "framework_instrumentor")
+    result, _ = run(
+        site,
+        """
+from prela_stream.app.doctor import _libraries
+found = _libraries()
+print(json.dumps([found.check, found.state, found.text]))
+""",
+    )
+    assert result[:2] == ["libraries", "ok"]
+    assert ("framework by framework-instrumentor" in result[2]) is not is_missing
+    assert ("framework (pip install framework-instrumentor)" in result[2]) is is_missing
