@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from prela_stream.app.adapters import make_topics, open_transport
+from prela_stream.assembly.selection import CoreKind
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.codec.dlq import DeadLetter, decode_dead_letter
 from prela_stream.codec.spans import MAX_ITEMS, encode_batch, encode_item
@@ -42,6 +43,7 @@ partitions = 1
 [kafka]
 bootstrap = ["{bootstrap}"]
 [worker]
+core = "{core}"
 commit_interval_ms = 100
 [assembly]
 root_wait_ms = 600_000
@@ -110,10 +112,12 @@ def peak_rss_mb(pid: int) -> int:
 
 
 @asynccontextmanager
-async def worker_on(kafka: str, prefix: str, folder: Path) -> AsyncIterator[tuple[Service, Settings, KafkaLog]]:
+async def worker_on(
+    kafka: str, prefix: str, folder: Path, core: str
+) -> AsyncIterator[tuple[Service, Settings, KafkaLog]]:
     """A worker process on topics with one partition; it has to exit with code 0 at the end."""
     config = folder / "prela.toml"
-    config.write_text(_SETTINGS.format(folder=folder, prefix=prefix, bootstrap=kafka), encoding="utf-8")
+    config.write_text(_SETTINGS.format(folder=folder, prefix=prefix, bootstrap=kafka, core=core), encoding="utf-8")
     (folder / "policies.toml").write_text('[[policy]]\nname = "all"\ntype = "always"\n', encoding="utf-8")
     settings = load_settings(config, {})
     async with open_transport(settings) as transport, KafkaLog(kafka) as outside:
@@ -139,7 +143,7 @@ async def decided(outside: KafkaLog, settings: Settings, count: int, worker: Ser
 
 
 async def test_hostile_records_cost_bounded_memory_and_delay_no_other_span(
-    kafka: str, kafka_prefix: str, tmp_path: Path
+    kafka: str, kafka_prefix: str, tmp_path: Path, core: CoreKind
 ) -> None:
     rng = random.Random(5)
     kinds = hostile(rng)
@@ -158,7 +162,7 @@ async def test_hostile_records_cost_bounded_memory_and_delay_no_other_span(
             values += halves
             names += ["", "", ""]
             names[at - 3] = name
-    async with worker_on(kafka, kafka_prefix, tmp_path) as (worker, settings, outside):
+    async with worker_on(kafka, kafka_prefix, tmp_path, core.name) as (worker, settings, outside):
         offsets = await append(kafka, settings.topics.spans, values)
         began = anyio.current_time()
         found = await decided(outside, settings, traces, worker)
