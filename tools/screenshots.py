@@ -43,6 +43,8 @@ def main() -> int:
                     color_scheme=scheme,  # type: ignore[arg-type]  # of a literal type in a tuple
                 ) as context:
                     page = Visit(context, url).open(path)
+                    if name == "list":
+                        page.locator(".chart svg").first.wait_for()
                     if name == "trace":
                         page.locator(".row.llm").nth(2).click()
                         page.locator("#detail h2").wait_for()
