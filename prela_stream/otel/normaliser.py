@@ -160,6 +160,12 @@ def _tool(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> Non
         mcp = next((span.name.removeprefix(prefix) for prefix in _MCP_NAMES if span.name.startswith(prefix)), None)
         entity = text(rest.get("traceloop.entity.name"))
         found[semconv.TOOL_NAME] = mcp or entity or (span.name or None)
+    declared = span.attributes.get("tool.parameters")
+    if declared is not None and "input.value" in rest and found.get(semconv.TOOL_CALL_ARGUMENTS) == parsed(declared):
+        found[semconv.TOOL_CALL_ARGUMENTS] = (
+            None  # OpenInference has the schema of the tool here, and the arguments there
+        )
+        rest["tool.parameters"] = declared
     for name, keys in (
         (semconv.TOOL_CALL_ARGUMENTS, ("langfuse.observation.input", "traceloop.entity.input", "input.value")),
         (

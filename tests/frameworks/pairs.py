@@ -114,10 +114,10 @@ PAIRS: Final[tuple[Pair, ...]] = (
     _pair(
         "langchain", _OPENLLMETRY, "opentelemetry.instrumentation.langchain:LangchainInstrumentor", _LANGCHAIN,
         "opentelemetry-instrumentation-langchain==0.62.4", lacks="reasoning tokens"),
-    _chosen("openai-agents", _AGENTS, lacks="tool arguments"),
+    _chosen("openai-agents", _AGENTS, lacks=""),
     _pair(
         "openai-agents", _OPENINFERENCE, "openinference.instrumentation.openai_agents:OpenAIAgentsInstrumentor", _AGENTS,
-        "openinference-instrumentation-openai-agents==2.6.0", lacks="tool arguments"),
+        "openinference-instrumentation-openai-agents==2.6.0", lacks=""),
     _pair(
         "openai-agents", _GENAI, "opentelemetry.instrumentation.genai.openai_agents:OpenAIAgentsInstrumentor", _AGENTS,
         "opentelemetry-instrumentation-genai-openai-agents==1.3b0", lacks="calls"),
@@ -139,10 +139,10 @@ PAIRS: Final[tuple[Pair, ...]] = (
     ),
     _chosen("strands", _STRANDS, lacks="reasoning tokens"),
     _pair("strands", _NATIVE, "native", _STRANDS, lacks="reasoning tokens"),
-    _chosen("llama-index", _LLAMA, lacks="tool arguments"),
+    _chosen("llama-index", _LLAMA, lacks=""),
     _pair(
         "llama-index", _OPENINFERENCE, "openinference.instrumentation.llama_index:LlamaIndexInstrumentor", _LLAMA,
-        "openinference-instrumentation-llama-index==4.6.1", lacks="tool arguments"),
+        "openinference-instrumentation-llama-index==4.6.1", lacks=""),
     _pair(
         "llama-index", _GENAI, "opentelemetry.instrumentation.genai.llama_index:LlamaIndexInstrumentor", _LLAMA,
         "opentelemetry-instrumentation-genai-llama-index==1.3b0", lacks="calls"),
@@ -164,9 +164,9 @@ PAIRS: Final[tuple[Pair, ...]] = (
     _pair(
         "crewai", _OPENLLMETRY, "opentelemetry.instrumentation.crewai:CrewAIInstrumentor", _CREWAI,
         "opentelemetry-instrumentation-crewai==0.62.4", has_tool=False, lacks="calls"),
-    _chosen("smolagents", _SMOLAGENTS, lacks="cached tokens, finish reasons, reasoning tokens, tool arguments"),
+    _chosen("smolagents", _SMOLAGENTS, lacks="cached tokens, finish reasons, reasoning tokens"),
     _pair(
         "smolagents", _OPENINFERENCE, "openinference.instrumentation.smolagents:SmolagentsInstrumentor", _SMOLAGENTS,
         "openinference-instrumentation-smolagents==0.1.43",
-        lacks="cached tokens, finish reasons, reasoning tokens, tool arguments"),
+        lacks="cached tokens, finish reasons, reasoning tokens"),
 )  # fmt: skip

@@ -185,6 +185,15 @@ def test_a_tool_call_gets_name_arguments_and_result() -> None:
     assert read({}, "MCP send tools/call weather").attributes["gen_ai.tool.name"] == "weather"
 
 
+def test_the_schema_of_a_tool_is_not_taken_for_the_arguments_of_a_call() -> None:
+    schema = '{"type": "object", "properties": {"city": {"type": "string"}}}'
+    tool = {"openinference.span.kind": "TOOL", "tool.parameters": schema}
+    found = read({**tool, "input.value": '{"city": "Tokyo"}'}, name="get_weather").attributes
+    assert (found["gen_ai.tool.call.arguments"], found["tool.parameters"]) == ({"city": "Tokyo"}, schema)
+    older = read({**tool, "tool.parameters": '{"city": "Tokyo"}'}, name="get_weather").attributes
+    assert older["gen_ai.tool.call.arguments"] == {"city": "Tokyo"}
+
+
 def test_a_retrieval_gets_its_documents() -> None:
     found = read(
         {
