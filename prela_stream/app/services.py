@@ -122,11 +122,22 @@ async def _run_sink(
     settings: Settings, transport: Transport, sink: SinkSettings, health: Health, on_ready: Callable[[], None]
 ) -> None:
     """Run one sink. A defect of the sink ends only its own service, which is started again with the same records."""
+    from prela_stream.sinks.registry import SINK_TYPES
     from prela_stream.sinks.service import SinkService
 
     group = group_of(settings, sink.group)
     while True:
-        service = SinkService(transport, settings.topics, open_sink(sink, transport), name=sink.name, group=group)
+        records = SINK_TYPES[sink.type].records
+        opened = open_sink(sink, transport)
+        service = SinkService(
+            transport,
+            settings.topics,
+            opened,
+            name=sink.name,
+            group=group,
+            max_records=records,
+            max_bytes=records << 13,
+        )
         health.add(f"sink {sink.name}", service.observer)
         failure: PrelaError | None = None
         with guard(f"sink {sink.name}"):

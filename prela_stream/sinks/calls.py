@@ -66,6 +66,18 @@ def calls_of(
         rows: Spans of one trace, by their ids.
         replaced: Earlier reports that are in the sums already and must be taken out.
     """
+    found: dict[tuple[StatisticKey, str], CallSums] = {}
+    for key, name in counted_calls(rows).items():
+        _add(found, name, rows[key], 1)
+    for row in replaced:
+        name_before = _call_of(row)
+        if name_before is not None:
+            _add(found, name_before, row, -1)
+    return found
+
+
+def counted_calls(rows: Mapping[bytes, SpanRow]) -> dict[bytes, tuple[StatisticKey, str]]:
+    """Kind and name of the spans that are ended calls, by span id; a model call above another model call is none."""
     above: set[bytes] = set()
     for row in rows.values():
         if row.span_type == _LLM:
@@ -73,20 +85,23 @@ def calls_of(
             while parent is not None and parent not in above and parent in rows:
                 above.add(parent)
                 parent = rows[parent].parent_id
-    found: dict[tuple[StatisticKey, str], CallSums] = {}
-    for row in rows.values():
-        if not (row.span_type == _LLM and row.span_id in above):
-            _add(found, row, 1)
-    for row in replaced:
-        _add(found, row, -1)
+    found: dict[bytes, tuple[StatisticKey, str]] = {}
+    for key, row in rows.items():
+        name = _call_of(row)
+        if name is not None and not (row.span_type == _LLM and key in above):
+            found[key] = name
     return found
 
 
-def _add(found: dict[tuple[StatisticKey, str], CallSums], row: SpanRow, sign: int) -> None:
+def _call_of(row: SpanRow) -> tuple[StatisticKey, str] | None:
     if row.status == PENDING or row.span_type not in {_LLM, _TOOL}:
-        return
-    key: tuple[StatisticKey, str]
-    key = ("model", row.brief.model) if row.span_type == _LLM else ("tool", row.brief.tool or row.name[:200])
+        return None
+    return ("model", row.brief.model) if row.span_type == _LLM else ("tool", row.brief.tool or row.name[:200])
+
+
+def _add(
+    found: dict[tuple[StatisticKey, str], CallSums], key: tuple[StatisticKey, str], row: SpanRow, sign: int
+) -> None:
     sums = found.get(key)
     if sums is None:
         sums = found[key] = CallSums()

@@ -19,6 +19,8 @@ class SinkType(msgspec.Struct, frozen=True, kw_only=True):
     """The Struct of its options: frozen, unknown fields forbidden, a default for each. See `sinks.settings`."""
     reader: str | None = None
     """The TraceReader of a sink that is a store; its constructor takes the options. None: what was written cannot be read."""
+    records: int = 1_000
+    """The most records of a batch; a store that prefers large inserts has more."""
     path: str | None = None
     """The default of the option `path`, within the directory of the settings; None for a sink without this option."""
     needs_transport: bool = False
@@ -34,6 +36,12 @@ SINK_TYPES: Final[dict[str, SinkType]] = {
     ),
     "jsonl": SinkType(
         sink="prela_stream.sinks.jsonl:JsonlSink", options="prela_stream.sinks.jsonl:JsonlOptions", path="jsonl"
+    ),
+    "clickhouse": SinkType(
+        sink="prela_stream.sinks.clickhouse.sink:ClickhouseSink",
+        options="prela_stream.sinks.clickhouse.options:ClickhouseOptions",
+        reader="prela_stream.sinks.clickhouse.reader:ClickhouseReader",
+        records=10_000,
     ),
     "otlp": SinkType(sink="prela_stream.sinks.otlp:OtlpSink", options="prela_stream.sinks.otlp:OtlpOptions"),
     "kafka-otlp": SinkType(

@@ -14,7 +14,7 @@ from prela_stream.model.decision import Decision
 from prela_stream.model.span import CANCELLED, ERROR, PENDING, SpanData
 from prela_stream.sinks.briefs import Brief, Labels, brief_of
 from prela_stream.sinks.kept_trace import KeptTrace, SpanItem
-from prela_stream.sinks.query import TraceStatus
+from prela_stream.sinks.query import TraceRow, TraceStatus
 from prela_stream.sinks.span_items import rank_of
 from prela_stream.sinks.texts import texts_of
 
@@ -282,6 +282,32 @@ def trace_columns(decisions: Sequence[Decision], facts: SpanFacts) -> dict[str, 
         "trigger": str(first.trigger),
         "complete": all(one.complete for one in decisions),
     }
+
+
+def row_of_decision(decision: Decision) -> TraceRow:
+    """The row of a dropped trace: what its decision contains."""
+    summary = decision.summary
+    return TraceRow(
+        trace_id=decision.trace_id_hex,
+        root_name=summary.root_name,
+        service=summary.service,
+        start_ns=summary.start_ns,
+        duration_ns=summary.duration_ns,
+        spans=summary.spans,
+        errors=summary.errors,
+        input_tokens=summary.input_tokens,
+        output_tokens=summary.output_tokens,
+        cost_usd=summary.cost_usd,
+        kept_because=f"{decision.policy}: {decision.reason}",
+        weight=decision.weight if math.isfinite(decision.weight) else 0.0,
+        trigger=str(decision.trigger),
+        complete=decision.complete,
+        stored=0,
+        kept=False,
+        status="error" if summary.errors else "success",
+        policy=decision.policy,
+        services=(summary.service,) if summary.service else (),
+    )
 
 
 def _first_text(texts: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from prela_stream.sinks.registry import SINK_TYPES
 from prela_stream.transport.base import TopicPartition
 from prela_stream.transport.local import LocalTransport
 from prela_stream.transport.options import LocalOptions
+from tests.contracts.clickhouse_row import ClickhouseRow
 from tests.contracts.reader_contract import ReaderContract
 from tests.contracts.sink_contract import METHODS, SinkContract, Written
 from tests.contracts.transport_harness import everything
@@ -144,7 +145,10 @@ class TestParquet(SinkContract):
         ]
 
 
-ROWS = [row for row in list(globals().values()) if isinstance(row, type) and hasattr(row, "type")]
+ROWS = [
+    ClickhouseRow,
+    *(row for row in list(globals().values()) if isinstance(row, type) and hasattr(row, "type")),
+]  # the tests of ClickhouseRow are in test_clickhouse.py
 
 
 def test_every_type_of_the_registry_has_a_row() -> None:

@@ -1,17 +1,17 @@
 """Lists dropped traces, of which the store has only the decision, and sums all decisions."""
 
-import math
 import sqlite3
 from typing import Any, Final, Literal
 
+import msgspec
+
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.errors import ConfigurationError
-from prela_stream.model.decision import Decision
 from prela_stream.sinks.briefs import wanted_tokens
 from prela_stream.sinks.query import DecidedTotals, SortKey, Totals, TraceQuery, TraceRow
 from prela_stream.sinks.sqlite.conditions import int64, label, plain_conditions
 from prela_stream.sinks.sqlite.list_query import SORTS, check_page, cursor_of, read_cursor
-from prela_stream.sinks.trace_rows import STATUSES
+from prela_stream.sinks.trace_rows import STATUSES, row_of_decision
 
 # A trace that was dropped and then kept, because an error arrived late or because it was decided again, is a kept one.
 _ONLY: Final = "kept = 0 AND NOT EXISTS (SELECT 1 FROM traces WHERE traces.trace_id = decisions.trace_id)"
@@ -42,7 +42,8 @@ def list_dropped(
         f" ORDER BY {column} {direction}, trace_id {direction} LIMIT ? OFFSET ?"
     )
     rows = connection.execute(query, (*values, int64(limit), int64(offset)))
-    return [dropped_row(decode_decisions(body)[0], cursor=(sort, value)) for value, body in rows]
+    found = [(value, row_of_decision(decode_decisions(body)[0])) for value, body in rows]
+    return [msgspec.structs.replace(row, cursor=cursor_of(sort, value, row.trace_id)) for value, row in found]
 
 
 def where_dropped(where: TraceQuery) -> tuple[str, list[Any]] | None:
@@ -61,33 +62,6 @@ def where_dropped(where: TraceQuery) -> tuple[str, list[Any]] | None:
         tests.append(one.test)
         values += one.values
     return " AND ".join(tests), values
-
-
-def dropped_row(decision: Decision, cursor: tuple[str, float | None] | None = None) -> TraceRow:
-    """The row of a dropped trace: what its decision contains."""
-    summary = decision.summary
-    return TraceRow(
-        trace_id=decision.trace_id_hex,
-        root_name=summary.root_name,
-        service=summary.service,
-        start_ns=summary.start_ns,
-        duration_ns=summary.duration_ns,
-        spans=summary.spans,
-        errors=summary.errors,
-        input_tokens=summary.input_tokens,
-        output_tokens=summary.output_tokens,
-        cost_usd=summary.cost_usd,
-        kept_because=f"{decision.policy}: {decision.reason}",
-        weight=decision.weight if math.isfinite(decision.weight) else 0.0,
-        trigger=str(decision.trigger),
-        complete=decision.complete,
-        stored=0,
-        kept=False,
-        status="error" if summary.errors else "success",
-        policy=decision.policy,
-        services=(summary.service,) if summary.service else (),
-        cursor="" if cursor is None else cursor_of(*cursor, decision.trace_id_hex),
-    )
 
 
 def decided_totals(

@@ -9,10 +9,9 @@ from prela_stream.model.decision import Decision
 from prela_stream.model.span import PENDING, SPAN_STATUSES, SPAN_TYPES, Resource, SpanData
 from prela_stream.sinks.briefs import decode_brief, light_span
 from prela_stream.sinks.query import LightSpan, StoredTrace, TraceOutline, TraceRow
-from prela_stream.sinks.sqlite.dropped import dropped_row
 from prela_stream.sinks.sqlite.list_query import ROW_COLUMNS, row_of
 from prela_stream.sinks.trace_ids import id_range, only_id
-from prela_stream.sinks.trace_rows import primary
+from prela_stream.sinks.trace_rows import primary, row_of_decision
 
 
 def get(connection: sqlite3.Connection, prefix: str) -> StoredTrace | None:
@@ -33,7 +32,7 @@ def outline(connection: sqlite3.Connection, prefix: str) -> TraceOutline | None:
     decision_only = decision_of(connection, prefix)
     if decision_only is None:
         return None
-    return TraceOutline(row=dropped_row(decision_only), decision=decision_only, spans=[])
+    return TraceOutline(row=row_of_decision(decision_only), decision=decision_only, spans=[])
 
 
 def span(connection: sqlite3.Connection, trace_id: str, span_id: str) -> SpanData | None:
