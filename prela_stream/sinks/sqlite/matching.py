@@ -17,6 +17,7 @@ MOST_READ: Final = 200_000
 """The most matches that are read for one page of the newest traces; beyond, the index of the sort is walked."""
 _CHUNK: Final = 200
 _LARGEST_CHUNK: Final = 5_000
+_LEFT: Final = "SELECT id FROM traces INDEXED BY traces_newest WHERE id < ? AND start_ns >= ? LIMIT ?"
 
 
 class Stream:
@@ -82,7 +83,6 @@ def newest(
     best: list[tuple[int, int]] = []
     test = " AND ".join(["id IN (SELECT value FROM json_each(?))", *(one.test for one in plain)])
     values = [value for one in plain for value in one.values]
-    rest = "SELECT start_ns FROM traces INDEXED BY traces_newest WHERE id < ? ORDER BY start_ns DESC LIMIT 1"
     chunk = _CHUNK
     while most:
         ids = stream.take(chunk)
@@ -91,10 +91,30 @@ def newest(
         if len(ids) < chunk:
             break
         if len(best) == most:
-            later = connection.execute(rest, (ids[-1],)).fetchone()
-            if later is None or best[-1] > (later[0], ids[-1]):
-                break
+            # Among the traces with smaller ids, only those that started later than the last of the page can be on it.
+            left = connection.execute(_LEFT, (ids[-1], best[-1][0], _CHUNK)).fetchall()
+            if len(left) < _CHUNK:
+                return [one for _, one in heapq.nlargest(most, [*best, *_checked(connection, left, matching, plain)])]
         if stream.read > MOST_READ:
             return None
         chunk = min(2 * chunk, _LARGEST_CHUNK)
     return [one for _, one in best]
+
+
+def _checked(
+    connection: sqlite3.Connection,
+    ids: Sequence[tuple[int]],
+    matching: Sequence[Condition],
+    plain: Sequence[Condition],
+) -> list[tuple[int, int]]:
+    """Start and id of those of a few traces that match."""
+    if not ids:
+        return []
+    tests = ["id IN (SELECT value FROM json_each(?))", *(one.test for one in plain)]
+    values: list[str | int | float] = [json.dumps([one for (one,) in ids]), *(v for one in plain for v in one.values)]
+    for one in matching:
+        test, own = one.tests(walk=True)
+        tests.append(test)
+        values += own
+    query = f"SELECT start_ns, id FROM traces WHERE {' AND '.join(tests)}"  # noqa: S608 - constants; values are bound
+    return connection.execute(query, values).fetchall()
