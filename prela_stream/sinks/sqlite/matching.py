@@ -86,7 +86,10 @@ def newest(
     chunk = _CHUNK
     while most:
         ids = stream.take(chunk)
-        rows = connection.execute(f"SELECT start_ns, id FROM traces WHERE {test}", (json.dumps(ids), *values))  # noqa: S608 - constants; values are bound
+        rows = connection.execute(
+            f"SELECT start_ns, id FROM traces NOT INDEXED WHERE {test}",  # noqa: S608 - constants; values are bound
+            (json.dumps(ids), *values),
+        )
         best = heapq.nlargest(most, [*best, *rows])
         if len(ids) < chunk:
             break
@@ -116,5 +119,5 @@ def _checked(
         test, own = one.tests(walk=True)
         tests.append(test)
         values += own
-    query = f"SELECT start_ns, id FROM traces WHERE {' AND '.join(tests)}"  # noqa: S608 - constants; values are bound
+    query = f"SELECT start_ns, id FROM traces NOT INDEXED WHERE {' AND '.join(tests)}"  # noqa: S608 - constants; values are bound
     return connection.execute(query, values).fetchall()
