@@ -94,7 +94,7 @@ WITHHELD_VALUES = Counter(
 # In a worker ------------------------------------------------------------------------------------------------------------------
 
 WORKER_CORE = Gauge(
-    "prela_worker_core_info",
+    "prela_worker_core",
     "workers",
     "1 for the core that does the work per span, `native` or `python`, with the version of the native one.",
     ("core", "version"),

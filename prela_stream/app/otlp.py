@@ -131,6 +131,9 @@ async def receive_beside(settings: Settings, transport: Transport, health: Healt
             f"{missing[0]} is" if len(missing) == 1 else f"{', '.join(missing)} are",
         )
         return
+    await transport.topics(
+        [settings.topics.spans]
+    )  # a log that cannot be used is reported alone, before any address is open
     try:
         with ungrouped(ConfigurationError):
             await receive(settings, transport, health)

@@ -106,8 +106,8 @@ class Worker:
             PrelaError: a partition cannot be processed: unusable checkpoint, deleted records, or too much poison.
         """
         self._on_ready = on_ready
-        logger.info("the worker uses the %s core: %s", self._core, self._core.reason)
         await self._require_topics()
+        logger.info("the worker uses the %s core: %s", self._core, self._core.reason)
         async with await self._transport.producer() as producer, await self._consumer() as consumer:
             ticks = Ticks(producer, self._options.commit_timeout_s)
             self.observer.consumer = consumer

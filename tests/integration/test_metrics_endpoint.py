@@ -95,6 +95,7 @@ async def test_dev_counts_what_an_agent_sent_and_what_became_of_it(tmp_path: Pat
             "replaying": 0,
             "running": 4,
             "stalled": 0,
+            "poisoned": 0,
         }
         assert len(now.by("prela_worker_lag_records", "partition")) == 4
         for gone in ("poison_items_total", "fences_total", "open_traces", "open_bytes", "oldest_undecided_age_seconds"):

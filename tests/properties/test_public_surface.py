@@ -24,6 +24,7 @@ CHECKS_ITS_ARGUMENTS: dict[str, tuple[type[Exception], ...]] = {
     "pipeline": (ConfigurationError, TypeError),
     "kept_traces": (ConfigurationError, TypeError),
     "decisions": (ConfigurationError, TypeError),
+    "bridge_opentelemetry": (ConfigurationError, TypeError),
     "auto_instrument": (ConfigurationError, TypeError),
     "ProbabilitySampler": (ConfigurationError, TypeError),
     "RateLimitingSampler": (ConfigurationError, TypeError),
