@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from prela_stream.otel.messages import Message, messages_of
-from prela_stream.otel.parts import Part, call_part, parts_of
+from prela_stream.otel.parts import Part, call_part, parts_of, text_part
 from prela_stream.otel.spans import ForeignEvent
 from prela_stream.otel.values import as_map, nested, parsed
 
@@ -78,6 +78,19 @@ def _attribute(key: str, role: str) -> Source:
     def source(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
         value = attributes.get(key)
         messages = messages_of(value, role) if value else []
+        return Found(value=messages, keys=frozenset({key})) if messages else None
+
+    return Source(source, keys=frozenset({key}))
+
+
+def _answer(key: str) -> Source:
+    """As `_attribute`; a structured answer, which is JSON without the shape of a message, is the text of one."""
+
+    def source(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+        value = attributes.get(key)
+        messages = messages_of(value, "assistant") if value else []
+        if not messages and isinstance(value, str) and isinstance(parsed(value), Mapping):
+            messages = [{"role": "assistant", "parts": [text_part(value)]}]
         return Found(value=messages, keys=frozenset({key})) if messages else None
 
     return Source(source, keys=frozenset({key}))
@@ -201,7 +214,7 @@ OUTPUTS: Final[Sequence[Source]] = (
     Source(_vercel_answer, keys=_VERCEL_ANSWER),
     Source(_choice_events, in_events=True),
     Source(_adk_answer, keys=frozenset({_ADK_ANSWER})),
-    _attribute("gen_ai.output", "assistant"),
+    _answer("gen_ai.output"),
 )
 PLAIN_INPUTS: Final[Sequence[Source]] = (
     _attribute("langfuse.observation.input", "user"),

@@ -272,3 +272,12 @@ SHAPES: list[tuple[Any, list[Any]]] = [
 def test_messages_of_any_provider(value: Any, parts: list[Any]) -> None:
     found = read({"openinference.span.kind": "LLM", "input.value": value})
     assert [message["parts"] for message in found.attributes["gen_ai.input.messages"]] == parts
+
+
+def test_a_structured_answer_of_any_agent_is_the_text_of_a_message() -> None:
+    answer = '{"steps": [{"number": 1}]}'
+    found = read({"gen_ai.operation.name": "call_llm", "gen_ai.request.model": "m", "gen_ai.output": answer})
+    assert found.attributes["gen_ai.output.messages"] == [
+        {"role": "assistant", "parts": [{"type": "text", "content": answer}]}
+    ]
+    assert "gen_ai.output" not in found.attributes
