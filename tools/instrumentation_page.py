@@ -42,6 +42,19 @@ no provider. If it has one with exporters, your own settings decide, because the
 These instrumentors and the SDK of OpenTelemetry cost more CPU than this package: [benchmarks.md](benchmarks.md) has the
 figures.
 
+## Batches of `anthropic`
+
+`messages.batches` and `beta.messages.batches` give spans of type CUSTOM, which record neither prompts nor answers:
+
+- `create_batch` has the batch's id, its status and the number of its requests.
+- `batch_results` lasts while the application reads `results()`. It has the number of results of each kind
+  (`anthropic.message.batch.results.succeeded`, `errored`, `canceled`, `expired`) and the tokens of the succeeded ones
+  (`anthropic.message.batch.usage.input_tokens` and others).
+
+These spans have no `gen_ai.usage.*` attributes and no cost, because a batch's results can be read many times and by several
+processes: each reading would be counted again. Sums over a trace therefore contain no tokens of batches. Other requests for
+batches have no span.
+
 ## Why `openai` has an instrumentor here
 
 Three maintained instrumentors and ours recorded 19 kinds of calls of openai 3.57 against a local server: sync, async,

@@ -166,7 +166,8 @@ class ApiClientInstrumentor:
                 attributes |= self._provider.client_attributes(client)
             with _guard:
                 attributes |= _server_attributes(client)
-            if is_stream:
+            is_generation = operation.span_type is SpanType.LLM
+            if is_stream and is_generation:
                 attributes[semconv.REQUEST_STREAM] = True
             model = attributes.get(semconv.REQUEST_MODEL, "")
             span = tracer.start_span(
@@ -180,7 +181,7 @@ class ApiClientInstrumentor:
                 self._provider,
                 operation,
                 request=options,
-                streaming=is_stream and operation.span_type is SpanType.LLM,
+                streaming=is_stream and (is_generation or bool(streams)),
                 content=captures_content(self._options.capture_content),
             )
         return None

@@ -19,6 +19,8 @@ from prela_stream import telemetry
 from prela_stream.errors import guard
 from prela_stream.instrumentation.http.body import observe_body
 from prela_stream.instrumentation.http.events import EventDecoder
+from prela_stream.instrumentation.http.lines import LineDecoder
+from prela_stream.instrumentation.http.responses import content_decoder, http_response
 from prela_stream.instrumentation.http.sse import StreamEvent
 from prela_stream.instrumentation.outcome import Facts, Outcome, outcome_of
 from prela_stream.instrumentation.provider import Failure, Operation, Provider, StreamState, read_json
@@ -76,8 +78,11 @@ class ModelCall:
         self._before: Sequence[ModelCall] = ()
         self._decoder: Any = None
         self._decoding_error: Exception | None = None
-        self._events = EventDecoder() if streaming else None
         self._state: StreamState | None = operation.stream_state(content=content) if streaming else None
+        self._is_lines = self._state is not None and self._state.last_event is None
+        self._events: EventDecoder | LineDecoder | None = None
+        if streaming:
+            self._events = LineDecoder() if self._is_lines else EventDecoder()
         self._body: list[bytes] = []
         self._given: dict[str, Any] | None = None
         """The answer as the library returned it, if no response was seen."""
@@ -179,6 +184,10 @@ class ModelCall:
         if read and self._decoder is not None and not self._is_blind:
             with self._watching():
                 self._take_encoded(self._decoder.flush)
+        if read and isinstance(self._events, LineDecoder):
+            with self._watching():
+                for event in self._events.flush():
+                    self._take_event(event)
         if error is None:
             error = self._decoding_error
         attributes: dict[str, Any] = {}
@@ -219,6 +228,8 @@ class ModelCall:
             telemetry.UNREAD_PARTS.add(self._unread, self._provider.module)
         is_document = state is None or self._events is None or self._events.document is not None
         is_complete = bool(attributes) if is_document or state is None else state.is_complete
+        if self._is_lines:  # they have no end but that of the body
+            is_complete = read
         facts = Facts(
             failure=failure,
             error=error,
@@ -252,7 +263,7 @@ class ModelCall:
 
     def _take_answer(self, value: object) -> bool:
         """Take what was received, and observe the rest. Returns whether there is a rest."""
-        response = _http_response(value) or self._response
+        response = http_response(value) or self._response
         self._see_response(response)
         self._response = None  # the response will hold this object, and must not be held by it
         if response is None:  # middleware of the application answered without a request, or no attempt is patched
@@ -262,7 +273,7 @@ class ModelCall:
             body = response.content
         except RuntimeError:  # httpx raises it for a body that is not read yet
             with self._watching():
-                self._decoder = _content_decoder(response)
+                self._decoder = content_decoder(response)
             observe_body(response, self, reader=self._provider.module)
             return True
         self._take(body)
@@ -379,20 +390,3 @@ In a list that is emptied at the end, because connections that are opened during
 def call_in_progress() -> ModelCall | None:
     """The recorded call inside which this code runs."""
     return next(iter(calls_in_progress.get()), None)
-
-
-def _http_response(value: object) -> Any:
-    """The HTTP response inside a stream or a response wrapper; None if `value` has none, as a parsed answer."""
-    for name in ("http_response", "response"):
-        response = getattr(value, name, None)
-        if hasattr(response, "status_code") and hasattr(response, "headers"):
-            return response
-    return None
-
-
-def _content_decoder(response: Any) -> Any:
-    """A second decoder of the response's content encoding, beside the one that serves the reader; None if it has none."""
-    encoding = response.headers.get("content-encoding")
-    if encoding is None:
-        return None
-    return type(response)(200, headers={"content-encoding": encoding})._get_content_decoder()

@@ -25,8 +25,8 @@ class Failure(NamedTuple):
 class StreamState(Protocol):
     """What the events of one streamed answer add up to."""
 
-    last_event: str
-    """Name of the event that completes an answer, for the message of one that was cut."""
+    last_event: str | None
+    """Name of the event that completes an answer, for the message of one that was cut. None if the answer is JSON Lines."""
     is_complete: bool
     """This event was received."""
     has_output: bool

@@ -62,7 +62,7 @@ def serving_replies() -> Iterator[ModelApi]:
             pass
 
         def do_POST(self) -> None:  # the name that http.server calls
-            body = self.rfile.read(int(self.headers["content-length"]))
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
             reply = next(api.replies, api.reply)
             api.requests.append((self.path, json.loads(body or b"{}")))
             self.send_response(reply.status)
@@ -81,6 +81,8 @@ def serving_replies() -> Iterator[ModelApi]:
                 except OSError:  # the client has left
                     break
             self.close_connection = True
+
+        do_GET = do_DELETE = do_POST  # noqa: N815 - the names that http.server calls
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

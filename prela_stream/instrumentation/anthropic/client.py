@@ -3,6 +3,7 @@
 import sys
 from typing import Any, Final
 
+from prela_stream.instrumentation.anthropic.batches import PATH, BatchResults, CreateBatch, batch_id_of
 from prela_stream.instrumentation.anthropic.messages import CountTokens, CreateMessage
 from prela_stream.instrumentation.anthropic.runner import RUNNER_MODULE, RunnerPatches
 from prela_stream.instrumentation.api_client import ApiClientInstrumentor
@@ -17,6 +18,7 @@ REQUEST_ID: Final = "anthropic.request.id"
 _OPERATIONS: Final[dict[str, Operation]] = {
     "/v1/messages": CreateMessage(),
     "/v1/messages/count_tokens": CountTokens(),
+    PATH: CreateBatch(),
 }
 """By the end of the path. A request to any other path is not traced."""
 _PLATFORMS: Final = {"bedrock": "aws.bedrock", "vertex": "gcp.vertex_ai", "foundry": "azure.ai.inference"}
@@ -31,6 +33,8 @@ class AnthropicProvider:
 
     def operation(self, method: str, path: str) -> Operation | None:
         """As `Provider.operation`."""
+        if method.lower() == "get" and (batch_id := batch_id_of(path)) is not None:
+            return BatchResults(batch_id)
         if method.lower() != "post":
             return None
         return next((found for end, found in _OPERATIONS.items() if path.endswith(end)), None)
@@ -43,7 +47,8 @@ class AnthropicProvider:
 class AnthropicInstrumentor(ApiClientInstrumentor):
     """Makes one LLM span `chat {model}` of each request to the Messages API.
 
-    A request to count tokens generates nothing, so its span `count_tokens {model}` has the type CUSTOM. A tool runner gives a
+    A request to count tokens generates nothing, so its span `count_tokens {model}` has the type CUSTOM. So have `create_batch`
+    and `batch_results`, the spans of a batch that is created and of one whose results are read. A tool runner gives a
     span of type AGENT, with its model calls and a TOOL for each tool below it.
     """
 

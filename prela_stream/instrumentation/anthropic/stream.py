@@ -22,7 +22,7 @@ class MessageStream:
         content: Whether to keep the blocks; without it only usage, model and stop reason are kept.
     """
 
-    last_event = "message_stop"
+    last_event: str | None = "message_stop"
 
     def __init__(self, *, content: bool) -> None:
         self.is_complete = False

@@ -96,7 +96,7 @@ class ChatStream:
         content: Whether to keep what was generated; without it only usage, model and finish reasons are kept.
     """
 
-    last_event = "[DONE]"
+    last_event: str | None = "[DONE]"
 
     def __init__(self, *, content: bool) -> None:
         self.is_complete = False

@@ -171,7 +171,7 @@ class ResponseStream:
         content: Whether to keep what was generated.
     """
 
-    last_event = "response.completed"
+    last_event: str | None = "response.completed"
 
     def __init__(self, *, content: bool) -> None:
         self.is_complete = False

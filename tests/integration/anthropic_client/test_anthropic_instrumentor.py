@@ -147,7 +147,7 @@ def test_other_requests_are_not_traced(client: Anthropic, instrumented: Instrume
         with pytest.raises(anthropic.NotFoundError):
             client.models.list()
         with pytest.raises(anthropic.NotFoundError):
-            client.messages.batches.create(requests=[])
+            client.messages.batches.retrieve("msgbatch_1")
     assert captured.spans == []
 
 
