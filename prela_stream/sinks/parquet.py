@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
-from prela_stream.errors import ConfigurationError
+from prela_stream.errors import ConfigurationError, SinkError
 from prela_stream.model.decision import Decision
 from prela_stream.model.plain import plain, safe_text
 from prela_stream.model.span import SpanData
@@ -71,9 +71,13 @@ class ParquetSink:
         self._lock = anyio.Lock()
 
     async def write(self, batch: SinkBatch) -> None:
-        """Write the files of a batch. Raises OSError if one cannot be written; the batch may come again."""
+        """Write the files of a batch. Raises SinkError if one cannot be written; the batch may come again."""
         async with self._lock:
-            await anyio.to_thread.run_sync(self._write, batch)
+            try:
+                await anyio.to_thread.run_sync(self._write, batch)
+            except OSError as error:
+                msg = f"cannot write to {self._folder}: {error}. Check its disk, its owner and its permissions"
+                raise SinkError(msg) from error
 
     async def stored_offset(self, source: TopicPartition) -> int | None:  # noqa: ARG002 - of the interface
         """None: the consumer group has the offset."""
