@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NEXT := .venv-next
+IN_TEST := not three_brokers and not languages and not clickhouse and not collector and not frameworks
 QUICK := tests/unit tests/contracts $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py))
 
 .PHONY: demo test quick test-next-aiokafka test-frameworks test-three-brokers test-languages test-clickhouse test-collector lint docs native fuzz bench bench-collector kafka lock clean
@@ -12,7 +13,8 @@ demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate
 
 test: $(VENV)/.dev $(VENV)/.native chromium lint        ## every check: lint, types, layers, tests, coverage; with Java and Maven on a real Kafka
 	-@$(BIN)/python -m deploy.kafka --prepare
-	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not three_brokers and not languages and not clickhouse and not collector and not frameworks" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -q -n 2 --dist load -m browser tests/integration/browser
+	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not browser and $(IN_TEST)" --cov --cov-report=term:skip-covered
 
 .PHONY: screenshots
 screenshots: $(VENV)/.dev chromium   ## the pictures of the README, from the demo's traces
@@ -25,11 +27,11 @@ chromium:                      ## Debian's Chromium, for the tests of the web pa
 	else echo "Chromium is missing: the tests of the web page are skipped. Install it: sudo apt-get install chromium"; fi
 
 quick: $(VENV)/.dev            ## unit tests, and contract tests on memory and SQLite: within 90 s on two cores
-	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not slow and not kafka and not three_brokers and not languages and not clickhouse and not collector and not frameworks" $(QUICK)
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not slow and not kafka and $(IN_TEST)" $(QUICK)
 
 test-next-aiokafka: $(NEXT)/.dev   ## the private names and the transport contract with the newest aiokafka within the bounds, pre-releases too
 	-@$(NEXT)/bin/python -m deploy.kafka --prepare
-	$(NEXT)/bin/python -m pytest -q -n 3 --dist worksteal -m "not three_brokers and not languages and not clickhouse and not collector" tests/unit/transport/kafka/test_private_names.py \
+	$(NEXT)/bin/python -m pytest -q -n 3 --dist worksteal -m "$(IN_TEST)" tests/unit/transport/kafka/test_private_names.py \
 		tests/unit/transport/kafka/test_tags.py tests/contracts/test_transport_kafka.py
 
 test-collector: $(VENV)/.dev       ## OTLP to and from a real Collector, with 20 SIGKILLs; needs Go, builds the Collector once

@@ -1,5 +1,6 @@
 """The `[[sink]]` tables of the settings: names, types, options, defaults, and every mistake with its path."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def test_tables_of_a_file_and_of_a_variable_are_the_same_sinks(tmp_path: Path) -
         ("main", "sqlite", 30.0),
         ("copy", "sqlite", 7.0),
     ]
-    variable = '[{"name": "main", "retention_days": 30}, {"name": "copy", "path": "copy.db"}]'
+    assert from_file[1].options.path == str(tmp_path / "copy.db")
+    variable = json.dumps([{"name": "main", "retention_days": 30}, {"name": "copy", "path": str(tmp_path / "copy.db")}])
     assert load_settings(env={"PRELA_SINK": variable}).sink == from_file
     assert read_sinks([sink.table() for sink in from_file], "elsewhere").sinks == from_file
 
