@@ -71,6 +71,35 @@ def test_a_stream_that_is_left_early(api: ModelApi, instrumented: Instrumented, 
     assert span.attributes[CLOSED_EARLY] is True
 
 
+@both
+@pytest.mark.parametrize("is_begun", [True, False], ids=["left early", "never read"])
+async def test_an_async_stream_that_is_not_read_to_its_end(
+    api: ModelApi, instrumented: Instrumented, api_name: str, is_begun: bool
+) -> None:
+    gate = threading.Event()
+    api.reply = Reply(pieces=list(pieces_of(api_name)), content_type="text/event-stream", gate=gate)
+    async with AsyncOpenAI(base_url=api.url, api_key="k") as client:
+        with instrumented() as captured:
+            async with await open_stream_async(client, api_name) as stream:
+                if is_begun:
+                    await anext(aiter(stream))
+            (span,) = captured.spans
+            gate.set()
+    assert (span.status, span.attributes[CLOSED_EARLY]) == (SpanStatus.SUCCESS, True)
+    assert semconv.OUTPUT_TOKENS not in span.attributes
+
+
+async def test_an_error_of_the_api_async(api: ModelApi, instrumented: Instrumented) -> None:
+    api.reply = Reply(b'{"error": {"message": "no", "type": "invalid_request_error"}}', status=400)
+    async with AsyncOpenAI(base_url=api.url, api_key="k", max_retries=0) as client:
+        with instrumented() as captured, pytest.raises(openai.BadRequestError) as raised:
+            await client.chat.completions.create(**CHAT)
+    (span,) = captured.spans
+    assert span.status is SpanStatus.ERROR
+    assert span.attributes[semconv.ERROR_TYPE] == raised.value.type
+    assert semconv.FINISH_REASONS in span.attributes
+
+
 def test_a_stream_that_is_dropped(api: ModelApi, instrumented: Instrumented) -> None:
     gate = threading.Event()
     api.reply = Reply(pieces=list(pieces_of("chat")), content_type="text/event-stream", gate=gate)
