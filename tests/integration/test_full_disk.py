@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import duckdb
+import httpx2
 import pytest
 
 from prela_stream import telemetry
@@ -21,6 +22,7 @@ from prela_stream.sinks.registry import SINK_TYPES, load
 from prela_stream.sinks.service import SinkService
 from prela_stream.sinks.settings import SinkSettings, read_sinks
 from prela_stream.transport.base import TopicPartition, Transport
+from tests.integration.test_web_services import until_listed, url_of
 from tests.support.kept import decision, fragment, span, trace_id
 from tests.support.processes import DEADLINE
 from tests.support.running_pipeline import Agent, environment, services, stored, warnings
@@ -103,10 +105,12 @@ async def test_a_sink_recovers_from_a_full_disk(
 async def test_a_pipeline_recovers_from_a_full_disk(
     tmp_path: Path, small_disk: SmallDisk, commands: tuple[str, ...]
 ) -> None:
-    env = environment(tmp_path, small_disk.path / "prela")
+    env = environment(tmp_path, small_disk.path / "prela") | {"PRELA_WEB_LISTEN": "127.0.0.1:0"}
     settings = load_settings(env=env)
     async with AsyncExitStack() as stack:
-        running = await stack.enter_async_context(services(tmp_path, env, *commands))
+        running = await stack.enter_async_context(services(tmp_path, env, *commands, "web"))
+        page = await url_of(running[-1])
+        browser = await stack.enter_async_context(httpx2.AsyncClient(timeout=DEADLINE))
         agent = Agent(tmp_path, env)
         stack.callback(agent.close)
         ids = [await agent.trace(flush=False) for _ in range(20)]
@@ -116,10 +120,14 @@ async def test_a_pipeline_recovers_from_a_full_disk(
             end = anyio.current_time() + FULL_S
             while anyio.current_time() < end:
                 ids.append(await agent.trace(flush=False))
+                assert (await browser.get(page)).status_code in (200, 503)
                 await anyio.sleep(0.05)
         await stored(settings, ids, RECOVERY_S)
-        await stored(settings, [await agent.trace()], RECOVERY_S)
+        last = await agent.trace()
+        await stored(settings, [last], RECOVERY_S)
+        assert "kept trace" in await until_listed(page, last)
         assert agent.process.poll() is None
         assert [service.process.poll() for service in running] == [None] * len(running)
-        for output in (agent.output, *(service.output for service in running)):
+        assert len(warnings(running[-1].output())) <= 20  # it only reads, and may notice nothing
+        for output in (agent.output, *(service.output for service in running[:-1])):
             assert 1 <= len(warnings(output())) <= 20, output()  # no line for each attempt of each part
