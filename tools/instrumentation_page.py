@@ -55,6 +55,12 @@ These spans have no `gen_ai.usage.*` attributes and no cost, because a batch's r
 processes: each reading would be counted again. Sums over a trace therefore contain no tokens of batches. Other requests for
 batches have no span.
 
+## Events of a model call
+
+The instrumentors of this package add two events to each model call: `llm.request` with the model, when the request is sent,
+and `llm.response` with the model and the finish reasons, when the answer is complete. The messages are attributes of the
+span. An attempt that is repeated adds the event `retry`.
+
 ## Why `openai` has an instrumentor here
 
 Three maintained instrumentors and ours recorded 19 kinds of calls of openai 3.57 against a local server: sync, async,

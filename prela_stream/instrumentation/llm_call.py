@@ -24,7 +24,7 @@ from prela_stream.instrumentation.http.responses import content_decoder, http_re
 from prela_stream.instrumentation.http.sse import StreamEvent
 from prela_stream.instrumentation.outcome import Facts, Outcome, outcome_of
 from prela_stream.instrumentation.provider import Failure, Operation, Provider, StreamState, read_json
-from prela_stream.instrumentation.results import completed
+from prela_stream.instrumentation.results import completed, event_of_request, event_of_response
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.tracing.span import Span
@@ -140,6 +140,8 @@ class ModelCall:
             self._attempts += 1
             if self._attempts == 1:
                 self._describe_request(request.json_data)
+                if self._operation.span_type is SpanType.LLM:
+                    self._span.add_event(semconv.EVENT_LLM_REQUEST, event_of_request(self._span.attributes))
                 return
             self._span.set_attribute(semconv.RESEND_COUNT, self._attempts - 1)
             status = getattr(self._response, "status_code", None)
@@ -210,6 +212,8 @@ class ModelCall:
             )
         with _guard:
             self._conclude(error, failure, attributes, read=read)
+            if attributes and self._operation.span_type is SpanType.LLM:
+                self._span.add_event(semconv.EVENT_LLM_RESPONSE, event_of_response(self._span.attributes))
         try:
             span = self._open.pop()
         except IndexError:

@@ -1,4 +1,4 @@
-"""Completes the attributes of an answer with what no provider reports in them: finish reasons in one vocabulary, and the cost."""
+"""Completes what is recorded of a call with what no provider reports: finish reasons in one vocabulary, the cost, and events."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -44,6 +44,20 @@ def completed(
         flavor = operation.price_flavor or ""
         cost = PRICES.cost_attributes(answer, together, module=provider.module, flavor=flavor, began=began)
     return {**_with_normalised_reasons(attributes), **cost}
+
+
+def event_of_request(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of the event `llm.request`. The messages are attributes of the span and are not copied."""
+    return _chosen(attributes, semconv.REQUEST_MODEL)
+
+
+def event_of_response(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of the event `llm.response`, from those of the ended call."""
+    return _chosen(attributes, semconv.RESPONSE_MODEL, semconv.FINISH_REASONS)
+
+
+def _chosen(attributes: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: attributes[name] for name in names if name in attributes}
 
 
 def _with_normalised_reasons(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -264,7 +264,9 @@ def retry(subject: Subject) -> None:
         subject.row.library.create(subject.api.url, retries=1)
     span = the_span(captured, "retry")
     assert_answered(span, subject.row, "retry", retries=1)
-    assert [event.name for event in span.events] == ["retry"], "retry: the event is missing"
+    assert [event.name for event in span.events] == ["llm.request", "retry", "llm.response"], (
+        "retry: an event is missing"
+    )
 
 
 async def cancellation(subject: Subject) -> None:

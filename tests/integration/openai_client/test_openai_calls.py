@@ -191,7 +191,11 @@ def check(span: SpanData, parent: str, scenario: str) -> None:
     if "parse" not in scenario and "response_stream_helper" not in scenario:
         assert [tool["name"] for tool in found[semconv.TOOL_DEFINITIONS]] == ["weather"]
     assert found.get(semconv.RESEND_COUNT) == (2 if "retries" in scenario else None)
-    assert [event.name for event in span.events] == (["retry"] * 2 if "retries" in scenario else [])
+    request, *retries, response = span.events
+    assert [event.name for event in retries] == (["retry"] * 2 if "retries" in scenario else [])
+    assert (request.name, request.attributes) == ("llm.request", {semconv.REQUEST_MODEL: found[semconv.REQUEST_MODEL]})
+    assert response.name == "llm.response"
+    assert response.attributes == {name: found[name] for name in (semconv.RESPONSE_MODEL, semconv.FINISH_REASONS)}
     is_stream = "stream" in scenario.replace("streaming_response", "")
     assert (found.get(semconv.REQUEST_STREAM) is True, semconv.TIME_TO_FIRST_CHUNK in found) == (is_stream, is_stream)
     assert not {CLOSED_EARLY, semconv.ERROR_TYPE} & set(found)
