@@ -34,6 +34,7 @@ def settings(tmp_path: Path) -> Settings:
         overrides={
             "directory": str(tmp_path / "prela"),
             "policies_file": str(tmp_path / "policies.toml"),
+            "otlp": {"listen": "off", "grpc_listen": "off"},  # the default address may be that of another test
             "pipeline": {"shutdown_timeout_s": DEADLINE},
             "worker": {"commit_interval_ms": 50, "tick_min_ms": 20, "tick_max_ms": 100},
             "sink": sinks,

@@ -112,4 +112,6 @@ def environment(folder: Path, directory: Path) -> dict[str, str]:
         "PRELA_SINK": '[{}, {"type": "jsonl"}]',
         "PRELA_TOPICS_PARTITIONS": "1",
         "PRELA_STRICT": "1",
+        "PRELA_OTLP_LISTEN": "off",  # the default address may be that of another test
+        "PRELA_OTLP_GRPC_LISTEN": "off",
     }
