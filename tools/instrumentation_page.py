@@ -35,7 +35,7 @@ instrumentors of these clients. If a framework's spans contain its model calls, 
 a call that the framework makes.
 
 If OpenTelemetry is not set up in your program, a global TracerProvider is created when the first of these libraries is
-imported. OpenTelemetry's own instrumentors record prompts only if two variables say so
+imported. OpenTelemetry's own instrumentors record prompts only if two variables request it
 (`OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` and `OTEL_SEMCONV_STABILITY_OPT_IN`); they are set if your program has
 no provider. If it has one with exporters, your own settings decide, because the prompts would reach these exporters too.
 
@@ -63,7 +63,7 @@ span. An attempt that is repeated adds the event `retry`.
 
 ## Why `openai` has an instrumentor here
 
-Three maintained instrumentors and ours recorded 19 kinds of calls of openai 3.57 against a local server: sync, async,
+Three maintained instrumentors and this one recorded 19 kinds of calls of openai 3.57 against a local server: sync, async,
 streams, stream helpers, raw responses, the Responses API, embeddings, retries, errors and streams that end early. All four
 have the true tokens wherever the server sent them. These kinds differ:
 
