@@ -130,7 +130,7 @@ COUNTS = {
     "otlp-links-and-bytes.json": (1, 1, 0, 0, 0, 0),
     "otlp-proto-example.json": (1, 0, 0, 0, 0, 0),
     "otlp-rag-earnings.json": (18, 1, 1, 629, 19, 1),
-    "sdk-any-agent-langchain.json": (7, 1, 4, 1_262, 125, 3),
+    "sdk-any-agent-langchain.json": (7, 1, 4, 1_262, 125, 4),
     "sdk-vercel-ai-v6-generate-text.json": (2, 2, 2, 64, 29, 2),
     "zipkin-175-spans.json": (175, 1, 0, 0, 0, 0),
     "zipkin-missing-parents.json": (11, 1, 0, 0, 0, 0),
