@@ -6,8 +6,9 @@ else moves the clock. It holds the bytes of each span and a few numbers.
 
 from collections import deque
 from collections.abc import Container, Iterator
+from itertools import groupby
 
-from prela_stream.assembly.completeness import TRIGGERS, OpenTrace, Process
+from prela_stream.assembly.completeness import COMPLETE, TRIGGERS, OpenTrace, Process
 from prela_stream.assembly.deadlines import Deadlines
 from prela_stream.assembly.decoding import DueTrace
 from prela_stream.assembly.options import AssemblyOptions
@@ -69,7 +70,7 @@ class TraceBuffer:
         for deadline, trace, wait in self._deadlines.take():
             self._close(trace)
             if trace.spans:
-                yield self._leaving(trace, TRIGGERS[wait], deadline)
+                yield self._leaving(trace, TRIGGERS[wait], deadline, complete=wait == COMPLETE or trace.is_complete())
 
     def add(self, batch: ItemBatch, offset: int) -> tuple[int, list[int]]:
         """Collect the items of one record at the time that was passed to `due`.
@@ -82,26 +83,28 @@ class TraceBuffer:
             batch.resource, Process(batch.resource)
         )
         late: list[int] = []
-        raws, traces = batch.raws, self._traces
-        spans = size = 0
+        heads, raws, traces = batch.heads, batch.raws, self._traces
+        spans = end = 0
         self._touched.clear()
-        for index, head in enumerate(batch.heads):
-            raw = raws[index]
-            if head.kind:
-                self._control(head, raw, process, offset, batch.indexes[index])
+        # the spans of a trace often follow one another; None for an item that is not a span
+        for trace_id, run in groupby([None if head.kind else head.trace_id for head in heads]):
+            start, end = end, end + len(list(run))
+            if trace_id is None:
+                for index in range(start, end):
+                    self._control(heads[index], raws[index], process, offset, batch.indexes[index])
                 continue
-            trace = traces.get(head.trace_id) or self._open(head.trace_id, process, offset, batch.indexes[index])
+            trace = traces.get(trace_id) or self._open(trace_id, process, offset, batch.indexes[start])
             if trace is None:
-                late.append(index)
+                late += range(start, end)
                 continue
             if trace.touched != offset:
                 self._touch(trace, process, offset)
-            trace.new.append((head, raw, process))
-            trace.bytes += len(raw)
-            size += len(raw)
-            spans += 1
+            if trace.new_process is not process:
+                self._fold(trace)
+                trace.new_process = process
+            self.open_bytes += trace.collect(heads[start:end], raws[start:end])
+            spans += end - start
         self.open_spans += spans
-        self.open_bytes += size
         self._deadlines.compact(len(traces))
         if not process.traces:
             del self._processes[process.resource]
@@ -122,7 +125,7 @@ class TraceBuffer:
                 self._close(trace)
                 if trace.spans:
                     trigger = Trigger.MAX_SPANS if size > most_spans else Trigger.MAX_BYTES
-                    result.append(self._leaving(trace, trigger, self.clock_ms))
+                    result.append(self._leaving(trace, trigger, self.clock_ms, complete=trace.is_complete()))
         return result
 
     def heaviest(self, most_bytes: int, trace_bytes: int) -> list[DueTrace]:
@@ -145,7 +148,9 @@ class TraceBuffer:
         found.sort(key=lambda trace: (trace.first_offset, trace.first_index))
         for trace in found:
             self._close(trace)
-        return [self._leaving(trace, Trigger.MEMORY, now) for trace in found if trace.spans]
+        return [
+            self._leaving(trace, Trigger.MEMORY, now, complete=trace.is_complete()) for trace in found if trace.spans
+        ]
 
     def low_watermark(self) -> tuple[int, int] | None:
         """See `base.Core`."""
@@ -231,17 +236,17 @@ class TraceBuffer:
                 del self._processes[process.resource]
 
     @staticmethod
-    def _leaving(trace: OpenTrace, trigger: Trigger, due_ms: int) -> DueTrace:
+    def _leaving(trace: OpenTrace, trigger: Trigger, due_ms: int, *, complete: bool) -> DueTrace:
         due = DueTrace(
             trace_id=trace.trace_id,
             trigger=trigger,
-            complete=trace.is_complete(),
+            complete=complete,
             basis=trace.basis(),
             first_offset=trace.first_offset,
             raws=list(trace.spans.values()),
             resources=trace.resources(),
             heads=trace.heads,
-            lost=trace.is_lost(),
+            lost=not complete and trace.is_lost(),
             open_spans=len(trace.open),
             due_ms=due_ms,
             spans=len(trace.spans) - trace.starts,

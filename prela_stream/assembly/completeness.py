@@ -8,6 +8,7 @@ Span items are only collected when they arrive. `fold` counts what is new, once,
 same in a trace that is checked once as in one that receives items for a day.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -65,9 +66,10 @@ class OpenTrace:
     """The state of one undecided trace. Offsets and stream times are those of the records with its items."""
 
     __slots__ = (
-        "_answers", "_balance", "_beating", "_foreign", "_injects", "_others", "_roots", "_uncounted", "_unknown", "bytes",
-        "clock_before", "closed", "first_index", "first_ms", "first_offset", "heads", "heard", "heartbeats", "last_ms", "lost",
-        "new", "open", "process", "pushed", "sources", "spans", "starts", "suspended", "touched", "trace_id", "watched",
+        "_answers", "_balance", "_beating", "_foreign", "_injects", "_new_raws", "_others", "_roots", "_uncounted", "_unknown",
+        "bytes", "clock_before", "closed", "first_index", "first_ms", "first_offset", "heads", "heard", "heartbeats",
+        "last_ms", "lost", "new", "new_process", "open", "process", "pushed", "sources", "spans", "starts", "suspended",
+        "touched", "trace_id", "watched",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0915 - one statement per field
@@ -90,8 +92,11 @@ class OpenTrace:
         """Whether it is in the queue of traces that wait for heartbeats."""
         self.closed = False
 
-        self.new: list[tuple[SpanHead, bytes, Process]] = []
-        """SPAN items that are not folded yet. They are young, so their heads are still decoded."""
+        self.new: list[SpanHead] = []
+        """Heads of SPAN items of one process that are not folded yet. They are young, so they are still decoded."""
+        self._new_raws: list[bytes] = []
+        self.new_process = process
+        """The process of `new`."""
         self.bytes = 0
         """Bytes of the items that are held. Those of duplicates count until they are folded."""
         self.spans: dict[bytes, bytes] = {}
@@ -147,43 +152,62 @@ class OpenTrace:
         """Every process of this trace once."""
         return [self.process, *self._others]
 
+    def collect(self, heads: Sequence[SpanHead], raws: Sequence[bytes]) -> int:
+        """Hold SPAN items of `new_process` that follow one another; returns their bytes."""
+        self.new += heads
+        self._new_raws += raws
+        size = sum(map(len, raws))
+        self.bytes += size
+        return size
+
     def fold(self) -> int:
         """Count the collected items.
 
         Returns:
             How many SPAN items are duplicates: one of these, or one that it replaced.
         """
-        new = self.new
-        if not new:
+        heads, raws = self.new, self._new_raws
+        if not heads:
             return 0
-        self.new = []
-        spans, balance, first_process = self.spans, self._balance, self.process
-        heads: list[SpanHead] | None = None if spans else []
+        self.new, self._new_raws = [], []
+        added = dict(zip([head.span_id for head in heads], raws, strict=True))
+        if len(added) < len(heads) or not self.spans.keys().isdisjoint(added) or PENDING in [h.status for h in heads]:
+            return self._fold_one_by_one(heads, raws)
+        self.heads = None if self.spans else heads
+        self.spans.update(added)  # type: ignore[arg-type] # the codec rejects a span without an id
+        if self.new_process is not self.process:
+            for span_id in added:
+                self._set_process(span_id, self.new_process)  # type: ignore[arg-type]
+        for span_id in self.suspended.keys() & added.keys() if self.suspended else ():
+            del self.suspended[span_id]
+        balance = self._balance
+        for head in heads:
+            parent_id = head.parent_span_id
+            if parent_id and head.flags == COUNTED and head.child_count == 0 and not head.inject_count:
+                balance[parent_id] = balance.get(parent_id, 0) + 1  # as `_count`, for most spans
+            else:
+                self.sources |= head.flags & FOREIGN
+                self._count(head, 1)
+        return 0
+
+    def _fold_one_by_one(self, heads: Sequence[SpanHead], raws: Sequence[bytes]) -> int:
+        """Fold items some of which are of spans that are known already, or still open."""
+        self.heads = None
+        process = self.new_process
         duplicates = 0
-        for head, raw, process in new:
-            flags = head.flags
-            if flags & FOREIGN:
-                self.sources |= flags
-            span_id: bytes = head.span_id  # type: ignore[assignment] # the codec rejects a span without an id
-            if span_id in spans or head.status == PENDING:
+        for head, raw in zip(heads, raws, strict=True):
+            self.sources |= head.flags & FOREIGN
+            span_id: bytes = head.span_id  # type: ignore[assignment] # as above
+            if span_id in self.spans or head.status == PENDING:
                 is_first, ended = self._report(head, raw, process)
                 duplicates += not is_first
-                heads = None
                 if ended:
                     self._count(head, 1)
                 continue
-            spans[span_id] = raw
-            if heads is not None:
-                heads.append(head)
-            if process is not first_process:
-                self._set_process(span_id, process)
-            if self.suspended:
-                self.suspended.pop(span_id, None)
-            if flags == COUNTED and head.child_count == 0 and not head.inject_count and head.parent_span_id is not None:
-                balance[head.parent_span_id] = balance.get(head.parent_span_id, 0) + 1  # as `_count`, for most spans
-            else:
-                self._count(head, 1)
-        self.heads = heads
+            self.spans[span_id] = raw
+            self._set_process(span_id, process)
+            self.suspended.pop(span_id, None)
+            self._count(head, 1)
         return duplicates
 
     def control(self, head: ItemHead, raw: bytes, process: Process) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from prela_stream.codec.bodies import check_bodies
+from prela_stream.codec.bodies import are_plain, check_bodies
 from prela_stream.codec.byte_cache import ByteCache
 from prela_stream.codec.spans import (
     BadItem,
@@ -19,7 +19,7 @@ from prela_stream.codec.spans import (
 from prela_stream.errors import CodecError
 from prela_stream.model import semconv
 from prela_stream.model.decision import Basis, Trigger
-from prela_stream.model.span import SPAN_TYPE_CODES, ItemKind, Resource, SpanHead, SpanType
+from prela_stream.model.span import EMPTY_MAP, SPAN_TYPE_CODES, ItemKind, Resource, SpanHead, SpanType
 from prela_stream.model.trace import Trace
 
 _LLM = SPAN_TYPE_CODES[SpanType.LLM]
@@ -41,7 +41,7 @@ def decoded_resources(raws: Sequence[bytes]) -> list[Resource]:
     return [cached_resource(raw) for raw in raws]
 
 
-class DueTrace(msgspec.Struct, frozen=True, kw_only=True):
+class DueTrace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A trace that has to be decided now, as bytes. `base.ReadyTrace` describes the fields."""
 
     trace_id: bytes
@@ -59,7 +59,7 @@ class DueTrace(msgspec.Struct, frozen=True, kw_only=True):
     spans: int
 
 
-class DecodedTrace(msgspec.Struct, frozen=True):
+class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
     """See `base.ReadyTrace`. `raws` and `resources` belong to its readable spans, in the order of `trace.heads`."""
 
     due: DueTrace
@@ -107,7 +107,7 @@ class DecodedTrace(msgspec.Struct, frozen=True):
     def with_checked_bodies(self) -> "DecodedTrace":
         """See `base.ReadyTrace`."""
         trace = self.trace
-        if trace is None:
+        if trace is None or are_plain(trace.heads):
             return self
         problems: dict[int, str] = {}
         for index, head in enumerate(trace.heads):
@@ -162,16 +162,8 @@ class TraceDecoder:
 
     def _attributes(self, heads: list[SpanHead]) -> list[dict[str, Any]]:
         """The attributes that policies or the summary read, of every span."""
-        if self._every_span:
-            return self._project_all([head.attributes for head in heads])
-        calls = [index for index, head in enumerate(heads) if head.span_type == _LLM]
-        attributes: list[dict[str, Any]] = [{}] * len(heads)
-        if calls:
-            for index, found in zip(
-                calls, self._project_all([heads[index].attributes for index in calls]), strict=True
-            ):
-                attributes[index] = found
-        return attributes
+        every = self._every_span
+        return self._project_all([head.attributes if every or head.span_type == _LLM else EMPTY_MAP for head in heads])
 
     def _one_by_one(
         self, raws: Sequence[bytes], resources: Sequence[bytes]

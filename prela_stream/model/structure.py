@@ -5,11 +5,18 @@ from the structure for callers that walk the tree.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from prela_stream.model.span import REMOTE_PARENT, SPAN_TYPE_CODES, SpanStatus, SpanType
+
+_ROOT: Final = -1
+_MISSING: Final = -2
+"""In place of the index of a parent: there is none; it is not among the spans."""
+MOST_REMEMBERED: Final = 64
+"""The structure of up to so many spans is remembered: a few KB."""
 
 
 class SpanLike(Protocol):
@@ -36,8 +43,13 @@ class SpanLike(Protocol):
 
 
 class Structure(msgspec.Struct, frozen=True, kw_only=True):
-    """The spans of a trace as indexes into the given list. Siblings are in the order of that list."""
+    """The spans of a trace as indexes into the given list. Siblings are in the order of that list.
 
+    Traces share it. Do not change the lists.
+    """
+
+    parents: tuple[int, ...]
+    """The index of each span's parent, or a negative number. It determines all other fields if there are no orphans."""
     roots: list[int]
     """Spans without a parent, local roots whose parent is missing, and members of cycles."""
     orphans: dict[bytes | str, list[int]]
@@ -52,36 +64,61 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
 
 def structure_of(spans: Sequence[SpanLike]) -> Structure:
     """Find the parent of every span. If several spans share an id, the one with the earliest start gets the children."""
-    count = len(spans)
     ids = [span.span_id for span in spans]
-    index_of: dict[bytes | str | None, int] = dict(zip(ids, range(count), strict=True))
-    if len(index_of) < count:
+    index_of: dict[bytes | str | None, int] = dict(zip(ids, range(len(ids)), strict=True))
+    shared = len(index_of) < len(ids)
+    if shared:
         _resolve_shared_ids(spans, index_of)
-    roots: list[int] = []
+    index_of[None] = _ROOT
+    parents = tuple([index_of.get(span.parent_span_id, _MISSING) for span in spans])
+    if shared:
+        itself = [span.parent_span_id is not None and span.parent_span_id == span.span_id for span in spans]
+        parents = tuple([index if itself[index] else parent for index, parent in enumerate(parents)])
+    if _MISSING not in parents:
+        return structure_below(parents) if len(parents) <= MOST_REMEMBERED else _structure(parents, {})
     orphans: dict[bytes | str, list[int]] = {}
+    known = list(parents)
+    for index, span in enumerate(spans):
+        if known[index] == _MISSING:
+            if span.flags & REMOTE_PARENT and span.inject_ordinal is None:
+                known[index] = _ROOT
+            else:
+                orphans.setdefault(span.parent_span_id, []).append(index)  # type: ignore[arg-type] # it has a parent
+    return _structure(tuple(known), orphans)
+
+
+@lru_cache(maxsize=512)
+def structure_below(parents: tuple[int, ...]) -> Structure:
+    """The structure of spans with these parents, none of which is missing. The agents of a service repeat their traces."""
+    return _structure(parents, {})
+
+
+def _structure(parents: tuple[int, ...], orphans: dict[bytes | str, list[int]]) -> Structure:
+    """The structure of spans with these parents. The index of a span itself is a cycle; `_MISSING` is in `orphans`."""
+    roots: list[int] = []
     children: dict[int, list[int]] = {}
     cut: set[int] = set()
-    for index, span in enumerate(spans):
-        parent_id = span.parent_span_id
-        if parent_id is None:
+    for index, parent in enumerate(parents):
+        if parent == _ROOT:
             roots.append(index)
-        elif (parent := index_of.get(parent_id)) is None:
-            if span.flags & REMOTE_PARENT and span.inject_ordinal is None:
-                roots.append(index)
-            else:
-                orphans.setdefault(parent_id, []).append(index)
-        elif parent_id == ids[index]:
+        elif parent == index:
             cut.add(index)
             roots.append(index)
         elif parent in children:
             children[parent].append(index)
-        else:
+        elif parent != _MISSING:
             children[parent] = [index]
     order = _downwards(roots, orphans, children)
-    if len(order) < count:
-        _cut_cycles(spans, index_of, roots=roots, children=children, cut=cut, reached=set(order))
+    if len(order) < len(parents):
+        _cut_cycles(parents, roots=roots, children=children, cut=cut, reached=set(order))
         order = _downwards(roots, orphans, children)
-    return Structure(roots=roots, orphans=orphans, children=children, cut=cut, order=order)
+    return Structure(parents=parents, roots=roots, orphans=orphans, children=children, cut=cut, order=order)
+
+
+def codes_of(spans: Sequence[SpanLike]) -> list[int]:
+    """The wire code of each span's type; the types may be codes or enum members."""
+    kinds: list[Any] = [span.span_type for span in spans]
+    return [SPAN_TYPE_CODES[kind] for kind in kinds] if kinds and isinstance(kinds[0], SpanType) else kinds
 
 
 def type_code(span: SpanLike) -> int:
@@ -121,23 +158,17 @@ def _downwards(roots: list[int], orphans: dict[bytes | str, list[int]], children
 
 
 def _cut_cycles(
-    spans: Sequence[SpanLike],
-    index_of: dict[bytes | str | None, int],
-    *,
-    roots: list[int],
-    children: dict[int, list[int]],
-    cut: set[int],
-    reached: set[int],
+    parents: Sequence[int], *, roots: list[int], children: dict[int, list[int]], cut: set[int], reached: set[int]
 ) -> None:
     """Make each member of a cycle a root. A span that is not in `reached` is in a cycle or below one."""
     losing: set[int] = set()
-    for start in range(len(spans)):
+    for start in range(len(parents)):
         path: dict[int, None] = {}
         index = start
         while index not in reached:
             reached.add(index)
             path[index] = None
-            index = index_of[spans[index].parent_span_id]
+            index = parents[index]
         if index in path:
             members = [*path]
             members = members[members.index(index) :]

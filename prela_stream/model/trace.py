@@ -52,10 +52,11 @@ class Trace:
         """Spans that ended as ERROR."""
         self.start_ns, self.duration_ns = _times(heads, self.tree.root)
         """ns since the epoch, 0 if no start is known; and ns. See `_times`."""
-        explicit = [head.randomness for head in heads if head.randomness is not None]
+        marked = [head for head in heads if head.randomness is not None or head.threshold]
+        explicit = [head.randomness for head in marked if head.randomness is not None]
         self.randomness = explicit[0] if explicit else trace_randomness(trace_id)
         """56 bits: the explicit randomness of the first span that has one, or the last 56 bits of the trace id."""
-        self.head_thresholds: AbstractSet[int] = {head.threshold or 0 for head in heads}
+        self.head_thresholds: AbstractSet[int] = {head.threshold or 0 for head in heads} if marked else {0}
         """The distinct head-sampling thresholds of the spans; 0 for a span that was not head-sampled."""
 
     @property

@@ -15,7 +15,7 @@ import msgspec
 
 from prela_stream.model import semconv
 from prela_stream.model.span import SPAN_TYPE_CODES, SpanType
-from prela_stream.model.structure import SpanLike, structure_of
+from prela_stream.model.structure import MOST_REMEMBERED, SpanLike, Structure, codes_of, structure_below, structure_of
 from prela_stream.model.times import PathSegment, critical_path
 
 _LLM: Final = SPAN_TYPE_CODES[SpanType.LLM]
@@ -26,6 +26,8 @@ _INPUT, _OUTPUT = _INPUT_TOKENS[0], _OUTPUT_TOKENS[0]
 _MOST: Final = 1 << 53
 """A number of tokens is below this."""
 
+_MOST_CHARACTERS: Final = 2048
+"""The shape of spans whose names have together up to so many characters is remembered."""
 _SAME_TIME_NS: Final = 1_000_000
 """Times of two hosts that differ by less are taken as equal."""
 
@@ -81,8 +83,7 @@ class SpanTree(Generic[S]):
     def __init__(self, spans: Sequence[S]) -> None:
         self.spans = spans
         self._structure = structure_of(spans)
-        kinds = [span.span_type for span in spans]
-        self._codes = [SPAN_TYPE_CODES[kind] if isinstance(kind, SpanType) else kind for kind in kinds]
+        self._codes = codes_of(spans)
 
     def __len__(self) -> int:
         """The number of spans."""
@@ -161,13 +162,12 @@ class SpanTree(Generic[S]):
             if not start:
                 continue
             duration = spans[parent].duration_ns
+            earliest = start - _SAME_TIME_NS
             latest = None if duration is None else start + duration + _SAME_TIME_NS
             for child in children:
                 span = spans[child]
-                if span.start_ns and (
-                    span.start_ns < start - _SAME_TIME_NS
-                    or (latest is not None and span.start_ns + (span.duration_ns or 0) > latest)
-                ):
+                begin = span.start_ns
+                if begin and (begin < earliest or (latest is not None and begin + (span.duration_ns or 0) > latest)):
                     found.append(child)
         return found
 
@@ -240,6 +240,10 @@ class SpanTree(Generic[S]):
             own = attributes[index]
             if not own:
                 continue
+            if len(own) == 2 and (tokens := own.get(_INPUT)).__class__ is (more := own.get(_OUTPUT)).__class__ is int:
+                tokens_in += tokens if 0 <= tokens < _MOST else 0
+                tokens_out += more if 0 <= more < _MOST else 0
+                continue  # these are all attributes of most spans
             count = own.get(_INPUT) or _first(own, _INPUT_TOKENS)  # most spans have the preferred spelling
             if count.__class__ is int and 0 <= count < _MOST:
                 tokens_in += count
@@ -259,16 +263,28 @@ class SpanTree(Generic[S]):
 
     def shape_hash(self) -> str:
         """32 hex digits that depend on types, names and nesting, and not on ids, times or the order of siblings."""
-        structure, codes, spans = self._structure, self._codes, self.spans
-        children = structure.children
-        digests = [_shape(code, span.name, b"") for code, span in zip(codes, spans, strict=True)]
-        for index in reversed(structure.order):
-            if index in children:
-                digests[index] = _shape(codes[index], spans[index].name, _join(children[index], digests))
-        tops = [digests[index] for index in structure.roots]
-        tops += [_shape(-1, "", _join(group, digests)) for group in structure.orphans.values()]
-        tops.sort()
-        return _shape_of(-2, "", b"".join(tops)).hex()
+        structure = self._structure
+        names = tuple([span.name for span in self.spans])
+        if structure.orphans or len(names) > MOST_REMEMBERED or sum(map(len, names)) > _MOST_CHARACTERS:
+            return _hash_of(structure, self._codes, names)
+        return _known_hash(structure.parents, tuple(self._codes), names)
+
+
+@lru_cache(maxsize=512)
+def _known_hash(parents: tuple[int, ...], codes: tuple[int, ...], names: tuple[str, ...]) -> str:
+    return _hash_of(structure_below(parents), codes, names)
+
+
+def _hash_of(structure: Structure, codes: Sequence[int], names: Sequence[str]) -> str:
+    children = structure.children
+    digests = [_shape(code, name, b"") for code, name in zip(codes, names, strict=True)]
+    for index in reversed(structure.order):
+        if index in children:
+            digests[index] = _shape(codes[index], names[index], _join(children[index], digests))
+    tops = [digests[index] for index in structure.roots]
+    tops += [_shape(-1, "", _join(group, digests)) for group in structure.orphans.values()]
+    tops.sort()
+    return _shape_of(-2, "", b"".join(tops)).hex()
 
 
 def _in_order(nodes: list[SpanNode[S]], indexes: list[int]) -> list[SpanNode[S]]:
