@@ -37,7 +37,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def import_command(options: Options, files: FilesArgument, dry_run: DryRunOption = False) -> None:
-    """Read spans of OTLP JSON, Jaeger, Zipkin v2, Langfuse or OpenTelemetry SDKs, and append them to the log.
+    """Read spans of OTLP JSON, Jaeger, Zipkin v2, Langfuse, ATOF, SWE-agent or OpenTelemetry SDKs, and append them to the log.
 
     A part that is no span is reported with its place and costs no other part. Exit code 1 if anything was rejected.
     """

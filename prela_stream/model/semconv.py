@@ -59,6 +59,12 @@ OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 CACHE_READ_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
 CACHE_WRITE_TOKENS: Final = "gen_ai.usage.cache_write.input_tokens"
 REASONING_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+TEXT_INPUT_TOKENS: Final = "gen_ai.usage.text.input_tokens"
+TEXT_OUTPUT_TOKENS: Final = "gen_ai.usage.text.output_tokens"
+IMAGE_INPUT_TOKENS: Final = "gen_ai.usage.image.input_tokens"
+IMAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.image.output_tokens"
+AUDIO_INPUT_TOKENS: Final = "gen_ai.usage.audio.input_tokens"
+AUDIO_OUTPUT_TOKENS: Final = "gen_ai.usage.audio.output_tokens"
 
 DATA_SOURCE_ID: Final = "gen_ai.data_source.id"
 RETRIEVAL_QUERY: Final = "gen_ai.retrieval.query.text"
@@ -71,6 +77,12 @@ TOOL_CALL_ID: Final = "gen_ai.tool.call.id"
 TOOL_CALL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
 TOOL_CALL_RESULT: Final = "gen_ai.tool.call.result"
 TOOL_DESCRIPTION: Final = "gen_ai.tool.description"
+
+EVALUATION_NAME: Final = "gen_ai.evaluation.name"
+EVALUATION_SCORE_VALUE: Final = "gen_ai.evaluation.score.value"
+EVALUATION_SCORE_LABEL: Final = "gen_ai.evaluation.score.label"
+EVALUATION_EXPLANATION: Final = "gen_ai.evaluation.explanation"
+EVENT_EVALUATION_RESULT: Final = "gen_ai.evaluation.result"
 
 ERROR_TYPE: Final = "error.type"
 ERROR_MESSAGE: Final = "error.message"
@@ -187,7 +199,7 @@ _OTHER_CONTENT: Final = (
     *("prompt", "prompts", "completion", "messages", "system_prompt"),
     *("prela.function.arguments", "prela.function.result", "function.arguments", "function.result"),
     *("gen_ai.prompt", "gen_ai.prompt.*", "gen_ai.completion", "gen_ai.completion.*", "gen_ai.content.*"),
-    *("gen_ai.retrieval.query.text", "gen_ai.retrieval.documents", "gen_ai.evaluation.explanation"),
+    *(RETRIEVAL_QUERY, RETRIEVAL_DOCUMENTS, EVALUATION_EXPLANATION),
     *("input.value", "output.value", "llm.input_messages.*", "llm.output_messages.*", "llm.prompts.*", "llm.tools.*"),
     *("llm.prompt", "llm.prompts", "llm.completion", "llm.response", "llm.system", "llm.messages", "llm.content"),
     *("llm.prompt_template.*", "llm.function_call", "embedding.embeddings.*", "embedding.text", "embedding.vector"),

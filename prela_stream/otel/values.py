@@ -25,6 +25,16 @@ def parsed(value: Any) -> Any:
         return value
 
 
+def json_string(value: Any) -> Any:
+    """The text in a JSON string, which is a string with quotes around it; any other value as it is."""
+    if isinstance(value, str) and len(value) >= 2 and value[0] == value[-1] == '"':
+        try:
+            return msgspec.json.decode(value, type=str)
+        except (msgspec.DecodeError, UnicodeError):
+            return value
+    return value
+
+
 def as_map(value: Any) -> Mapping[str, Any]:
     """A map, or a string with a JSON object; an empty map for anything else."""
     found = parsed(value)

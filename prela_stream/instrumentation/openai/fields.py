@@ -38,12 +38,12 @@ _USAGE_KEYS: Final = {
 _INPUT_PARTS: Final = {
     "cached_tokens": semconv.CACHE_READ_TOKENS,
     "cache_write_tokens": semconv.CACHE_WRITE_TOKENS,
-    "audio_tokens": "gen_ai.usage.audio.input_tokens",
-    "image_tokens": "gen_ai.usage.image.input_tokens",
+    "audio_tokens": semconv.AUDIO_INPUT_TOKENS,
+    "image_tokens": semconv.IMAGE_INPUT_TOKENS,
 }
 _OUTPUT_PARTS: Final = {
     "reasoning_tokens": semconv.REASONING_TOKENS,
-    "audio_tokens": "gen_ai.usage.audio.output_tokens",
+    "audio_tokens": semconv.AUDIO_OUTPUT_TOKENS,
 }
 
 

@@ -1,5 +1,7 @@
 """Events of NVIDIA's ATOF 0.1, one on each line: the start and the end of a scope are separate, and are joined by `uuid`.
 
+Drafts of the format name the events `ScopeStart` and `ScopeEnd`, and have other names for their fields. They are read too.
+
 A scope is a span. What it was given and what it returned are in `data` of its start and of its end. Its trace is that of the
 outermost scope above it.
 """
@@ -8,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from prela_stream.errors import CodecError
-from prela_stream.otel.files.langfuse import nanoseconds_of
+from prela_stream.otel.files.times import nanoseconds_of
 from prela_stream.otel.ids import id_or_hash
 from prela_stream.otel.spans import ForeignEvent, ForeignSpan, Rejected
 
@@ -22,34 +24,62 @@ _OPERATIONS: Final[Mapping[str, str]] = {
     "embedding": "embeddings",
 }
 _PROFILE: Final[Mapping[str, str]] = {"model_name": "gen_ai.request.model", "tool_call_id": "gen_ai.tool.call.id"}
+_DRAFT: Final = {"ScopeStart": "start", "ScopeEnd": "end"}
+_DATA: Final = (("start", "input"), ("end", "output"))
+_HEADER: Final = "StreamHeader"
 
 
 def recognised(document: Any) -> bool:
     """Whether a document is an event of ATOF, or a list of them."""
     events = document if isinstance(document, list) else [document]
-    return any(isinstance(one, Mapping) and "atof_version" in one and "uuid" in one for one in events)
+    return any(_is_event(one) for one in events)
+
+
+def _is_event(one: Any) -> bool:
+    return isinstance(one, Mapping) and (
+        ("atof_version" in one and "uuid" in one)
+        or ("schema_version" in one and "uuid" in one and "timestamp" in one and isinstance(one.get("kind"), str))
+    )
 
 
 def read(document: Any) -> Iterator[ForeignSpan | Rejected]:
     """The scopes of these events."""
     events = document if isinstance(document, list) else [document]
     scopes: dict[str, _Scope] = {}
-    for index, one in enumerate(events):
+    for index, event in enumerate(events):
         place = f"$[{index}]"
-        if not isinstance(one, Mapping) or not isinstance(one.get("uuid"), str):
+        one = _current(event) if isinstance(event, Mapping) else {}
+        if not isinstance(one.get("uuid"), str):
             yield Rejected(place=place, reason="expected an event with a uuid")
         elif one.get("kind") == "scope":
             scope = scopes.setdefault(one["uuid"], _Scope(place))
             scope.add(one)
         elif isinstance(one.get("parent_uuid"), str):
             scopes.setdefault(one["parent_uuid"], _Scope(place)).marks.append(one)
-        else:
+        elif one.get("kind") != _HEADER:
             yield Rejected(place=place, reason="expected a scope, or an event with a parent_uuid")
     for uuid, scope in scopes.items():
         try:
             yield scope.span(uuid, _root(uuid, scopes))
         except CodecError as error:
             yield Rejected(place=scope.place, reason=str(error))
+
+
+def _current(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An event of a draft with the names of version 0.1."""
+    side = _DRAFT.get(str(event.get("kind")))
+    if side is None:
+        return event
+    profile = {key: event[key] for key in (*_PROFILE, "codec") if event.get(key) is not None}
+    data = {key: event[source] for key, source in (("data", dict(_DATA)[side]),) if event.get(source) is not None}
+    return {
+        **event,
+        **data,
+        "kind": "scope",
+        "scope_category": side,
+        "category": event.get("scope_type"),
+        "category_profile": profile,
+    }
 
 
 def _root(uuid: str, scopes: Mapping[str, "_Scope"]) -> str:
@@ -102,6 +132,9 @@ class _Scope:
                 attributes[name] = event["data"]
         if isinstance(both.get("metadata"), Mapping):
             attributes["atof.metadata"] = both["metadata"]
+        error = self.end.get("error")
+        if isinstance(error, Mapping):
+            attributes.update({f"error.{key}": error[key] for key in ("type", "message") if error.get(key) is not None})
         start, end = nanoseconds_of(self.start.get("timestamp")), nanoseconds_of(self.end.get("timestamp"))
         return ForeignSpan(
             trace_id=id_or_hash(root, 16, "uuid"),
@@ -110,6 +143,7 @@ class _Scope:
             name=str(both.get("name", "")),
             start_ns=start or end or 0,
             end_ns=end,
+            status="error" if error or self.end.get("status") == "error" else "unset",
             attributes=attributes,
             events=[
                 ForeignEvent(

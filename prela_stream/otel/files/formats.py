@@ -1,14 +1,26 @@
 """Recognises the format of a file and reads its spans."""
 
+import gzip
+import io
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from prela_stream.errors import CodecError
-from prela_stream.otel.files import atof, jaeger, langfuse, otlp_json, sdk_spans, zipkin
+from prela_stream.otel.files import (
+    atof,
+    attribute_map,
+    jaeger,
+    langfuse,
+    otlp_json,
+    sdk_spans,
+    swe_agent,
+    zipkin,
+)
 from prela_stream.otel.spans import ForeignSpan, Rejected
 
 Reader = Callable[[Any], Iterator[ForeignSpan | Rejected]]
@@ -20,21 +32,29 @@ FORMATS: Final[dict[str, tuple[Callable[[Any], bool], Reader]]] = {
     "atof": (atof.recognised, atof.read),
     "sdk": (sdk_spans.recognised, sdk_spans.read),
     "zipkin": (zipkin.recognised, zipkin.read),
+    "swe-agent": (swe_agent.recognised, swe_agent.read),
+    "attributes": (attribute_map.recognised, attribute_map.read),
 }
 """In the order in which they are tried. A new format is a module and a line here."""
 _JOINED: Final = ("atof", "zipkin")
 """Formats in which one span may be on several lines."""
 _BOM: Final = b"\xef\xbb\xbf"
+_GZIP: Final = b"\x1f\x8b"
+_MOST_BYTES: Final = 2 << 30
+"""Of a file, decompressed: its spans take several times as much memory."""
 _TEXT: Final = re.compile(r"\S")
 _INDEX: Final = re.compile(r"^\$\[(\d+)\]")
 
 
 def read_text(data: bytes) -> Iterator[ForeignSpan | Rejected]:
-    """The spans of a file: one JSON document, one document on each line, or documents one after the other.
+    """The spans of a file: one JSON document, one document on each line, or documents one after the other; gzip or not.
 
     Raises:
-        CodecError: No line is JSON, or no part of it is a known format. The message names what was expected.
+        CodecError: It begins like gzip and is none, or is too large. No line is JSON, or no part of it is a known format. The
+            message names what was expected.
     """
+    if data.startswith(_GZIP):
+        data = _gunzip(data)
     data = data.removeprefix(_BOM)
     try:
         document = msgspec.json.decode(data)
@@ -42,6 +62,19 @@ def read_text(data: bytes) -> Iterator[ForeignSpan | Rejected]:
         yield from _lines(data, str(error))
         return
     yield from _document(document)
+
+
+def _gunzip(data: bytes) -> bytes:
+    try:
+        with gzip.open(io.BytesIO(data)) as file:
+            found = file.read(_MOST_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        msg = f"the file begins like gzip data, which cannot be decompressed: {error}"
+        raise CodecError(msg) from error
+    if len(found) > _MOST_BYTES:
+        msg = f"the file has more than {_MOST_BYTES:,} bytes after decompression: split it into several files"
+        raise CodecError(msg)
+    return found
 
 
 def _lines(data: bytes, problem: str) -> Iterator[ForeignSpan | Rejected]:

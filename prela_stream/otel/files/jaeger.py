@@ -1,14 +1,22 @@
-"""Traces as Jaeger's UI and query API write them: `{"data": [{"traceID", "spans", "processes"}]}`, times in microseconds."""
+"""Traces of Jaeger: as its UI and query API write them (`{"data": [{"traceID", "spans", "processes"}]}`, times in
+microseconds), as Elasticsearch stores them, and in the JSON of its `api_v2` (ids in base64, times as text), which a Collector
+writes to Kafka.
+"""
 
+import base64
+import binascii
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from prela_stream.errors import CodecError
+from prela_stream.otel.files.times import duration_of, microseconds_of
 from prela_stream.otel.ids import id_of
 from prela_stream.otel.spans import ForeignEvent, ForeignLink, ForeignSpan, Rejected, SpanKind, StatusCode
 from prela_stream.otel.values import as_float, as_int
 
 _KINDS: Final[tuple[SpanKind, ...]] = ("internal", "server", "client", "producer", "consumer")
+_REFERENCES: Final = {"0": "CHILD_OF", "1": "FOLLOWS_FROM"}
+_TYPED: Final = {"vStr": "string", "vBool": "bool", "vInt64": "int64", "vFloat64": "float64", "vBinary": "binary"}
 
 
 def recognised(document: Any) -> bool:
@@ -34,7 +42,7 @@ def _traces(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]
     elif isinstance(document, Mapping):
         if isinstance(source := document.get("_source"), Mapping):  # of Elasticsearch
             yield from _traces(source, place)
-        elif "operationName" in document and "traceID" in document:
+        elif "operationName" in document and _get(document, "traceID", "traceId") is not None:
             yield place, {"spans": [document]}
         elif isinstance(spans := document.get("spans"), list) and any(
             isinstance(one, Mapping) and "operationName" in one for one in spans
@@ -48,17 +56,16 @@ def _span(span: Any, processes: Mapping[str, Any]) -> ForeignSpan:
     if not isinstance(span, Mapping):
         msg = f"expected a span as an object, found {type(span).__name__}"
         raise CodecError(msg)
-    trace_id = id_of(span.get("traceID"), 16, "trace id")
-    tags = _tags(span.get("tags"))
+    trace_id = id_of(_get(span, "traceID", "traceId"), 16, "trace id")
+    tags = _all_tags(span)
     process = (
         span.get("process") if isinstance(span.get("process"), Mapping) else processes.get(str(span.get("processID")))
     )
-    resource = _tags(process.get("tags")) if isinstance(process, Mapping) else {}
+    resource = _all_tags(process) if isinstance(process, Mapping) else {}
     if isinstance(process, Mapping) and isinstance(service := process.get("serviceName"), str):
         resource["service.name"] = service
     parent, links = _references(span, trace_id)
-    start, duration = as_float(span.get("startTime")), as_float(span.get("duration"))
-    start_ns = round((start or 0.0) * 1000) if not isinstance(span.get("startTime"), int) else span["startTime"] * 1000
+    start_ns = microseconds_of(span.get("startTime")) or 0
     error, code = tags.pop("error", None), tags.pop("otel.status_code", None)
     status: StatusCode = "unset"
     if str(code).upper() == "ERROR" or error is True or (isinstance(error, str) and error.lower() == "true"):
@@ -72,12 +79,12 @@ def _span(span: Any, processes: Mapping[str, Any]) -> ForeignSpan:
     kind = str(tags.pop("span.kind", "internal")).lower()
     return ForeignSpan(
         trace_id=trace_id,
-        span_id=id_of(span.get("spanID"), 8, "span id"),
+        span_id=id_of(_get(span, "spanID", "spanId"), 8, "span id"),
         parent_span_id=parent,
         name=str(span.get("operationName", "")),
         kind=next((one for one in _KINDS if one == kind), "internal"),
-        start_ns=max(start_ns, 0),
-        end_ns=max(start_ns, 0) + round(max(duration or 0.0, 0.0) * 1000),
+        start_ns=start_ns,
+        end_ns=start_ns + duration_of(span.get("duration")),
         status=status,
         status_message=description if isinstance(description, str) and description else None,
         attributes=tags,
@@ -99,9 +106,9 @@ def _references(span: Mapping[str, Any], trace_id: bytes) -> tuple[bytes | None,
             try:
                 found.append(
                     (
-                        str(one.get("refType")),
-                        id_of(one.get("traceID"), 16, "trace id"),
-                        id_of(one.get("spanID"), 8, "span id"),
+                        _reference_type(one.get("refType")),
+                        id_of(_get(one, "traceID", "traceId"), 16, "trace id"),
+                        id_of(_get(one, "spanID", "spanId"), 8, "span id"),
                     )
                 )
             except CodecError:
@@ -122,15 +129,38 @@ def _references(span: Mapping[str, Any], trace_id: bytes) -> tuple[bytes | None,
 def _event(log: Mapping[str, Any]) -> ForeignEvent:
     fields = _tags(log.get("fields"))
     name = fields.pop("event", None) or fields.pop("message", None) or "log"
-    return ForeignEvent(name=str(name), time_ns=max(as_int(log.get("timestamp")) or 0, 0) * 1000, attributes=fields)
+    return ForeignEvent(name=str(name), time_ns=microseconds_of(log.get("timestamp")) or 0, attributes=fields)
 
 
 def _tags(tags: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for tag in tags if isinstance(tags, list) else ():
         if isinstance(tag, Mapping) and isinstance(tag.get("key"), str):
-            found[tag["key"]] = _value(tag.get("type"), tag.get("value"))
+            kind = next((key for key in _TYPED if key in tag), None)
+            if kind is not None:
+                found[tag["key"]] = _value(_TYPED[kind], tag[kind])
+            elif "vType" in tag or "v_type" in tag:  # a value that its type has by default is left out
+                kind = str(tag.get("vType", tag.get("v_type"))).lower()
+                found[tag["key"]] = {"bool": False, "int64": 0, "float64": 0.0}.get(kind, "")
+            else:
+                found[tag["key"]] = _value(tag.get("type"), tag.get("value", ""))
     return found
+
+
+def _all_tags(source: Mapping[str, Any]) -> dict[str, Any]:
+    """The tags, and those that Elasticsearch stores as fields, with `@` for each dot."""
+    fields = source.get("tag")
+    found = {str(key).replace("@", "."): value for key, value in fields.items()} if isinstance(fields, Mapping) else {}
+    return {**found, **_tags(source.get("tags"))}
+
+
+def _reference_type(value: Any) -> str:
+    """The default of `api_v2`, which is left out, is a child."""
+    return "CHILD_OF" if value is None else _REFERENCES.get(str(value), str(value))
+
+
+def _get(source: Mapping[str, Any], *keys: str) -> Any:
+    return next((source[key] for key in keys if source.get(key) is not None), None)
 
 
 def _value(kind: Any, value: Any) -> Any:
@@ -140,4 +170,9 @@ def _value(kind: Any, value: Any) -> Any:
             as_int(value) if kind == "int64" else as_float(value) if kind == "float64" else value.lower() == "true"
         )
         return value if converted is None else converted
+    if isinstance(value, str) and kind == "binary":
+        try:
+            return base64.b64decode(value, validate=True)
+        except (ValueError, binascii.Error):
+            return value
     return value

@@ -1,22 +1,26 @@
-"""An export of Langfuse: `{"trace": {…}, "observations": […]}`, a list of such, or a trace with its observations inside.
+"""An export of Langfuse: `{"trace": {…}, "observations": […]}`, a list of such, a trace with its observations inside, or
+observations alone, as its API and its export to a blob store write them.
 
 Ids are those of OpenTelemetry where the spans came from there; other SDKs of Langfuse use UUIDs, whose ids become hashes.
 """
 
+import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from prela_stream.errors import CodecError
+from prela_stream.otel.files.times import nanoseconds_of
 from prela_stream.otel.ids import id_or_hash
 from prela_stream.otel.spans import ForeignSpan, Rejected
-from prela_stream.otel.values import as_map, parsed
+from prela_stream.otel.values import as_float, as_int, as_map, json_string, parsed
 
 _COPIED: Final[Mapping[str, str]] = {
     "input": "langfuse.observation.input",
     "output": "langfuse.observation.output",
     "model": "langfuse.observation.model.name",
+    "providedModelName": "langfuse.observation.model.name",
     "modelParameters": "langfuse.observation.model.parameters",
+    "toolDefinitions": "langfuse.observation.tool_definitions",
     "usageDetails": "langfuse.observation.usage_details",
     "costDetails": "langfuse.observation.cost_details",
     "promptName": "langfuse.observation.prompt.name",
@@ -34,6 +38,14 @@ _OF_TRACE: Final[Mapping[str, str]] = {
     "name": "langfuse.trace.name",
 }
 _TOKENS: Final[Mapping[str, str]] = {"promptTokens": "input", "completionTokens": "output", "totalTokens": "total"}
+_COUNTS: Final = (
+    ("input", ("promptTokens", "inputUsage")),
+    ("output", ("completionTokens", "outputUsage")),
+    ("total", ("totalTokens", "totalUsage")),
+)
+"""Counts beside the maps."""
+_COSTS: Final = ("totalCost", "calculatedTotalCost")
+_WORD: Final = re.compile(r"_([a-z])")
 
 
 def recognised(document: Any) -> bool:
@@ -53,27 +65,36 @@ def read(document: Any) -> Iterator[ForeignSpan | Rejected]:
 
 def _exports(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any], list[Any]]]:
     if isinstance(document, list):
-        if document and all(
-            isinstance(one, Mapping) and "traceId" in one and "startTime" in one and "type" in one for one in document
-        ):
+        if document and all(map(_is_observation, document)):
             yield place, {}, document
             return
         for index, one in enumerate(document):
             yield from _exports(one, f"{place}[{index}]")
     elif isinstance(document, Mapping):
+        trace = document.get("trace")
         if isinstance(observations := document.get("observations"), list):
-            trace = document.get("trace")
             yield place, trace if isinstance(trace, Mapping) else document, observations
-        elif all(key in document for key in ("traceId", "startTime", "type", "id")):
+        elif isinstance(trace, Mapping) and isinstance(trace.get("observations"), list):
+            yield f"{place}.trace", trace, trace["observations"]
+        elif _is_observation(document):
             yield place, {}, [document]
         elif isinstance(data := document.get("data"), list):
             yield from _exports(data, f"{place}.data")
+
+
+def _is_observation(one: Any) -> bool:
+    return isinstance(one, Mapping) and (
+        all(key in one for key in ("id", "type", "traceId", "startTime"))
+        or all(key in one for key in ("id", "type", "trace_id", "start_time"))
+    )
 
 
 def _span(one: Any, trace: Mapping[str, Any]) -> ForeignSpan:
     if not isinstance(one, Mapping):
         msg = f"expected an observation as an object, found {type(one).__name__}"
         raise CodecError(msg)
+    if "traceId" not in one and "trace_id" in one:  # of an export to a blob store
+        one = {_WORD.sub(lambda found: found[1].upper(), key): value for key, value in one.items()}
     metadata = as_map(one.get("metadata"))
     inner = as_map(metadata.get("attributes"))
     attributes: dict[str, Any] = {str(key): value for key, value in inner.items()}
@@ -83,20 +104,16 @@ def _span(one: Any, trace: Mapping[str, Any]) -> ForeignSpan:
     attributes["langfuse.observation.type"] = str(one.get("type", "SPAN")).lower()
     for key, name in _COPIED.items():
         if (value := one.get(key)) not in (None, "", {}, []):
-            attributes[name] = parsed(value)
-    usage = one.get("usage")
-    if isinstance(usage, Mapping) and not one.get("usageDetails"):
-        counts = {_TOKENS.get(key, key): value for key, value in usage.items() if isinstance(value, int)}
-        attributes["langfuse.observation.usage_details"] = counts
+            attributes[name] = parsed(json_string(value) if key in ("input", "output") else value)
+    attributes.update(_usage(one))
     for key, name in _OF_TRACE.items():
-        if (value := trace.get(key)) not in (None, "", []) and (
+        own = one.get(key) if key in ("userId", "sessionId") else None
+        if (value := own or trace.get(key)) not in (None, "", []) and (
             key in ("userId", "sessionId") or not one.get("parentObservationId")
         ):
             attributes.setdefault(name, value)
-    for replaced in ("input.value", "output.value", "llm.model_name"):
-        if attributes.get(replaced) is not None and one.get(
-            {"input.value": "input", "output.value": "output"}.get(replaced, "model")
-        ):
+    for replaced, by in _REPLACED.items():
+        if attributes.get(replaced) is not None and one.get(by):
             del attributes[replaced]
     resource = {str(key): value for key, value in as_map(metadata.get("resourceAttributes")).items()}
     scope = as_map(metadata.get("scope"))
@@ -109,7 +126,7 @@ def _span(one: Any, trace: Mapping[str, Any]) -> ForeignSpan:
     return ForeignSpan(
         trace_id=id_or_hash(one.get("traceId") or trace.get("id"), 16, "trace id"),
         span_id=id_or_hash(one.get("id"), 8, "span id"),
-        parent_span_id=None if parent in (None, "") else id_or_hash(parent, 8, "parent span id"),
+        parent_span_id=None if parent in (None, "", one.get("traceId")) else id_or_hash(parent, 8, "parent span id"),
         name=one["name"] if isinstance(one.get("name"), str) else "",
         start_ns=start,
         end_ns=end,
@@ -123,17 +140,20 @@ def _span(one: Any, trace: Mapping[str, Any]) -> ForeignSpan:
 
 
 _FROM_OTEL: Final = frozenset({"attributes", "resourceAttributes", "scope"})
+_REPLACED: Final = {"input.value": "input", "output.value": "output", "llm.model_name": "model"}
+"""Attributes that a field of the observation repeats."""
 
 
-def nanoseconds_of(value: Any) -> int | None:
-    """An ISO 8601 time as ns since the epoch (µs precision); None for anything else."""
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(value.strip())
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return max((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000, 0)
+def _usage(one: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Counts and costs that are not in `usageDetails` and `costDetails`."""
+    if not one.get("usageDetails"):
+        usage = one.get("usage")
+        source = usage if isinstance(usage, Mapping) else {}
+        counts = {_TOKENS.get(key, key): count for key, value in source.items() if (count := as_int(value)) is not None}
+        for name, keys in _COUNTS:
+            if name not in counts and (count := next(filter(None, (as_int(one.get(key)) for key in keys)), None)):
+                counts[name] = count
+        if counts:
+            yield "langfuse.observation.usage_details", counts
+    if not one.get("costDetails") and (cost := next(filter(None, (as_float(one.get(key)) for key in _COSTS)), None)):
+        yield "langfuse.observation.cost_details", {"total": cost}

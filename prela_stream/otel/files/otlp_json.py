@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from prela_stream.errors import CodecError
+from prela_stream.otel.files.times import time_of
 from prela_stream.otel.ids import id_of
 from prela_stream.otel.spans import ForeignEvent, ForeignLink, ForeignSpan, Rejected, SpanKind, StatusCode
 from prela_stream.otel.values import as_float, as_int
@@ -19,6 +20,11 @@ _STATUSES: Final[tuple[StatusCode, ...]] = ("unset", "ok", "error")
 _HAS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
 _MAX_DEPTH: Final = 64
+_KINDS_OF_VALUE: Final = frozenset(
+    f"{kind}{end}"
+    for kind in ("string", "bool", "int", "double", "bytes", "array", "kvlist")
+    for end in ("Value", "_value")
+)
 _BATCHES: Final = (
     *("resourceSpans", "resource_spans", "batches", "trace", "traces", "result", "data", "request", "body"),
     *("tracesData", "traces_data"),
@@ -55,6 +61,7 @@ def _is_span(document: Any) -> bool:
         isinstance(document, Mapping)
         and ("traceId" in document or "trace_id" in document)
         and ("spanId" in document or "span_id" in document)
+        and "operationName" not in document  # Jaeger's api_v2
     )
 
 
@@ -93,9 +100,8 @@ def _resource_spans(batch: Mapping[str, Any], place: str) -> Iterator[ForeignSpa
         groups = batch.get(key)
         for number, group in enumerate(groups if isinstance(groups, list) else ()):
             if not isinstance(group, Mapping):
-                yield Rejected(
-                    place=f"{place}.{key}[{number}]", reason=f"expected an object, found {type(group).__name__}"
-                )
+                reason = f"expected an object, found {type(group).__name__}"
+                yield Rejected(place=f"{place}.{key}[{number}]", reason=reason)
                 continue
             scope = (
                 group.get("scope") or group.get("instrumentationLibrary") or group.get("instrumentation_library") or {}
@@ -115,10 +121,8 @@ def span_of(span: Any, resource: dict[str, Any], scope: Mapping[str, Any]) -> Fo
         msg = f"expected a span as an object, found {type(span).__name__}"
         raise CodecError(msg)
     parent = _get(span, "parentSpanId", "parent_span_id")
-    start, end = (
-        as_int(_get(span, "startTimeUnixNano", "start_time_unix_nano")),
-        as_int(_get(span, "endTimeUnixNano", "end_time_unix_nano")),
-    )
+    start = time_of(_get(span, "startTimeUnixNano", "start_time_unix_nano", "startTime", "start_time"))
+    end = time_of(_get(span, "endTimeUnixNano", "end_time_unix_nano", "endTime", "end_time"))
     flags = as_int(span.get("flags")) or 0
     status = span.get("status")
     code, message = (status.get("code"), status.get("message")) if isinstance(status, Mapping) else (status, None)
@@ -128,8 +132,8 @@ def span_of(span: Any, resource: dict[str, Any], scope: Mapping[str, Any]) -> Fo
         parent_span_id=None if _is_empty(parent) else id_of(parent, 8, "parent span id"),
         name=span["name"] if isinstance(span.get("name"), str) else "",
         kind=_kind(span.get("kind")),
-        start_ns=max(start or 0, 0),
-        end_ns=end if end is not None and end > 0 else None,
+        start_ns=start or 0,
+        end_ns=end or None,
         status=_status(code),
         status_message=message if isinstance(message, str) and message else None,
         attributes=attributes_of(span.get("attributes")),
@@ -161,7 +165,11 @@ def value_of(value: Any, depth: int = 0) -> Any:
     if not isinstance(value, Mapping) or depth > _MAX_DEPTH:
         return value
     if len(value) != 1:
-        return dict(value) if value else None
+        # some encoders write all kinds, with null for those that are not set
+        given = {key: one for key, one in value.items() if one is not None and key in _KINDS_OF_VALUE}
+        if len(given) != 1 or any(key not in _KINDS_OF_VALUE for key in value):
+            return dict(value) if value else None
+        value = given
     ((kind, inner),) = value.items()
     match kind:
         case "stringValue" | "string_value" | "boolValue" | "bool_value":

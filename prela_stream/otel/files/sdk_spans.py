@@ -1,14 +1,16 @@
-"""Spans as OpenTelemetry's SDKs print them: `ReadableSpan.to_json()` of Python and its like, `ReadableSpan` of JavaScript."""
+"""Spans as OpenTelemetry's SDKs print them: `ReadableSpan.to_json()` of Python and its like, `ReadableSpan` of JavaScript, and
+those of the dialects in `sdk_dialects`.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prela_stream.errors import CodecError
-from prela_stream.otel.files.langfuse import nanoseconds_of
 from prela_stream.otel.files.otlp_json import attributes_of
+from prela_stream.otel.files.sdk_dialects import as_usual
+from prela_stream.otel.files.times import time_of
 from prela_stream.otel.ids import id_of
 from prela_stream.otel.spans import ForeignEvent, ForeignLink, ForeignSpan, Rejected, SpanKind, StatusCode
-from prela_stream.otel.values import as_int
 
 _JS_KINDS: tuple[SpanKind, ...] = ("internal", "server", "client", "producer", "consumer")
 _STATUSES: tuple[StatusCode, ...] = ("unset", "ok", "error")
@@ -33,7 +35,9 @@ def _spans(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]
         for index, one in enumerate(document):
             yield from _spans(one, f"{place}[{index}]")
     elif isinstance(document, Mapping):
-        if _context(document) is not None:
+        if (usual := as_usual(document)) is not None:
+            yield place, usual
+        elif _context(document) is not None:
             yield place, document
         elif isinstance(spans := document.get("spans"), list):
             yield from _spans(spans, f"{place}.spans")
@@ -68,15 +72,15 @@ def _span(span: Mapping[str, Any]) -> ForeignSpan:
         parent_span_id=None if parent in (None, "", 0) else id_of(parent, 8, "parent span id"),
         name=str(span.get("name", "")),
         kind=_kind(span.get("kind")),
-        start_ns=_time(_first(span, "start_time", "startTime")) or 0,
-        end_ns=_time(_first(span, "end_time", "endTime")),
+        start_ns=time_of(_first(span, "start_time", "startTime")) or 0,
+        end_ns=time_of(_first(span, "end_time", "endTime")),
         status=_status(code),
         status_message=message if isinstance(message, str) and message else None,
         attributes=attributes_of(span.get("attributes")),
         events=[
             ForeignEvent(
                 name=str(one.get("name", "")),
-                time_ns=_time(_first(one, "timestamp", "time")) or 0,
+                time_ns=time_of(_first(one, "timestamp", "time")) or 0,
                 attributes=attributes_of(one.get("attributes")),
             )
             for one in span.get("events") or ()
@@ -102,15 +106,6 @@ def _link(link: Mapping[str, Any]) -> ForeignLink | None:
         )
     except CodecError:
         return None
-
-
-def _time(value: Any) -> int | None:
-    """ISO 8601, ns since the epoch, or JavaScript's pair of seconds and ns."""
-    if isinstance(value, list) and len(value) == 2 and all(isinstance(one, int) for one in value):
-        seconds, nanoseconds = value
-        return max(int(seconds) * 1_000_000_000 + int(nanoseconds), 0)
-    found = as_int(value)
-    return nanoseconds_of(value) if found is None else max(found, 0)
 
 
 def _kind(kind: Any) -> SpanKind:

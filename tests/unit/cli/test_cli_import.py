@@ -122,16 +122,20 @@ async def test_imported_spans_are_decided_and_stored(
 
 
 COUNTS = {
+    "atof-first.jsonl": (4, 1, 0, 0, 0, 0),
     "jaeger-genai.json": (57, 1, 5, 8_280, 1_180, 5),
     "jaeger-kagent-k8s.json": (73, 1, 1, 2_203, 139, 1),
     "langfuse-langgraph.json": (9, 1, 2, 168, 66, 2),
     "langfuse-openai-agents.json": (5, 1, 2, 140, 44, 2),
+    "map-genai.json": (1, 1, 1, 97, 52, 1),
+    "map-openinference.json": (1, 1, 1, 97, 52, 1),
     "otlp-js-sdk.json": (4, 1, 0, 0, 0, 0),
     "otlp-links-and-bytes.json": (1, 1, 0, 0, 0, 0),
     "otlp-proto-example.json": (1, 0, 0, 0, 0, 0),
     "otlp-rag-earnings.json": (18, 1, 1, 629, 19, 1),
     "sdk-any-agent-langchain.json": (7, 1, 4, 1_262, 125, 4),
     "sdk-vercel-ai-v6-generate-text.json": (2, 2, 2, 64, 29, 2),
+    "swe-agent-humaneval.traj": (11, 1, 5, 0, 0, 5),
     "zipkin-175-spans.json": (175, 1, 0, 0, 0, 0),
     "zipkin-missing-parents.json": (11, 1, 0, 0, 0, 0),
 }

@@ -1,5 +1,7 @@
 """Each file format gives the same tree, and a bad part costs no other."""
 
+import base64
+import gzip
 import json
 import re
 from typing import Any
@@ -9,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.errors import CodecError
-from prela_stream.model.span import SpanType
+from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.otel.files.formats import read_text
 from prela_stream.otel.normaliser import normalise
 from prela_stream.otel.spans import ForeignSpan, Rejected
@@ -43,6 +45,24 @@ def bare(span: dict[str, Any]) -> dict[str, Any]:
     return {**span, "resource": {"attributes": {"service.name": "shop"}}}
 
 
+def langfuse_observation(span_id: str) -> dict[str, Any]:
+    """An observation that took one second."""
+    return {
+        "id": span_id,
+        "traceId": TRACE,
+        "type": "SPAN",
+        "name": span_id,
+        "parentObservationId": ROOT if span_id == CHILD else None,
+        "startTime": "2023-11-14T22:13:20Z",
+        "endTime": "2023-11-14T22:13:21Z",
+        "metadata": json.dumps({"resourceAttributes": {"service.name": "shop"}}),
+    }
+
+
+def _snake(name: str) -> str:
+    return re.sub("([A-Z])", lambda found: f"_{found[1].lower()}", name)
+
+
 BOTH = (otlp_span(ROOT, ""), otlp_span(CHILD, ROOT))
 FILES: dict[str, str] = {
     "one request": json.dumps(otlp(*BOTH)),
@@ -53,12 +73,7 @@ FILES: dict[str, str] = {
     "a list of spans": json.dumps([bare(span) for span in BOTH]),
     "one span a line": "\n".join(json.dumps(bare(span)) for span in BOTH),
     "spans below a key": json.dumps({"spans": list(BOTH), "resource": {"attributes": {"service.name": "shop"}}}),
-    "snake case": json.dumps(
-        [
-            {re.sub("([A-Z])", lambda found: f"_{found[1].lower()}", key): value for key, value in bare(span).items()}
-            for span in BOTH
-        ]
-    ),
+    "snake case": json.dumps([{_snake(key): value for key, value in bare(span).items()} for span in BOTH]),
     "documents one after the other": "\n".join(json.dumps(otlp(span), indent=2) for span in BOTH),
     "a byte order mark": "\ufeff" + json.dumps(otlp(*BOTH)),
     "the older name of scopes": json.dumps(otlp(*BOTH, scopes="instrumentationLibrarySpans")),
@@ -131,20 +146,69 @@ FILES: dict[str, str] = {
     "Langfuse": json.dumps(
         {
             "trace": {"id": TRACE, "name": "run"},
-            "observations": [
+            "observations": [langfuse_observation(one) for one in (ROOT, CHILD)],
+        }
+    ),
+    "Langfuse, a trace with its observations inside": json.dumps(
+        {"trace": {"id": TRACE, "observations": [langfuse_observation(one) for one in (ROOT, CHILD)]}}
+    ),
+    "Langfuse, one observation of a blob export a line": "\n".join(
+        json.dumps({_snake(key): value for key, value in langfuse_observation(one).items()}) for one in (ROOT, CHILD)
+    ),
+    "Jaeger, api_v2": json.dumps(
+        {
+            "spans": [
                 {
-                    "id": one,
-                    "traceId": TRACE,
-                    "type": "SPAN",
-                    "name": one,
-                    "parentObservationId": ROOT if one == CHILD else None,
+                    "traceId": base64.b64encode(bytes.fromhex(TRACE)).decode(),
+                    "spanId": base64.b64encode(bytes.fromhex(one)).decode(),
+                    "operationName": one,
+                    "references": [
+                        {
+                            "traceId": base64.b64encode(bytes.fromhex(TRACE)).decode(),
+                            "spanId": base64.b64encode(bytes.fromhex(ROOT)).decode(),
+                        }
+                    ]
+                    if one == CHILD
+                    else [],
                     "startTime": "2023-11-14T22:13:20Z",
-                    "endTime": "2023-11-14T22:13:21Z",
-                    "metadata": json.dumps({"resourceAttributes": {"service.name": "shop"}}),
+                    "duration": "1s",
+                    "process": {"serviceName": "shop"},
                 }
                 for one in (ROOT, CHILD)
-            ],
+            ]
         }
+    ),
+    "Go SDK": "\n".join(
+        json.dumps(
+            {
+                "Name": one,
+                "SpanContext": {"TraceID": TRACE, "SpanID": one},
+                "Parent": {"TraceID": "0" * 32, "SpanID": ROOT if one == CHILD else "0" * 16, "Remote": False},
+                "StartTime": "2023-11-14T22:13:20.000000000Z",
+                "EndTime": "2023-11-14T22:13:21.000000000Z",
+                "Attributes": None,
+                "Status": {"Code": "Unset"},
+                "Resource": [{"Key": "service.name", "Value": {"Type": "STRING", "Value": "shop"}}],
+            },
+            indent=1,
+        )
+        for one in (ROOT, CHILD)
+    ),
+    "JavaScript's console exporter": json.dumps(
+        [
+            {
+                "resource": {"attributes": {"service.name": "shop"}},
+                "traceId": TRACE,
+                "parentId": ROOT if one == CHILD else None,
+                "name": one,
+                "id": one,
+                "timestamp": START / 1000,
+                "duration": 1_000_000,
+                "attributes": {},
+                "status": {"code": 0},
+            }
+            for one in (ROOT, CHILD)
+        ]
     ),
     "Python SDK": json.dumps(
         [
@@ -177,6 +241,16 @@ def test_the_same_tree_from_any_format(text: str) -> None:
         assert span.end_ns == START + 10**9
     assert spans[ROOT].parent_span_id is None
     assert spans[CHILD].parent_span_id == bytes.fromhex(ROOT)
+
+
+@pytest.mark.parametrize("text", FILES.values(), ids=FILES)
+def test_gzip_is_decompressed(text: str) -> None:
+    assert list(read_text(gzip.compress(text.encode()))) == list(read_text(text.encode()))
+
+
+def test_gzip_data_that_breaks_off_gets_one_sentence() -> None:
+    with pytest.raises(CodecError, match="cannot be decompressed"):
+        list(read_text(gzip.compress(FILES["one request"].encode())[:-20]))
 
 
 def test_a_bad_span_is_rejected_with_its_place_and_its_neighbour_is_read() -> None:
@@ -341,3 +415,153 @@ def test_the_start_and_the_end_of_a_scope_of_atof_are_one_span() -> None:
     assert call.span_type is SpanType.LLM
     assert call.attributes["gen_ai.request.model"] == "m-1"
     assert call.attributes["gen_ai.output.messages"][0]["parts"] == [{"type": "text", "content": "7"}]
+
+
+def test_a_draft_of_atof_is_read() -> None:
+    def event(kind: str, uuid: str, second: int, **more: Any) -> str:
+        stamp = f"2026-01-02T00:00:{second:02}Z"
+        return json.dumps(
+            {"schema_version": "0.1", "kind": kind, "uuid": uuid, "timestamp": stamp, "name": uuid, **more}
+        )
+
+    lines = [
+        event("StreamHeader", "head", 0, codecs={}),
+        event("ScopeStart", "run", 0, scope_type="agent", input="7?"),
+        event("ScopeStart", "call", 1, parent_uuid="run", scope_type="llm", model_name="m-1", input={"messages": []}),
+        event("ScopeEnd", "call", 2, parent_uuid="run", scope_type="llm", output={"content": "7"}, status="ok"),
+        event("ScopeStart", "tool", 3, parent_uuid="run", scope_type="tool", input={"q": 1}),
+        event(
+            "ScopeEnd", "tool", 4, parent_uuid="run", status="error", error={"type": "TimeoutError", "message": "5 s"}
+        ),
+        event("ScopeEnd", "run", 5, status="ok", output="7"),
+    ]
+    found = list(read_text("\n".join(lines).encode()))
+    spans = {one.name: normalise(one) for one in found if isinstance(one, ForeignSpan)}
+    assert len(found) == 3
+    assert {name: span.span_type for name, span in spans.items()} == {
+        "run": SpanType.AGENT,
+        "call": SpanType.LLM,
+        "tool": SpanType.TOOL,
+    }
+    assert spans["call"].attributes["gen_ai.request.model"] == "m-1"
+    assert spans["tool"].status is SpanStatus.ERROR
+    assert spans["tool"].attributes["error.type"] == "TimeoutError"
+
+
+def test_tags_of_jaeger_in_every_form() -> None:
+    span = {
+        "traceId": TRACE,
+        "spanId": ROOT,
+        "operationName": "op",
+        "tag": {"http@method": "GET"},
+        "tags": [
+            {"key": "text", "vStr": "a"},
+            {"key": "whole", "vType": "INT64", "vInt64": "12"},
+            {"key": "no", "vType": "BOOL"},
+            {"key": "bytes", "type": "binary", "value": "AAE="},
+            {"key": "older", "type": "float64", "value": "1.5"},
+        ],
+        "references": [
+            {"refType": "FOLLOWS_FROM", "traceId": "0" * 31 + "1", "spanId": CHILD},
+            {"refType": "FOLLOWS_FROM", "traceId": TRACE, "spanId": CHILD},
+        ],
+    }
+    (found,) = read_text(json.dumps(span).encode())
+    assert isinstance(found, ForeignSpan)
+    assert found.attributes == {
+        "http.method": "GET",
+        "text": "a",
+        "whole": 12,
+        "no": False,
+        "bytes": b"\x00\x01",
+        "older": 1.5,
+    }
+    assert found.parent_span_id == bytes.fromhex(CHILD)
+    assert [link.trace_id[-1] for link in found.links] == [1]
+
+
+def test_a_value_with_all_kinds_has_the_one_that_is_set() -> None:
+    value = {"stringValue": None, "intValue": "3", "boolValue": None}
+    attributes = [{"key": "a", "value": value}, {"key": "b", "value": {"stringValue": "x", "other": 1}}]
+    (span,) = read_text(json.dumps(otlp(otlp_span(ROOT, None, attributes=attributes))).encode())
+    assert isinstance(span, ForeignSpan)
+    assert span.attributes == {"a": 3, "b": {"stringValue": "x", "other": 1}}
+
+
+def test_counts_and_costs_beside_the_maps_of_langfuse() -> None:
+    call = {**langfuse_observation(ROOT), "type": "GENERATION", "metadata": None, "providedModelName": "m-1"}
+    call |= {"usage": {"promptTokens": 5}, "completionTokens": 7, "calculatedTotalCost": "0.25"}
+    tool = {**langfuse_observation(CHILD), "type": "TOOL", "output": '"rain"', "parentObservationId": TRACE}
+    spans = [one for one in read_text(json.dumps([call, tool]).encode()) if isinstance(one, ForeignSpan)]
+    attributes = normalise(spans[0]).attributes
+    assert attributes["gen_ai.request.model"] == "m-1"
+    assert (attributes["gen_ai.usage.input_tokens"], attributes["gen_ai.usage.output_tokens"]) == (5, 7)
+    assert attributes["prela.cost.usd"] == 0.25
+    assert normalise(spans[1]).attributes["gen_ai.tool.call.result"] == "rain"
+    assert spans[1].parent_span_id is None
+
+
+def test_the_nested_attributes_of_phoenix() -> None:
+    span = {
+        "name": "ChatCompletion",
+        "context": {"trace_id": TRACE, "span_id": ROOT},
+        "span_kind": "LLM",
+        "parent_id": None,
+        "start_time": "2023-11-14T22:13:20+00:00",
+        "end_time": "2023-11-14T22:13:21+00:00",
+        "status_code": "ERROR",
+        "status_message": "no",
+        "attributes": {
+            "llm": {
+                "model_name": "m-1",
+                "token_count": {"prompt": 3, "completion": 4},
+                "input_messages": [{"message": {"role": "user", "content": "hi"}}],
+            },
+            "metadata": {"a": 1},
+        },
+    }
+    (found,) = read_text(json.dumps(span).encode())
+    assert isinstance(found, ForeignSpan)
+    meaning = normalise(found)
+    assert (meaning.span_type, meaning.status) == (SpanType.LLM, SpanStatus.ERROR)
+    assert meaning.attributes["gen_ai.input.messages"][0]["parts"] == [{"type": "text", "content": "hi"}]
+    assert meaning.attributes["gen_ai.usage.input_tokens"] == 3
+    assert meaning.attributes["metadata"] == {"a": 1}
+
+
+def test_the_steps_of_a_swe_agent() -> None:
+    run = {
+        "environment": "main",
+        "trajectory": [
+            {"action": "ls -a\n", "observation": "main.py", "response": "I list the files.", "execution_time": 0.5},
+            {"action": "submit\n", "observation": "", "response": "I submit."},
+            "no step",
+        ],
+        "history": [
+            {"role": "system", "content": "You program."},
+            {"role": "user", "content": "Fix it."},
+            {"role": "assistant", "content": "I list the files."},
+            {"role": "user", "content": "main.py"},
+            {"role": "assistant", "content": "I submit."},
+        ],
+        "info": {"exit_status": "submitted", "model_stats": {"tokens_sent": 100, "tokens_received": 9}},
+    }
+    found = list(read_text(json.dumps(run).encode()))
+    assert [one.place for one in found if isinstance(one, Rejected)] == ["$.trajectory[2]"]
+    spans = [(one, normalise(one)) for one in found if isinstance(one, ForeignSpan)]
+    assert [str(meaning.span_type) for _, meaning in spans] == ["LLM", "TOOL", "LLM", "TOOL", "AGENT"]
+    assert len({one.span_id for one, _ in spans}) == 5
+    assert {one.parent_span_id for one, _ in spans[:4]} == {spans[4][0].span_id}
+    assert [len(spans[index][1].attributes["gen_ai.input.messages"]) for index in (0, 2)] == [2, 4]
+    assert spans[1][1].attributes["gen_ai.tool.name"] == "ls"
+    assert (spans[1][0].end_ns or 0) - spans[1][0].start_ns == 500_000_000
+    assert spans[4][1].attributes["gen_ai.aggregated_usage.input_tokens"] == 100
+
+
+def test_the_attributes_of_one_span_are_a_span() -> None:
+    attributes = {"gen_ai.operation.name": "chat", "gen_ai.usage.input_tokens": 3, "input": "hi"}
+    (found,) = read_text(json.dumps(attributes).encode())
+    assert isinstance(found, ForeignSpan)
+    meaning = normalise(found)
+    assert (meaning.span_type, meaning.status) == (SpanType.LLM, SpanStatus.SUCCESS)
+    assert meaning.attributes["gen_ai.usage.input_tokens"] == 3

@@ -1,0 +1,49 @@
+"""Times and durations as files write them: ISO 8601, ns since the epoch, pairs of seconds and ns, and `0.5s`."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from prela_stream.otel.values import as_float, as_int
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s)")
+_UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
+
+
+def nanoseconds_of(value: Any) -> int | None:
+    """An ISO 8601 time as ns since the epoch (µs precision); None for anything else."""
+    if not isinstance(value, str):
+        return None
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    since = moment - _EPOCH
+    return max((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000, 0)
+
+
+def time_of(value: Any) -> int | None:
+    """A time as ns since the epoch, from ISO 8601, ns since the epoch, or JavaScript's pair of seconds and ns."""
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(one, int) for one in value):
+        seconds, nanoseconds = value
+        return max(int(seconds) * 1_000_000_000 + int(nanoseconds), 0)
+    found = as_int(value)
+    return nanoseconds_of(value) if found is None else max(found, 0)
+
+
+def microseconds_of(value: Any) -> int | None:
+    """A time as ns since the epoch, from µs since the epoch or ISO 8601."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return max(value * 1000, 0)  # a float has no room for the ns
+    number = as_float(value)
+    return nanoseconds_of(value) if number is None else max(round(number * 1000), 0)
+
+
+def duration_of(value: Any) -> int:
+    """A duration in ns, from µs or a text such as `0.000005s`; 0 for anything else."""
+    if isinstance(value, str) and (found := _DURATION.fullmatch(value.strip())):
+        return round(float(found[1]) * _UNITS[found[2]])
+    return max(round((as_float(value) or 0.0) * 1000), 0)
