@@ -12,7 +12,7 @@ import msgspec
 from prela_stream.otel.messages import Message, messages_of
 from prela_stream.otel.parts import Part, call_part, parts_of, text_part
 from prela_stream.otel.spans import ForeignEvent
-from prela_stream.otel.values import as_map, nested, parsed
+from prela_stream.otel.values import as_map, is_below, nested, parsed
 
 DETAILS_EVENT: Final = "gen_ai.client.inference.operation.details"
 _MESSAGE_EVENTS: Final = {
@@ -29,7 +29,22 @@ ADK_REQUEST: Final = "gcp.vertex.agent.llm_request"
 _ADK_ANSWER: Final = "gcp.vertex.agent.llm_response"
 _LOGGED_EVENTS: Final = ("events", "all_messages_events")
 _INSTRUCTIONS: Final = ("gen_ai.system_instructions", "ai.prompt.system")
-_DEFINITIONS: Final = ("gen_ai.tool.definitions", "ai.prompt.tools", "gen_ai.request.tools")
+_DEFINITIONS: Final = ("gen_ai.tool.definitions", "ai.prompt.tools", "gen_ai.request.tools", "mlflow.chat.tools")
+_PYDANTIC_PARAMETERS: Final = "model_request_parameters"
+_LANGFUSE_INPUT: Final = "langfuse.observation.input"
+_LANGFUSE_DEFINITIONS: Final = "langfuse.observation.tool_definitions"
+_REQUESTS: Final = (
+    *(_LANGFUSE_INPUT, "input.value", "llm.invocation_parameters", "langfuse.observation.model.parameters"),
+    *(
+        "request_data",
+        "genkit:input",
+        "mlflow.spanInputs",
+        "lmnr.span.input",
+        "traceloop.entity.input",
+        "gen_ai.prompt",
+    ),
+)
+"""Attributes that may hold a request with `tools`."""
 _DEFINED_BELOW: Final = ("llm.tools", "llm.request.functions", "gen_ai.request.functions")
 
 
@@ -40,7 +55,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     keys: frozenset[str] = frozenset()
     """Attributes that are consumed."""
     prefixes: tuple[str, ...] = ()
-    """All attributes below these are consumed."""
+    """All attributes of flattened lists below these are consumed."""
     events: frozenset[str] = frozenset()
     """Events of these names are consumed."""
 
@@ -62,7 +77,7 @@ class Source(msgspec.Struct, frozen=True):
         return (
             (self.in_events and events)
             or any(key in self.keys for key in keys)
-            or (self.prefix != "" and any(key.startswith(self.prefix + ".") for key in keys))
+            or (self.prefix != "" and any(is_below(key, self.prefix) for key in keys))
         )
 
 
@@ -114,6 +129,27 @@ def _in_event(event_name: str, key: str, role: str) -> Source:
     return Source(source, in_events=True)
 
 
+def _langfuse_input(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+    """Langfuse's handler of LangChain adds the tools to the messages, with the role `tool`."""
+    value = parsed(attributes.get(_LANGFUSE_INPUT))
+    if isinstance(value, list):
+        value = [one for one in value if _offered(one) is None]
+    messages = messages_of(value, "user") if value else []
+    return Found(value=messages, keys=frozenset({_LANGFUSE_INPUT})) if messages else None
+
+
+def _offered(message: Any) -> Mapping[str, Any] | None:
+    """The definition of a tool that is written as a message; None for a message."""
+    if not isinstance(message, Mapping) or message.get("role") != "tool":
+        return None
+    content = parsed(message.get("content"))
+    if not isinstance(content, Mapping) or content.get("type") != "function":
+        return None
+    function = content.get("function")
+    is_definition = isinstance(function, Mapping) and "arguments" not in function and "name" in function
+    return content if is_definition else None
+
+
 def _vercel_prompt(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
     prompt = as_map(attributes.get("ai.prompt"))
     messages = messages_of(prompt) or messages_of(prompt.get("prompt"))
@@ -160,6 +196,8 @@ def _choice_events(_: Mapping[str, Any], events: Sequence[ForeignEvent]) -> Foun
 
 def _of_event(event: ForeignEvent, role: str) -> list[Message]:
     body = {key: parsed(value) for key, value in event.attributes.items()}
+    if isinstance(whole := body.pop("gen_ai.event.content", None), Mapping):  # Azure's clients
+        body.update(whole)
     inner = body.get("message")
     if isinstance(inner, Mapping) and ("role" in inner or "content" in inner):
         body = {**body, **inner}
@@ -200,6 +238,9 @@ INPUTS: Final[Sequence[Source]] = (
     _attribute("pydantic_ai.all_messages", "user"),
     Source(_logged_events, keys=frozenset(_LOGGED_EVENTS)),
     _attribute("gen_ai.request.messages", "user"),
+    _attribute("genai.input.messages", "user"),
+    _attribute("gen_ai.input", "user"),
+    _attribute("genai.input", "user"),
 )
 """Places that hold the messages of a request and nothing else."""
 OUTPUTS: Final[Sequence[Source]] = (
@@ -215,24 +256,35 @@ OUTPUTS: Final[Sequence[Source]] = (
     Source(_choice_events, in_events=True),
     Source(_adk_answer, keys=frozenset({_ADK_ANSWER})),
     _answer("gen_ai.output"),
+    _answer("genai.output"),
 )
 PLAIN_INPUTS: Final[Sequence[Source]] = (
-    _attribute("langfuse.observation.input", "user"),
-    _attribute("traceloop.entity.input", "user"),
-    _attribute("input.value", "user"),
-    _attribute("input", "user"),
+    Source(_langfuse_input, keys=frozenset({_LANGFUSE_INPUT})),
+    *(
+        _attribute(key, "user")
+        for key in (
+            *("traceloop.entity.input", "input.value", "request_data", "genkit:input", "mlflow.spanInputs"),
+            *("lmnr.span.input", "input", "inputs"),
+        )
+    ),
 )
 """Places that hold the input of any span. For a model call it is read as messages, a plain text too."""
 PLAIN_OUTPUTS: Final[Sequence[Source]] = (
-    _attribute("langfuse.observation.output", "assistant"),
-    _attribute("traceloop.entity.output", "assistant"),
-    _attribute("output.value", "assistant"),
-    _attribute("output", "assistant"),
+    *(
+        _attribute(key, "assistant")
+        for key in (
+            *("langfuse.observation.output", "traceloop.entity.output", "output.value", "response_data"),
+            *("genkit:output", "mlflow.spanOutputs", "lmnr.span.output", "output"),
+        )
+    ),
 )
 
 
-def system_instructions(attributes: Mapping[str, Any], _: Sequence[ForeignEvent] = ()) -> Found | None:
+def system_instructions(attributes: Mapping[str, Any], events: Sequence[ForeignEvent] = ()) -> Found | None:
     """The system instructions outside of the messages, as parts."""
+    for event in events:
+        if event.name == DETAILS_EVENT and (parts := parts_of(event.attributes.get("gen_ai.system_instructions"))):
+            return Found(value=parts)
     for key in _INSTRUCTIONS:
         if parts := parts_of(attributes.get(key)):
             return Found(value=parts, keys=frozenset({key}))
@@ -244,8 +296,13 @@ def system_instructions(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]
     return None
 
 
-def tool_definitions(attributes: Mapping[str, Any], _: Sequence[ForeignEvent] = ()) -> Found | None:
+def tool_definitions(attributes: Mapping[str, Any], events: Sequence[ForeignEvent] = ()) -> Found | None:
     """The tools that a request offers to the model: a list of `{type, name, description, parameters}`."""
+    for event in events:
+        if event.name == DETAILS_EVENT and (
+            definitions := definitions_of(parsed(event.attributes.get("gen_ai.tool.definitions")))
+        ):
+            return Found(value=definitions)
     for key in _DEFINITIONS:
         if definitions := definitions_of(parsed(attributes.get(key))):
             return Found(value=definitions, keys=frozenset({key}))
@@ -255,16 +312,42 @@ def tool_definitions(attributes: Mapping[str, Any], _: Sequence[ForeignEvent] = 
     config = as_map(as_map(attributes.get(ADK_REQUEST)).get("config"))
     if definitions := definitions_of(config.get("tools")):
         return Found(value=definitions)
+    if definitions := definitions_of(as_map(attributes.get(_PYDANTIC_PARAMETERS)).get("function_tools")):
+        return Found(value=definitions)
+    if isinstance(named := parsed(attributes.get(_LANGFUSE_DEFINITIONS)), Mapping) and named:
+        tools = [{"name": name, **as_map(one)} for name, one in named.items()]
+        return Found(value=definitions_of(tools), keys=frozenset({_LANGFUSE_DEFINITIONS}))
+    return None
+
+
+def _requested_tools(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+    """The tools in the raw request of a model call."""
+    for key in _REQUESTS:
+        request = parsed(attributes.get(key))
+        if isinstance(request, Mapping):
+            offered = parsed(request.get("tools"))
+        else:
+            offered = [one for each in request if (one := _offered(each))] if isinstance(request, list) else None
+        if definitions := [one for one in definitions_of(offered) if isinstance(one.get("name"), str)]:
+            return Found(value=definitions)
     return None
 
 
 INSTRUCTIONS: Final[Sequence[Source]] = (
-    Source(system_instructions, keys=frozenset({*_INSTRUCTIONS, ADK_REQUEST, "ai.prompt"})),
+    Source(system_instructions, keys=frozenset({*_INSTRUCTIONS, ADK_REQUEST, "ai.prompt"}), in_events=True),
 )
 TOOL_DEFINITIONS: Final[Sequence[Source]] = (
-    Source(tool_definitions, keys=frozenset({*_DEFINITIONS, ADK_REQUEST})),
+    Source(
+        tool_definitions,
+        keys=frozenset({*_DEFINITIONS, ADK_REQUEST, _PYDANTIC_PARAMETERS, _LANGFUSE_DEFINITIONS}),
+        in_events=True,
+    ),
     *(Source(tool_definitions, prefix=prefix) for prefix in _DEFINED_BELOW),
 )
+
+
+PLAIN_TOOLS: Final[Sequence[Source]] = (Source(_requested_tools, keys=frozenset(_REQUESTS)),)
+"""Places that hold tool definitions if the span is a model call."""
 
 
 def definitions_of(tools: Any) -> list[dict[str, Any]]:

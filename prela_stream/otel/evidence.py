@@ -11,7 +11,10 @@ from prela_stream.model.span import SpanType
 
 _OPERATIONS: Final[Mapping[str, SpanType]] = {
     **dict.fromkeys(
-        ("chat", "generate_content", "text_completion", "fetch_response", "call_llm", "completion", "responses"),
+        (
+            *("chat", "generate_content", "text_completion", "fetch_response", "call_llm", "completion", "responses"),
+            *("chat.completions", "text.completions", "chat_completion"),  # Semantic Kernel and others
+        ),
         SpanType.LLM,
     ),
     **dict.fromkeys(("invoke_agent", "create_agent", "invoke_workflow", "agent", "workflow_agent"), SpanType.AGENT),
@@ -59,8 +62,9 @@ _LANGFUSE: Final[Mapping[str, SpanType]] = {
     "tool": SpanType.TOOL,
     "retriever": SpanType.RETRIEVAL,
     "embedding": SpanType.EMBEDDING,
-    **dict.fromkeys(("span", "event", "chain", "evaluator", "guardrail"), SpanType.CUSTOM),
+    **dict.fromkeys(("chain", "evaluator", "guardrail"), SpanType.CUSTOM),
 }
+"""Without `span` and `event`, which Langfuse gives to what it does not recognise."""
 _LANGSMITH: Final[Mapping[str, SpanType]] = {
     "llm": SpanType.LLM,
     "tool": SpanType.TOOL,
@@ -69,6 +73,28 @@ _LANGSMITH: Final[Mapping[str, SpanType]] = {
     "agent": SpanType.AGENT,
     **dict.fromkeys(("chain", "prompt", "parser"), SpanType.CUSTOM),
 }
+_MLFLOW: Final[Mapping[str, SpanType]] = {
+    **_OPENINFERENCE,
+    "CHAT_MODEL": SpanType.LLM,
+    **dict.fromkeys(("PARSER", "MEMORY", "WORKFLOW", "TASK"), SpanType.CUSTOM),
+}
+_LAMINAR: Final[Mapping[str, SpanType]] = {"LLM": SpanType.LLM, "TOOL": SpanType.TOOL}
+_GENKIT: Final[Mapping[str, SpanType]] = {
+    "model": SpanType.LLM,
+    "tool": SpanType.TOOL,
+    "retriever": SpanType.RETRIEVAL,
+    "reranker": SpanType.RETRIEVAL,
+    "embedder": SpanType.EMBEDDING,
+    "agent": SpanType.AGENT,
+}
+_PROMPTFLOW: Final[Mapping[str, SpanType]] = {
+    "llm": SpanType.LLM,
+    "embedding": SpanType.EMBEDDING,
+    "retrieval": SpanType.RETRIEVAL,
+    "tool": SpanType.TOOL,
+}
+_ADK_REQUEST: Final = "gcp.vertex.agent.llm_request"
+_PYDANTIC_RUN: Final = ("pydantic_ai.all_messages", "all_messages_events", "final_result")
 _MODELS: Final = (
     "gen_ai.request.model",
     "gen_ai.response.model",
@@ -119,6 +145,10 @@ def span_type_of(
         value = attributes.get(key)
         if isinstance(value, str) and value and (found := convert(value)) is not None:
             return found
+    if isinstance(attributes.get("agent_name"), str) and any(key in attributes for key in _PYDANTIC_RUN):
+        return SpanType.AGENT
+    if attributes.get(_ADK_REQUEST) not in (None, "", "{}"):  # Google's ADK before it wrote an operation
+        return SpanType.LLM
     if (
         may_be_call
         and any(isinstance(attributes.get(key), str) for key in _MODELS)
@@ -127,6 +157,8 @@ def span_type_of(
         return SpanType.LLM
     if isinstance(attributes.get("gen_ai.tool.name"), str) or name.startswith("MCP send tools/call "):
         return SpanType.TOOL
+    if attributes.get("framework") == "promptflow" and isinstance(kind := attributes.get("span_type"), str):
+        return _PROMPTFLOW.get(kind.lower(), SpanType.CUSTOM)
     return SpanType.CUSTOM
 
 
@@ -149,8 +181,12 @@ EVIDENCE: Final[tuple[Evidence, ...]] = (
     ("openinference.span.kind", lambda value: _OPENINFERENCE.get(value.upper())),
     ("traceloop.span.kind", lambda value: _TRACELOOP.get(value.lower())),
     ("llm.request.type", lambda value: _LLM_REQUESTS.get(value.lower())),
-    ("langfuse.observation.type", lambda value: _LANGFUSE.get(value.lower())),
     ("langsmith.span.kind", lambda value: _LANGSMITH.get(value.lower())),
     ("ai.operationId", _vercel),
+    ("langfuse.observation.type", lambda value: _LANGFUSE.get(value.lower())),
+    ("mlflow.spanType", lambda value: _MLFLOW.get(value.strip('"').upper())),
+    ("lmnr.span.type", lambda value: _LAMINAR.get(value.upper())),
+    ("genkit:metadata:subtype", lambda value: _GENKIT.get(value.lower())),
+    ("gen_ai.span.kind", lambda value: _OPENINFERENCE.get(value.upper())),
 )
-"""Strongest first."""
+"""Strongest first. Langfuse derives its type from the other attributes, if the spans came by OpenTelemetry."""

@@ -77,7 +77,9 @@ def _of_map(value: Mapping[str, Any], role: str) -> Iterator[Message]:
         if isinstance(found := parsed(value.get(key)), list | str) and found:
             yield from messages_of(found, role)
             return
-    if isinstance(value.get("content"), str | list) or isinstance(value.get("parts"), list):
+    if isinstance(inner := value.get("output"), Mapping) and "message" in inner:  # Bedrock's converse
+        yield from messages_of(inner, "assistant")
+    elif isinstance(value.get("content"), str | list) or isinstance(value.get("parts"), list):
         yield _message(value, role)
     elif isinstance(value.get("text"), str):
         yield _with_reason({"role": role, "parts": [text_part(value["text"])]}, value)

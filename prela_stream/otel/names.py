@@ -26,6 +26,13 @@ RENAMED: Final[Mapping[str, str]] = {
     "tool_response": semconv.TOOL_CALL_RESULT,
     "agent_name": semconv.AGENT_NAME,
     "gen_ai.user.id": semconv.USER_ID,
+    "gen_ai.session.id": semconv.CONVERSATION_ID,
+    "gen_ai.thread.id": semconv.CONVERSATION_ID,
+    "mcp.tool.name": semconv.TOOL_NAME,
+    "mlflow.trace.session": semconv.CONVERSATION_ID,
+    "mlflow.trace.user": semconv.USER_ID,
+    "lmnr.association.properties.session_id": semconv.CONVERSATION_ID,
+    "lmnr.association.properties.user_id": semconv.USER_ID,
     "enduser.id": semconv.USER_ID,
     # OpenLLMetry
     "llm.is_streaming": semconv.REQUEST_STREAM,
@@ -36,7 +43,14 @@ RENAMED: Final[Mapping[str, str]] = {
     "llm.chat.stop_sequences": semconv.REQUEST_STOP_SEQUENCES,
     "traceloop.association.properties.session_id": semconv.CONVERSATION_ID,
     "traceloop.association.properties.user_id": semconv.USER_ID,
+    "traceloop.association.properties.thread_id": semconv.CONVERSATION_ID,
+    "traceloop.prompt.key": semconv.PROMPT_NAME,
+    "traceloop.prompt.version": semconv.PROMPT_VERSION,
     # OpenInference
+    "llm.prompt_template.version": semconv.PROMPT_VERSION,
+    "reranker.model_name": semconv.REQUEST_MODEL,
+    "reranker.top_k": semconv.RETRIEVAL_TOP_K,
+    "reranker.query": semconv.RETRIEVAL_QUERY,
     "embedding.model_name": semconv.REQUEST_MODEL,
     "tool_call.id": semconv.TOOL_CALL_ID,
     "tool_call.function.name": semconv.TOOL_NAME,
@@ -65,17 +79,21 @@ RENAMED: Final[Mapping[str, str]] = {
     "ai.toolCall.result": semconv.TOOL_CALL_RESULT,
     "ai.toolCall.output": semconv.TOOL_CALL_RESULT,
     "ai.telemetry.metadata.sessionId": semconv.CONVERSATION_ID,
+    "ai.telemetry.metadata.session_id": semconv.CONVERSATION_ID,
+    "ai.telemetry.metadata.threadId": semconv.CONVERSATION_ID,
     "ai.telemetry.metadata.userId": semconv.USER_ID,
+    "ai.telemetry.metadata.user_id": semconv.USER_ID,
     # Langfuse
     "langfuse.observation.model.name": semconv.REQUEST_MODEL,
     "langfuse.session.id": semconv.CONVERSATION_ID,
     "langfuse.user.id": semconv.USER_ID,
-    "langfuse.observation.prompt.name": "gen_ai.prompt.name",
-    "langfuse.observation.prompt.version": "gen_ai.prompt.version",
+    "langfuse.observation.prompt.name": semconv.PROMPT_NAME,
+    "langfuse.observation.prompt.version": semconv.PROMPT_VERSION,
     # LangSmith
     "langsmith.trace.session_id": semconv.CONVERSATION_ID,
     "langsmith.metadata.session_id": semconv.CONVERSATION_ID,
     "langsmith.metadata.thread_id": semconv.CONVERSATION_ID,
+    "langsmith.metadata.conversation_id": semconv.CONVERSATION_ID,
     "langsmith.metadata.user_id": semconv.USER_ID,
     "langsmith.metadata.ls_model_name": semconv.REQUEST_MODEL,
     "langsmith.metadata.ls_provider": semconv.PROVIDER_NAME,
@@ -113,6 +131,18 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "bedrock": "aws.bedrock",
     "aws": "aws.bedrock",
     "amazon": "aws.bedrock",
+    "aws_bedrock": "aws.bedrock",
+    "amazon_bedrock": "aws.bedrock",
+    "amazon-bedrock": "aws.bedrock",
+    "bedrock_converse": "aws.bedrock",
+    "azure-openai": "azure.ai.openai",
+    "azure_ai": "azure.ai.inference",
+    "google.generative-ai": "gcp.gemini",
+    "google-genai": "gcp.gemini",
+    "google-gla": "gcp.gemini",
+    "google-vertex": "gcp.vertex_ai",
+    "google.vertex": "gcp.vertex_ai",
+    "watsonx": "ibm.watsonx.ai",
     "google": "gcp.gemini",
     "gemini": "gcp.gemini",
     "google_genai": "gcp.gemini",
@@ -131,7 +161,9 @@ def provider_of(word: str) -> str:
     """The name of a provider: `openai.responses` of the Vercel AI SDK is `openai`."""
     name = word.strip().lower()
     head = name.partition(".")[0]
-    if head in (
+    if name.startswith("google.vertex."):
+        name = "google.vertex"
+    elif not name.startswith("azure.ai.") and head in (
         "openai",
         "anthropic",
         "mistral",
@@ -141,6 +173,8 @@ def provider_of(word: str) -> str:
         "deepseek",
         "perplexity",
         "togetherai",
+        "azure",
+        "azure-openai",
         "fireworks",
     ):
         name = head

@@ -14,13 +14,14 @@ from prela_stream.errors import guard
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.otel import content
+from prela_stream.otel.answers import facts_of_answers
 from prela_stream.otel.evidence import span_type_of
 from prela_stream.otel.finish_reasons import finish_reasons_of, normalise_finish_reason
 from prela_stream.otel.names import PARAMETERS, provider_of
 from prela_stream.otel.shapes import MILLISECONDS, STARTED, Shape, shape_of
 from prela_stream.otel.spans import ForeignEvent, ForeignSpan
 from prela_stream.otel.usage import usage_of
-from prela_stream.otel.values import as_float, as_map, nested, parsed, text
+from prela_stream.otel.values import as_float, as_int, as_map, is_below, nested, parsed, text
 
 _TOTALS: Final = (
     "gen_ai.usage.total_tokens",
@@ -30,6 +31,18 @@ _TOTALS: Final = (
 )
 _STATUSES: Final = {"unset": SpanStatus.SUCCESS, "ok": SpanStatus.SUCCESS, "error": SpanStatus.ERROR}
 _WITHOUT_MESSAGES: Final = frozenset({SpanType.TOOL, SpanType.RETRIEVAL, SpanType.EMBEDDING})
+_IN_ANSWERS: Final = (semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS, semconv.FINISH_REASONS)
+"""An answer is only parsed if one of these is missing."""
+_GIVEN: Final = (
+    *("langfuse.observation.input", "traceloop.entity.input", "input.value", "mcp.request.argument", "genkit:input"),
+    *("mlflow.spanInputs", "lmnr.span.input", "gen_ai.prompt"),
+)
+_RETURNED: Final = (
+    *("gen_ai.output", "genai.output", "langfuse.observation.output", "traceloop.entity.output", "output.value"),
+    *("mcp.response.value", "genkit:output", "mlflow.spanOutputs", "lmnr.span.output", "gen_ai.completion"),
+)
+"""Attributes with the arguments and the result of a tool, and with the query and the documents of a retrieval."""
+_DOCUMENTS: Final = ("retrieval.documents", "reranker.output_documents")
 _MCP_NAMES: Final = ("MCP send tools/call ", "tools/call ")
 _CANCELLED: Final = frozenset(
     {"CancelledError", "asyncio.CancelledError", "asyncio.exceptions.CancelledError", "KeyboardInterrupt"}
@@ -72,6 +85,8 @@ def normalise_as(span: ForeignSpan, shape: Shape) -> Normalised:
         _retrieval(rest, found)
     elif span_type is SpanType.AGENT:
         found.setdefault(semconv.AGENT_NAME, text(rest.get("traceloop.entity.name")))
+    elif span_type is SpanType.LLM and shape.answers:
+        _answers(span, shape, rest, found)
     events = _content(span_type, shape, rest, found, span.events)
     if found or "llm.system" in rest:
         _provider(rest, found)
@@ -100,6 +115,8 @@ def _facts(span: ForeignSpan, shape: Shape, rest: dict[str, Any], found: dict[st
             _remove_totals(rest, found)
     if shape.parameters:
         _parameters(rest, found, shape.parameters)
+    if shape.numbers:
+        _numbers(rest, found, shape.numbers)
     if shape.first_chunk:
         _first_chunk(span, rest, found)
 
@@ -136,6 +153,24 @@ def _parameters(rest: Mapping[str, Any], found: dict[str, Any], keys: Sequence[s
                 found[name] = value
 
 
+def _numbers(rest: Mapping[str, Any], found: dict[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        value = found.get(name) or rest.get(name)
+        if value.__class__ is str:
+            whole = as_int(value)
+            number = as_float(value) if whole is None else whole
+            found[name] = value if number is None else number
+
+
+def _answers(span: ForeignSpan, shape: Shape, rest: Mapping[str, Any], found: dict[str, Any]) -> None:
+    """What the raw answer holds and no attribute has."""
+    if all(found.get(name) is not None or rest.get(name) is not None for name in _IN_ANSWERS):
+        return
+    for name, value in facts_of_answers(span.attributes, shape.answers).items():
+        if found.get(name) is None and rest.get(name) is None:
+            found[name] = value
+
+
 def _first_chunk(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> None:
     if found.get(semconv.TIME_TO_FIRST_CHUNK) is not None or rest.get(semconv.TIME_TO_FIRST_CHUNK) is not None:
         return
@@ -166,13 +201,7 @@ def _tool(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> Non
             None  # OpenInference has the schema of the tool here, and the arguments there
         )
         rest["tool.parameters"] = declared
-    for name, keys in (
-        (semconv.TOOL_CALL_ARGUMENTS, ("langfuse.observation.input", "traceloop.entity.input", "input.value")),
-        (
-            semconv.TOOL_CALL_RESULT,
-            ("gen_ai.output", "langfuse.observation.output", "traceloop.entity.output", "output.value"),
-        ),
-    ):
+    for name, keys in ((semconv.TOOL_CALL_ARGUMENTS, _GIVEN), (semconv.TOOL_CALL_RESULT, _RETURNED)):
         for key in keys:
             if found.get(name) is None and rest.get(name) is None and rest.get(key) is not None:
                 found[name] = parsed(rest.pop(key))
@@ -185,13 +214,38 @@ def _tool(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> Non
 
 
 def _retrieval(rest: dict[str, Any], found: dict[str, Any]) -> None:
-    if found.get(semconv.RETRIEVAL_QUERY) is None and isinstance(query := rest.get("input.value"), str) and query:
-        found[semconv.RETRIEVAL_QUERY] = rest.pop("input.value")
-    documents = nested(rest, "retrieval.documents")
-    if isinstance(documents, list) and documents:
-        for key in [key for key in rest if key.startswith("retrieval.documents.")]:
+    if found.get(semconv.RETRIEVAL_QUERY) is None and rest.get(semconv.RETRIEVAL_QUERY) is None:
+        _query(rest, found)
+    for prefix in _DOCUMENTS:
+        documents = nested(rest, prefix)
+        if isinstance(documents, list) and documents:
+            for key in [key for key in rest if is_below(key, prefix)]:
+                del rest[key]
+            found[semconv.RETRIEVAL_DOCUMENTS] = [_document(one) for one in documents]
+            return
+    if found.get(semconv.RETRIEVAL_DOCUMENTS) is None and rest.get(semconv.RETRIEVAL_DOCUMENTS) is None:
+        _returned_documents(rest, found)
+
+
+def _query(rest: dict[str, Any], found: dict[str, Any]) -> None:
+    for key in _GIVEN:
+        asked = parsed(rest.get(key))
+        query = asked.get("query") if isinstance(asked, Mapping) else asked
+        if isinstance(query, str) and query:
+            found[semconv.RETRIEVAL_QUERY] = query
+            if query is asked:
+                del rest[key]
+            return
+
+
+def _returned_documents(rest: dict[str, Any], found: dict[str, Any]) -> None:
+    for key in _RETURNED:
+        answer = parsed(rest.get(key))
+        documents = answer.get("documents") if isinstance(answer, Mapping) else answer
+        if isinstance(documents, list) and documents and all(isinstance(one, Mapping) for one in documents):
+            found[semconv.RETRIEVAL_DOCUMENTS] = documents
             del rest[key]
-        found[semconv.RETRIEVAL_DOCUMENTS] = [_document(one) for one in documents]
+            return
 
 
 def _document(one: Any) -> Any:
@@ -215,7 +269,7 @@ def _content(
         for key in source.keys & rest.keys():
             del rest[key]
         for prefix in source.prefixes:
-            for key in [key for key in rest if key.startswith(prefix + ".")]:
+            for key in [key for key in rest if is_below(key, prefix)]:
                 if key.endswith(".finish_reason") and semconv.FINISH_REASONS not in found:
                     found[semconv.FINISH_REASONS] = rest[key]
                 del rest[key]
@@ -227,14 +281,15 @@ def _content(
 def _sources(
     span_type: SpanType, shape: Shape, rest: Mapping[str, Any], events: Sequence[ForeignEvent]
 ) -> Sequence[tuple[str, content.Found | None]]:
-    inputs, outputs = shape.inputs, shape.outputs
+    inputs, outputs, tools = shape.inputs, shape.outputs, shape.tools
     if span_type is SpanType.LLM:
         inputs, outputs = inputs + shape.plain_inputs, outputs + shape.plain_outputs
-    if not (inputs or outputs or shape.instructions or shape.tools):
+        tools += shape.plain_tools
+    if not (inputs or outputs or shape.instructions or tools):
         return ()
     return (
         (semconv.SYSTEM_INSTRUCTIONS, content.first(shape.instructions, rest, events)),
-        (semconv.TOOL_DEFINITIONS, content.first(shape.tools, rest, events)),
+        (semconv.TOOL_DEFINITIONS, content.first(tools, rest, events)),
         (semconv.INPUT_MESSAGES, content.first(inputs, rest, events)),
         (semconv.OUTPUT_MESSAGES, content.first(outputs, rest, events)),
     )

@@ -12,6 +12,7 @@ import msgspec
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanType
 from prela_stream.otel import content
+from prela_stream.otel.answers import ANSWERS
 from prela_stream.otel.evidence import EVIDENCE, may_be_model_call
 from prela_stream.otel.names import PARAMETER_MAPS, RENAMED
 from prela_stream.otel.usage import CONSUMED, UsageKeys, usage_keys
@@ -23,6 +24,11 @@ _JSON_VALUED: Final = (
     semconv.TOOL_CALL_RESULT,
     semconv.RETRIEVAL_DOCUMENTS,
     semconv.REQUEST_STOP_SEQUENCES,
+)
+NUMBERS: Final = (
+    *(semconv.REQUEST_MAX_TOKENS, semconv.REQUEST_TEMPERATURE, semconv.REQUEST_TOP_P, semconv.REQUEST_TOP_K),
+    *(semconv.REQUEST_SEED, semconv.REQUEST_CHOICE_COUNT, semconv.REQUEST_FREQUENCY_PENALTY),
+    *(semconv.REQUEST_PRESENCE_PENALTY, semconv.RETRIEVAL_TOP_K),
 )
 _SPELLINGS: Final[dict[str, list[str]]] = {}
 for _alias, _name in RENAMED.items():
@@ -57,6 +63,11 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     plain_inputs: tuple[content.Source, ...]
     """Those that hold messages if the span is a model call."""
     plain_outputs: tuple[content.Source, ...]
+    plain_tools: tuple[content.Source, ...]
+    answers: tuple[str, ...]
+    """Attributes that may hold the raw answer of a model."""
+    numbers: tuple[str, ...]
+    """Names whose values are numbers, also if the tracer wrote texts."""
 
 
 def shape_of(attributes: Mapping[str, Any], *, events: bool) -> Shape:
@@ -97,4 +108,9 @@ def find_shape(keys: Collection[str], *, events: bool) -> Shape:
         outputs=those(content.OUTPUTS),
         plain_inputs=those(content.PLAIN_INPUTS),
         plain_outputs=those(content.PLAIN_OUTPUTS),
+        plain_tools=those(content.PLAIN_TOOLS),
+        answers=tuple(key for key in ANSWERS if key in keys),
+        numbers=tuple(
+            name for name in NUMBERS if any(key in keys for key in (name, *_SPELLINGS.get(name, ()), *PARAMETER_MAPS))
+        ),
     )

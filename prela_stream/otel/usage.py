@@ -22,6 +22,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "ai.usage.promptTokens",
         "llm.input_tokens",
         "llm.prompt_tokens",
+        "llm.usage.input_tokens",
         "embedding.token_count",
         "ai.usage.tokens",
     ),
@@ -34,11 +35,13 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "ai.usage.completionTokens",
         "llm.output_tokens",
         "llm.completion_tokens",
+        "llm.usage.output_tokens",
     ),
     semconv.CACHE_READ_TOKENS: (
         "gen_ai.usage.cache_read.input_tokens",
         "gen_ai.usage.cache_read_input_tokens",
         "gen_ai.usage.cached_tokens",
+        "gen_ai.usage.cache_read_tokens",
         "gen_ai.usage.details.cache_read_input_tokens",
         "gen_ai.usage.details.cache_read_tokens",
         "gen_ai.usage.details.cached_tokens",
@@ -53,6 +56,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "gen_ai.usage.cache_creation.input_tokens",
         "gen_ai.usage.cache_creation_input_tokens",
         "gen_ai.usage.cache_write_input_tokens",
+        "gen_ai.usage.cache_creation_tokens",
         "gen_ai.usage.details.cache_write_tokens",
         "gen_ai.usage.details.cache_creation_input_tokens",
         "llm.token_count.prompt_details.cache_write",
@@ -63,10 +67,21 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "gen_ai.usage.reasoning.output_tokens",
         "gen_ai.usage.reasoning_tokens",
         "gen_ai.usage.details.reasoning_tokens",
+        "gen_ai.usage.experimental.reasoning_tokens",
         "llm.token_count.completion_details.reasoning",
         "llm.usage.reasoning_tokens",
         "ai.usage.reasoningTokens",
         "ai.usage.outputTokenDetails.reasoningTokens",
+    ),
+    semconv.AUDIO_INPUT_TOKENS: (
+        "gen_ai.usage.audio.input_tokens",
+        "llm.token_count.prompt_details.audio",
+        "gen_ai.usage.details.input_audio_tokens",
+    ),
+    semconv.AUDIO_OUTPUT_TOKENS: (
+        "gen_ai.usage.audio.output_tokens",
+        "llm.token_count.completion_details.audio",
+        "gen_ai.usage.details.output_audio_tokens",
     ),
 }
 _TOTALS: Final = (
@@ -97,15 +112,20 @@ _DETAILS: Final[Mapping[str, str]] = {
     "output_tokens": semconv.OUTPUT_TOKENS,
     "input_cache_read": semconv.CACHE_READ_TOKENS,
     "input_cached_tokens": semconv.CACHE_READ_TOKENS,
+    "cache_read_tokens": semconv.CACHE_READ_TOKENS,
+    "input_cache_read_tokens": semconv.CACHE_READ_TOKENS,
     "cache_read_input_tokens": semconv.CACHE_READ_TOKENS,
     "prompt_details.cache_read": semconv.CACHE_READ_TOKENS,
     "cache_read": semconv.CACHE_READ_TOKENS,
     "input_cache_creation": semconv.CACHE_WRITE_TOKENS,
     "cache_creation_input_tokens": semconv.CACHE_WRITE_TOKENS,
     "input_cache_write": semconv.CACHE_WRITE_TOKENS,
+    "input_cache_creation_tokens": semconv.CACHE_WRITE_TOKENS,
+    "cache_creation": semconv.CACHE_WRITE_TOKENS,
     "prompt_details.cache_write": semconv.CACHE_WRITE_TOKENS,
     "output_reasoning": semconv.REASONING_TOKENS,
     "output_reasoning_tokens": semconv.REASONING_TOKENS,
+    "reasoning_tokens": semconv.REASONING_TOKENS,
     "completion_details.reasoning": semconv.REASONING_TOKENS,
     "reasoning": semconv.REASONING_TOKENS,
 }
@@ -157,11 +177,13 @@ def usage_of(attributes: Mapping[str, Any], keys: UsageKeys) -> dict[str, Any]:
             found[name] = count
     total = _first(attributes, keys.totals)
     if keys.details:
+        counted = semconv.INPUT_TOKENS in found or semconv.OUTPUT_TOKENS in found
         details = as_map(attributes.get(_USAGE_DETAILS))
         for key, name in _DETAILS.items():
             if name not in found and (count := as_int(details.get(key))) is not None:
                 found[name] = count
-        total = as_int(details.get("total")) if total is None else total
+        if total is None and not counted:  # Langfuse adds all of its counts up, also parts that another one includes
+            total = as_int(details.get("total"))
     result: dict[str, Any] = dict(_with_parts_included(found, total))
     if keys.cost and (cost := cost_of(attributes)) is not None:
         result[semconv.COST_USD] = cost

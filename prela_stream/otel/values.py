@@ -70,17 +70,23 @@ def text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
+def is_below(key: str, prefix: str) -> bool:
+    """Whether a name is that of a part of a flattened list: `gen_ai.prompt.0.role`, and not `gen_ai.prompt.name`."""
+    at = len(prefix) + 1
+    return key.startswith(prefix) and key[at - 1 : at] == "." and key[at : at + 1].isdigit()
+
+
 def nested(attributes: Mapping[str, Any], prefix: str) -> Any:
-    """The attributes below `prefix.`, as the lists and maps that they were flattened from; None if there are none.
+    """The list that was flattened into attributes with numbers below `prefix.`; None if there are none.
 
     `{"m.0.role": "user", "m.1.role": "tool"}` with the prefix `m` gives `[{"role": "user"}, {"role": "tool"}]`. A map whose
     keys are all small numbers is a list, in the order of the numbers; gaps are closed.
     """
-    start = prefix + "."
+    at = len(prefix) + 1
     root: dict[str, Any] = {}
     for key, value in attributes.items():
-        if key.startswith(start):
-            _put(root, key[len(start) :].split("."), value)
+        if is_below(key, prefix):
+            _put(root, key[at:].split("."), value)
     return _listed(root) if root else None
 
 

@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 
 from prela_stream.model import semconv
 from prela_stream.otel import content
+from prela_stream.otel.answers import ANSWERS
 from prela_stream.otel.evidence import EVIDENCE
 from prela_stream.otel.names import PARAMETER_MAPS, RENAMED
 from prela_stream.otel.normaliser import normalise, normalise_as
-from prela_stream.otel.shapes import MILLISECONDS, STARTED, find_shape
+from prela_stream.otel.shapes import MILLISECONDS, NUMBERS, STARTED, find_shape
 from prela_stream.otel.spans import ForeignEvent, ForeignSpan
 from prela_stream.otel.usage import CONSUMED, usage_keys
 
 SOURCES: Final = [
     *(*content.INPUTS, *content.OUTPUTS, *content.PLAIN_INPUTS, *content.PLAIN_OUTPUTS),
-    *(*content.INSTRUCTIONS, *content.TOOL_DEFINITIONS),
+    *(*content.INSTRUCTIONS, *content.TOOL_DEFINITIONS, *content.PLAIN_TOOLS),
 ]
 PREFIXED: Final = [f"{one.prefix}.0.content" for one in SOURCES if one.prefix]
 NAMES: Final = sorted(
@@ -32,6 +33,8 @@ NAMES: Final = sorted(
         *(key for key, _ in EVIDENCE),
         *(key for one in SOURCES for key in one.keys),
         *PREFIXED,
+        *ANSWERS,
+        *NUMBERS,
         "llm.system",
         "gen_ai.usage.total_tokens",
         "langfuse.observation.usage_details",

@@ -1,0 +1,645 @@
+"""Spans as tools of many conventions write them: type, model, tokens once, finish reason, readable messages, tools, session.
+
+Each attribute was seen in the code, the documentation or an export of its tool. The expected facts are the same for each model
+call.
+"""
+
+import json
+from typing import Any, Final
+
+import pytest
+
+from prela_stream.model.span import SpanType
+from prela_stream.otel.spans import ForeignEvent
+from tests.unit.otel.test_normaliser import read
+
+ASKED: Final = "What is 3 + 4?"
+ANSWERED: Final = "It is 7."
+OPENAI: Final[dict[str, Any]] = {
+    "id": "chatcmpl-1",
+    "object": "chat.completion",
+    "model": "m-1-2026",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": ANSWERED}, "finish_reason": "stop"}],
+    "usage": {
+        "prompt_tokens": 97,
+        "completion_tokens": 25,
+        "total_tokens": 122,
+        "prompt_tokens_details": {"cached_tokens": 64},
+        "completion_tokens_details": {"reasoning_tokens": 5},
+    },
+}
+RESPONSES: Final = {
+    "id": "resp_1",
+    "object": "response",
+    "model": "m-1-2026",
+    "status": "completed",
+    "output": [
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": ANSWERED}]},
+    ],
+    "usage": {
+        "input_tokens": 97,
+        "output_tokens": 25,
+        "total_tokens": 122,
+        "input_tokens_details": {"cached_tokens": 64},
+        "output_tokens_details": {"reasoning_tokens": 5},
+    },
+}
+ANTHROPIC: Final = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "m-1-2026",
+    "content": [{"type": "text", "text": ANSWERED}],
+    "stop_reason": "end_turn",
+    "usage": {
+        "input_tokens": 33,
+        "cache_read_input_tokens": 64,
+        "cache_creation_input_tokens": 0,
+        "output_tokens": 25,
+    },
+}
+GEMINI: Final = {
+    "candidates": [{"content": {"role": "model", "parts": [{"text": ANSWERED}]}, "finish_reason": 1}],
+    "usage_metadata": {
+        "prompt_token_count": 97,
+        "candidates_token_count": 20,
+        "thoughts_token_count": 5,
+        "cached_content_token_count": 64,
+        "total_token_count": 122,
+    },
+    "model_version": "m-1-2026",
+}
+BEDROCK: Final = {
+    "output": {"message": {"role": "assistant", "content": [{"text": ANSWERED}]}},
+    "stopReason": "end_turn",
+    "usage": {"inputTokens": 33, "outputTokens": 25, "totalTokens": 122, "cacheReadInputTokens": 64},
+}
+LANGCHAIN: Final = {
+    "generations": [
+        [
+            {
+                "text": ANSWERED,
+                "generation_info": {"finish_reason": "stop"},
+                "message": {
+                    "lc": 1,
+                    "type": "constructor",
+                    "id": ["langchain", "schema", "messages", "AIMessage"],
+                    "kwargs": {
+                        "content": ANSWERED,
+                        "response_metadata": {"finish_reason": "stop"},
+                        "usage_metadata": {
+                            "input_tokens": 97,
+                            "output_tokens": 25,
+                            "total_tokens": 122,
+                            "input_token_details": {"cache_read": 64},
+                            "output_token_details": {"reasoning": 5},
+                        },
+                    },
+                },
+            }
+        ]
+    ],
+    "llm_output": None,
+}
+REQUEST: Final = json.dumps({"model": "m-1", "messages": [{"role": "user", "content": ASKED}]})
+PLAIN: Final = json.dumps([{"role": "user", "content": ASKED}])
+INFERENCE: Final = "openinference.span.kind"
+
+
+def raw(answer: object) -> dict[str, Any]:
+    """A model call of OpenInference whose facts are in the raw answer alone."""
+    return {INFERENCE: "LLM", "llm.model_name": "m-1", "input.value": REQUEST, "output.value": json.dumps(answer)}
+
+
+CALLS: Final[dict[str, dict[str, Any]]] = {
+    "raw answer of OpenAI": raw(OPENAI),
+    "raw answer of OpenAI's responses": raw(RESPONSES),
+    "raw answer of Anthropic": raw(ANTHROPIC),
+    "raw answer of Gemini": raw(GEMINI),
+    "raw answer of Bedrock": raw(BEDROCK),
+    "raw answer of LangChain": raw(LANGCHAIN),
+    "LangSmith": {
+        "langsmith.span.kind": "llm",
+        "gen_ai.operation.name": "chat",
+        "gen_ai.system": "openai",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.prompt": json.dumps({"messages": [[{"type": "human", "content": ASKED}]]}),
+        "gen_ai.completion": json.dumps(LANGCHAIN),
+    },
+    "MLflow": {
+        "mlflow.spanType": '"CHAT_MODEL"',
+        "mlflow.spanInputs": REQUEST,
+        "mlflow.spanOutputs": json.dumps(OPENAI),
+        "mlflow.chat.tokenUsage": '{"input_tokens": 97, "output_tokens": 25, "total_tokens": 122}',
+        "llm.model_name": "m-1",
+    },
+    "Logfire": {
+        "request_data": REQUEST,
+        "response_data": json.dumps({"message": OPENAI["choices"][0]["message"], "usage": OPENAI["usage"]}),
+        "gen_ai.system": "openai",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.usage.input_tokens": 97,
+        "gen_ai.usage.output_tokens": 25,
+        "gen_ai.response.finish_reasons": ["stop"],
+    },
+    "Genkit": {
+        "genkit:metadata:subtype": "model",
+        "genkit:input": json.dumps({"messages": [{"role": "user", "content": [{"text": ASKED}]}]}),
+        "genkit:output": json.dumps(
+            {
+                "message": {"role": "model", "content": [{"text": ANSWERED}]},
+                "finishReason": "stop",
+                "usage": {"inputTokens": 97, "outputTokens": 20, "thoughtsTokens": 5, "totalTokens": 122},
+            }
+        ),
+        "gen_ai.request.model": "m-1",
+    },
+    "Laminar": {
+        "lmnr.span.type": "LLM",
+        "lmnr.span.input": PLAIN,
+        "lmnr.span.output": json.dumps([{"role": "assistant", "content": ANSWERED}]),
+        "gen_ai.request.model": "m-1",
+        "gen_ai.usage.input_tokens": 97,
+        "gen_ai.usage.output_tokens": 25,
+        "gen_ai.response.finish_reasons": ["stop"],
+    },
+    "promptflow": {
+        "framework": "promptflow",
+        "span_type": "LLM",
+        "inputs": REQUEST,
+        "output": json.dumps(OPENAI),
+        "llm.response.model": "m-1",
+        "llm.usage.prompt_tokens": 97,
+        "llm.usage.completion_tokens": 25,
+        "llm.usage.total_tokens": 122,
+    },
+    "Google ADK, before operations": {
+        "gen_ai.system": "gcp.vertex.agent",
+        "gen_ai.request.model": "m-1",
+        "gcp.vertex.agent.session_id": "s",
+        "gcp.vertex.agent.llm_request": json.dumps(
+            {"model": "m-1", "config": {}, "contents": [{"role": "user", "parts": [{"text": ASKED}]}]}
+        ),
+        "gcp.vertex.agent.llm_response": json.dumps(
+            {
+                "content": {"role": "model", "parts": [{"text": ANSWERED}]},
+                "finish_reason": "STOP",
+                "usage_metadata": GEMINI["usage_metadata"],
+            }
+        ),
+    },
+    "any-agent, an early version": {
+        "gen_ai.operation.name": "call_llm",
+        "gen_ai.request.model": "m-1",
+        "genai.input": PLAIN,
+        "genai.output": ANSWERED,
+        "gen_ai.usage.input_tokens": 97,
+        "gen_ai.usage.output_tokens": 25,
+        "gen_ai.response.finish_reasons": "stop",
+    },
+    "Koog": {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.request.temperature": "1",
+        "gen_ai.prompt.0.role": "user",
+        "gen_ai.prompt.0.content": ASKED,
+        "gen_ai.prompt.name": "sums",
+        "gen_ai.completion.0.role": "assistant",
+        "gen_ai.completion.0.content": ANSWERED,
+        "gen_ai.completion.0.finish_reason": "stop",
+        "gen_ai.usage.input_tokens": "97",
+        "gen_ai.usage.output_tokens": "25",
+    },
+    "OpenLLMetry 0.6": {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.input.messages": json.dumps([{"role": "user", "parts": [{"type": "text", "content": ASKED}]}]),
+        "gen_ai.output.messages": json.dumps(
+            [{"role": "assistant", "parts": [{"type": "text", "content": ANSWERED}], "finish_reason": "stop"}]
+        ),
+        "gen_ai.usage.input_tokens": 97,
+        "gen_ai.usage.output_tokens": 25,
+        "llm.usage.total_tokens": 122,
+        "traceloop.association.properties.session_id": "s",
+    },
+    "Vercel AI 6": {
+        "ai.operationId": "ai.streamText.doStream",
+        "ai.model.provider": "openai.responses",
+        "ai.model.id": "m-1",
+        "gen_ai.system": "openai.responses",
+        "gen_ai.request.model": "m-1",
+        "ai.prompt.messages": json.dumps([{"role": "user", "content": [{"type": "text", "text": ASKED}]}]),
+        "ai.response.text": ANSWERED,
+        "ai.response.finishReason": "stop",
+        "gen_ai.response.finish_reasons": ["stop"],
+        "ai.usage.inputTokens": 97,
+        "ai.usage.outputTokens": 25,
+        "ai.usage.totalTokens": 122,
+        "ai.usage.cachedInputTokens": 64,
+        "gen_ai.usage.input_tokens": 97,
+        "gen_ai.usage.output_tokens": 25,
+    },
+    "Langfuse, by its SDK": {
+        "langfuse.observation.type": "generation",
+        "langfuse.observation.model.name": "m-1",
+        "langfuse.observation.input": PLAIN,
+        "langfuse.observation.output": json.dumps(OPENAI),
+        "langfuse.observation.usage_details": '{"input": 33, "input_cached_tokens": 64, "output": 25, "total": 122}',
+    },
+    "Langfuse, of spans by OpenTelemetry": {
+        "langfuse.observation.type": "generation",
+        "langfuse.observation.input": PLAIN,
+        "langfuse.observation.output": ANSWERED,
+        "gen_ai.request.model": "m-1",
+        "gen_ai.usage.input_tokens": "97",
+        "gen_ai.usage.output_tokens": "25",
+        "gen_ai.response.finish_reasons": '["stop"]',
+        "langfuse.observation.usage_details": {"input": 97, "output": 25, "input_cache_read": 64, "total": 186},
+    },
+}
+
+
+@pytest.mark.parametrize("attributes", CALLS.values(), ids=CALLS)
+def test_a_model_call_of_any_convention(attributes: dict[str, Any]) -> None:
+    found = read(attributes)
+    assert found.span_type is SpanType.LLM
+    model = found.attributes.get("gen_ai.request.model") or found.attributes["gen_ai.response.model"]
+    assert model == "m-1"
+    assert found.attributes["gen_ai.usage.input_tokens"] == 97
+    assert found.attributes["gen_ai.usage.output_tokens"] == 25
+    assert found.attributes.get("gen_ai.usage.cache_read.input_tokens", 64) == 64
+    assert found.attributes.get("gen_ai.usage.reasoning.output_tokens", 5) == 5
+    assert found.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    (asked,) = found.attributes["gen_ai.input.messages"]
+    assert (asked["role"], asked["parts"]) == ("user", [{"type": "text", "content": ASKED}])
+    (answered,) = found.attributes["gen_ai.output.messages"]
+    assert (answered["role"], answered["parts"]) == ("assistant", [{"type": "text", "content": ANSWERED}])
+
+
+def test_the_parts_of_a_usage_are_read_from_the_raw_answer() -> None:
+    for answer in (OPENAI, RESPONSES, GEMINI, LANGCHAIN):
+        found = read(raw(answer)).attributes
+        assert found["gen_ai.usage.cache_read.input_tokens"] == 64
+        assert found["gen_ai.usage.reasoning.output_tokens"] == 5
+    found = read(raw(OPENAI)).attributes
+    assert (found["gen_ai.response.model"], found["gen_ai.response.id"]) == ("m-1-2026", "chatcmpl-1")
+
+
+def test_attributes_have_priority_over_the_raw_answer() -> None:
+    found = read({**raw(OPENAI), "llm.token_count.prompt": 7, "llm.finish_reason": "length"}).attributes
+    assert (found["gen_ai.usage.input_tokens"], found["gen_ai.usage.output_tokens"]) == (7, 25)
+    assert found["gen_ai.response.finish_reasons"] == ["length"]
+
+
+def test_the_last_message_of_a_history_is_the_answer() -> None:
+    history = [
+        {"role": "assistant", "content": "a", "usage_metadata": {"input_tokens": 1, "output_tokens": 1}},
+        {"role": "user", "content": "b"},
+        {"role": "assistant", "content": "c", "usage_metadata": {"input_tokens": 97, "output_tokens": 25}},
+    ]
+    found = read(raw(history)).attributes
+    assert (found["gen_ai.usage.input_tokens"], found["gen_ai.usage.output_tokens"]) == (97, 25)
+
+
+TYPES: Final[list[tuple[dict[str, Any], str, SpanType]]] = [
+    *(
+        ({INFERENCE: kind}, "", span_type)
+        for kind, span_type in {
+            "LLM": SpanType.LLM,
+            "AGENT": SpanType.AGENT,
+            "TOOL": SpanType.TOOL,
+            "CHAIN": SpanType.CUSTOM,
+            "RETRIEVER": SpanType.RETRIEVAL,
+            "RERANKER": SpanType.RETRIEVAL,
+            "EMBEDDING": SpanType.EMBEDDING,
+            "GUARDRAIL": SpanType.CUSTOM,
+            "EVALUATOR": SpanType.CUSTOM,
+            "PROMPT": SpanType.CUSTOM,
+        }.items()
+    ),
+    ({"langfuse.observation.type": "generation", "ai.operationId": "ai.generateText"}, "", SpanType.AGENT),
+    ({"langfuse.observation.type": "span", "agent_name": "qa", "all_messages_events": "[]"}, "", SpanType.AGENT),
+    ({"langfuse.observation.type": "span", "gen_ai.operation.name": "chain"}, "", SpanType.CUSTOM),
+    ({"langfuse.observation.type": "span", "gen_ai.tool.name": "t"}, "", SpanType.TOOL),
+    ({"langfuse.observation.type": "guardrail"}, "", SpanType.CUSTOM),
+    ({"gen_ai.operation.name": "chain", "langsmith.span.kind": "chain"}, "", SpanType.CUSTOM),
+    ({"gen_ai.operation.name": "chat.completions"}, "", SpanType.LLM),
+    ({"mlflow.spanType": "RETRIEVER"}, "", SpanType.RETRIEVAL),
+    ({"mlflow.spanType": '"PARSER"'}, "", SpanType.CUSTOM),
+    ({"lmnr.span.type": "DEFAULT"}, "", SpanType.CUSTOM),
+    ({"genkit:metadata:subtype": "flow"}, "", SpanType.CUSTOM),
+    ({"gen_ai.span.kind": "TOOL"}, "", SpanType.TOOL),
+    ({"gcp.vertex.agent.llm_request": "{}", "gen_ai.operation.name": "execute_tool"}, "", SpanType.TOOL),
+    ({"gcp.vertex.agent.llm_request": "{}"}, "", SpanType.CUSTOM),
+    ({"agent_name": "alone"}, "", SpanType.CUSTOM),
+    ({"mcp.method.name": "initialize", "mcp.session.id": "s"}, "", SpanType.CUSTOM),
+    ({"gen_ai.system": "openai", "gen_ai.agent.name": "a"}, "POST", SpanType.CUSTOM),
+]
+
+
+@pytest.mark.parametrize(("attributes", "name", "span_type"), TYPES)
+def test_the_type_of_a_span_of_any_convention(attributes: dict[str, Any], name: str, span_type: SpanType) -> None:
+    assert read(attributes, name).span_type is span_type
+
+
+TOOL: Final = {"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {}}}
+DEFINED: Final = {"type": "function", **TOOL}
+OFFERS: Final[dict[str, dict[str, Any]]] = {
+    "genai 0.1": {"gen_ai.operation.name": "chat", "gen_ai.tool.definitions": json.dumps([DEFINED])},
+    "OpenInference": {
+        INFERENCE: "LLM",
+        "llm.tools.0.tool.json_schema": json.dumps({"type": "function", "function": TOOL}),
+    },
+    "OpenInference, in its parameters": {
+        INFERENCE: "LLM",
+        "llm.invocation_parameters": json.dumps({"tools": [{"type": "function", "function": TOOL}]}),
+    },
+    "OpenLLMetry": {
+        "llm.request.type": "chat",
+        "llm.request.functions.0.name": "add",
+        "llm.request.functions.0.description": "Adds.",
+        "llm.request.functions.0.parameters": json.dumps(TOOL["parameters"]),
+    },
+    "Vercel AI": {"ai.operationId": "ai.generateText.doGenerate", "ai.prompt.tools": [json.dumps(DEFINED)]},
+    "Pydantic AI": {
+        "gen_ai.operation.name": "chat",
+        "model_request_parameters": json.dumps(
+            {"function_tools": [{"name": "add", "description": "Adds.", "parameters_json_schema": TOOL["parameters"]}]}
+        ),
+    },
+    "Langfuse, in the request": {
+        "langfuse.observation.type": "generation",
+        "langfuse.observation.input": json.dumps(
+            {"messages": [{"role": "user", "content": ASKED}], "tools": [{"type": "function", "function": TOOL}]}
+        ),
+    },
+    "Langfuse, as messages": {
+        "langfuse.observation.type": "generation",
+        "langfuse.observation.input": json.dumps(
+            [
+                {"role": "user", "content": ASKED},
+                {"role": "tool", "content": {"type": "function", "function": TOOL}},
+            ]
+        ),
+    },
+    "Langfuse, by name": {
+        "langfuse.observation.type": "generation",
+        "langfuse.observation.tool_definitions": {"add": json.dumps(DEFINED)},
+    },
+    "Google ADK": {
+        "gcp.vertex.agent.llm_request": json.dumps({"config": {"tools": [{"function_declarations": [TOOL]}]}}),
+    },
+    "Anthropic, in the request": {
+        INFERENCE: "LLM",
+        "input.value": json.dumps(
+            {"tools": [{"name": "add", "description": "Adds.", "input_schema": TOOL["parameters"]}], "messages": []}
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize("attributes", OFFERS.values(), ids=OFFERS)
+def test_the_tools_that_a_request_offers(attributes: dict[str, Any]) -> None:
+    found = read(attributes).attributes
+    assert found["gen_ai.tool.definitions"] == [DEFINED]
+    for message in found.get("gen_ai.input.messages", []):
+        assert message["parts"] == [{"type": "text", "content": ASKED}]
+
+
+def test_tool_calls_beside_a_definition_stay_messages() -> None:
+    calls = [{"function": {"name": "add", "arguments": "{}"}, "id": "c", "type": "function"}]
+    asked = [{"role": "tool", "content": json.dumps(calls)}, {"role": "tool", "content": "7", "tool_call_id": "c"}]
+    found = read({"langfuse.observation.type": "generation", "langfuse.observation.input": asked}).attributes
+    assert [message["role"] for message in found["gen_ai.input.messages"]] == ["tool", "tool"]
+    assert "gen_ai.tool.definitions" not in found
+
+
+NAMES: Final = [
+    ("session.id", "gen_ai.conversation.id"),
+    ("langfuse.session.id", "gen_ai.conversation.id"),
+    ("mlflow.trace.session", "gen_ai.conversation.id"),
+    ("lmnr.association.properties.session_id", "gen_ai.conversation.id"),
+    ("traceloop.association.properties.thread_id", "gen_ai.conversation.id"),
+    ("ai.telemetry.metadata.sessionId", "gen_ai.conversation.id"),
+    ("langsmith.metadata.thread_id", "gen_ai.conversation.id"),
+    ("gcp.vertex.agent.session_id", "gen_ai.conversation.id"),
+    ("langfuse.user.id", "user.id"),
+    ("mlflow.trace.user", "user.id"),
+    ("enduser.id", "user.id"),
+    ("agent.name", "gen_ai.agent.name"),
+    ("gen_ai.workflow.name", "gen_ai.agent.name"),
+    ("traceloop.prompt.key", "gen_ai.prompt.name"),
+    ("langfuse.observation.prompt.name", "gen_ai.prompt.name"),
+    ("llm.prompt_template.version", "gen_ai.prompt.version"),
+]
+
+
+@pytest.mark.parametrize(("given", "canonical"), NAMES)
+def test_the_names_of_sessions_users_agents_and_prompts(given: str, canonical: str) -> None:
+    assert read({given: "x", "unknown.name": 1}).attributes == {canonical: "x", "unknown.name": 1}
+
+
+PROVIDERS: Final = {
+    "openai.responses": "openai",
+    "anthropic.messages": "anthropic",
+    "azure": "azure.ai.openai",
+    "azure.ai.inference": "azure.ai.inference",
+    "azure-openai.chat": "azure.ai.openai",
+    "google.generative-ai": "gcp.gemini",
+    "google.vertex.chat": "gcp.vertex_ai",
+    "amazon-bedrock": "aws.bedrock",
+    "AWS": "aws.bedrock",
+    "gcp.vertex.agent": "gcp.vertex.agent",
+    "some.other": "some.other",
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), PROVIDERS.items())
+def test_the_provider(given: str, expected: str) -> None:
+    assert read({"gen_ai.system": given}).attributes == {"gen_ai.provider.name": expected}
+
+
+TOOL_CALLS: Final[dict[str, dict[str, Any]]] = {
+    "genai 0.1": {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "add",
+        "gen_ai.tool.call.arguments": '{"a": 3}',
+        "gen_ai.tool.call.result": '{"sum": 7}',
+    },
+    "OpenInference": {INFERENCE: "TOOL", "tool.name": "add", "input.value": '{"a": 3}', "output.value": '{"sum": 7}'},
+    "OpenLLMetry": {
+        "traceloop.span.kind": "tool",
+        "traceloop.entity.name": "add",
+        "traceloop.entity.input": '{"a": 3}',
+        "traceloop.entity.output": '{"sum": 7}',
+    },
+    "Vercel AI": {
+        "ai.operationId": "ai.toolCall",
+        "ai.toolCall.name": "add",
+        "ai.toolCall.args": '{"a": 3}',
+        "ai.toolCall.result": '{"sum": 7}',
+    },
+    "Langfuse": {
+        "langfuse.observation.type": "tool",
+        "langfuse.observation.input": {"a": 3},
+        "langfuse.observation.output": {"sum": 7},
+    },
+    "LangSmith": {"langsmith.span.kind": "tool", "gen_ai.prompt": '{"a": 3}', "gen_ai.completion": '{"sum": 7}'},
+    "MLflow": {"mlflow.spanType": "TOOL", "mlflow.spanInputs": '{"a": 3}', "mlflow.spanOutputs": '{"sum": 7}'},
+    "Genkit": {"genkit:metadata:subtype": "tool", "genkit:input": '{"a": 3}', "genkit:output": '{"sum": 7}'},
+    "Pydantic AI": {"gen_ai.tool.name": "add", "tool_arguments": '{"a": 3}', "tool_response": '{"sum": 7}'},
+    "any-agent": {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "add",
+        "gen_ai.tool.args": '{"a": 3}',
+        "genai.output": '{"sum": 7}',
+    },
+    "Google ADK": {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "add",
+        "gcp.vertex.agent.tool_call_args": '{"a": 3}',
+        "gcp.vertex.agent.tool_response": '{"sum": 7}',
+        "gcp.vertex.agent.llm_request": "{}",
+    },
+    "MCP of OpenLLMetry": {
+        "mcp.method.name": "tools/call",
+        "mcp.request.argument": '{"a": 3}',
+        "mcp.response.value": '{"sum": 7}',
+    },
+}
+
+
+@pytest.mark.parametrize("attributes", TOOL_CALLS.values(), ids=TOOL_CALLS)
+def test_a_tool_call_of_any_convention(attributes: dict[str, Any]) -> None:
+    found = read(attributes, "add")
+    assert found.span_type is SpanType.TOOL
+    assert found.attributes["gen_ai.tool.name"] == "add"
+    assert found.attributes["gen_ai.tool.call.arguments"] == {"a": 3}
+    assert found.attributes["gen_ai.tool.call.result"] == {"sum": 7}
+
+
+RETRIEVALS: Final[dict[str, dict[str, Any]]] = {
+    "OpenInference": {
+        INFERENCE: "RETRIEVER",
+        "input.value": "sums",
+        "retrieval.documents.0.document.content": "3 + 4 = 7",
+    },
+    "a reranker": {
+        INFERENCE: "RERANKER",
+        "reranker.query": "sums",
+        "reranker.input_documents.0.document.content": "no",
+        "reranker.output_documents.0.document.content": "3 + 4 = 7",
+    },
+    "Langfuse": {
+        "langfuse.observation.type": "retriever",
+        "langfuse.observation.input": '{"query": "sums"}',
+        "langfuse.observation.output": '[{"content": "3 + 4 = 7"}]',
+    },
+    "MLflow": {
+        "mlflow.spanType": "RETRIEVER",
+        "mlflow.spanInputs": '{"query": "sums"}',
+        "mlflow.spanOutputs": '[{"content": "3 + 4 = 7"}]',
+    },
+    "LangSmith": {
+        "langsmith.span.kind": "retriever",
+        "gen_ai.prompt": '{"query": "sums"}',
+        "gen_ai.completion": '{"documents": [{"content": "3 + 4 = 7"}]}',
+    },
+}
+
+
+@pytest.mark.parametrize("attributes", RETRIEVALS.values(), ids=RETRIEVALS)
+def test_a_retrieval_of_any_convention(attributes: dict[str, Any]) -> None:
+    found = read(attributes)
+    assert found.span_type is SpanType.RETRIEVAL
+    assert found.attributes["gen_ai.retrieval.query.text"] == "sums"
+    assert found.attributes["gen_ai.retrieval.documents"] == [{"content": "3 + 4 = 7"}]
+
+
+def test_names_below_a_prompt_are_no_messages() -> None:
+    given = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.prompt.0.role": "user",
+        "gen_ai.prompt.0.content": ASKED,
+        "gen_ai.prompt.name": "sums",
+        "gen_ai.prompt.version": "2",
+        "gen_ai.prompt.variable.a": "3",
+    }
+    found = read(given).attributes
+    assert found["gen_ai.input.messages"] == [{"role": "user", "parts": [{"type": "text", "content": ASKED}]}]
+    assert {key for key in found if key.startswith("gen_ai.prompt.")} == {
+        "gen_ai.prompt.name",
+        "gen_ai.prompt.version",
+        "gen_ai.prompt.variable.a",
+    }
+
+
+def test_numbers_that_were_written_as_texts() -> None:
+    found = read({"gen_ai.request.temperature": "0.5", "gen_ai.request.max_tokens": "200", "gen_ai.response.id": "3"})
+    assert found.attributes == {
+        "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.max_tokens": 200,
+        "gen_ai.response.id": "3",
+    }
+    parameters = read({"llm.invocation_parameters": '{"max_tokens": "high", "top_p": "1"}'}).attributes
+    assert (parameters["gen_ai.request.max_tokens"], parameters["gen_ai.request.top_p"]) == ("high", 1)
+
+
+def test_events_of_azure_and_of_the_details() -> None:
+    azure = [
+        ForeignEvent(
+            name="gen_ai.user.message",
+            time_ns=1,
+            attributes={"gen_ai.event.content": json.dumps({"role": "user", "content": ASKED})},
+        ),
+        ForeignEvent(
+            name="gen_ai.choice",
+            time_ns=2,
+            attributes={
+                "gen_ai.event.content": json.dumps(
+                    {"message": {"content": ANSWERED}, "finish_reason": "stop", "index": 0}
+                )
+            },
+        ),
+    ]
+    found = read({"gen_ai.operation.name": "chat"}, events=azure)
+    assert found.attributes["gen_ai.input.messages"][0]["parts"] == [{"type": "text", "content": ASKED}]
+    assert found.attributes["gen_ai.output.messages"][0]["parts"] == [{"type": "text", "content": ANSWERED}]
+    assert found.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    details = ForeignEvent(
+        name="gen_ai.client.inference.operation.details",
+        time_ns=1,
+        attributes={
+            "gen_ai.system_instructions": json.dumps([{"type": "text", "content": "Be brief."}]),
+            "gen_ai.tool.definitions": json.dumps([DEFINED]),
+            "gen_ai.input.messages": PLAIN,
+        },
+    )
+    found = read({"gen_ai.operation.name": "chat"}, events=[details])
+    assert found.attributes["gen_ai.system_instructions"] == [{"type": "text", "content": "Be brief."}]
+    assert found.attributes["gen_ai.tool.definitions"] == [DEFINED]
+    assert found.attributes["gen_ai.input.messages"][0]["parts"] == [{"type": "text", "content": ASKED}]
+
+
+def test_an_embedding_counts_its_tokens() -> None:
+    found = read(
+        {
+            INFERENCE: "EMBEDDING",
+            "embedding.model_name": "e-1",
+            "embedding.embeddings.0.embedding.text": "hello",
+            "embedding.embeddings.0.embedding.vector": [0.5],
+            "llm.token_count.prompt": 7,
+            "llm.token_count.total": 7,
+        }
+    ).attributes
+    assert (found["gen_ai.request.model"], found["gen_ai.usage.input_tokens"]) == ("e-1", 7)
+    assert found["embedding.embeddings.0.embedding.vector"] == [0.5]
+    vercel = read({"ai.operationId": "ai.embed.doEmbed", "ai.model.id": "e-1", "ai.usage.tokens": 7}).attributes
+    assert (vercel["gen_ai.request.model"], vercel["gen_ai.usage.input_tokens"]) == ("e-1", 7)
+
+
+def test_audio_tokens() -> None:
+    found = read({INFERENCE: "LLM", "llm.token_count.prompt": 9, "llm.token_count.prompt_details.audio": 4}).attributes
+    assert found["gen_ai.usage.audio.input_tokens"] == 4
+    assert found["gen_ai.usage.input_tokens"] == 9
