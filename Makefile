@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 NEXT := .venv-next
 IN_TEST := not three_brokers and not languages and not clickhouse and not collector and not frameworks
+CORE_SUITES := $(addprefix tests/integration/test_,worker_crashes.py hostile_records.py slow_broker.py $(addsuffix .py,\
+	$(addprefix kafka_,worker_crashes zombie rebalance recovery broker_restart many_partitions)))
 QUICK := tests/unit tests/contracts $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py))
 
-.PHONY: demo test quick test-next-aiokafka test-frameworks test-three-brokers test-languages test-clickhouse test-collector lint docs native fuzz bench bench-collector kafka lock clean
+.PHONY: demo test quick test-cores test-next-aiokafka test-frameworks test-three-brokers test-languages test-clickhouse test-collector lint docs native fuzz bench bench-collector kafka lock clean
 
 demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
 	$(BIN)/prela-stream demo
@@ -47,6 +49,10 @@ test-frameworks: $(VENV)/.dev      ## agents of every framework below every inst
 test-clickhouse: $(VENV)/.dev      ## the sink and reader contracts on ClickHouse, in the process (chdb, 800 MB) or on PRELA_TEST_CLICKHOUSE
 	@[ -n "$$PRELA_TEST_CLICKHOUSE" ] || $(BIN)/python -m pip install -q --disable-pip-version-check "chdb>=3.0"
 	$(BIN)/python -m pytest -q -m clickhouse tests/contracts/test_clickhouse.py
+
+test-cores: $(VENV)/.dev $(VENV)/.native   ## crashes, zombies, rebalances, late and hostile brokers with worker processes on each core
+	-@$(BIN)/python -m deploy.kafka --prepare
+	TEST_CORES=all SLOW_BROKER_FULL=1 $(BIN)/python -m pytest -q -n 0 $(CORE_SUITES)
 
 test-three-brokers: $(VENV)/.dev   ## the transport contract on a cluster of three
 	$(BIN)/python -m pytest -q -m three_brokers

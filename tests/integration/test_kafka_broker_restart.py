@@ -67,11 +67,11 @@ class Agent:
 
 
 async def test_a_broker_that_is_away_for_half_a_minute(
-    kafka_clusters: Clusters, kafka_prefix: str, tmp_path: Path
+    kafka_clusters: Clusters, kafka_prefix: str, tmp_path: Path, process_core: str
 ) -> None:
     cluster = await anyio.to_thread.run_sync(kafka_clusters)
     broker = cluster.broker[0]
-    async with crowd(cluster.bootstrap, kafka_prefix, tmp_path, seed=23) as workers:
+    async with crowd(cluster.bootstrap, kafka_prefix, tmp_path, core=process_core, seed=23) as workers:
         for _ in range(2):
             workers.start()
         for worker in workers.workers:

@@ -23,11 +23,18 @@ _ESTABLISHED = "01"
 
 
 async def test_a_worker_takes_sixty_four_partitions_over_in_twenty_seconds(
-    kafka: str, kafka_prefix: str, tmp_path: Path
+    kafka: str, kafka_prefix: str, tmp_path: Path, process_core: str
 ) -> None:
     # Commits are seldom and have time: 64 a second are more than a busy machine does, and are not what is measured.
     async with crowd(
-        kafka, kafka_prefix, tmp_path, seed=24, partitions=PARTITIONS, commit_ms=5_000, commit_timeout_s=DEADLINE
+        kafka,
+        kafka_prefix,
+        tmp_path,
+        core=process_core,
+        seed=24,
+        partitions=PARTITIONS,
+        commit_ms=5_000,
+        commit_timeout_s=DEADLINE,
     ) as workers:
         workers.load.pace_s = 0.002  # for something on every partition soon
         first = workers.start()

@@ -15,10 +15,10 @@ EVERY_S = 10.0
 
 
 async def test_members_that_come_and_go_lose_split_and_repeat_nothing(
-    kafka: str, kafka_prefix: str, tmp_path: Path
+    kafka: str, kafka_prefix: str, tmp_path: Path, process_core: str
 ) -> None:
     cycles = max(int(CHURN_S / EVERY_S), 1)
-    async with crowd(kafka, kafka_prefix, tmp_path, seed=21) as workers:
+    async with crowd(kafka, kafka_prefix, tmp_path, core=process_core, seed=21) as workers:
         for _ in range(2):
             workers.start()
         for worker in workers.workers:

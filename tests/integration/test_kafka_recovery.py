@@ -14,10 +14,12 @@ RECOVERED_S = 15.0
 
 
 async def test_after_a_sigkill_every_partition_decides_again_within_15_s(
-    kafka: str, kafka_prefix: str, tmp_path: Path
+    kafka: str, kafka_prefix: str, tmp_path: Path, process_core: str
 ) -> None:
     session_ms = KafkaOptions(bootstrap=("localhost:9092",)).session_timeout_ms
-    async with crowd(kafka, kafka_prefix, tmp_path, seed=23, partitions=4, session_ms=session_ms) as workers:
+    async with crowd(
+        kafka, kafka_prefix, tmp_path, core=process_core, seed=23, partitions=4, session_ms=session_ms
+    ) as workers:
         victim = workers.start()
         workers.start()
         for worker in list(workers.workers):

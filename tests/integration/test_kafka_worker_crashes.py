@@ -15,8 +15,12 @@ MOST_PAUSE_S = 1.0
 REPLAYS = 12
 
 
-async def test_fifty_sigkills_lose_split_and_repeat_nothing(kafka: str, kafka_prefix: str, tmp_path: Path) -> None:
-    async with crowd(kafka, kafka_prefix, tmp_path, seed=20, partitions=4, session_ms=1_000) as workers:
+async def test_fifty_sigkills_lose_split_and_repeat_nothing(
+    kafka: str, kafka_prefix: str, tmp_path: Path, process_core: str
+) -> None:
+    async with crowd(
+        kafka, kafka_prefix, tmp_path, core=process_core, seed=20, partitions=4, session_ms=1_000
+    ) as workers:
         rng = workers.rng
         for _ in range(3):
             workers.start()

@@ -15,9 +15,18 @@ PARTITIONS = 2
 ROUNDS = 3
 
 
-async def test_a_stopped_worker_that_goes_on_is_fenced(kafka: str, kafka_prefix: str, tmp_path: Path) -> None:
+async def test_a_stopped_worker_that_goes_on_is_fenced(
+    kafka: str, kafka_prefix: str, tmp_path: Path, process_core: str
+) -> None:
     async with crowd(
-        kafka, kafka_prefix, tmp_path, seed=22, partitions=PARTITIONS, session_ms=2_000, commit_ms=1_500
+        kafka,
+        kafka_prefix,
+        tmp_path,
+        core=process_core,
+        seed=22,
+        partitions=PARTITIONS,
+        session_ms=2_000,
+        commit_ms=1_500,
     ) as workers:
         for number in range(ROUNDS):
             zombie = workers.start()

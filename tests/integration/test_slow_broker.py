@@ -41,6 +41,7 @@ partitions = {partitions}
 bootstrap = ["{bootstrap}"]
 session_timeout_ms = {session_ms}
 [worker]
+core = "{core}"
 commit_timeout_s = {commit_timeout_s}
 [assembly]
 root_wait_ms = 600_000
@@ -64,11 +65,12 @@ async def _send(bootstrap: str, settings: Settings, stop: anyio.Event, sent: lis
 
 @asynccontextmanager
 async def _worker(
-    broker: SlowBroker, direct: str, prefix: str, folder: Path
+    broker: SlowBroker, direct: str, prefix: str, folder: Path, core: str
 ) -> AsyncIterator[tuple[Service, Settings, KafkaLog, Scraper]]:
     config = folder / "prela.toml"
     text = _SETTINGS.format(
         folder=folder,
+        core=core,
         prefix=prefix,
         partitions=PARTITIONS,
         bootstrap=broker.bootstrap,
@@ -97,9 +99,11 @@ async def _decisions(outside: KafkaLog, settings: Settings) -> list[Decision]:
     return [one for record in records for one in decode_decisions(record.value or b"")]
 
 
-async def test_no_partition_is_restored_again_and_again(kafka: str, kafka_prefix: str, tmp_path: Path) -> None:
+async def test_no_partition_is_restored_again_and_again(
+    kafka: str, kafka_prefix: str, tmp_path: Path, process_core: str
+) -> None:
     sent: list[bytes] = []
-    async with slow_broker(kafka) as broker, _worker(broker, kafka, kafka_prefix, tmp_path) as running:
+    async with slow_broker(kafka) as broker, _worker(broker, kafka, kafka_prefix, tmp_path, process_core) as running:
         worker, settings, outside, scraper = running
         stop = anyio.Event()
         async with anyio.create_task_group() as tasks:

@@ -43,14 +43,15 @@ partitions = 3
 session_timeout_ms = 400
 
 [worker]
+core = "{core}"
 commit_interval_ms = 40
 """
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
+def config(tmp_path: Path, process_core: str) -> Path:
     file = tmp_path / "prela.toml"
-    file.write_text(SETTINGS.format(directory=tmp_path) + QUICK_ASSEMBLY, encoding="utf-8")
+    file.write_text(SETTINGS.format(directory=tmp_path, core=process_core) + QUICK_ASSEMBLY, encoding="utf-8")
     (tmp_path / "policies.toml").write_text(HALF, encoding="utf-8")
     return file
 

@@ -1,18 +1,20 @@
 """The cores of a worker, for tests that have to hold on each of them."""
 
 import importlib
+import importlib.util
 import os
 from types import ModuleType
 
 import pytest
 
 from prela_stream.assembly.base import ReadyTrace
-from prela_stream.assembly.selection import CoreKind, choose_core
+from prela_stream.assembly.selection import EXTENSION, CoreKind, choose_core
 from prela_stream.model.decision import Decision, Trigger
 from prela_stream.model.trace import Trace
 
 CORES = ("python", "native")
 MAX_ITEM_BYTES = 100_000
+_QUICK_CORES = CORES[-1:] if importlib.util.find_spec(EXTENSION) or os.environ.get("CI") == "true" else CORES[:1]
 
 
 def native_extension() -> ModuleType:
@@ -38,6 +40,15 @@ def core_named(name: str) -> CoreKind:
 def core(request: pytest.FixtureRequest) -> CoreKind:
     """Each core."""
     return core_named(request.param)
+
+
+@pytest.fixture(params=CORES if os.environ.get("TEST_CORES") == "all" else _QUICK_CORES, scope="session")
+def process_core(request: pytest.FixtureRequest) -> str:
+    """The `worker.core` of worker processes in suites of minutes: the native core, and both with `TEST_CORES=all`.
+
+    Without cargo it is the Python core.
+    """
+    return core_named(request.param).name
 
 
 def a_decision(

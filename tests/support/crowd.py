@@ -41,6 +41,7 @@ bootstrap = ["{bootstrap}"]
 session_timeout_ms = {session_ms}
 
 [worker]
+core = "{core}"
 commit_interval_ms = {commit_ms}
 commit_timeout_s = {commit_timeout_s}
 """
@@ -222,6 +223,7 @@ async def crowd(
     prefix: str,
     folder: Path,
     *,
+    core: str,
     seed: int,
     partitions: int = 6,
     session_ms: int = 6_000,
@@ -232,6 +234,7 @@ async def crowd(
     config = folder / "prela.toml"
     settings = _SETTINGS.format(
         folder=folder,
+        core=core,
         prefix=prefix,
         partitions=partitions,
         bootstrap=bootstrap,
