@@ -1,12 +1,12 @@
 """The SQLite store behind the web page and `prela-stream traces`, at the size of a busy week. Prints JSON.
 
-    python bench/web.py [--traces 1000000] [--store FILE] [--rounds 20]
+    python bench/web.py [--traces 1000000] [--store FILE] [--rounds 20] [--browser]
 
 `ingest`: spans of about 1 KB, ten per trace, from `sampled` records to the committed transaction, while another process lists
 traces. `late`: a late span of a trace of 20,000 spans, beside one of a trace of ten spans and beside a span that comes with its
 trace. `read`: queries of the reader on a store of `--traces` traces with three spans each: lists with two filters, words, one
 trace of 5,000 spans, histograms, sessions and statistics. With `--store` the file is kept, and a later run with it measures
-`read` alone.
+`read` alone. `--browser` also opens the trace of 5,000 spans in Chromium (`bench/page.py`).
 """
 
 import argparse
@@ -43,6 +43,9 @@ from prela_stream.sinks.sqlite.transactions import transaction
 from prela_stream.sinks.sqlite.writing import StoreWriter
 from prela_stream.sinks.trace_rows import changes_of
 from prela_stream.transport.base import TopicPartition
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench.page import page_times
 
 SOURCE: Final = TopicPartition("prela.sampled", 0)
 SERVICES: Final = [f"service-{number}" for number in range(20)]
@@ -367,6 +370,7 @@ async def main() -> None:
         "--store", type=Path, help="keep the store in this file; if it exists, only its queries are measured"
     )
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--browser", action="store_true", help="measure the page of 5,000 spans in Chromium too")
     chosen = parser.parse_args()
     result: dict[str, Any] = {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()}
     with tempfile.TemporaryDirectory() as name:
@@ -378,6 +382,8 @@ async def main() -> None:
             result["build_spans_per_s"] = round(await build(str(path), chosen.traces))
         result["gigabytes"] = round((await anyio.Path(path).stat()).st_size / 1e9, 2)
         result["read"] = await read(str(path), chosen.rounds)
+        if chosen.browser:
+            result["browser"] = await page_times(str(path), BIG, chosen.rounds)
     print(json.dumps(result, indent=2))
 
 

@@ -15,8 +15,9 @@ from prela_stream.model.times import self_time_ns
 from prela_stream.model.tree import SpanTree
 from prela_stream.views.decision_text import terms_of, verdict_of
 from prela_stream.views.facts import facts_of
+from prela_stream.views.folding import Fold
 from prela_stream.views.formats import offset, plural
-from prela_stream.views.rows import Fold, TraceRows, TreeRow, rows_of
+from prela_stream.views.rows import TraceRows, TreeRow, rows_of
 from prela_stream.views.text_form import facts_notes
 
 MAX_ROWS: Final = 1_000
@@ -171,7 +172,7 @@ def _title(row: TreeRow, screen: Screen) -> Line:
     return [(kind, kind), (" ", ""), (screen.fit(span.name) or "(no name)", style)]
 
 
-def _fold_title(fold_: Fold, screen: Screen) -> str:
+def _fold_title(fold_: Fold[SpanData], screen: Screen) -> str:
     names = ", ".join(screen.fit(name) or "(no name)" for name in fold_.names)
     return f"… {fold_.repeats:,} x the same: {names}"
 

@@ -10,8 +10,9 @@ from prela_stream.model.tree import SpanTree
 from prela_stream.views.content import Message, Part, text_of
 from prela_stream.views.decision_text import terms_of, verdict_of
 from prela_stream.views.facts import SpanFacts, facts_of
+from prela_stream.views.folding import Fold
 from prela_stream.views.formats import clean, cost, cut, duration, offset, plural
-from prela_stream.views.rows import Fold, TraceRows, TreeRow, rows_of
+from prela_stream.views.rows import TraceRows, TreeRow, rows_of
 from prela_stream.views.transcript import Entry, Transcript, transcript_of
 
 SHORT_VALUE: Final = 120
@@ -108,7 +109,7 @@ def _spans(rows: TraceRows, full: bool) -> Iterator[str]:
                 yield f"{indent}    event {clean(event.name)} {after}{given}"
 
 
-def _fold_text(row: TreeRow, fold: Fold) -> str:
+def _fold_text(row: TreeRow, fold: Fold[SpanData]) -> str:
     names = ", ".join(clean(name) or "(no name)" for name in fold.names)
     length = duration(None if row.end_ns is None else max(row.end_ns - row.start_ns, 0))
     return f"the same again, {fold.repeats:,} times ({names}): {plural(fold.spans, 'span')} in {length}"

@@ -46,10 +46,10 @@ def _row(row: Row, trace_id: str, chosen: str) -> str:
     place = f'd{min(row.depth, 24)}" role="treeitem" data-d="{row.depth}" aria-level="{row.depth + 1}"'
     name = _escaped(row.name)
     if row.kind == "fold":
-        failed = f'<em class="bad">{formats.plural(row.failed_below, "error")}</em>' if row.failed_below else ""
+        spans = _mark("", formats.plural(row.below, "span")) if row.below > row.repeats else ""
         return (
-            f'<div class="row fold {place} data-k="fold" aria-expanded="false"{hidden}><span class="n"><i class="tw"></i>'
-            f'<i class="ic"></i><b>{row.below:,} more</b> <bdi>{name}</bdi>{failed}</span>'
+            f'<div class="row fold {place} id="f{row.span_id}" data-k="fold" aria-expanded="false"{hidden}><span class="n">'
+            f'<i class="tw"></i><i class="ic"></i><b>{row.repeats:,} &times; the same</b> <bdi>{name}</bdi>{spans}</span>'
             f'<span class="w">{formats.duration(row.duration_ns)} in sum</span></div>'
         )
     if row.kind == "missing":

@@ -4,8 +4,7 @@ A row is flat and knows its depth, so that a browser collapses and searches with
 one row with a count. The logical view contains only what the agent did: agents, models, tools, retrieval and embeddings.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -13,12 +12,8 @@ from prela_stream.model.span import SpanStatus
 from prela_stream.model.tree import SpanNode, SpanTree
 from prela_stream.sinks.query import LightSpan
 from prela_stream.views.facts import LOGICAL_TYPES
+from prela_stream.views.folding import Fold, Folder
 from prela_stream.web.timescale import Interval, TimeScale, waits_of, worth_cutting
-
-_FOLD_FROM: Final = 6
-"""Siblings that repeat in a row are folded from this number."""
-_FOLD_RUNS: Final = 2
-"""Rows of a run that are shown before the fold."""
 
 Node = SpanNode[LightSpan]
 
@@ -38,6 +33,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     depth: int
     name: str
     span_id: str = ""
+    """Of a fold, its first span; empty for a missing parent."""
     status: str = "success"
     service: str = ""
     """Only where it differs from the parent's."""
@@ -48,7 +44,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     offset_ns: int = 0
     duration_ns: int | None = None
     below: int = 0
-    """Spans below this one."""
+    """Spans below this one; of a fold, the spans in it."""
+    repeats: int = 0
+    """Of a fold: how often the rows above it come again."""
     failed_below: int = 0
     notes: tuple[str, ...] = ()
     span: LightSpan | None = None
@@ -174,61 +172,36 @@ def _rows(context: _Context, shown: list[bool]) -> Iterator[Row]:
             (tops if above < 0 else children.setdefault(above, [])).append(node)
     orphans = {node.index for node in context.tree.orphans}
     missing: set[str | None] = set()
-    stack: list[tuple[Node | Row, int, bool]] = [
+    folder = Folder([node for node in context.tree.walk() if shown[node.index]], children)
+    stack: list[tuple[Node | Fold[LightSpan], int, bool]] = [
         (top, 1 if top.index in orphans else 0, False) for top in reversed(tops)
     ]
     while stack:
         item, depth, folded = stack.pop()
-        if isinstance(item, Row):
-            yield item
+        if isinstance(item, Fold):
+            yield _fold_row(item, depth, folded)
+            stack.extend([(node, depth + 1, True) for node in reversed(item.nodes)])
             continue
         if item.index in orphans and item.span.parent_span_id not in missing:
             missing.add(item.span.parent_span_id)
             yield Row(kind="missing", depth=0, name=item.span.parent_span_id or "", status="missing")
         yield _row(context, item, depth, folded, has_rows=item.index in children)
         if (below := children.get(item.index)) is not None:
-            stack.extend(reversed(list(_folded(below, depth + 1, folded))))
+            stack.extend([(entry, depth + 1, folded) for entry in reversed(folder.folded(below))])
 
 
-def _folded(siblings: list[Node], depth: int, inside: bool) -> Iterator[tuple[Node | Row, int, bool]]:
-    """The siblings; runs of the same name become the first of them and a fold with the others."""
-    if len(siblings) < _FOLD_FROM:
-        yield from ((node, depth, inside) for node in siblings)
-        return
-    for run in _runs(siblings):
-        if len(run) < _FOLD_FROM:
-            yield from ((node, depth, inside) for node in run)
-            continue
-        yield from ((node, depth, inside) for node in run[:_FOLD_RUNS])
-        rest = run[_FOLD_RUNS:]
-        failed = sum(node.span.status == SpanStatus.ERROR for node in rest)
-        time = sum(node.span.duration_ns or 0 for node in rest)
-        first = rest[0].span
-        yield (
-            Row(
-                kind="fold",
-                depth=depth,
-                name=first.name,
-                below=len(rest),
-                failed_below=failed,
-                duration_ns=time,
-                folded=inside,
-            ),
-            depth,
-            inside,
-        )
-        yield from ((node, depth + 1, True) for node in rest)
-
-
-def _runs(siblings: Iterable[Node]) -> Iterator[list[Node]]:
-    run: list[Node] = []
-    for node in siblings:
-        if run and (node.span.name, node.span.span_type) != (run[-1].span.name, run[-1].span.span_type):
-            yield run
-            run = []
-        run.append(node)
-    if run:
-        yield run
+def _fold_row(fold: Fold[LightSpan], depth: int, inside: bool) -> Row:
+    return Row(
+        kind="fold",
+        depth=depth,
+        name=", ".join(name or "(no name)" for name in fold.names),
+        span_id=fold.nodes[0].span.span_id,
+        repeats=fold.repeats,
+        below=fold.spans,
+        duration_ns=sum(node.span.duration_ns or 0 for node in fold.nodes),
+        has_rows=True,
+        folded=inside,
+    )
 
 
 def _row(context: _Context, node: Node, depth: int, folded: bool, *, has_rows: bool) -> Row:

@@ -68,6 +68,7 @@ def create_app(reader: TraceReader, options: WebOptions, pipeline: PipelineSourc
             Route("/", list_page.traces),
             Route("/histograms", list_page.histograms),
             Route("/traces/{trace_id}", trace_page.trace),
+            Route("/traces/{trace_id}/rows", trace_page.rows),
             Route("/traces/{trace_id}/transcript", transcript_page.transcript),
             Route("/traces/{trace_id}/text", transcript_page.plain),
             Route("/traces/{trace_id}/export", transcript_page.export),

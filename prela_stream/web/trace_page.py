@@ -6,14 +6,14 @@ import anyio
 import anyio.to_thread
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 
 from prela_stream.model.decision import Decision
 from prela_stream.model.tree import SpanTree
 from prela_stream.sinks.query import LightSpan, TraceOutline, TraceRow
 from prela_stream.web.drawing import rows_html
-from prela_stream.web.rendering import page
-from prela_stream.web.rows import waterfall
+from prela_stream.web.rendering import link, page
+from prela_stream.web.rows import Waterfall, waterfall
 from prela_stream.web.state import pages_of, trace_id_of
 
 _TRIGGERS: Final = {
@@ -29,12 +29,13 @@ _TRIGGERS: Final = {
 }
 _MANY: Final = 400
 """From so many rows on the page is denser, and rows outside of the window are not laid out."""
+_FIRST_ROWS: Final = 150
+"""Rows of a page with `_MANY` that are in the page itself. The script loads the others at once, so that nobody waits for them."""
 
 
 async def trace(request: Request) -> Response:
     """`/traces/ID`: the trace, or the decision of a dropped one."""
-    async with pages_of(request).reading() as reader:
-        outline = await reader.outline(trace_id_of(request))
+    outline = await _outline(request)
     if outline is None and "wait" in request.query_params:
         return page(
             request,
@@ -53,25 +54,55 @@ async def trace(request: Request) -> Response:
     return await anyio.to_thread.run_sync(_page, request, outline)
 
 
+async def rows(request: Request) -> Response:
+    """`/traces/ID/rows`: the rows that a page with many of them leaves out, one a line."""
+    outline = await _outline(request)
+    if outline is None:
+        raise HTTPException(404, "the store has no such trace")
+    return await anyio.to_thread.run_sync(_rest, request, outline)
+
+
+async def _outline(request: Request) -> TraceOutline | None:
+    async with pages_of(request).reading() as reader:
+        return await reader.outline(trace_id_of(request))
+
+
+def _drawn(request: Request, tree: SpanTree[LightSpan]) -> Waterfall:
+    """The waterfall as the parameters of the URL want it."""
+    cut = {"cut": True, "full": False}.get(request.query_params.get("waits", ""))
+    return waterfall(tree, logical=request.query_params.get("view") == "logical", cut=cut)
+
+
+def _rest(request: Request, outline: TraceOutline) -> Response:
+    drawn = _drawn(request, SpanTree(outline.spans))
+    return HTMLResponse(rows_html(drawn.rows[_FIRST_ROWS:], outline.row.trace_id, request.query_params.get("span", "")))
+
+
 def _page(request: Request, outline: TraceOutline) -> Response:
     asked = request.query_params
-    logical = asked.get("view") == "logical"
-    cut = {"cut": True, "full": False}.get(asked.get("waits", ""))
     tree: SpanTree[LightSpan] = SpanTree(outline.spans)
-    drawn = waterfall(tree, logical=logical, cut=cut) if outline.spans else None
+    drawn = _drawn(request, tree) if outline.spans else None
     chosen = asked.get("span", "")
     if not any(span.span_id == chosen for span in outline.spans):
         chosen = ""
+    found = [] if drawn is None else drawn.rows
+    many = len(found) > _MANY
+    is_part = many and "all" not in asked
+    path = f"/traces/{outline.row.trace_id}"
+    same = {name: asked.get(name, "") for name in ("view", "waits", "span")}
     return page(
         request,
         "trace.html",
         **head_values(outline.row, outline.decision, tree),
         drawn=drawn,
-        rows="" if drawn is None else rows_html(drawn.rows, outline.row.trace_id, chosen),
+        rows=rows_html(found[:_FIRST_ROWS] if is_part else found, outline.row.trace_id, chosen),
+        rest=link(f"{path}/rows", same) if is_part else "",
+        everything=link(path, {**same, "all": "1"}),
+        row_count=len(found),
         axis=[] if drawn is None else drawn.scale.ticks(5),
         chosen=chosen,
-        logical=logical,
-        many=drawn is not None and len(drawn.rows) > _MANY,
+        logical=asked.get("view") == "logical",
+        many=many,
     )
 
 

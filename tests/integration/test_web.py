@@ -29,6 +29,7 @@ PAGES = (
     f"/diff?a={CHAT}",
     f"/diff?a={CHAT}&b={trace_id(made.HOSTILE)}",
     "/live/running",
+    *(f"/traces/{trace_id(made.MANY)}{more}" for more in ("", "/rows", "?all=1")),
 )
 
 
@@ -62,6 +63,20 @@ async def test_every_page_answers_with_the_strict_headers(client: httpx2.AsyncCl
     assert answer.headers["cache-control"] == "no-store"
     if "text/html" in answer.headers["content-type"]:
         check_markup(answer.text)
+
+
+@pytest.mark.parametrize("view", ["", "?view=logical"])
+async def test_a_long_trace_comes_in_two_parts_that_are_the_whole(client: httpx2.AsyncClient, view: str) -> None:
+    path = f"/traces/{trace_id(made.MANY)}"
+    first, rest, everything = [
+        re.findall(r'<div class="row [^\n]*</div>', (await client.get(f"{path}{more}")).text)
+        for more in (view, f"/rows{view}", f"{view}&all=1" if view else "?all=1")
+    ]
+    assert len(first) == 150
+    assert first + rest == everything
+    chosen = f"{4_000:016x}"
+    assert 'aria-selected="true"' not in (await client.get(f"{path}?span={chosen}")).text
+    assert f'id="s{chosen}" aria-selected="true"' in (await client.get(f"{path}/rows?span={chosen}")).text
 
 
 class _Markup(HTMLParser):

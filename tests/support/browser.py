@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.from_thread
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
@@ -25,7 +25,8 @@ _ARGUMENTS: Final = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 )
-DEADLINE_MS: Final = 30_000
+DEADLINE_MS: Final = 60_000
+expect.set_options(timeout=DEADLINE_MS)  # the default of 5 s is too short on a busy machine
 
 
 @contextmanager

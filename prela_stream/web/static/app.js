@@ -20,6 +20,8 @@ const copy = async (text, what) => {
   }
 };
 
+const isSpan = (row) => row.id.startsWith("s");
+
 // ---- the rows of a trace ------------------------------------------------------------------------------------------------
 
 class Rows {
@@ -28,8 +30,25 @@ class Rows {
     this.rows = $$(".row", box);
     this.at = Math.max(0, this.rows.findIndex((row) => row.getAttribute("aria-selected") === "true"));
     this.matches = [];
+    this.whole = box.dataset.rest ? this.load(box.dataset.rest) : Promise.resolve();
     box.addEventListener("click", (event) => this.click(event));
     box.addEventListener("focus", () => this.mark());
+  }
+
+  // A page with many rows has only the first of them. The others come in pieces, so that keys and clicks are answered between them.
+  async load(url) {
+    await new Promise((go) => (window.requestIdleCallback ?? setTimeout)(go, { timeout: 300 }));
+    const answer = await fetch(url).catch(() => null);
+    if (!answer?.ok) return;
+    const lines = (await answer.text()).split("\n");
+    for (let at = 0; at < lines.length; at += 500) {
+      await new Promise((go) => setTimeout(go));
+      const last = this.rows.at(-1);
+      this.box.insertAdjacentHTML("beforeend", lines.slice(at, at + 500).join(""));
+      for (let row = last.nextElementSibling; row; row = row.nextElementSibling) this.rows.push(row);
+      this.show();
+    }
+    $("#rest")?.remove();
   }
 
   depth(row) { return Number(row.dataset.d); }
@@ -54,7 +73,8 @@ class Rows {
     return true;
   }
 
-  all(open) {
+  async all(open) {
+    await this.whole;
     for (const row of this.rows) {
       if (row.hasAttribute("aria-expanded") && row.dataset.k !== "fold") row.setAttribute("aria-expanded", String(open));
     }
@@ -94,19 +114,23 @@ class Rows {
     if (this.rows[index]) { this.at = index; this.mark(); }
   }
 
-  next(rows, step = 1) {
+  async next(chosen, step = 1) {
+    await this.whole;
+    const rows = chosen();
     if (!rows.length) return;
     const indexes = rows.map((row) => this.rows.indexOf(row));
     const later = step > 0 ? indexes.find((index) => index > this.at) : indexes.findLast((index) => index < this.at);
     this.go(this.rows[later ?? indexes[step > 0 ? 0 : indexes.length - 1]]);
   }
 
+  nextFailed() { return this.next(() => this.rows.filter((row) => row.classList.contains("error"))); }
+
   click(event) {
     const row = event.target.closest(".row");
     if (!row || event.ctrlKey || event.metaKey || event.shiftKey) return;
     this.at = this.rows.indexOf(row);
     if (event.target.closest(".tw") || row.dataset.k === "fold") { event.preventDefault(); this.toggle(row); this.mark(); return; }
-    if (!row.id) return;
+    if (!isSpan(row)) return;
     event.preventDefault();
     this.mark();
     this.open(row);
@@ -114,7 +138,7 @@ class Rows {
 
   open(row) {
     if (row.dataset.k === "fold") { this.toggle(row); return; }
-    if (!row.id) return;
+    if (!isSpan(row)) return;
     const id = row.id.slice(1);
     $('[aria-selected="true"]', this.box)?.removeAttribute("aria-selected");
     row.setAttribute("aria-selected", "true");
@@ -137,13 +161,15 @@ class Rows {
     return true;
   }
 
-  search(text) {
+  async search(field) {
+    await this.whole;
+    const text = field.value;
     const wanted = text.trim().toLowerCase();
     for (const row of this.matches) row.classList.remove("match");
-    this.matches = wanted ? this.rows.filter((row) => row.id && $(".n", row).textContent.toLowerCase().includes(wanted)) : [];
+    this.matches = wanted ? this.rows.filter((row) => isSpan(row) && $(".n", row).textContent.toLowerCase().includes(wanted)) : [];
     for (const row of this.matches) row.classList.add("match");
     $("#found").textContent = wanted ? String(this.matches.length) : "";
-    if (this.matches.length) { this.at = Math.max(this.at - 1, -1); this.next(this.matches); }
+    if (this.matches.length) { this.at = Math.max(this.at - 1, -1); this.next(() => this.matches); }
   }
 }
 
@@ -270,14 +296,14 @@ const prepare = () => {
   const box = $("#rows");
   if (box && rows?.box !== box) {
     rows = new Rows(box);
-    $("#find").addEventListener("input", (event) => rows.search(event.target.value));
+    $("#find").addEventListener("input", (event) => rows.search(event.target));
     $("#find").addEventListener("keydown", (event) => {
-      if (event.key === "Enter") rows.next(rows.matches, event.shiftKey ? -1 : 1);
-      if (event.key === "Escape") { event.target.value = ""; rows.search(""); box.focus(); }
+      if (event.key === "Enter") rows.next(() => rows.matches, event.shiftKey ? -1 : 1);
+      if (event.key === "Escape") { event.target.value = ""; rows.search(event.target); box.focus(); }
     });
     $("#path-on").addEventListener("change", (event) => box.classList.toggle("no-path", !event.target.checked));
-    const chosen = $('[aria-selected="true"]', box);
-    if (chosen) rows.go(chosen);
+    const go = () => { const chosen = $('[aria-selected="true"]', box); if (chosen) rows.go(chosen); return chosen; };
+    if (box.dataset.chosen && !go()) rows.whole.then(go);
   }
   $$("[data-brush]").forEach(brush);
 };
@@ -296,7 +322,7 @@ document.addEventListener("click", (event) => {
     rows.all(!closed);
     button.textContent = closed ? "expand all" : "collapse all";
   }
-  if (at('[data-key="e"]') && rows) { event.preventDefault(); rows.next(rows.rows.filter((row) => row.classList.contains("error"))); }
+  if (at('[data-key="e"]') && rows) { event.preventDefault(); rows.nextFailed(); }
   const theme = at("[data-theme-next]");
   if (theme) { event.preventDefault(); fetch(theme.href, { redirect: "manual" }).then(() => location.reload()); }
   const back = at("[data-back]");
@@ -327,9 +353,9 @@ const keys = {
   Enter: () => (rows ? rows.open(rows.rows[rows.at]) : list.open()),
   ArrowLeft: () => { if (rows && !rows.toggle(rows.rows[rows.at], false)) rows.up?.(); },
   ArrowRight: () => rows?.toggle(rows.rows[rows.at], true),
-  e: () => rows?.next(rows.rows.filter((row) => row.classList.contains("error"))),
-  n: () => rows?.next(rows.matches),
-  p: () => rows?.next(rows.matches, -1),
+  e: () => rows?.nextFailed(),
+  n: () => rows?.next(() => rows.matches),
+  p: () => rows?.next(() => rows.matches, -1),
   l: () => ($('.tools [data-key="l"][aria-current]') ? $(".tools .toggle a") : $('[data-key="l"]'))?.click(),
   t: () => ($('[data-key="t"][aria-current]') ? $(".tabs a") : $('[data-key="t"]'))?.click(),
   "/": () => ($("#find") ?? $(".find input")).focus(),

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from tests.support import page_traces as made
@@ -72,7 +72,7 @@ def test_the_keyboard_moves_collapses_searches_and_opens(visit: Visit) -> None:
     page.keyboard.press("ArrowRight")
     expect(rows).to_have_count(before)
     page.locator(".row.fold").click()
-    expect(rows).to_have_count(before + 6)
+    expect(rows).to_have_count(before + 7)
     page.keyboard.press("/")
     page.keyboard.type("prices")
     expect(page.locator("#found")).to_have_text("2")
@@ -92,14 +92,30 @@ def test_the_keyboard_moves_collapses_searches_and_opens(visit: Visit) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
+def wait_for_all_rows(page: Page) -> None:
+    """Wait until the script has loaded what a long page leaves out; `expect` would describe the whole page at each try."""
+    page.locator("#rest").wait_for(state="detached")
+
+
 def test_e_finds_the_failed_span_among_five_thousand(visit: Visit) -> None:
     page = visit.open(f"/traces/{trace_id(made.MANY)}")
+    wait_for_all_rows(page)
     expect(page.locator(".row")).to_have_count(5_000)
     page.keyboard.press("e")
     expect(page.locator(".row.at")).to_have_class(re.compile("error"))
     expect(page.locator(".row.at")).to_be_in_viewport()
     page.get_by_role("button", name="collapse all").click()
     expect(page.locator(".row:not([hidden])")).to_have_count(1)
+
+
+def test_a_link_to_a_late_row_of_a_long_trace_shows_it(visit: Visit) -> None:
+    page = visit.open(f"/traces/{trace_id(made.MANY)}?span={4_321:016x}")
+    page.locator("#detail h2").wait_for()
+    wait_for_all_rows(page)
+    expect(page.locator(".row.at")).to_have_id(f"s{4_321:016x}")
+    expect(page.locator(".row.at")).to_be_in_viewport()
+    page.locator("#find").fill("step 4991")
+    expect(page.locator("#found")).to_have_text("1")
 
 
 def test_a_brush_on_the_latency_narrows_the_list(visit: Visit) -> None:

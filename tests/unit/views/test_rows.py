@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from prela_stream.model.span import SpanData, SpanStatus, SpanType
 from prela_stream.model.tree import SpanTree
-from prela_stream.views.rows import TraceRows, logical, rows_of
+from prela_stream.views.rows import TraceRows, rows_of
 from tests.support.agent_traces import MS, START, conversation, deep, loop, made, with_failures
 
 ids = st.integers(1, 9)
@@ -84,20 +84,6 @@ def test_a_deep_chain_has_a_row_for_each_level() -> None:
     assert [row.depth for row in rows.rows] == list(range(3_000))
 
 
-def test_the_logical_view_hides_plumbing_and_counts_it() -> None:
-    spans = [
-        made(1, None, "POST /chat", at=0, ms=50),
-        made(2, 1, "middleware", at=1, ms=48),
-        made(3, 2, "agent", SpanType.AGENT, at=2, ms=45),
-        made(4, 3, "http", at=3, ms=10),
-        made(5, 4, "chat", SpanType.LLM, at=4, ms=5),
-        made(6, 4, "dns", at=5, ms=1, status=SpanStatus.ERROR),
-    ]
-    kept, hidden = logical(spans)
-    assert hidden == 2
-    assert sketch(of(kept)) == ["1 POST /chat", "└2 agent", " ├3 chat", " └4 dns"]
-
-
 @given(any_spans())
 @settings(max_examples=200, deadline=None)
 def test_every_span_is_in_exactly_one_row(spans: list[SpanData]) -> None:
@@ -115,5 +101,3 @@ def test_every_span_is_in_exactly_one_row(spans: list[SpanData]) -> None:
         for row in rows.rows:
             if row.node is not None:
                 assert order[row.number - 1] == row.node.index
-        kept, hidden = logical(spans)
-        assert len(kept) + hidden == len(spans)

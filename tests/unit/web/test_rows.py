@@ -6,9 +6,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prela_stream.model.span import SpanStatus, SpanType
+from prela_stream.model.span import SpanData, SpanStatus, SpanType
 from prela_stream.model.tree import SpanTree
 from prela_stream.sinks.query import LightSpan
+from prela_stream.views.rows import rows_of
 from prela_stream.web.rows import Row, waterfall
 
 START = 1_790_000_000_000_000_000
@@ -68,10 +69,56 @@ def test_repeated_siblings_are_folded_and_can_be_opened() -> None:
         light(1, None, "a"), *(light(index, 1, "get", index) for index in range(10, 20)), light(30, 1, "z", 40)
     )
     fold = next(row for row in found if row.kind == "fold")
-    assert fold.below == 8
-    assert [row.folded for row in found if row.name == "get" and row.kind != "fold"] == [False, False, *[True] * 8]
+    assert (fold.repeats, fold.below, fold.name) == (9, 9, "get")
+    assert [row.folded for row in found if row.name == "get" and row.kind != "fold"] == [False, *[True] * 9]
     assert found[-1].name == "z"
     assert not found[-1].folded
+
+
+def test_a_loop_is_folded_with_what_is_below_its_spans_and_a_failure_is_not() -> None:
+    spans = [light(1, None, "a")]
+    for turn in range(0, 60, 6):
+        spans += [
+            light(10 + turn, 1, "chat", turn),
+            light(11 + turn, 1, "tool", turn + 1),
+            light(12 + turn, 11 + turn, "http"),
+        ]
+    found = rows(*spans)
+    assert [(row.repeats, row.below, row.name) for row in found if row.kind == "fold"] == [(9, 27, "chat, tool")]
+    assert [row.name for row in found if not row.folded and row.kind != "fold"] == ["a", "chat", "tool", "http"]
+    spans[-1] = light(66, 65, "http", status=SpanStatus.ERROR)
+    found = rows(*spans)
+    assert [row.name for row in found if row.failed_below and not row.folded] == ["a", "tool"]
+    assert next(row for row in found if row.status == "error").folded is False
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=40), st.lists(st.booleans(), min_size=40, max_size=40))
+def test_the_page_folds_what_the_command_line_folds(names: list[str], failed: list[bool]) -> None:
+    """One rule: the spans that a terminal prints are the rows of the page that no fold hides."""
+    spans = [light(1, None, "root")]
+    for index, name in enumerate(names, 2):
+        spans.append(
+            light(
+                index,
+                1,
+                name,
+                index,
+                status=SpanStatus.ERROR if failed[index - 2] and name == "a" else SpanStatus.SUCCESS,
+            )
+        )
+    whole = [
+        SpanData(
+            trace_id=f"{1:032x}", span_id=one.span_id, parent_span_id=one.parent_span_id, name=one.name, status=one.status,
+            start_ns=one.start_ns, duration_ns=one.duration_ns,
+        )
+        for one in spans
+    ]  # fmt: skip
+    terminal = [
+        ("", row.fold.repeats) if row.fold else (row.node.span.span_id if row.node else "", 0)
+        for row in rows_of(SpanTree(whole)).rows
+    ]
+    page = [("", row.repeats) if row.kind == "fold" else (row.span_id, 0) for row in rows(*spans) if not row.folded]
+    assert page == terminal
 
 
 def test_the_logical_view_keeps_agents_models_tools_roots_and_failures() -> None:
@@ -114,7 +161,7 @@ parents = st.lists(st.one_of(st.none(), st.integers(0, 30)), min_size=1, max_siz
 def test_every_span_is_there_once_whatever_its_parents(given_parents: list[int | None], logical: bool) -> None:
     spans = [light(index, parent, "same" if index % 3 else "", index) for index, parent in enumerate(given_parents)]
     found = rows(*spans, logical=False)
-    assert sorted(row.span_id for row in found if row.span_id) == sorted(span.span_id for span in spans)
+    assert sorted(row.span_id for row in found if row.span) == sorted(span.span_id for span in spans)
     assert len(rows(*spans, logical=logical)) > 0
     for above, row in itertools.pairwise(found):
         assert row.depth <= above.depth + 1
