@@ -6,6 +6,8 @@ NEXT := .venv-next
 IN_TEST := not three_brokers and not languages and not clickhouse and not collector and not frameworks
 CORE_SUITES := $(addprefix tests/integration/test_,worker_crashes.py hostile_records.py slow_broker.py $(addsuffix .py,\
 	$(addprefix kafka_,worker_crashes zombie rebalance recovery broker_restart many_partitions)))
+# Bytecode is kept, although images of containers often forbid it: else each process of a run compiles every module.
+unexport PYTHONDONTWRITEBYTECODE
 QUICK := tests/unit tests/contracts $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py))
 
 .PHONY: demo test quick test-cores test-next-aiokafka test-frameworks test-three-brokers test-languages test-clickhouse test-collector lint docs native fuzz bench bench-collector kafka lock clean
@@ -29,7 +31,7 @@ chromium:                      ## Debian's Chromium, for the tests of the web pa
 	else echo "Chromium is missing: the tests of the web page are skipped. Install it: sudo apt-get install chromium"; fi
 
 quick: $(VENV)/.dev            ## unit tests, and contract tests on memory and SQLite: within 90 s on two cores
-	$(BIN)/python -m pytest -q -n 4 --dist worksteal -m "not slow and not kafka and $(IN_TEST)" $(QUICK)
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal --hypothesis-profile=quick -m "not slow and not kafka and $(IN_TEST)" $(QUICK)
 
 test-next-aiokafka: $(NEXT)/.dev   ## the private names and the transport contract with the newest aiokafka within the bounds, pre-releases too
 	-@$(NEXT)/bin/python -m deploy.kafka --prepare

@@ -1,5 +1,7 @@
 """Fixtures for every test, and how hypothesis looks for examples."""
 
+import gc
+
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -19,4 +21,13 @@ pytest_plugins = [
 # others: `pytest --hypothesis-profile=searching`.
 settings.register_profile("searching", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("repeatable", settings.get_profile("searching"), derandomize=True)
+settings.register_profile(
+    "quick", settings.get_profile("repeatable"), max_examples=25
+)  # `make quick`, and nothing else
 settings.load_profile("repeatable")
+
+
+def pytest_collection_finish() -> None:
+    """Exempt the collected tests from garbage collection: each `gc.collect()` of a test would walk through all of them."""
+    gc.collect()
+    gc.freeze()

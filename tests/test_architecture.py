@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 import json
 import subprocess
 import sys
@@ -14,6 +15,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "prela_stream"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def test_the_layer_contracts_hold() -> None:
@@ -85,7 +92,7 @@ def test_only_the_kafka_transport_imports_aiokafka() -> None:
 
 
 def test_one_swallowing_handler_in_the_tree() -> None:
-    trees = {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
+    trees = {path.relative_to(ROOT): tree_of(path) for path in SOURCES}
     broad = [f"{path}:{ast.unparse(n)[:60]}" for path, tree in trees.items() for n in ast.walk(tree) if _swallows(n)]
     assert broad == [], "only errors.guard() may swallow: use `with guard(...)`"
 
@@ -137,11 +144,7 @@ def test_import_loads_no_extra_and_no_aiokafka() -> None:
 
 
 def test_every_module_says_what_it_is_for() -> None:
-    silent = [
-        str(path.relative_to(ROOT))
-        for path in SOURCES
-        if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    ]
+    silent = [str(path.relative_to(ROOT)) for path in SOURCES if not ast.get_docstring(tree_of(path))]
     assert silent == []
 
 

@@ -7,13 +7,14 @@ import pkgutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from prela_stream import sampling
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.conditions import Condition
 from prela_stream.sampling.registry import POLICIES
 from tests.contracts.policy_contract import ROWS, TRACES, check_reads, check_votes, policy_of
+from tests.support.examples import examples
 
 KINDS = sorted(POLICIES)
 
@@ -55,7 +56,7 @@ def test_it_matches_what_it_is_for_and_says_why(kind: str) -> None:
 def test_it_keeps_its_promises_for_any_trace(kind: str) -> None:
     policy = policy_of(kind)
 
-    @settings(max_examples=40, deadline=None)
+    @examples(40)
     @given(TRACES)
     def check(trace: Trace) -> None:
         check_votes(policy, trace)

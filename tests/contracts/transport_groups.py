@@ -146,6 +146,7 @@ class GroupContract:
             assert await consumer.committed(log.at("plain")) is None
             await consumer.commit({log.at("plain"): Committed(offset=1, metadata="é" * 2_000)})
 
+    @pytest.mark.slow
     async def test_the_partitions_of_a_killed_process_pass_on(self, log: Log) -> None:
         async with log.open() as transport:
             await transport.create_topics([log.spec("plain", 3)])
@@ -157,6 +158,7 @@ class GroupContract:
                 assert len(await assigned(consumer, 3)) == 3
 
     @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGSTOP")
+    @pytest.mark.slow
     async def test_a_process_that_hung_is_fenced_when_it_goes_on(self, log: Log) -> None:
         async with log.open() as transport:
             await transport.create_topics([log.spec("plain", 2)])

@@ -3,6 +3,8 @@
 import gzip
 import http.client
 import json
+import struct
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -181,6 +183,13 @@ def json_request(*spans: Mapping[str, Any]) -> bytes:
     ).encode()
 
 
-def bomb(size: int) -> bytes:
-    """Gzip data that expands to `size` bytes of zeros."""
-    return gzip.compress(bytes(size), 9)
+def bomb(megabytes: int) -> bytes:
+    """Gzip data that expands to so many MiB of zeros: one MiB is compressed once, and its code is repeated."""
+    zeros = bytes(1 << 20)
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
+    code = deflate.compress(zeros) + deflate.flush(zlib.Z_FULL_FLUSH)  # what follows does not refer to what was before
+    check = 0
+    for _ in range(megabytes):
+        check = zlib.crc32(zeros, check)
+    header = gzip.compress(b"")[:10]
+    return header + code * megabytes + deflate.flush() + struct.pack("<LL", check, megabytes << 20)

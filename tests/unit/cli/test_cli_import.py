@@ -84,6 +84,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     assert f"there is no file {tmp_path / 'none.json'}" in result.stderr
 
 
+@pytest.mark.slow
 async def test_imported_spans_are_decided_and_stored(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

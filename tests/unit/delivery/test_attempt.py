@@ -99,6 +99,7 @@ async def test_an_outage_is_logged_again_after_one_whose_spans_were_given_up(
             assert caplog.text.count("accepts spans again") == times
 
 
+@pytest.mark.slow
 async def test_retries_of_a_partition_that_does_not_answer_are_short_while_others_wait(
     transport: MemoryTransport, clock: Clock
 ) -> None:

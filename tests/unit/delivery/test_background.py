@@ -213,6 +213,7 @@ def test_sys_exit_delivers(tmp_path: Path) -> None:
     assert stored(tmp_path / "log.db") == list(range(100))
 
 
+@pytest.mark.slow
 def test_an_exit_with_a_hanging_transport_is_bounded_and_counts_what_was_lost(tmp_path: Path) -> None:
     code = """
     transport = MemoryTransport({topics.spans: 4})

@@ -307,7 +307,7 @@ async def test_requests_of_changed_bytes_over_http(tmp_path: Path) -> None:
 
 
 async def test_bombs_at_once_take_bounded_memory(tmp_path: Path) -> None:
-    squeezed = bomb(400 << 20)
+    squeezed = bomb(400)
     statuses: list[int] = []
 
     async def send(running: Running) -> None:

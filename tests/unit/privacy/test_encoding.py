@@ -15,7 +15,7 @@ from unittest import mock
 import msgspec
 import pydantic
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.codec.spans import decode_head
@@ -28,6 +28,7 @@ from prela_stream.tracing.context import TraceContext, attach, new_trace_context
 from prela_stream.tracing.decorator import trace
 from prela_stream.tracing.open_spans import OpenSpans
 from prela_stream.tracing.tracer import Tracer, get_tracer, set_global_tracer
+from tests.support.examples import examples
 
 tracer = get_tracer()
 
@@ -154,7 +155,7 @@ odd = st.integers(0, len(ODD) - 1).map(ODD.__getitem__)  # sampled_from() would 
 
 
 @given(values=st.lists(odd, min_size=14, max_size=14))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_no_argument_of_any_kind_raises_and_the_span_arrives(values: list[Any]) -> None:
     a, b, c, d, e, f, g, h, i, j, k, m, n, o = values
     if callable(a):
@@ -185,7 +186,7 @@ def test_no_argument_of_any_kind_raises_and_the_span_arrives(values: list[Any]) 
 
 
 @given(values=st.lists(odd, min_size=4, max_size=4))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_tracers_made_of_anything_work(values: list[Any]) -> None:
     service, exporter, sampler, other = values
     with capture_spans():
@@ -341,7 +342,7 @@ def test_a_value_whose_text_form_makes_spans_is_read_once() -> None:
 
 
 @given(values=st.dictionaries(st.sampled_from("abcd"), odd, min_size=1))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_a_value_never_costs_its_neighbours(values: dict[str, Any]) -> None:
     with capture_spans() as captured:
         with tracer.span("x", attributes={"first": 1, **values, "last": {"k": ["v"]}}) as span:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream import telemetry
@@ -19,6 +19,7 @@ from prela_stream.privacy.rules import WITHHELD, Privacy, Redactable, capture_co
 from prela_stream.testing import CapturedSpans, capture_spans
 from prela_stream.tracing.carrying import wrap
 from prela_stream.tracing.tracer import get_tracer
+from tests.support.examples import examples
 
 tracer = get_tracer()
 OFF = Privacy(capture_content=False)
@@ -395,7 +396,7 @@ NESTED = st.recursive(
 
 
 @given(value=NESTED)
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_secrets_are_found_however_deep(value: Any) -> None:
     with captured_under(Privacy()) as captured:
         tracer.span("x", attributes={"value": value}).end()

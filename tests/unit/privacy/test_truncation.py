@@ -4,7 +4,7 @@ import json
 import random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.codec.spans import decode_head, decode_span
@@ -13,6 +13,7 @@ from prela_stream.model.span import ItemKind, SpanData
 from prela_stream.privacy.encoding import DEFAULT_LIMIT
 from prela_stream.testing import capture_spans
 from prela_stream.tracing.tracer import get_tracer
+from tests.support.examples import examples
 
 tracer = get_tracer()
 
@@ -146,7 +147,7 @@ def test_what_is_dropped_is_counted() -> None:
     events=st.integers(0, 60),
     name=st.integers(1, 20_000).map("n".__mul__),
 )
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_an_item_never_exceeds_the_limit_and_always_arrives(
     limit: int, attributes: dict[str, Any], events: int, name: str
 ) -> None:

@@ -3,13 +3,14 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.propagation.w3c import extract, inject, inject_asgi, inject_kafka
 from prela_stream.testing import CapturedSpans, capture_spans
 from prela_stream.tracing.context import attach
 from prela_stream.tracing.tracer import get_tracer
+from tests.support.examples import examples
 from tests.unit.propagation.remote import PARENT, SPAN_ID
 
 tracer = get_tracer()
@@ -91,7 +92,7 @@ value = st.one_of(
 
 
 @given(st.lists(st.tuples(name, value), max_size=8))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_no_header_makes_anything_raise_and_ours_replace_it(pairs: list[tuple[Any, Any]]) -> None:
     with capture_spans() as captured:
         with attach(extract(pairs)), tracer.span("up") as up:

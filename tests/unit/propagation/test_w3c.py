@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.model.decision import threshold_of
@@ -14,6 +14,7 @@ from prela_stream.testing import CapturedSpans, capture_spans
 from prela_stream.tracing.context import TraceContext, attach, new_trace_context
 from prela_stream.tracing.sampler import AlwaysOffSampler, ProbabilitySampler
 from prela_stream.tracing.tracer import get_tracer
+from tests.support.examples import examples
 from tests.unit.propagation.remote import PARENT, SPAN_ID, TRACE_ID
 
 tracer = get_tracer()
@@ -171,7 +172,7 @@ vendor = st.text(st.characters(codec="ascii"), max_size=60)
     state=st.one_of(junk, st.lists(vendor, max_size=40).map(",".join), vendor.map("ot=".__add__)),
     baggage=st.one_of(junk, vendor),
 )
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_no_header_raises_and_what_is_written_can_be_read(parent: Any, state: Any, baggage: Any) -> None:
     with capture_spans() as captured:
         with (

@@ -122,6 +122,7 @@ async def settings(tmp_path: Path) -> Settings:
     return load_settings(env={}, overrides={"local": {"path": str(tmp_path / "log.db"), "session_timeout_ms": 60_000}})
 
 
+@pytest.mark.slow
 async def test_a_transport_that_cannot_report_an_end_is_asked_again_and_each_reason_is_logged_once(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -307,6 +307,7 @@ class DeletedTopics:
             raise UnknownTopicError("there is no topic prela.sampled")
 
 
+@pytest.mark.slow
 async def test_topics_that_were_deleted_are_waited_for(transport: Transport, caplog: pytest.LogCaptureFixture) -> None:
     topics: Any = DeletedTopics(transport)
     topics.deleted = True
@@ -327,6 +328,7 @@ async def test_topics_that_were_deleted_are_waited_for(transport: Transport, cap
     assert "there is no topic prela.sampled" in logged[0]
 
 
+@pytest.mark.slow
 async def test_a_commit_that_fails_is_logged_once_and_repeated(
     transport: Transport, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

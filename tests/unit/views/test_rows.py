@@ -1,13 +1,14 @@
 """The rows of a trace: order, rails, numbers and folds."""
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.model.span import SpanData, SpanStatus, SpanType
 from prela_stream.model.tree import SpanTree
 from prela_stream.views.rows import TraceRows, rows_of
 from tests.support.agent_traces import MS, START, conversation, deep, loop, made, with_failures
+from tests.support.examples import examples
 
 ids = st.integers(1, 9)
 
@@ -85,7 +86,7 @@ def test_a_deep_chain_has_a_row_for_each_level() -> None:
 
 
 @given(any_spans())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_every_span_is_in_exactly_one_row(spans: list[SpanData]) -> None:
     for fold in (False, True):
         tree = SpanTree(spans)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.model.span import SpanData, SpanStatus, SpanType
@@ -23,6 +23,7 @@ from tests.support.agent_traces import (
     part,
     with_failures,
 )  # fmt: skip
+from tests.support.examples import examples
 
 
 def lines_of(spans: list[SpanData]) -> list[str]:
@@ -154,7 +155,7 @@ keys = st.sampled_from(
         min_size=1, max_size=4,
     )
 )  # fmt: skip
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_attributes_give_text_that_a_terminal_may_show(given_spans: list[Any]) -> None:
     spans = [
         made(

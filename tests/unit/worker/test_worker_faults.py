@@ -169,6 +169,7 @@ async def test_a_replay_that_decides_more_than_a_commit_takes_goes_on_to_its_end
         assert sorted(await kept_spans(transport)) == sorted(i for n in range(1, 51) for i in whole_trace(n))
 
 
+@pytest.mark.slow
 async def test_a_locked_log_does_not_stop_a_worker(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

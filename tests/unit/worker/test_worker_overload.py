@@ -80,6 +80,7 @@ class _SlowWriter:
         return await self._writer.commit(records, offset, metadata)
 
 
+@pytest.mark.slow
 async def test_a_commit_gets_its_turns_while_the_worker_catches_up(tmp_path: Path) -> None:
     """A poll of 20 records takes 0.4 s to apply. If a commit got one turn per poll, its 10 turns would exceed its 1 s."""
     at_once = msgspec.structs.replace(QUICK, max_spans=2)
@@ -134,6 +135,7 @@ async def test_a_commit_that_needs_more_time_than_it_has_gets_more(tmp_path: Pat
         assert [one.trace_id[-1] for one in await decisions(transport)] == [1]
 
 
+@pytest.mark.slow
 async def test_a_partition_without_progress_is_reported_once_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -151,6 +153,7 @@ async def test_a_partition_without_progress_is_reported_once_and_counted(
     assert caplog.text.count(f"{SPANS} makes no progress") == 1
 
 
+@pytest.mark.slow
 async def test_a_stop_does_not_wait_for_a_commit_that_was_given_more_time(tmp_path: Path) -> None:
     async with local_log(tmp_path) as transport:
         await send_items(transport, whole_trace(1))

@@ -7,12 +7,13 @@ import aiokafka.codec as codecs
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.codec.spans import decode_batch
 from prela_stream.transport.base import why_unread
 from prela_stream.transport.kafka.client.batches import check_batches, decompressed_size
+from tests.support.examples import examples
 
 CODECS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "gzip": (1, codecs.gzip_encode),
@@ -25,7 +26,7 @@ LIMIT = 2 << 20
 
 @pytest.mark.parametrize(("codec", "encode"), CODECS.values(), ids=CODECS)
 @given(seed=st.integers(), size=st.integers(0, 300_000), share=st.sampled_from([0, 1, 30, 100]))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_the_size_is_never_underestimated(
     codec: int, encode: Callable[[bytes], bytes], seed: int, size: int, share: int
 ) -> None:
@@ -47,7 +48,6 @@ def test_the_limit_is_exact(codec: int, encode: Callable[[bytes], bytes]) -> Non
     payload=st.binary(max_size=200),
     magic=st.sampled_from([b"", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"\x1f\x8b\x08\0"]),
 )
-@settings(deadline=None)
 def test_junk_has_some_size(codec: int, payload: bytes, magic: bytes) -> None:
     assert decompressed_size(codec, memoryview(magic + payload), LIMIT) >= 0
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream.transport.base import LogRecord, Record, TopicPartition, TopicSpec
 from prela_stream.transport.local import LocalTransport, log, retention, topic_table
 from prela_stream.transport.local.database import Database, LogFile
 from prela_stream.transport.options import LocalOptions
+from tests.support.examples import examples
 
 PARTITION = TopicPartition("topic", 0)
 
@@ -200,7 +201,7 @@ steps = st.one_of(
 
 
 @pytest.mark.parametrize("cleanup", ["compact", "delete"])
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(script=st.lists(steps, max_size=25))
 def test_any_script_of_appends_and_sweeps_agrees_with_a_plain_model(
     cleanup: str, script: list[object], tmp_path_factory: pytest.TempPathFactory
