@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use blake2::digest::consts::U16;
 use blake2::{Blake2b, Digest as _};
 
-use crate::item::{Head, SpanId, ERROR, LLM};
+use crate::brief::Brief;
+use crate::item::{Head, SpanId, LLM};
 use crate::msgpack::{NotPlain, Read, Reader, MAX_DEPTH};
 
 type Digest = [u8; 16];
@@ -45,10 +46,18 @@ impl Spellings {
     }
 }
 
+/// The shapes of leaves, by span type and by name.
 #[derive(Default)]
-pub struct Shapes {
-    /// By span type, then by name.
-    leaves: [HashMap<String, Digest>; 6],
+struct Shapes([HashMap<Vec<u8>, Digest>; 6]);
+
+/// What is kept from one trace to the next: shapes of leaves, and memory.
+#[derive(Default)]
+pub struct Memo {
+    leaves: Shapes,
+    structure: Structure,
+    holds: Vec<bool>,
+    digests: Vec<Digest>,
+    below: Vec<Digest>,
 }
 
 /// The facts of one trace; indexes are those of its spans.
@@ -72,41 +81,17 @@ pub struct Facts {
     pub selected: Option<Vec<u8>>,
 }
 
-impl Facts {
-    /// Reads the facts of a trace. `NotPlain`: an attribute map is unusual, and Python has to read it.
-    pub fn of(heads: &[Head], spellings: &Spellings, wanted: &[Vec<u8>], shapes: &mut Shapes) -> Read<Facts> {
-        let mut facts = Facts::default();
-        for head in heads {
-            facts.statuses.push(head.status);
-            facts.errors += usize::from(head.status == ERROR);
-            facts.randomness = facts.randomness.or(head.randomness);
-            let threshold = head.threshold.unwrap_or(0);
-            if !facts.thresholds.contains(&threshold) {
-                facts.thresholds.push(threshold);
-            }
-        }
-        let structure = Structure::of(heads);
-        facts.foremost = structure.foremost(heads);
-        facts.root_name = heads[facts.foremost].name.to_string();
-        (facts.start_ns, facts.duration_ns) = structure.times(heads);
-        facts.outside_parent = structure.outside_parent(heads);
-        let leaves = structure.leaf_calls(heads);
-        for index in &leaves {
-            facts.add_usage(heads[*index].attributes, spellings)?;
-        }
-        if leaves.len() < heads.iter().filter(|head| head.span_type == LLM).count() {
-            for head in heads.iter().filter(|head| head.span_type == LLM) {
-                Facts::default().add_usage(head.attributes, spellings)?; // Python reads these too, so they have to be readable
-            }
-        }
-        facts.shape = structure.shape(heads, shapes);
-        if !wanted.is_empty() {
-            facts.selected = Some(select(heads, wanted, spellings)?);
-        }
-        Ok(facts)
-    }
+/// What one model call used.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Usage {
+    pub input: i64,
+    pub output: i64,
+    pub cost: Option<Amount>,
+}
 
-    fn add_usage(&mut self, attributes: &[u8], spellings: &Spellings) -> Read<()> {
+impl Usage {
+    /// Reads an attribute map.
+    pub fn read(attributes: &[u8], spellings: &Spellings) -> Read<Usage> {
         let mut best: [Option<(usize, Value)>; 3] = [None, None, None];
         each(attributes, |key, value| {
             let Some((which, rank)) = spellings.find(key) else {
@@ -126,15 +111,57 @@ impl Facts {
             Some((_, Value::Amount(Amount::Int(count)))) if (0..MOST_TOKENS).contains(count) => *count,
             _ => 0,
         };
-        self.input_tokens += count(&best[0]);
-        self.output_tokens += count(&best[1]);
-        if let Some((_, Value::Amount(cost))) = best[2] {
-            match cost {
-                Amount::Float(cost) if !cost.is_finite() => {}
-                _ => self.costs.push(cost),
+        let cost = match best[2] {
+            Some((_, Value::Amount(Amount::Float(cost)))) if !cost.is_finite() => None,
+            Some((_, Value::Amount(cost))) => Some(cost),
+            _ => None,
+        };
+        Ok(Usage { input: count(&best[0]), output: count(&best[1]), cost })
+    }
+}
+
+impl Facts {
+    /// Reads the facts of a trace: its items are parts of `bytes`. `NotPlain`: an attribute map is unusual, and Python has to read it.
+    pub fn of(heads: &[Brief], bytes: &[u8], spellings: &Spellings, wanted: &[Vec<u8>], memo: &mut Memo) -> Read<Facts> {
+        let mut facts = Facts { statuses: Vec::with_capacity(heads.len()), ..Facts::default() };
+        for head in heads {
+            if head.span_type == LLM && head.is_odd() {
+                return Err(NotPlain);
+            }
+            facts.statuses.push(head.status);
+            facts.errors += usize::from(head.is_error());
+            let mut threshold = 0;
+            if head.has_sampling() {
+                let whole = Head::of(head.item(bytes))?;
+                facts.randomness = facts.randomness.or(whole.randomness);
+                threshold = whole.threshold.unwrap_or(0);
+            }
+            if !facts.thresholds.contains(&threshold) {
+                facts.thresholds.push(threshold);
             }
         }
-        Ok(())
+        let Memo { leaves: shapes, structure, holds, digests, below } = memo;
+        structure.build(heads);
+        facts.foremost = structure.foremost(heads);
+        let name = std::str::from_utf8(heads[facts.foremost].name(bytes)).map_err(|_| NotPlain)?;
+        facts.root_name = name.to_string();
+        (facts.start_ns, facts.duration_ns) = structure.times(heads);
+        facts.outside_parent = structure.outside_parent(heads);
+        structure.each_leaf_call(heads, holds, |head| {
+            let usage = match head.usage() {
+                Some(usage) => usage,
+                None => Usage::read(head.attributes(bytes), spellings)?,
+            };
+            facts.input_tokens += usage.input;
+            facts.output_tokens += usage.output;
+            facts.costs.extend(usage.cost);
+            Ok(())
+        })?;
+        facts.shape = structure.shape(heads, bytes, shapes, digests, below);
+        if !wanted.is_empty() {
+            facts.selected = Some(select(heads, bytes, wanted, spellings)?);
+        }
+        Ok(facts)
     }
 }
 
@@ -172,21 +199,21 @@ fn each<'a>(attributes: &'a [u8], mut visit: impl FnMut(&'a [u8], &'a [u8]) -> R
         let key = reader.text()?;
         let start = reader.at;
         reader.skip(MAX_DEPTH)?;
-        visit(key.as_bytes(), &attributes[start..reader.at])?;
+        visit(key, &attributes[start..reader.at])?;
     }
     Ok(())
 }
 
 /// The wanted attributes of every span. Values are copied as they are; Python decodes them. It would also read the attributes of
 /// the summary, so those have to be readable too.
-fn select(heads: &[Head], wanted: &[Vec<u8>], spellings: &Spellings) -> Read<Vec<u8>> {
+fn select(heads: &[Brief], bytes: &[u8], wanted: &[Vec<u8>], spellings: &Spellings) -> Read<Vec<u8>> {
     let mut out = vec![0xdd];
     out.extend_from_slice(&(heads.len() as u32).to_be_bytes());
     for head in heads {
         let at = out.len();
         out.extend_from_slice(&[0xde, 0, 0]);
         let mut count: u16 = 0;
-        each(head.attributes, |key, value| {
+        each(head.attributes(bytes), |key, value| {
             let is_wanted = wanted.binary_search_by(|one| one.as_slice().cmp(key)).is_ok();
             if is_wanted || spellings.find(key).is_some() {
                 Reader::new(value).check_value(MAX_DEPTH)?;
@@ -213,6 +240,7 @@ const ORPHAN: u32 = u32::MAX - 1;
 const FEW: usize = 24;
 
 /// Who is below whom.
+#[derive(Default)]
 struct Structure {
     /// The parent of each span: an index, ROOT or ORPHAN.
     parents: Vec<u32>,
@@ -226,36 +254,31 @@ struct Structure {
 }
 
 impl Structure {
-    fn of(heads: &[Head]) -> Structure {
+    /// Makes this the structure of these spans.
+    fn build(&mut self, heads: &[Brief]) {
         let index = Index::of(heads);
-        let mut structure = Structure {
-            parents: Vec::with_capacity(heads.len()),
-            orphans: Vec::new(),
-            starts: Vec::new(),
-            children: Vec::new(),
-            order: Vec::with_capacity(heads.len()),
-        };
+        self.parents.clear();
+        self.orphans.clear();
         for (at, head) in heads.iter().enumerate() {
-            let parent = match head.parent_id {
+            let parent = match head.parent() {
                 None => ROOT,
                 Some(parent_id) => match index.find(heads, &parent_id) {
                     Some(parent) if parent as usize == at => ROOT,
                     Some(parent) => parent,
                     None if head.is_local_root() => ROOT,
                     None => {
-                        structure.add_orphan(parent_id, at as u32);
+                        self.add_orphan(parent_id, at as u32);
                         ORPHAN
                     }
                 },
             };
-            structure.parents.push(parent);
+            self.parents.push(parent);
         }
-        structure.walk();
-        if structure.order.len() < heads.len() {
-            structure.cut_cycles();
-            structure.walk();
+        self.walk();
+        if self.order.len() < heads.len() {
+            self.cut_cycles();
+            self.walk();
         }
-        structure
     }
 
     fn add_orphan(&mut self, parent_id: SpanId, at: u32) {
@@ -271,14 +294,16 @@ impl Structure {
 
     fn walk(&mut self) {
         let count = self.parents.len();
-        self.starts = vec![0; count + 2];
+        self.starts.clear();
+        self.starts.resize(count + 2, 0);
         for parent in self.parents.iter().filter(|parent| **parent < ORPHAN) {
             self.starts[*parent as usize + 2] += 1;
         }
         for at in 2..self.starts.len() {
             self.starts[at] += self.starts[at - 1];
         }
-        self.children = vec![0; self.starts[count + 1] as usize];
+        self.children.clear();
+        self.children.resize(self.starts[count + 1] as usize, 0);
         self.order.clear();
         for at in 0..count {
             let parent = self.parents[at];
@@ -327,78 +352,93 @@ impl Structure {
     }
 
     /// The span that names the trace: the first root, or the first span to start if there is none.
-    fn foremost(&self, heads: &[Head]) -> usize {
-        let first_root = self.roots().min_by_key(|at| (heads[*at].start_ns, heads[*at].span_id));
+    fn foremost(&self, heads: &[Brief]) -> usize {
+        let first_root = self.roots().min_by_key(|at| (heads[*at].start_ns, heads[*at].id));
         first_root.or_else(|| (0..heads.len()).min_by_key(|at| heads[*at].start_ns)).unwrap_or(0)
     }
 
     /// The start and the duration of the trace: those of its root, or else of the spans whose start is known.
-    fn times(&self, heads: &[Head]) -> (i64, i64) {
+    fn times(&self, heads: &[Brief]) -> (i64, i64) {
         let rank = |at: &usize| {
             let head = &heads[*at];
-            (head.parent_id.is_some(), head.duration_ns.is_none(), head.start_ns == 0, head.start_ns, head.span_id)
+            (head.has_parent(), head.duration_ns().is_none(), head.start_ns == 0, head.start_ns, head.id)
         };
         let root = self.roots().min_by_key(rank).map(|at| &heads[at]);
         let known = || heads.iter().filter(|head| head.start_ns != 0);
         let start = root.map(|root| root.start_ns).filter(|start| *start != 0);
         let start = start.or_else(|| known().map(|head| head.start_ns).min()).unwrap_or(0);
-        if let Some(duration) = root.and_then(|root| root.duration_ns) {
+        if let Some(duration) = root.and_then(Brief::duration_ns) {
             return (start, duration);
         }
-        let last = known().map(|head| head.start_ns + head.duration_ns.unwrap_or(0)).max();
-        let longest = heads.iter().map(|head| head.duration_ns.unwrap_or(0)).max().unwrap_or(0);
+        let last = known().map(|head| head.start_ns + head.duration_ns().unwrap_or(0)).max();
+        let longest = heads.iter().map(|head| head.duration_ns().unwrap_or(0)).max().unwrap_or(0);
         (start, last.map_or(longest, |last| (last - start).max(0)))
     }
 
-    fn outside_parent(&self, heads: &[Head]) -> usize {
-        let is_outside = |(head, parent): (&Head, &u32)| {
+    fn outside_parent(&self, heads: &[Brief]) -> usize {
+        let is_outside = |(head, parent): (&Brief, &u32)| {
             let Some(parent) = (*parent < ORPHAN).then(|| &heads[*parent as usize]) else {
                 return false;
             };
             if parent.start_ns == 0 || head.start_ns == 0 {
                 return false;
             }
-            let end = parent.duration_ns.map_or(i64::MAX, |duration| parent.start_ns + duration + SAME_TIME_NS);
-            head.start_ns < parent.start_ns - SAME_TIME_NS || head.start_ns + head.duration_ns.unwrap_or(0) > end
+            let end = parent.duration_ns().map_or(i64::MAX, |duration| parent.start_ns + duration + SAME_TIME_NS);
+            head.start_ns < parent.start_ns - SAME_TIME_NS || head.start_ns + head.duration_ns().unwrap_or(0) > end
         };
         heads.iter().zip(&self.parents).filter(|pair| is_outside(*pair)).count()
     }
 
-    /// LLM spans without an LLM span below them.
-    fn leaf_calls(&self, heads: &[Head]) -> Vec<usize> {
-        let mut leaves = Vec::new();
-        let mut holds = vec![false; heads.len()];
+    /// Calls `visit` with each LLM span that has no LLM span below it.
+    fn each_leaf_call(&self, heads: &[Brief], holds: &mut Vec<bool>, mut visit: impl FnMut(&Brief) -> Read<()>) -> Read<()> {
+        holds.clear();
+        holds.resize(heads.len(), false);
         for at in self.order.iter().rev() {
             let covered = self.below(*at).iter().any(|child| holds[*child as usize]);
-            let is_call = heads[*at as usize].span_type == LLM;
+            let head = &heads[*at as usize];
+            let is_call = head.span_type == LLM;
             holds[*at as usize] = covered || is_call;
             if is_call && !covered {
-                leaves.push(*at as usize);
+                visit(head)?;
             }
         }
-        leaves
+        Ok(())
     }
 
-    fn shape(&self, heads: &[Head], shapes: &mut Shapes) -> Digest {
-        let mut digests: Vec<Digest> = vec![[0; 16]; heads.len()];
-        let mut below: Vec<Digest> = Vec::new();
+    fn shape(
+        &self,
+        heads: &[Brief],
+        bytes: &[u8],
+        shapes: &mut Shapes,
+        digests: &mut Vec<Digest>,
+        below: &mut Vec<Digest>,
+    ) -> Digest {
+        digests.clear();
+        digests.resize(heads.len(), [0; 16]);
+        // the leaf before: siblings often have one name
+        let mut last: Option<(u8, &[u8], Digest)> = None;
         for at in self.order.iter().rev() {
             let head = &heads[*at as usize];
+            let (kind, name) = (head.span_type, head.name(bytes));
             let children = self.below(*at);
-            digests[*at as usize] = if children.is_empty() {
-                shapes.leaf(head.span_type, head.name)
+            digests[*at as usize] = if !children.is_empty() {
+                join(children, digests, below);
+                shape_of(i64::from(kind), name, below.as_flattened())
+            } else if let Some((.., digest)) = last.filter(|(one, of, _)| *one == kind && *of == name) {
+                digest
             } else {
-                join(children, &digests, &mut below);
-                shape_of(i64::from(head.span_type), head.name, below.as_flattened())
+                let digest = shapes.leaf(kind, name);
+                last = Some((kind, name, digest));
+                digest
             };
         }
         let mut tops: Vec<Digest> = self.roots().map(|at| digests[at]).collect();
         for (_, group) in &self.orphans {
-            join(group, &digests, &mut below);
-            tops.push(shape_of(-1, "", below.as_flattened()));
+            join(group, digests, below);
+            tops.push(shape_of(-1, b"", below.as_flattened()));
         }
         tops.sort_unstable();
-        shape_of(-2, "", tops.as_flattened())
+        shape_of(-2, b"", tops.as_flattened())
     }
 }
 
@@ -406,27 +446,27 @@ impl Structure {
 struct Index(Option<HashMap<SpanId, u32>>);
 
 impl Index {
-    fn of(heads: &[Head]) -> Index {
+    fn of(heads: &[Brief]) -> Index {
         if heads.len() <= FEW {
             return Index(None);
         }
-        Index(Some(heads.iter().enumerate().filter_map(|(at, head)| head.span_id.map(|id| (id, at as u32))).collect()))
+        Index(Some(heads.iter().enumerate().map(|(at, head)| (head.id, at as u32)).collect()))
     }
 
-    fn find(&self, heads: &[Head], id: &SpanId) -> Option<u32> {
+    fn find(&self, heads: &[Brief], id: &SpanId) -> Option<u32> {
         match &self.0 {
             Some(map) => map.get(id).copied(),
-            None => heads.iter().position(|head| head.span_id.as_ref() == Some(id)).map(|at| at as u32),
+            None => heads.iter().position(|head| head.id == *id).map(|at| at as u32),
         }
     }
 }
 
 impl Shapes {
-    fn leaf(&mut self, span_type: u8, name: &str) -> Digest {
+    fn leaf(&mut self, span_type: u8, name: &[u8]) -> Digest {
         if name.len() > 128 {
             return shape_of(i64::from(span_type), name, &[]);
         }
-        let known = &mut self.leaves[usize::from(span_type)];
+        let known = &mut self.0[usize::from(span_type)];
         if let Some(digest) = known.get(name) {
             return *digest;
         }
@@ -434,7 +474,7 @@ impl Shapes {
         if known.len() >= MOST_SHAPES {
             known.clear();
         }
-        known.insert(name.to_string(), digest);
+        known.insert(name.to_vec(), digest);
         digest
     }
 }
@@ -445,9 +485,10 @@ fn join(indexes: &[u32], digests: &[Digest], below: &mut Vec<Digest>) {
     below.sort_unstable();
 }
 
-fn shape_of(kind: i64, name: &str, below: &[u8]) -> Digest {
+fn shape_of(kind: i64, name: &[u8], below: &[u8]) -> Digest {
     let mut hash = Blake2b::<U16>::new();
-    hash.update(format!("{kind}\0{}\0{name}", below.len()).as_bytes());
+    hash.update(format!("{kind}\0{}\0", below.len()).as_bytes());
+    hash.update(name);
     hash.update(below);
     hash.finalize().into()
 }

@@ -45,7 +45,8 @@ pub struct Head<'a> {
     pub span_type: u8,
     pub start_ns: i64,
     pub duration_ns: Option<i64>,
-    pub name: &'a str,
+    /// Valid UTF-8.
+    pub name: &'a [u8],
     pub randomness: Option<i64>,
     pub threshold: Option<i64>,
     /// The attribute map; an empty slice if the item has none. So are events and links.
@@ -98,7 +99,7 @@ impl<'a> Head<'a> {
             span_type: 5,
             start_ns: 0,
             duration_ns: None,
-            name: "",
+            name: &[],
             randomness: None,
             threshold: None,
             attributes: &[],
@@ -145,10 +146,6 @@ impl<'a> Head<'a> {
     /// As `of`, with attributes, events and links.
     pub fn whole(bytes: &'a [u8]) -> Read<Head<'a>> {
         Head::read(&mut Reader::new(bytes), usize::MAX)
-    }
-
-    pub fn is_local_root(&self) -> bool {
-        self.flags & REMOTE_PARENT != 0 && self.inject_ordinal.is_none()
     }
 }
 

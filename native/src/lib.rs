@@ -5,6 +5,7 @@
 //! (`prela_stream.assembly`) is the specification; tests compare the two.
 
 mod bodies;
+mod brief;
 mod decided;
 mod facts;
 mod item;
@@ -23,7 +24,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 
 use crate::decided::Decided;
-use crate::facts::{Amount, Facts, Shapes, Spellings};
+use crate::facts::{Amount, Facts, Memo, Spellings};
 use crate::item::{Head, TraceId};
 use crate::partition::{Applied, Closed, Options, Partition};
 use crate::trace::Trace;
@@ -93,22 +94,18 @@ impl ReadyTrace {
 
     /// One item per span, in order of arrival.
     fn raws<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let spans = self.trace.fold.as_ref().map_or(&[][..], |fold| &fold.spans);
-        PyList::new(py, spans.iter().map(|span| PyBytes::new(py, self.trace.item(span))))
+        PyList::new(py, self.trace.won().map(|one| PyBytes::new(py, one.item(&self.trace.bytes))))
     }
 
     /// The resource of each item; those of one process are one object.
     fn resources<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let spans = self.trace.fold.as_ref().map_or(&[][..], |fold| &fold.spans);
-        PyList::new(py, spans.iter().map(|span| self.resource_of(py, span.process)))
+        PyList::new(py, self.trace.won().map(|one| self.resource_of(py, one.process)))
     }
 
     /// Whether every reader can read the attributes, events and links of all items. If not, Python decides which ones.
     fn has_plain_bodies(&self) -> bool {
-        let Some(fold) = self.trace.fold.as_ref() else {
-            return false;
-        };
-        fold.spans.iter().all(|span| Head::whole(self.trace.item(span)).is_ok_and(|head| bodies::are_plain(&head)))
+        let is_plain = |item| Head::whole(item).is_ok_and(|head| bodies::are_plain(&head));
+        self.trace.fold.is_some() && self.trace.won().all(|one| is_plain(one.item(&self.trace.bytes)))
     }
 
     /// Whether the facts of this trace are known. If not, Python reads the items.
@@ -150,8 +147,7 @@ impl ReadyTrace {
                 Amount::Float(cost) => costs.append(*cost)?,
             }
         }
-        let fold = self.trace.fold.as_ref();
-        let process = fold.and_then(|fold| fold.spans.get(facts.foremost)).map_or(self.trace.process, |span| span.process);
+        let process = self.trace.won().nth(facts.foremost).map_or(self.trace.process, |one| one.process);
         let values = [
             PyString::new(py, &facts.root_name).into_any(),
             self.resource_of(py, process).into_bound(py).into_any(),
@@ -196,7 +192,7 @@ struct PyPartition {
     failed: Option<String>,
     spellings: Spellings,
     wanted: Vec<Vec<u8>>,
-    shapes: Shapes,
+    memo: Memo,
 }
 
 #[pymethods]
@@ -244,7 +240,7 @@ impl PyPartition {
             failed: None,
             spellings: Spellings::new(&input_tokens, &output_tokens, &cost),
             wanted,
-            shapes: Shapes::default(),
+            memo: Memo::default(),
         })
     }
 
@@ -325,7 +321,7 @@ impl PyPartition {
     /// decodes it and calls `add_items`.
     #[pyo3(signature = (value, offset, *, replay = false))]
     fn add<'py>(&mut self, py: Python<'py>, value: &[u8], offset: i64, replay: bool) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        self.guarded(py, |this| match this.inner.add(py, value, offset, replay)? {
+        self.guarded(py, |this| match this.inner.add(py, value, offset, replay, &this.spellings)? {
             Ok(applied) => applied_tuple(py, applied).map(Some),
             Err(_) => Ok(None),
         })
@@ -341,7 +337,7 @@ impl PyPartition {
         offset: i64,
         replay: bool,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        self.guarded(py, |this| match this.inner.add_items(py, resource, &items, offset, replay)? {
+        self.guarded(py, |this| match this.inner.add_items(py, resource, &items, offset, replay, &this.spellings)? {
             Ok(applied) => applied_tuple(py, applied),
             Err(_) => Err(PyValueError::new_err("an item was accepted by Python's decoder and cannot be read here")),
         })
@@ -435,9 +431,8 @@ impl PyPartition {
     }
 
     fn facts(&mut self, trace: &Trace) -> Option<Facts> {
-        let fold = trace.fold.as_ref()?;
-        let heads: Result<Vec<Head>, _> = fold.spans.iter().map(|span| Head::of(trace.item(span))).collect();
-        Facts::of(&heads.ok()?, &self.spellings, &self.wanted, &mut self.shapes).ok()
+        trace.fold.as_ref()?;
+        Facts::of(&trace.won_in_order(), &trace.bytes, &self.spellings, &self.wanted, &mut self.memo).ok()
     }
 }
 

@@ -42,7 +42,13 @@ impl<'a> Reader<'a> {
     }
 
     fn big_endian(&mut self, size: usize) -> Read<u64> {
-        Ok(self.take(size)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+        let bytes = self.take(size)?;
+        Ok(match *bytes {
+            [a] => u64::from(a),
+            [a, b] => u64::from(u16::from_be_bytes([a, b])),
+            [a, b, c, d] => u64::from(u32::from_be_bytes([a, b, c, d])),
+            _ => bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)),
+        })
     }
 
     pub fn array(&mut self) -> Read<usize> {
@@ -100,7 +106,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub fn text(&mut self) -> Read<&'a str> {
+    /// A text, which is valid UTF-8.
+    pub fn text(&mut self) -> Read<&'a [u8]> {
         let length = match self.byte()? {
             tag @ 0xa0..=0xbf => usize::from(tag & 0x1f),
             0xd9 => self.big_endian(1)? as usize,
@@ -108,7 +115,12 @@ impl<'a> Reader<'a> {
             0xdb => self.big_endian(4)? as usize,
             _ => return Err(NotPlain),
         };
-        std::str::from_utf8(self.take(length)?).map_err(|_| NotPlain)
+        let text = self.take(length)?;
+        if text.is_ascii() || std::str::from_utf8(text).is_ok() {
+            Ok(text)
+        } else {
+            Err(NotPlain)
+        }
     }
 
     /// An id of exactly `N` bytes, or nil.

@@ -6,9 +6,11 @@ use std::collections::{BinaryHeap, VecDeque};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::brief::{Brief, Parsed};
 use crate::decided::Decided;
+use crate::facts::Spellings;
 use crate::item::{Envelope, Head, TraceId, FOREIGN, LOST, SPAN, TICK};
-use crate::msgpack::{NotPlain, Reader, MAX_DEPTH};
+use crate::msgpack::{NotPlain, Read, Reader, MAX_DEPTH};
 use crate::processes::Registry;
 use crate::slots::Slots;
 use crate::trace::{Beginning, Processes, Trace, Wait};
@@ -18,6 +20,9 @@ type Entry = Reverse<(i64, u32)>;
 
 /// Most items of a record, as `MAX_ITEMS` of `prela_stream.codec.spans`.
 const MAX_ITEMS: usize = 16_384;
+
+/// The memory for the items of a larger record is not kept.
+const KEPT_ITEMS: usize = 1024;
 
 pub const MAX_SPANS: u8 = 8;
 pub const MAX_BYTES: u8 = 9;
@@ -71,6 +76,8 @@ pub struct Partition {
     /// Open traces in the order in which they began; closed ones are removed from the front.
     begun: VecDeque<(i64, u32)>,
     over: Vec<u32>,
+    /// Memory for the items of a record.
+    parsed: Vec<Parsed>,
     /// What `collect` found, the next decision last.
     found: Vec<(i64, (i64, u32), u32, Wait)>,
     /// Stream time minus the clock that skips silence, before the last step.
@@ -99,6 +106,7 @@ impl Partition {
             watched: BinaryHeap::new(),
             begun: VecDeque::new(),
             over: Vec::new(),
+            parsed: Vec::new(),
             found: Vec::new(),
             ahead: 0,
             heard: 0,
@@ -120,44 +128,77 @@ impl Partition {
     }
 
     /// Takes in a plain record. `NotPlain` leaves everything as it was: all items are read before the first is applied.
-    pub fn add(&mut self, py: Python<'_>, value: &[u8], offset: i64, replay: bool) -> PyResult<Result<Applied, NotPlain>> {
+    pub fn add(
+        &mut self,
+        py: Python<'_>,
+        value: &[u8],
+        offset: i64,
+        replay: bool,
+        spellings: &Spellings,
+    ) -> PyResult<Result<Applied, NotPlain>> {
         let Ok(envelope) = Envelope::read(value) else {
             return Ok(Err(NotPlain));
         };
-        if envelope.items > MAX_ITEMS {
+        if envelope.items > MAX_ITEMS || u32::try_from(value.len()).is_err() {
             return Ok(Err(NotPlain)); // Python dead-letters the record
         }
-        let mut reader = envelope.reader;
+        let mut items = std::mem::take(&mut self.parsed);
+        let readable = self.read(value, &envelope, spellings, &mut items).is_ok();
+        let applied =
+            if readable { Ok(self.apply(py, value, &items, envelope.resource, offset, replay)?) } else { Err(NotPlain) };
+        if items.capacity() <= KEPT_ITEMS {
+            self.parsed = items;
+        }
+        Ok(applied)
+    }
+
+    fn read(&self, value: &[u8], envelope: &Envelope, spellings: &Spellings, items: &mut Vec<Parsed>) -> Read<()> {
+        items.clear();
         // A declared count is not believed: an item takes at least two bytes.
-        let mut items = Vec::with_capacity(envelope.items.min(value.len() / 2));
-        for _ in 0..envelope.items {
+        items.reserve(envelope.items.min(value.len() / 2));
+        let mut reader = envelope.reader;
+        for index in 0..envelope.items {
             let start = reader.at;
-            let Ok(head) = Head::read(&mut reader, MAX_DEPTH) else {
-                return Ok(Err(NotPlain));
-            };
+            let head = Head::read(&mut reader, MAX_DEPTH)?;
             if reader.at - start + envelope.resource.len() > self.options.max_item_bytes {
-                return Ok(Err(NotPlain));
+                return Err(NotPlain);
             }
-            items.push((head, &value[start..reader.at]));
+            let brief = Brief::of(&head, &value[start..reader.at], start, spellings);
+            items.push(Parsed { trace_id: head.trace_id, index: index as u32, brief });
         }
-        if !reader.at_end() {
-            return Ok(Err(NotPlain));
+        if reader.at_end() {
+            Ok(())
+        } else {
+            Err(NotPlain)
         }
+    }
+
+    fn apply(
+        &mut self,
+        py: Python<'_>,
+        value: &[u8],
+        items: &[Parsed],
+        resource: &[u8],
+        offset: i64,
+        replay: bool,
+    ) -> PyResult<Applied> {
         self.over.clear();
-        let process = self.processes.find_or_add(py, envelope.resource)?;
-        let mut applied = Applied { items: envelope.items as u64, ..Applied::default() };
-        let mut last = Last::default();
-        for (index, (head, item)) in items.iter().enumerate() {
-            self.take(head, item, index as u32, process, offset, replay, &mut last, &mut applied);
+        let process = self.processes.find_or_add(py, resource)?;
+        let mut applied = Applied { items: items.len() as u64, ..Applied::default() };
+        let mut rest = items;
+        while let Some(first) = rest.first() {
+            let is_next = |one: &&Parsed| one.brief.kind == SPAN && one.trace_id == first.trace_id;
+            let count = if first.brief.kind == SPAN { rest.iter().take_while(is_next).count() } else { 1 };
+            let (run, others) = rest.split_at(count);
+            self.take(value, run, process, offset, replay, &mut applied);
+            rest = others;
         }
-        if !applied.late.is_empty() {
-            applied.late_resource = Some(self.processes.resource(py, process));
-        }
-        self.finish(py, process);
-        Ok(Ok(applied))
+        self.finish(py, process, &mut applied);
+        Ok(applied)
     }
 
     /// Takes in the readable items of a record that is not plain, with their indexes in it.
+    #[allow(clippy::too_many_arguments)]
     pub fn add_items(
         &mut self,
         py: Python<'_>,
@@ -165,64 +206,56 @@ impl Partition {
         items: &[(u32, Vec<u8>)],
         offset: i64,
         replay: bool,
+        spellings: &Spellings,
     ) -> PyResult<Result<Applied, NotPlain>> {
-        let mut heads = Vec::with_capacity(items.len());
-        for (_, item) in items {
+        let mut parsed = Vec::with_capacity(items.len());
+        for (index, item) in items {
             let mut reader = Reader::new(item);
             match Head::read(&mut reader, usize::MAX) {
-                Ok(head) if reader.at_end() => heads.push(head),
+                Ok(head) if reader.at_end() && u32::try_from(item.len()).is_ok() => {
+                    let brief = Brief::of(&head, item, 0, spellings);
+                    parsed.push(Parsed { trace_id: head.trace_id, index: *index, brief });
+                }
                 _ => return Ok(Err(NotPlain)),
             }
         }
         self.over.clear();
         let process = self.processes.find_or_add(py, resource)?;
         let mut applied = Applied { items: items.len() as u64, ..Applied::default() };
-        let mut last = Last::default();
-        for (head, (index, item)) in heads.iter().zip(items) {
-            self.take(head, item, *index, process, offset, replay, &mut last, &mut applied);
+        for (one, (_, item)) in parsed.iter().zip(items) {
+            self.take(item, std::slice::from_ref(one), process, offset, replay, &mut applied);
         }
-        if !applied.late.is_empty() {
-            applied.late_resource = Some(self.processes.resource(py, process));
-        }
-        self.finish(py, process);
+        self.finish(py, process, &mut applied);
         Ok(Ok(applied))
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn take(
-        &mut self,
-        head: &Head,
-        item: &[u8],
-        index: u32,
-        process: u32,
-        offset: i64,
-        replay: bool,
-        last: &mut Last,
-        applied: &mut Applied,
-    ) {
-        let Some(id) = head.trace_id else {
-            applied.control += 1;
-            if head.kind == LOST {
+    /// Takes in one item, or SPAN items of one trace that follow one another in `bytes`.
+    fn take(&mut self, bytes: &[u8], run: &[Parsed], process: u32, offset: i64, replay: bool, applied: &mut Applied) {
+        let Some(first) = run.first() else {
+            return;
+        };
+        let (kind, count) = (first.brief.kind, run.len() as u64);
+        let Some(id) = first.trace_id else {
+            applied.control += count;
+            if kind == LOST {
                 // for all traces of the process that are open now or in this record; they ask for it
                 self.processes.set_lost(process, offset);
             }
             return;
         };
         if replay && self.decided.any_covers() && self.decided.covers(&id, offset) {
-            applied.covered += 1;
+            applied.covered += count;
             return;
         }
-        if head.kind != SPAN {
-            applied.control += 1;
-            if head.kind == TICK {
+        if kind != SPAN {
+            applied.control += count;
+            if kind == TICK {
                 return;
             }
         }
-        let slot = if last.slot.is_some() && last.id == id { last.slot } else { self.find_or_begin(id, index, process, offset) };
-        (last.id, last.slot) = (id, slot);
-        let Some(slot) = slot else {
-            if head.kind == SPAN {
-                applied.late.push((id, index, item.to_vec()));
+        let Some(slot) = self.find_or_begin(id, first.index, process, offset) else {
+            if kind == SPAN {
+                applied.late.extend(run.iter().map(|one| (id, one.index, one.brief.item(bytes).to_vec())));
             }
             return;
         };
@@ -230,18 +263,18 @@ impl Partition {
         let Some(trace) = self.slots.get_mut(slot) else {
             return;
         };
-        if head.flags & FOREIGN != 0 {
-            trace.sources |= head.flags;
+        for one in run.iter().filter(|one| one.brief.flags & FOREIGN != 0) {
+            trace.sources |= one.brief.flags;
         }
         let before = trace.stored();
-        if head.kind == SPAN {
-            trace.push(item, process);
-            applied.spans += 1;
-            self.open_spans += 1;
-        } else if head.kind == LOST {
+        if kind == SPAN {
+            trace.push(bytes, run, process);
+            applied.spans += count;
+            self.open_spans += count as i64;
+        } else if kind == LOST {
             trace.lost = true;
         } else {
-            let found = trace.control(head, item, process, &self.processes);
+            let found = trace.control(bytes, first, process, &self.processes);
             self.open_spans -= i64::from(found);
             self.duplicates += u64::from(found);
         }
@@ -297,7 +330,10 @@ impl Partition {
         self.over.push(slot);
     }
 
-    fn finish(&mut self, py: Python<'_>, process: u32) {
+    fn finish(&mut self, py: Python<'_>, process: u32, applied: &mut Applied) {
+        if !applied.late.is_empty() {
+            applied.late_resource = Some(self.processes.resource(py, process));
+        }
         let (max_bytes, max_spans) = (self.options.max_bytes, self.options.max_spans);
         let slots = &self.slots;
         self.over
@@ -625,11 +661,4 @@ impl Partition {
             None => Some(queued),
         }
     }
-}
-
-/// The trace of the previous item: the spans of a trace often follow one another.
-#[derive(Default)]
-struct Last {
-    id: TraceId,
-    slot: Option<u32>,
 }

@@ -3,11 +3,11 @@
 //! Items are only collected when they arrive. `fold` counts what is new, once, when a deadline is checked. A trace that is checked
 //! again and again is folded incrementally, so its cost per span is that of any other trace.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
-use crate::item::{
-    Head, SpanId, TraceId, BY_PROCESSOR, COUNTED, NOT_COUNTED, PENDING, REMOTE_PARENT, RESUME, SPAN, START, SUSPEND,
-};
+use crate::brief::{Brief, Parsed};
+use crate::item::{SpanId, TraceId, BY_PROCESSOR, COUNTED, NOT_COUNTED, PENDING, REMOTE_PARENT, RESUME, SPAN, START, SUSPEND};
 use crate::small::SmallMap;
 
 /// What a trace waits for. The numbers are those of `assembly.completeness`.
@@ -39,16 +39,11 @@ const FEW: usize = 16;
 /// Replaced items are removed from the bytes once they are more than what is left, and more than this.
 const GARBAGE: usize = 4096;
 
-/// Each item is stored behind its length and its process.
-const HEADER: usize = 8;
-
-/// A span with the item that won: the bytes `start..end` of its trace.
+/// A span with the place of the item that won.
 #[derive(Clone, Copy)]
 pub struct Span {
-    pub id: SpanId,
-    pub start: u32,
-    pub end: u32,
-    pub process: u32,
+    id: SpanId,
+    brief: u32,
     level: u8,
     beats: bool,
 }
@@ -79,7 +74,7 @@ pub struct Fold {
     pub live: usize,
     /// SPAN items that did not win their span.
     duplicates: u32,
-    /// Where the folded items end in the bytes of the trace; those that are not folded follow.
+    /// How many items are folded; those that are not follow.
     end: u32,
     /// No control item was applied, so the items alone give these counts.
     is_plain: bool,
@@ -115,9 +110,9 @@ pub struct Trace {
     pub sources: u32,
     /// Items that are not folded yet. They are the last ones.
     pub pending: u32,
-    /// All items that are stored.
-    items: u32,
-    bytes: Vec<u8>,
+    /// All items that are stored, one after the other.
+    pub bytes: Vec<u8>,
+    briefs: Vec<Brief>,
     others: Option<Box<Vec<Other>>>,
     pub fold: Option<Box<Fold>>,
 }
@@ -158,8 +153,8 @@ impl Trace {
             heartbeats: first.heartbeats,
             sources: 0,
             pending: 0,
-            items: 0,
             bytes: Vec::new(),
+            briefs: Vec::new(),
             others: None,
             fold: None,
         }
@@ -167,7 +162,7 @@ impl Trace {
 
     /// Bytes of the items that are stored, replaced ones included.
     pub fn stored(&self) -> usize {
-        self.bytes.len() - self.items as usize * HEADER
+        self.bytes.len()
     }
 
     /// Upper bound of the spans that are held; a suspended one counts once more.
@@ -175,9 +170,24 @@ impl Trace {
         self.pending as usize + self.sizes().0
     }
 
-    /// The bytes of a folded item.
-    pub fn item(&self, span: &Span) -> &[u8] {
-        &self.bytes[span.start as usize..span.end as usize]
+    /// The item that won each span.
+    pub fn won(&self) -> impl ExactSizeIterator<Item = &Brief> {
+        self.spans().iter().map(|span| &self.briefs[span.brief as usize])
+    }
+
+    /// As `won`, as a slice if these are all items.
+    pub fn won_in_order(&self) -> Cow<'_, [Brief]> {
+        let spans = self.spans();
+        let are_all = spans.len() == self.briefs.len() && spans.iter().enumerate().all(|(at, span)| span.brief as usize == at);
+        if are_all {
+            Cow::Borrowed(&self.briefs)
+        } else {
+            Cow::Owned(self.won().copied().collect())
+        }
+    }
+
+    pub fn spans(&self) -> &[Span] {
+        self.fold.as_ref().map_or(&[], |fold| &fold.spans)
     }
 
     pub fn others(&self) -> &[Other] {
@@ -193,23 +203,28 @@ impl Trace {
         true
     }
 
-    pub fn push(&mut self, item: &[u8], process: u32) {
-        self.store(item, process);
-        self.pending += 1;
+    /// Stores SPAN items that follow one another in `bytes`.
+    pub fn push(&mut self, bytes: &[u8], items: &[Parsed], process: u32) {
+        self.store(bytes, items, process);
+        self.pending += items.len() as u32;
     }
 
-    /// Stores an item and returns where it is. The buffer grows by an eighth: doubling it would waste half of the memory.
-    fn store(&mut self, item: &[u8], process: u32) -> (u32, u32) {
-        let needed = HEADER + item.len();
-        if self.bytes.capacity() - self.bytes.len() < needed {
-            self.bytes.reserve_exact(needed.max(self.bytes.len() / 8));
+    /// Memory grows by an eighth: doubling it would waste half of it.
+    fn store(&mut self, bytes: &[u8], items: &[Parsed], process: u32) {
+        let (Some(first), Some(last)) = (items.first(), items.last()) else {
+            return;
+        };
+        let (from, end) = (first.brief.at, last.brief.end);
+        let chunk = bytes.get(from as usize..end as usize).unwrap_or_default();
+        if self.bytes.capacity() - self.bytes.len() < chunk.len() {
+            self.bytes.reserve_exact(chunk.len().max(self.bytes.len() / 8));
         }
-        self.bytes.extend_from_slice(&(item.len() as u32).to_le_bytes());
-        self.bytes.extend_from_slice(&process.to_le_bytes());
-        let start = self.bytes.len() as u32;
-        self.bytes.extend_from_slice(item);
-        self.items += 1;
-        (start, self.bytes.len() as u32)
+        if self.briefs.capacity() - self.briefs.len() < items.len() {
+            self.briefs.reserve_exact(items.len().max(self.briefs.len() / 8));
+        }
+        let to = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(chunk);
+        self.briefs.extend(items.iter().map(|item| item.brief.moved(from, to).by(process)));
     }
 
     /// Counts the collected SPAN items. Returns how many of them, or of those they replaced, are duplicates.
@@ -219,15 +234,15 @@ impl Trace {
         }
         let mut fold = self.fold.take().unwrap_or_else(|| Box::new(Fold { is_plain: true, ..Fold::default() }));
         fold.spans.reserve_exact(self.pending as usize);
-        let mut at = fold.end as usize;
-        while let Some(header) = self.bytes.get(at..at + HEADER) {
-            let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
-            let process = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
-            let start = at + HEADER;
-            at = start + length;
-            fold.add(&self.bytes, start as u32, at as u32, process, processes.beats(process));
+        let mut beats = (self.process, processes.beats(self.process));
+        for place in fold.end as usize..self.briefs.len() {
+            let process = self.briefs[place].process;
+            if beats.0 != process {
+                beats = (process, processes.beats(process));
+            }
+            fold.add(&self.briefs, place, beats.1);
         }
-        fold.end = at as u32;
+        fold.end = self.briefs.len() as u32;
         self.pending = 0;
         if self.stored() - fold.live > fold.live.max(GARBAGE) {
             self.compact(&mut fold);
@@ -240,35 +255,42 @@ impl Trace {
     /// Drops the counts of a small trace that waits on: they take more memory than one span, and are counted again quickly. Only the
     /// items must be needed for that: no duplicates, and no control items.
     pub fn rest(&mut self) {
-        let is_plain = |fold: &mut Box<Fold>| fold.is_plain && fold.spans.len() <= FEW && fold.spans.len() == self.items as usize;
+        let items = self.briefs.len();
+        let is_plain = |fold: &mut Box<Fold>| fold.is_plain && fold.spans.len() <= FEW && fold.spans.len() == items;
         if self.pending == 0 && self.fold.as_mut().is_some_and(is_plain) {
             self.fold = None;
-            self.pending = self.items;
+            self.pending = items as u32;
         }
     }
 
     fn compact(&mut self, fold: &mut Fold) {
-        let old = std::mem::replace(&mut self.bytes, Vec::with_capacity(fold.live + fold.spans.len() * HEADER));
-        self.items = 0;
-        for span in &mut fold.spans {
-            (span.start, span.end) = self.store(&old[span.start as usize..span.end as usize], span.process);
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(fold.live));
+        let briefs = std::mem::replace(&mut self.briefs, Vec::with_capacity(fold.spans.len()));
+        for (place, span) in fold.spans.iter_mut().enumerate() {
+            let brief = briefs[span.brief as usize];
+            let to = self.bytes.len() as u32;
+            self.bytes.extend_from_slice(brief.item(&bytes));
+            self.briefs.push(brief.moved(brief.at, to));
+            span.brief = place as u32;
         }
-        fold.end = self.bytes.len() as u32;
+        fold.end = self.briefs.len() as u32;
     }
 
     /// Applies a control item at once; everything before it is folded first. Returns the duplicates that this found.
-    pub fn control(&mut self, head: &Head, item: &[u8], process: u32, processes: &dyn Processes) -> u32 {
-        let (Some(id), START | SUSPEND | RESUME) = (head.span_id, head.kind) else {
+    pub fn control(&mut self, bytes: &[u8], item: &Parsed, process: u32, processes: &dyn Processes) -> u32 {
+        let (id, kind) = (item.brief.id, item.brief.kind);
+        if !matches!(kind, START | SUSPEND | RESUME) {
             return 0;
-        };
+        }
         let duplicates = self.fold(processes);
         let mut fold = self.fold.take().unwrap_or_default();
         fold.is_plain = false;
-        match head.kind {
+        match kind {
             START => {
-                let (start, end) = self.store(item, process);
-                fold.end = end;
-                fold.report(&self.bytes, head, start, end, process, processes.beats(process));
+                let place = self.briefs.len();
+                self.store(bytes, std::slice::from_ref(item), process);
+                fold.end = self.briefs.len() as u32;
+                fold.report(&self.briefs, place, processes.beats(process));
             }
             RESUME => {
                 fold.suspended.remove(&id);
@@ -350,41 +372,37 @@ impl Fold {
         }
     }
 
-    fn add(&mut self, bytes: &[u8], start: u32, end: u32, process: u32, beats: bool) {
-        let Ok(head) = Head::of(&bytes[start as usize..end as usize]) else {
-            return;
-        };
-        debug_assert!(head.kind == SPAN);
-        let Some(id) = head.span_id else { return };
-        if head.status == PENDING || self.find(&id).is_some() {
-            let (fresh, ended) = self.report(bytes, &head, start, end, process, beats);
+    fn add(&mut self, briefs: &[Brief], place: usize, beats: bool) {
+        let brief = &briefs[place];
+        let id = brief.id;
+        debug_assert!(brief.kind == SPAN);
+        if brief.status == PENDING || self.find(&id).is_some() {
+            let (fresh, ended) = self.report(briefs, place, beats);
             self.duplicates += u32::from(!fresh);
             if !ended {
                 return;
             }
         } else {
-            self.insert(Span { id, start, end, process, level: ENDED, beats });
-            self.live += (end - start) as usize;
+            self.insert(Span { id, brief: place as u32, level: ENDED, beats });
+            self.live += brief.len();
             self.missing.remove(&id);
             self.suspended.remove(&id);
         }
-        self.count(&head, id);
+        self.count(brief);
     }
 
     /// Applies a START, a report of an open span, or another item of a known span. Returns whether the item is the first of its
     /// span other than START, and whether the span ended with it and has to be counted.
-    fn report(&mut self, bytes: &[u8], head: &Head, start: u32, end: u32, process: u32, beats: bool) -> (bool, bool) {
-        let Some(id) = head.span_id else {
-            return (false, false);
-        };
-        let level = match (head.kind, head.status) {
+    fn report(&mut self, briefs: &[Brief], place: usize, beats: bool) -> (bool, bool) {
+        let brief = &briefs[place];
+        let id = brief.id;
+        let level = match (brief.kind, brief.status) {
             (START, _) => STARTED,
             (_, PENDING) => OPEN,
             _ => ENDED,
         };
         let mut fresh = level > STARTED;
-        let length = (end - start) as usize;
-        let span = Span { id, start, end, process, level, beats };
+        let span = Span { id, brief: place as u32, level, beats };
         match self.find(&id) {
             None => {
                 self.missing.remove(&id);
@@ -393,18 +411,16 @@ impl Fold {
             }
             Some(at) => {
                 let old = self.spans[at];
+                let earlier = &briefs[old.brief as usize];
                 if level < old.level {
                     return (false, false);
                 }
                 if level == old.level {
-                    let Ok(earlier) = Head::of(&bytes[old.start as usize..old.end as usize]) else {
-                        return (false, false);
-                    };
-                    if head.revision <= earlier.revision {
+                    if brief.revision <= earlier.revision {
                         return (false, false);
                     }
                     if level == ENDED {
-                        self.uncount(&earlier, id);
+                        self.uncount(earlier);
                     }
                 }
                 if old.level < ENDED {
@@ -413,7 +429,7 @@ impl Fold {
                 }
                 self.starts -= u32::from(fresh && old.level == STARTED);
                 fresh = fresh && old.level == STARTED;
-                self.live -= (old.end - old.start) as usize;
+                self.live -= earlier.len();
                 self.spans[at] = span;
             }
         }
@@ -423,37 +439,39 @@ impl Fold {
         } else {
             self.suspended.remove(&id);
         }
-        self.live += length;
+        self.live += brief.len();
         (fresh, level == ENDED)
     }
 
-    fn count(&mut self, head: &Head, id: SpanId) {
-        match head.parent_id {
+    fn count(&mut self, head: &Brief) {
+        let id = head.id;
+        match head.parent() {
             Some(parent) if !head.is_local_root() => {
                 if self.find(&parent).is_none() {
                     *self.missing.get_or_add(parent) += 1;
                 }
                 if head.flags & REMOTE_PARENT != 0 {
-                    self.answer(parent, head.inject_ordinal, 1);
+                    self.answer(parent, head.inject_ordinal(), 1);
                 } else if head.flags & COUNTED != 0 {
                     self.add_to_balance(parent, 1);
                 }
             }
             _ => self.roots += 1,
         }
-        match head.child_count {
+        match head.child_count() {
             None => self.unknown += 1,
             Some(children) => self.add_to_balance(id, -i64::from(children)),
         }
-        if let Some(injects) = head.inject_count.filter(|injects| *injects > 0) {
+        if let Some(injects) = head.inject_count().filter(|injects| *injects > 0) {
             self.injects.insert(id, injects);
             self.unanswered += i64::from(injects) - self.answered(&id, injects);
         }
     }
 
     /// The reverse of `count`, because a higher revision of an ended span arrived.
-    fn uncount(&mut self, head: &Head, id: SpanId) {
-        match head.parent_id {
+    fn uncount(&mut self, head: &Brief) {
+        let id = head.id;
+        match head.parent() {
             Some(parent) if !head.is_local_root() => {
                 if let Some(named) = self.missing.get_mut(&parent) {
                     *named -= 1;
@@ -462,14 +480,14 @@ impl Fold {
                     }
                 }
                 if head.flags & REMOTE_PARENT != 0 {
-                    self.answer(parent, head.inject_ordinal, -1);
+                    self.answer(parent, head.inject_ordinal(), -1);
                 } else if head.flags & COUNTED != 0 {
                     self.add_to_balance(parent, -1);
                 }
             }
             _ => self.roots -= 1,
         }
-        match head.child_count {
+        match head.child_count() {
             None => self.unknown -= 1,
             Some(children) => self.add_to_balance(id, i64::from(children)),
         }

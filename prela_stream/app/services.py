@@ -17,6 +17,7 @@ from prela_stream.app.adapters import (
     open_sink,
     ready_transport,
 )
+from prela_stream.app.allocator import keep_freed_memory
 from prela_stream.app.garbage import rare_collections
 from prela_stream.app.health import Health, exposed
 from prela_stream.app.pages import page_beside
@@ -75,6 +76,7 @@ async def _run_worker(
         assembly=settings.assembly,
     )
     health.add("worker", worker.observer)
+    keep_freed_memory()
     with rare_collections():
         await worker.run(on_ready)
 

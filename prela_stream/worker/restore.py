@@ -16,13 +16,14 @@ from prela_stream.transport.base import Committed, Consumer, LogRecord, TopicPar
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.checkpoint import Checkpoint, read_checkpoint
 from prela_stream.worker.options import WorkerOptions
-from prela_stream.worker.pace import SLICE_BYTES
 from prela_stream.worker.partition import PartitionState
 
 logger = logging.getLogger("prela_stream.worker")
 
 CLOCK_SLACK_MS = 60_000
 """Brokers of `decisions` and `spans` may have different clocks. The search starts this much earlier."""
+_LOAD_BYTES = 256 << 10
+"""Most bytes of decisions that are decoded between two turns of the event loop."""
 
 
 class TruncatedLogError(PrelaError):
@@ -139,7 +140,7 @@ def _decisions_of(record: LogRecord, group: str) -> list[Decision]:
 
 async def _load(log: Consumer, state: PartitionState, where: TopicPartition, group: str) -> int:
     count = 0
-    poll = await log.poll(max_bytes=SLICE_BYTES)
+    poll = await log.poll(max_bytes=_LOAD_BYTES)
     for record in poll.records:
         if record.partition == where.partition:
             for decision in _decisions_of(record, group):

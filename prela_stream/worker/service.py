@@ -229,7 +229,8 @@ class Worker:
             logger.info(
                 "a rebalance assigned %d partitions to this worker again; they continue without a restore", kept
             )
-        await _all_at_once(partition.give_up for partition in leaving)
+        if leaving:
+            await _all_at_once(partition.give_up for partition in leaving)
         for source in new:
             self._partitions[source] = partition = self._assigned(source, consumer, ticks)
             tasks.start_soon(partition.run, name=str(source))
