@@ -80,11 +80,11 @@ def _turn(row: TraceRow, tree: SpanTree[SpanData]) -> Turn:
     found = transcript_of(tree)
     messages = [entry for entry in found.entries if entry.message is not None]
     asked = [entry.message for entry in messages if entry.message is not None and entry.message.role == "user"]
-    said = [entry.message for entry in messages if entry.message is not None and entry.is_answer]
+    answers = [entry.message for entry in messages if entry.message is not None and entry.is_answer]
     return Turn(
         row=row,
         question=_text(asked[:1]),
-        answer=_text(said[-1:]),
+        answer=_text(answers[-1:]),
         model_calls=found.model_calls,
     )
 

@@ -30,7 +30,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     result_failed: bool = False
 
 
-class Said(msgspec.Struct, frozen=True, kw_only=True):
+class ShownMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One message as it is shown."""
 
     role: str
@@ -105,7 +105,7 @@ def _resource(found: SpanData) -> Iterator[tuple[str, Any]]:
         yield key, shown_json(value)
 
 
-def conversation(content: SpanContent, form: str) -> tuple[list[Said], list[Said]]:
+def conversation(content: SpanContent, form: str) -> tuple[list[ShownMessage], list[ShownMessage]]:
     """The messages of a model call: what earlier calls sent already, and what is new with the answer.
 
     The history ends with the last message of the model in the input. A tool's result is beside its call.
@@ -123,21 +123,21 @@ def conversation(content: SpanContent, form: str) -> tuple[list[Said], list[Said
         part.call_id for message in incoming for part in message.parts if part.kind == "tool_call" and part.call_id
     }
     last = max((at for at, message in enumerate(incoming) if message.role == "assistant"), default=0)
-    said = [said_of(message, form, results, called) for message in incoming]
-    history = [one for one in said[:last] if one.steps]
-    new = [one for one in said[last:] if one.steps]
-    new += [said_of(message, form, results, is_answer=True) for message in content.output]
+    shown = [shown_message(message, form, results, called) for message in incoming]
+    history = [one for one in shown[:last] if one.steps]
+    new = [one for one in shown[last:] if one.steps]
+    new += [shown_message(message, form, results, is_answer=True) for message in content.output]
     return history, new
 
 
-def said_of(
+def shown_message(
     message: Message,
     form: str,
     results: Mapping[str, Part] | None = None,
     called: Collection[str] = (),
     *,
     is_answer: bool = False,
-) -> Said:
+) -> ShownMessage:
     """A message, rendered.
 
     Args:
@@ -160,7 +160,7 @@ def said_of(
                 result_failed=answer is not None and answer.failed,
             )
         )
-    return Said(
+    return ShownMessage(
         role=message.role,
         name=message.name,
         finish_reason=message.finish_reason,

@@ -15,7 +15,7 @@ from prela_stream.views.text_form import trace_text
 from prela_stream.views.transcript import Entry, transcript_of
 from prela_stream.web.rendering import page
 from prela_stream.web.shown import Shown
-from prela_stream.web.span_page import Said, said_of
+from prela_stream.web.span_page import ShownMessage, shown_message
 from prela_stream.web.state import pages_of, trace_id_of
 from prela_stream.web.trace_page import head_values
 
@@ -27,7 +27,7 @@ class ShownEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of a transcript, rendered."""
 
     entry: Entry
-    said: Said | None = None
+    message: ShownMessage | None = None
     arguments: Shown | None = None
     result: Shown | None = None
 
@@ -81,7 +81,7 @@ async def _stored(request: Request) -> StoredTrace:
 def _shown(entry: Entry) -> ShownEntry:
     return ShownEntry(
         entry=entry,
-        said=None if entry.message is None else said_of(entry.message, "markdown", is_answer=entry.is_answer),
+        message=None if entry.message is None else shown_message(entry.message, "markdown", is_answer=entry.is_answer),
         arguments=None if entry.arguments is None else Shown.of(entry.arguments, "markdown"),
         result=None if entry.result is None else Shown.of(entry.result, "markdown"),
     )
