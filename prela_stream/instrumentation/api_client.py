@@ -6,7 +6,8 @@ is replaced on these classes, which covers clients that exist already. `create`,
 
 Retries happen inside `request`, so what sends an attempt is patched too, to count attempts, to read the request as it is sent
 and to get the response. Messages that are one-shot iterators are plain lists there, so nothing of the application's is consumed.
-Newer generators give a client `_attempt_request`; older ones, and `openai`, have `_build_request` and `_process_response`.
+Newer generators give a client `_attempt_request`; older ones, and `openai`, have `_build_request`, `_should_retry` and
+`_process_response`.
 """
 
 import functools
@@ -14,16 +15,18 @@ import importlib
 import importlib.util
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from prela_stream.errors import guard, logger
 from prela_stream.instrumentation.callers import is_claimed
+from prela_stream.instrumentation.import_hook import forget, when_imported
 from prela_stream.instrumentation.llm_call import ModelCall, call_in_progress
 from prela_stream.instrumentation.options import InstrumentationOptions
 from prela_stream.instrumentation.patching import Patch
 from prela_stream.instrumentation.prices import PRICES
 from prela_stream.instrumentation.provider import Provider
+from prela_stream.instrumentation.tool_runner import RunnerPatches, Step
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanType
 from prela_stream.privacy.rules import captures_content
@@ -40,10 +43,21 @@ class ApiClientInstrumentor:
         name: Key in the registry.
         provider: The field mapping of its API.
         oldest: The oldest version of the library whose calls can be traced.
-        complete_from: The version from which on every patched name exists.
+        complete_from: The version from which on every patched name of the client exists.
+        runners: The methods of its tool runners, by module.
+        runners_from: The version from which on these exist.
     """
 
-    def __init__(self, name: str, provider: Provider, *, oldest: str, complete_from: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        provider: Provider,
+        *,
+        oldest: str,
+        complete_from: str,
+        runners: Mapping[str, Sequence[Step]] | None = None,
+        runners_from: str = "",
+    ) -> None:
         self.name = name
         self.module = provider.module
         self._provider = provider
@@ -53,6 +67,11 @@ class ApiClientInstrumentor:
         self._options = InstrumentationOptions()
         self._patches: list[Patch] = []
         self._lock = threading.Lock()
+        newest, attributes = f"{name}>={runners_from}", provider.client_attributes
+        self._runners = [
+            RunnerPatches(module, steps, newest=newest, current=self._traced_with, client_attributes=attributes)
+            for module, steps in (runners or {}).items()
+        ]
 
     def is_available(self) -> bool:
         """As `Instrumentor.is_available`."""
@@ -72,6 +91,11 @@ class ApiClientInstrumentor:
     def instrument(self, tracer: Tracer, options: InstrumentationOptions) -> None:
         """As `Instrumentor.instrument`."""
         self._tracer, self._options = tracer, options
+        self._patch_clients()
+        for one in self._runners:
+            when_imported(one.module, functools.partial(_patch_runner, one))
+
+    def _patch_clients(self) -> None:
         base = importlib.import_module(f"{self.module}._base_client")  # before the lock: it waits for the import lock
         PRICES.load()
         missing: list[str] = []
@@ -94,8 +118,14 @@ class ApiClientInstrumentor:
     def uninstrument(self) -> None:
         """As `Instrumentor.uninstrument`."""
         self._tracer = None  # a replacement that other code has patched over calls the original from now on
+        for one in self._runners:
+            forget(one.module)
+            one.restore()
         with self._lock:
             self._patches = [patch for patch in self._patches if not patch.restore()]
+
+    def _traced_with(self) -> tuple[Tracer | None, bool]:
+        return self._tracer, captures_content(self._options.capture_content)
 
     def _patch_client(self, client: Any, class_name: str, missing: list[str]) -> None:
         is_async = class_name == "AsyncAPIClient"
@@ -112,11 +142,12 @@ class ApiClientInstrumentor:
             self._patch(client, "_process_response", _async_process if is_async else _sync_process)
         else:
             missing.append(f"status and request id of {kind} calls ({class_name}._process_response is missing)")
-        builder = next((base for base in client.__mro__ if "_build_request" in vars(base)), None)
-        if builder is None:
-            missing.append(f"retries of {kind} calls ({class_name}._build_request is missing)")
-        elif not any(patch.replaces(builder, "_build_request") for patch in self._patches):
-            self._patch(builder, "_build_request", _build)
+        for name, make, what in _OF_AN_ATTEMPT:
+            owner = next((base for base in client.__mro__ if name in vars(base)), None)
+            if owner is None:
+                missing.append(f"{what} of {kind} calls ({class_name}.{name} is missing)")
+            elif not any(patch.replaces(owner, name) for patch in self._patches):
+                self._patch(owner, name, make)
 
     def _patch(self, owner: type, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         self._patches.append(Patch(owner, name, make(vars(owner)[name])))
@@ -196,6 +227,10 @@ class ApiClientInstrumentor:
             return ""
 
 
+def _patch_runner(runner: RunnerPatches) -> None:
+    runner.patch(sys.modules[runner.module])
+
+
 def _asks_for_stream(body: object) -> bool:
     return isinstance(body, Mapping) and body.get("stream") is True
 
@@ -246,6 +281,21 @@ def _build(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(client, options, *args, **kwargs)
 
     return build_request
+
+
+def _decide(original: Callable[..., bool]) -> Callable[..., bool]:
+    """An attempt that failed: the only place where these libraries show its response, if another attempt follows."""
+
+    @functools.wraps(original)
+    def should_retry(client: Any, response: Any, *args: Any, **kwargs: Any) -> bool:
+        _responded(call_in_progress(), response)
+        return original(client, response, *args, **kwargs)
+
+    return should_retry
+
+
+_OF_AN_ATTEMPT: Final = (("_build_request", _build, "retries"), ("_should_retry", _decide, "status of retries"))
+"""Methods of a base class of both clients: name, replacement, and what is lost without it."""
 
 
 def _sync_process(original: Callable[..., Any]) -> Callable[..., Any]:

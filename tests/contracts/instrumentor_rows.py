@@ -145,7 +145,7 @@ class OpenAI:
         from openai._base_client import AsyncAPIClient, BaseClient, SyncAPIClient
 
         both = [(owner, name) for owner in (SyncAPIClient, AsyncAPIClient) for name in ("request", "_process_response")]
-        return [*both, (BaseClient, "_build_request")]
+        return [*both, (BaseClient, "_build_request"), (BaseClient, "_should_retry")]
 
 
 def _openai() -> Row:

@@ -67,22 +67,34 @@ def response(text: str, *, status: str = "completed", calls: bool = False, **cha
     }  # fmt: skip
 
 
-def response_stream(text: str) -> list[bytes]:
+def response_stream(text: str, *, calls: bool = False) -> list[bytes]:
     """The events of a streamed response, each encoded."""
-    whole = response(text)
+    whole = response(text, calls=calls)
     item = whole["output"][0]
-    part = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    part = {"item_id": item["id"], "output_index": 0}
+    in_part = {**part, "content_index": 0}
+    empty: dict[str, Any] = {"arguments": ""} if calls else {"content": []}
+    inside: list[dict[str, Any]] = [
+        {
+            "type": "response.content_part.added",
+            **in_part,
+            "part": {"type": "output_text", "text": "", "annotations": []},
+        },
+        {"type": "response.output_text.delta", **in_part, "delta": text[:5], "logprobs": []},
+        {"type": "response.output_text.delta", **in_part, "delta": text[5:], "logprobs": []},
+        {"type": "response.output_text.done", **in_part, "text": text, "logprobs": []},
+    ]
+    if calls:
+        arguments = item["arguments"]
+        done = {"arguments": arguments, "name": item["name"]}
+        inside = [
+            {"type": "response.function_call_arguments.delta", **part, "delta": arguments},
+            {"type": "response.function_call_arguments.done", **part, **done},
+        ]
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": {**whole, "status": "in_progress", "output": [], "usage": None}},
-        {
-            "type": "response.output_item.added",
-            "output_index": 0,
-            "item": {**item, "status": "in_progress", "content": []},
-        },
-        {"type": "response.content_part.added", **part, "part": {"type": "output_text", "text": "", "annotations": []}},
-        {"type": "response.output_text.delta", **part, "delta": text[:5], "logprobs": []},
-        {"type": "response.output_text.delta", **part, "delta": text[5:], "logprobs": []},
-        {"type": "response.output_text.done", **part, "text": text, "logprobs": []},
+        {"type": "response.output_item.added", "output_index": 0, "item": {**item, "status": "in_progress", **empty}},
+        *inside,
         {"type": "response.output_item.done", "output_index": 0, "item": item},
         {"type": "response.completed", "response": whole},
     ]

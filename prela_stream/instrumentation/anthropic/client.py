@@ -1,18 +1,13 @@
 """The instrumentor of the `anthropic` client. The client's tracing with OpenTelemetry is left as it is."""
 
-import sys
 from typing import Any, Final
 
+from prela_stream.instrumentation.anthropic import runner
 from prela_stream.instrumentation.anthropic.batches import PATH, BatchResults, CreateBatch, batch_id_of
 from prela_stream.instrumentation.anthropic.messages import CountTokens, CreateMessage
-from prela_stream.instrumentation.anthropic.runner import RUNNER_MODULE, RunnerPatches
 from prela_stream.instrumentation.api_client import ApiClientInstrumentor
-from prela_stream.instrumentation.import_hook import forget, when_imported
-from prela_stream.instrumentation.options import InstrumentationOptions
 from prela_stream.instrumentation.provider import Operation
 from prela_stream.model import semconv
-from prela_stream.privacy.rules import captures_content
-from prela_stream.tracing.tracer import Tracer
 
 REQUEST_ID: Final = "anthropic.request.id"
 _OPERATIONS: Final[dict[str, Operation]] = {
@@ -53,22 +48,14 @@ class AnthropicInstrumentor(ApiClientInstrumentor):
     """
 
     def __init__(self) -> None:
-        super().__init__("anthropic", AnthropicProvider(), oldest="0.40", complete_from="0.108")
-        self._runners = RunnerPatches(self._traced_with, self._provider.client_attributes)
-
-    def instrument(self, tracer: Tracer, options: InstrumentationOptions) -> None:
-        """As `Instrumentor.instrument`."""
-        super().instrument(tracer, options)
-        when_imported(RUNNER_MODULE, lambda: self._runners.patch(sys.modules[RUNNER_MODULE]))
-
-    def uninstrument(self) -> None:
-        """As `Instrumentor.uninstrument`."""
-        forget(RUNNER_MODULE)
-        super().uninstrument()
-        self._runners.restore()
-
-    def _traced_with(self) -> tuple[Tracer | None, bool]:
-        return self._tracer, captures_content(self._options.capture_content)
+        super().__init__(
+            "anthropic",
+            AnthropicProvider(),
+            oldest="0.40",
+            complete_from="0.108",
+            runners={runner.MODULE: runner.STEPS},
+            runners_from="2.12",
+        )
 
 
 def _provider_name(client: Any) -> str:

@@ -3,9 +3,10 @@
 from typing import Any, Final
 
 from prela_stream.instrumentation.api_client import ApiClientInstrumentor
+from prela_stream.instrumentation.openai import runners
 from prela_stream.instrumentation.openai.chat import ChatCompletion, TextCompletion
 from prela_stream.instrumentation.openai.embeddings import CreateEmbeddings
-from prela_stream.instrumentation.openai.responses import CompactResponse, CreateDecision, CreateResponse
+from prela_stream.instrumentation.openai.responses import CompactResponse, CountTokens, CreateDecision, CreateResponse
 from prela_stream.instrumentation.provider import Operation
 from prela_stream.model import semconv
 
@@ -16,6 +17,7 @@ _OPERATIONS: Final[dict[str, Operation]] = {
     "/embeddings": CreateEmbeddings(),
     "/completions": TextCompletion(),
     "/responses/compact": CompactResponse(),
+    "/responses/input_tokens": CountTokens(),
     "/decisions": CreateDecision(),
 }
 """By the end of the path; the first one that matches counts. A request to any other path is not traced."""
@@ -53,11 +55,19 @@ class OpenAIProvider:
 class OpenAIInstrumentor(ApiClientInstrumentor):
     """Makes one LLM span of each request for chat completions, responses, completions or decisions.
 
-    A request for embeddings gives a span of type EMBEDDING.
+    A request for embeddings gives a span of type EMBEDDING, and one that counts tokens a span of type CUSTOM. A tool runner
+    gives a span of type AGENT, with its model calls and a TOOL for each tool below it.
     """
 
     def __init__(self) -> None:
-        super().__init__("openai", OpenAIProvider(), oldest="1.40", complete_from="1.40")
+        super().__init__(
+            "openai",
+            OpenAIProvider(),
+            oldest="1.40",
+            complete_from="1.40",
+            runners=runners.MODULES,
+            runners_from="3.54",
+        )
 
 
 def _provider_name(client: Any) -> str:

@@ -25,6 +25,8 @@ from prela_stream.otel.messages import messages_of
 from prela_stream.otel.parts import Part, call_part, part_of, response_part, text_part
 from prela_stream.privacy.media import without_media
 
+COUNTED_TOKENS: Final = "openai.response.count_tokens.input_tokens"
+"""The number of tokens that a request would have. Not a usage, because nothing was generated or billed."""
 _CALLS_OF_TOOLS: Final = frozenset({"function_call", "custom_tool_call", "computer_call", "local_shell_call"})
 """Items that the application answers."""
 _ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -92,6 +94,27 @@ class CompactResponse(CreateResponse):
     def request_attributes(self, body: object) -> dict[str, Any]:
         """As `Operation.request_attributes`."""
         return {**super().request_attributes(body), semconv.OPERATION_NAME: self.name}
+
+
+class CountTokens(CreateResponse):
+    """`POST /responses/input_tokens`: as `Operation`. It generates nothing, and its prompt belongs to no generation."""
+
+    name = "count_tokens"
+    span_type = SpanType.CUSTOM
+    price_flavor: str | None = None
+
+    def request_attributes(self, body: object) -> dict[str, Any]:
+        """As `Operation.request_attributes`."""
+        return {API_TYPE: "responses", **request_attributes(body)}
+
+    def request_content(self, body: object) -> dict[str, Any]:  # noqa: ARG002 - the protocol
+        """As `Operation.request_content`."""
+        return {}
+
+    def response_attributes(self, answer: Mapping[str, Any], *, content: bool) -> dict[str, Any]:  # noqa: ARG002 - the protocol
+        """As `Operation.response_attributes`."""
+        counted = answer.get("input_tokens")
+        return {COUNTED_TOKENS: counted} if isinstance(counted, int) else {}
 
 
 class CreateDecision(CreateResponse):

@@ -182,6 +182,8 @@ def test_uninstrument_restores_the_runner_classes(instrumented: Instrumented) ->
     with instrumented():
         patched = [vars(owner)[name] for owner, name in places]
     assert all(new is not old for new, old in zip(patched, originals, strict=True))
-    for check in (inspect.isgeneratorfunction, inspect.isasyncgenfunction, inspect.iscoroutinefunction):
-        assert [check(new) for new in patched] == [check(old) for old in originals]
+    assert [inspect.iscoroutinefunction(new) for new in patched] == [
+        inspect.iscoroutinefunction(old) for old in originals
+    ]
+    assert [inspect.signature(new) for new in patched] == [inspect.signature(old) for old in originals]
     assert [vars(owner)[name] for owner, name in places] == originals

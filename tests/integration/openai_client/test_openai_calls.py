@@ -1,6 +1,7 @@
 """Every way to call the OpenAI API that succeeds: one span with the true tokens, and no difference for the application.
 
-Each scenario runs twice over real HTTP, without and with instrumentation, and must give the same.
+Each scenario runs twice over real HTTP, without and with instrumentation, and must give the same. The usual ways are in the
+table of scenarios (`tests/support/openai_scenarios.py`).
 """
 
 import json
@@ -9,7 +10,7 @@ from typing import Any
 
 import openai
 import pytest
-from openai import AsyncOpenAI, AsyncStream, OpenAI, Stream
+from openai import AsyncOpenAI, OpenAI, Stream
 
 from prela_stream.instrumentation.llm_call import CLOSED_EARLY
 from prela_stream.instrumentation.openai.client import REQUEST_ID
@@ -29,7 +30,6 @@ CHAT: dict[str, Any] = {
     "tools": [{"type": "function", "function": {"name": "weather", "description": "Finds.", "parameters": {}}}],
 }
 STREAMED: dict[str, Any] = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
-HELPER: dict[str, Any] = {**CHAT, "stream_options": {"include_usage": True}}
 ASK: dict[str, Any] = {
     "model": "gpt-5", "input": "Weather in Paris?", "instructions": "Be brief.", "temperature": 0.5,
     "max_output_tokens": 99, "tools": [{"type": "function", "name": "weather", "parameters": {}, "strict": False}],
@@ -62,36 +62,13 @@ def create_stream_in_a_block(client: OpenAI) -> Any:
         return [next(stream), *stream]
 
 
-def stream_helper(client: OpenAI) -> Any:
-    with client.chat.completions.stream(**HELPER) as stream:
-        return list(stream), stream.get_final_completion()
-
-
 def parse(client: OpenAI) -> Any:
     return client.chat.completions.parse(**{**CHAT, "tools": openai.omit})
-
-
-def raw_response(client: OpenAI) -> Any:
-    raw = client.chat.completions.with_raw_response.create(**CHAT)
-    return raw.parse(), raw.headers.get("x-request-id")
-
-
-def raw_stream(client: OpenAI) -> Any:
-    return list(client.chat.completions.with_raw_response.create(**STREAMED).parse())
-
-
-def streaming_response_read(client: OpenAI) -> Any:
-    with client.chat.completions.with_streaming_response.create(**CHAT) as response:
-        return response.read()
 
 
 def streaming_response_lines(client: OpenAI) -> Any:
     with client.chat.completions.with_streaming_response.create(**CHAT) as response:
         return list(response.iter_lines())
-
-
-def after_retries(client: OpenAI) -> Any:
-    return client.with_options(max_retries=2).chat.completions.create(**CHAT)
 
 
 def responses(client: OpenAI) -> Any:
@@ -116,38 +93,9 @@ def response_stream_helper(client: OpenAI) -> Any:
 
 
 SYNC = [
-    create, create_stream, create_stream_in_a_block, stream_helper, parse, raw_response, raw_stream,
-    streaming_response_read, streaming_response_lines, after_retries, responses, responses_parse, responses_raw,
+    create_stream_in_a_block, parse, streaming_response_lines, responses, responses_parse, responses_raw,
     response_stream, response_stream_helper,
 ]  # fmt: skip
-
-
-async def async_create(client: AsyncOpenAI) -> Any:
-    return await client.chat.completions.create(**CHAT)
-
-
-async def async_create_stream(client: AsyncOpenAI) -> Any:
-    stream = await client.chat.completions.create(**STREAMED)
-    assert isinstance(stream, AsyncStream)
-    return [chunk async for chunk in stream]
-
-
-async def async_stream_helper(client: AsyncOpenAI) -> Any:
-    async with client.chat.completions.stream(**HELPER) as stream:
-        return [event async for event in stream]
-
-
-async def async_raw_response(client: AsyncOpenAI) -> Any:
-    return (await client.chat.completions.with_raw_response.create(**CHAT)).parse()
-
-
-async def async_streaming_response_read(client: AsyncOpenAI) -> Any:
-    async with client.chat.completions.with_streaming_response.create(**CHAT) as response:
-        return await response.read()
-
-
-async def async_after_retries(client: AsyncOpenAI) -> Any:
-    return await client.with_options(max_retries=2).chat.completions.create(**CHAT)
 
 
 async def async_responses(client: AsyncOpenAI) -> Any:
@@ -159,8 +107,7 @@ async def async_response_stream(client: AsyncOpenAI) -> Any:
 
 
 ASYNC = [
-    async_create, async_create_stream, async_stream_helper, async_raw_response, async_streaming_response_read,
-    async_after_retries, async_responses, async_response_stream,
+    async_responses, async_response_stream,
 ]  # fmt: skip
 
 
@@ -190,9 +137,7 @@ def check(span: SpanData, parent: str, scenario: str) -> None:
         assert (found[semconv.RESPONSE_ID], found["openai.api.type"]) == ("chatcmpl-1", "chat_completions")
     if "parse" not in scenario and "response_stream_helper" not in scenario:
         assert [tool["name"] for tool in found[semconv.TOOL_DEFINITIONS]] == ["weather"]
-    assert found.get(semconv.RESEND_COUNT) == (2 if "retries" in scenario else None)
-    request, *retries, response = span.events
-    assert [event.name for event in retries] == (["retry"] * 2 if "retries" in scenario else [])
+    request, response = span.events
     assert (request.name, request.attributes) == ("llm.request", {semconv.REQUEST_MODEL: found[semconv.REQUEST_MODEL]})
     assert response.name == "llm.response"
     assert response.attributes == {name: found[name] for name in (semconv.RESPONSE_MODEL, semconv.FINISH_REASONS)}

@@ -69,12 +69,15 @@ class Answer:
 
 
 class Base:
-    """Where `_build_request` is, in the older libraries."""
+    """Where `_build_request` and `_should_retry` are, in the older libraries."""
 
     base_url = httpx2.URL("http://toy.test")
 
     def _build_request(self, options: Any, *, retries_taken: int = 0) -> object:
         return object()
+
+    def _should_retry(self, response: Any) -> bool:
+        return bool(response.status_code == 529)
 
 
 class Client(Base):
@@ -83,6 +86,8 @@ class Client(Base):
     def request(self, cast_to: Any, options: Any, *, stream: bool = False) -> Any:
         for attempt in range(2):
             response = self._send(SimpleNamespace(**vars(options)), attempt)
+            if not self._should_retry(response):
+                break
         return self._process_response(response=response)
 
     def _send(self, options: Any, attempt: int) -> httpx2.Response:
@@ -112,7 +117,7 @@ class NewerClient(Client):
 class OlderClient(Base):
     """With `request` alone."""
 
-    _build_request = None  # type: ignore[assignment]  # not there
+    _build_request = _should_retry = None  # type: ignore[assignment]  # not there
 
     def request(self, cast_to: Any, options: Any, *, stream: bool = False) -> Any:
         return Answer()
@@ -180,6 +185,7 @@ def test_with_every_name_all_of_it_is_traced(
     assert found[semconv.INPUT_MESSAGES] == {"prompt": "hi"}
     assert (found["toy.request.id"], found["http.response.status_code"]) == ("req_1", 200)
     assert found[semconv.RESEND_COUNT] == 1
+    assert [event.attributes for event in span.events if event.name == "retry"] == [{"http.response.status_code": 529}]
     assert (found["server.address"], found["server.port"]) == ("toy.test", 80)
     assert caplog.records == []
 
@@ -195,7 +201,7 @@ def test_without_the_names_of_attempts_the_call_and_its_prompt_are_traced(
     assert not {semconv.RESEND_COUNT, "toy.request.id"} & set(found)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert all(part in record.getMessage() for part in ("retries", "request id", f"{NAME}>=3.4"))
+    assert all(part in record.getMessage() for part in ("retries", "status of retries", "request id", f"{NAME}>=3.4"))
 
 
 def test_threads_that_instrument_at_once_patch_once(instrumentor: ApiClientInstrumentor) -> None:
