@@ -16,6 +16,16 @@ def parse_address(text: str) -> tuple[str, int] | None:
     return host, port
 
 
+def is_url(text: str) -> bool:
+    """Whether the text is `http://HOST` or `https://HOST`, with or without a port and a path."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
+
+
 def url_of(host: str, port: int) -> str:
     """`http://HOST:PORT`, with brackets around an IPv6 address."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -29,6 +29,7 @@ from prela_stream.validation import (
     nearest,
     parse_toml,
     parts,
+    path_problem,
     raise_if_any,
     read_text,
 )
@@ -265,6 +266,8 @@ class _SettingsReader:
         self._read_table(self._arguments, arguments)
 
     def _keep(self, section: str, name: str, value: Any, source: tuple[Mistakes, str]) -> None:
+        if join(section, name) in _PATHS and (problem := path_problem(value)):
+            source[0].report(source[1], problem)
         self._values[section][name] = value
         self._sources[join(section, name)] = source
 
@@ -292,7 +295,7 @@ def _with_paths_in(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The tables of a file with its relative paths below its folder, which need not be the working directory."""
 
     def placed(name: str, value: Any) -> Any:
-        return str(folder / value) if isinstance(value, str) and value and name in _PATHS else value
+        return _below(folder, value) if name in _PATHS else value
 
     found: dict[str, Any] = {}
     for name, value in table.items():
@@ -306,8 +309,12 @@ def _with_paths_in(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _with_sink_path(table: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    path = table.get("path")
-    return {**table, "path": str(folder / path)} if isinstance(path, str) and path else {**table}
+    return {**table, "path": _below(folder, table["path"])} if "path" in table else {**table}
+
+
+def _below(folder: Path, path: Any) -> Any:
+    """A path below a folder. What is no path is left as it is, because it is reported later."""
+    return str(folder / path) if isinstance(path, str) and path and not path_problem(path) else path
 
 
 def variables() -> dict[str, tuple[str, str]]:

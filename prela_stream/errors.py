@@ -67,7 +67,7 @@ def warn_once(text: str) -> None:
 
 
 class PrelaError(Exception):
-    """Base of every error that this package raises on purpose. Its text has no invisible characters and no `user:password@`."""
+    """Base of every error that this package raises on purpose. Its text has no invisible characters and no keys in URLs."""
 
     def __str__(self) -> str:
         return visible(without_user_info(super().__str__()))

@@ -24,6 +24,7 @@ INVISIBLE: Final = re.compile(
 )
 _LINE_BREAKS: Final = str.maketrans({"\n": "\\n", "\t": "\\t"})
 _USER_INFO: Final = re.compile(r"(?<=//)[^/\s,\"']*@|(?<![^\s,\"'\[(=])[^\s/:@,\"'\[(=]+:[^\s/,\"']*@")
+_URL_QUERY: Final = re.compile(r"(?<=://)([^\s\"'<>?]*)\?[^\s\"'<>]+")
 _SECRET_NAME: Final = re.compile(
     r"passw|secret|token|credential|api_?key|jaas|authorization|private_?key", re.IGNORECASE
 )
@@ -53,8 +54,10 @@ def escaped(found: re.Match[str]) -> str:
 
 
 def without_user_info(text: str) -> str:
-    """`text` with `user:password@` in front of a host replaced by `<hidden>@`."""
-    return _USER_INFO.sub(f"{HIDDEN}@", text) if "@" in text else text
+    """`text` with `<hidden>` for `user:password` in front of a host, and for the query of a URL, which may hold a key."""
+    if "@" in text:
+        text = _USER_INFO.sub(f"{HIDDEN}@", text)
+    return _URL_QUERY.sub(rf"\1?{HIDDEN}", text) if "://" in text else text
 
 
 def without_credentials(text: str) -> str:
@@ -63,7 +66,7 @@ def without_credentials(text: str) -> str:
 
 
 class VisibleFormatter(logging.Formatter):
-    """Formats a log record without invisible characters and without `user:password@`."""
+    """Formats a log record without invisible characters and without credentials in URLs."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The text of a record."""

@@ -163,6 +163,11 @@ def absolute(path: Path) -> str:
     return visible(str(path), lines=False)
 
 
+def path_problem(value: object) -> str | None:
+    """What is wrong with the value of a setting that is a path; None if nothing is."""
+    return f"expected a path, got the URL {show(value)}" if isinstance(value, str) and "://" in value else None
+
+
 def parse_toml(text: str, source: str) -> dict[str, Any]:
     """The tables of a TOML text; `source` names it in the ConfigurationError that is raised if it is no TOML."""
     try:

@@ -4,7 +4,7 @@ import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 
@@ -12,6 +12,8 @@ from prela_stream.app.debuglog import LOG_FORMAT, show_log_if_asked
 from prela_stream.text import VisibleFormatter
 
 T = TypeVar("T")
+_REPORTED_ONCE: Final = frozenset({"urllib3", "clickhouse_connect"})
+"""Libraries that warn at each attempt. What made the attempt fail is logged once by what asked for it."""
 
 
 def ask(question: Callable[[], Awaitable[T]]) -> T:
@@ -43,6 +45,14 @@ def log_to_stderr() -> None:
     """Show the log of a service on standard error; with `PRELA_DEBUG=1` in detail."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(VisibleFormatter(LOG_FORMAT))
+    handler.addFilter(_is_news)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)  # it logs several lines for each partition
     show_log_if_asked()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record is shown. Libraries log a line for each request, partition or attempt."""
+    library = record.name.partition(".")[0]
+    if library == "prela_stream":
+        return True
+    return record.levelno >= (logging.ERROR if library in _REPORTED_ONCE else logging.WARNING)

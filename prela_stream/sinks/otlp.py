@@ -15,12 +15,13 @@ import msgspec
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from prela_stream.addresses import is_url
 from prela_stream.errors import ConfigurationError, SinkError
 from prela_stream.otel.otlp.encode import Marked, encode_request
 from prela_stream.otel.otlp.schema import RpcStatus
 from prela_stream.sinks.base import SinkBatch
 from prela_stream.sinks.otlp_spans import divided, marked, reject
-from prela_stream.text import show, without_user_info
+from prela_stream.text import show
 from prela_stream.transport.base import TopicPartition
 from prela_stream.validation import bounded
 
@@ -53,15 +54,9 @@ class OtlpOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with an option beyond its type."""
-        try:
-            url = urlsplit(self.endpoint)
-            port = url.port or 0
-        except ValueError as error:
-            yield "endpoint", f"expected a URL such as http://127.0.0.1:4318/v1/traces: {error}"
-            return
-        if url.scheme not in ("http", "https") or not url.hostname or port < 0:
-            found = show(without_user_info(self.endpoint))
-            yield "endpoint", f"expected a URL such as http://127.0.0.1:4318/v1/traces, got {found}"
+        url = urlsplit(self.endpoint) if is_url(self.endpoint) else None
+        if url is None:
+            yield "endpoint", f"expected a URL such as http://127.0.0.1:4318/v1/traces, got {show(self.endpoint)}"
         elif url.username is not None or url.password is not None:
             yield (
                 "endpoint",

@@ -9,7 +9,7 @@ import msgspec
 
 from prela_stream.sinks.registry import SINK_TYPES, options_type
 from prela_stream.text import show
-from prela_stream.validation import Mistakes, absolute, fields_of, nearest, one_of
+from prela_stream.validation import Mistakes, absolute, fields_of, nearest, one_of, path_problem
 
 DEFAULT_TYPE: Final = "sqlite"
 GROUPS: Final = "sinks."
@@ -109,6 +109,8 @@ def _read(table: dict[str, Any], where: str, directory: str, mistakes: Mistakes)
     if len(mistakes.found) != before:
         return None
     options = options_type(kind)(**values)
+    if path is not None and (url := path_problem(values["path"])):
+        mistakes.report(f"{where}.path", url)
     for key, problem in getattr(options, "problems", tuple)():
         mistakes.report(f"{where}.{key}", problem)
     return SinkSettings(name=name, type=kind, options=options)

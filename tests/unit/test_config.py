@@ -144,12 +144,32 @@ def test_all_mistakes_of_all_sources_are_reported_at_once(tmp_path: Path) -> Non
         "service_name = {sasl_password = 's3cret'}",
         "transport = 'kafka://me:s3cret@one:9092'",
         "transport = 'sasl_password=s3cret'",
+        "directory = 'postgres://me:s3cret@one/db'",
+        "policies_file = 'https://one/policies.toml?token=s3cret'",
+        "[local]\npath = 'http://me:s3cret@one/log.db'",
+        "[kafka]\nssl_keyfile = 'https://me:s3cret@one/key.pem'",
+        "[[sink]]\npath = 'sqlite://me:s3cret@one/traces.db'",
+        "[[sink]]\ntype = 'parquet'\npath = 's3://me:s3cret@one'",
+        "[[sink]]\ntype = 'clickhouse'\nurl = 'http://me:s3cret@one:99999'",
+        "[[sink]]\ntype = 'clickhouse'\nurl = 'http://one:8123?password=s3cret'",
+        "[[sink]]\ntype = 'clickhouse'\nurl = 'tcp://me:s3cret@one:9000'",
+        "[[sink]]\ntype = 'otlp'\nendpoint = 'http://me:s3cret@one:4318:1'",
     ],
 )
 def test_no_credential_appears_in_an_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_settings(write(tmp_path, text), {})
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://one:99999", "http://one:0", "http://[::1", "http://one:80:80", "http://", "one:8123", "chdb:///"]
+)
+@pytest.mark.parametrize(("kind", "key"), [("clickhouse", "url"), ("otlp", "endpoint")])
+def test_an_address_of_a_server_is_checked_when_it_is_read(tmp_path: Path, kind: str, key: str, url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(write(tmp_path, f"[[sink]]\ntype = '{kind}'\n{key} = '{url}'"), {})
+    assert f"sink[0].{key}: expected" in str(caught.value)
 
 
 def test_invisible_characters_of_names_and_values_are_escaped(tmp_path: Path) -> None:

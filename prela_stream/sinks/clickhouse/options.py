@@ -6,6 +6,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from prela_stream.addresses import is_url
+from prela_stream.text import show
 from prela_stream.validation import bounded
 
 _DATABASE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -27,7 +29,9 @@ class ClickhouseOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """What is wrong with these options: the key, and the mistake."""
-        if not self.url.startswith(("http://", "https://", "chdb:///")):
-            yield "url", "expected http://HOST:8123, https://HOST:8443 or chdb:///FOLDER"
+        if not (is_url(self.url) or (self.url.startswith("chdb:///") and len(self.url) > len("chdb:///"))):
+            yield "url", f"expected http://HOST:8123, https://HOST:8443 or chdb:///FOLDER, got {show(self.url)}"
+        elif "?" in self.url:
+            yield "url", f"a query has no effect, and a password belongs into the variable {self.password_variable}"
         if not _DATABASE.fullmatch(self.database):
             yield "database", "expected letters, digits and '_', the first of them no digit"
