@@ -16,6 +16,7 @@ from prela_stream.codec.versions import PREFIX, READ_ERRORS, check_version, read
 from prela_stream.errors import CodecError
 from prela_stream.model.plain import is_plain, plain, safe_text
 from prela_stream.model.span import (
+    EMPTY_ARRAY,
     SPAN_STATUSES,
     SPAN_TYPES,
     ItemHead,
@@ -287,7 +288,11 @@ def _with_readable_attributes(resource: Resource) -> Resource:
 
 def decode_span(raw: bytes | msgspec.Raw, resource: Resource | None = None) -> SpanData:
     """A span item as `SpanData`; raises CodecError, also if the item is not a span or its body is unreadable."""
-    head = decode_head(raw)
+    return span_of(decode_head(raw), resource)
+
+
+def span_of(head: SpanHead, resource: Resource | None = None) -> SpanData:
+    """As `decode_span` for an item of which the head is decoded; raises CodecError in the same cases."""
     if head.trace_id is None or head.span_id is None:
         msg = f"an item of kind {head.kind} is not a span"
         raise CodecError(msg)
@@ -309,8 +314,8 @@ def decode_span(raw: bytes | msgspec.Raw, resource: Resource | None = None) -> S
         randomness=head.randomness,
         threshold=head.threshold,
         attributes=read(attributes_decoder, head.attributes, "attributes"),
-        events=read(events_decoder, head.events, "events"),
-        links=read(links_decoder, head.links, "links"),
+        events=[] if head.events is EMPTY_ARRAY else read(events_decoder, head.events, "events"),
+        links=[] if head.links is EMPTY_ARRAY else read(links_decoder, head.links, "links"),
         resource=resource or Resource(),
     )
 

@@ -199,7 +199,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Other resource attributes that the user set."""
 
 
-class SpanData(msgspec.Struct, frozen=True, kw_only=True):
+class SpanData(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A finished span. Ids are lower-case hex of W3C length, times are ns since the epoch."""
 
     trace_id: str

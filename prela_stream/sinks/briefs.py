@@ -5,11 +5,10 @@ several labels without reading their spans. Session, user, model and the like ar
 """
 
 import math
-from base64 import b32encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
-from itertools import repeat
+from itertools import product, repeat
 from typing import Any, Final, Literal
 
 import msgspec
@@ -38,7 +37,6 @@ _CANONICAL: Final = {
     for name in (
         semconv.ERROR_TYPE, semconv.AGENT_NAME, semconv.REQUEST_MODEL, semconv.RESPONSE_MODEL, semconv.TOOL_NAME,
         semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS, semconv.COST_USD, semconv.FINISH_REASONS, semconv.RESEND_COUNT,
-        semconv.CONVERSATION_ID, semconv.USER_ID,
     )
     for spelling in semconv.read_keys(name)
 } | {_HTTP_STATUS: _HTTP_STATUS, "http.status_code": _HTTP_STATUS}  # fmt: skip
@@ -50,6 +48,9 @@ _KINDS: Final[dict[str, LabelKind]] = {
     semconv.TOOL_NAME: "tool",
     semconv.ERROR_TYPE: "error_type",
 }
+_aliases: Final = dict(semconv.ALIASES)
+_PAIRS: Final = ["".join(pair) for pair in product("abcdefghijklmnopqrstuvwxyz234567", repeat=2)]
+"""Ten bits as two digits of base 32."""
 _NO_LABEL: Final = frozenset({
     *(name for name in semconv.CONTENT_NAMES if not name.endswith(".*")),
     *semconv.read_keys(semconv.RESPONSE_ID), *semconv.read_keys(semconv.TOOL_CALL_ID),
@@ -96,25 +97,18 @@ def decode_brief(value: bytes) -> Brief:
 
 def brief_of(span: SpanData, size: int) -> Brief:
     """The brief of a span whose item has `size` bytes."""
-    facts = _facts(span.attributes)
+    facts = {name: _READ[name](value) for name, value in _facts(span.attributes).items()}
+    model = facts.pop(semconv.REQUEST_MODEL, "")
     return Brief(
         service=span.resource.service_name[:_NAME_CHARS],
-        status_message=_text(span.status_message, _MESSAGE_CHARS),
-        error_type=_text(facts.get(semconv.ERROR_TYPE)),
-        agent=_text(facts.get(semconv.AGENT_NAME)),
-        model=_text(facts.get(semconv.RESPONSE_MODEL)) or _text(facts.get(semconv.REQUEST_MODEL)),
-        tool=_text(facts.get(semconv.TOOL_NAME)),
-        input_tokens=_count(facts.get(semconv.INPUT_TOKENS)),
-        output_tokens=_count(facts.get(semconv.OUTPUT_TOKENS)),
-        cost_usd=_amount(facts.get(semconv.COST_USD)),
-        finish_reason=_text(_first(facts.get(semconv.FINISH_REASONS))),
-        resends=_count(facts.get(semconv.RESEND_COUNT)) or 0,
-        http_status=_count(facts.get(_HTTP_STATUS)),
+        status_message=(span.status_message or "")[:_MESSAGE_CHARS],
+        model=facts.pop(semconv.RESPONSE_MODEL, "") or model,
         events=len(span.events),
         links=len(span.links),
         bytes=size,
         flags=span.flags,
         inject_ordinal=span.inject_ordinal,
+        **{_FIELDS[name]: value for name, value in facts.items()},
     )
 
 
@@ -152,8 +146,8 @@ class Labels:
         """All labels as tokens, within their bounds."""
         found: set[str] = set()
         for kind, values in self.values.items():
-            found.update(_least(map(token, repeat(kind), values), KIND_LABELS))
-        found.update(_least(map(token, repeat("attribute"), self.attributes), ATTRIBUTE_LABELS))
+            found.update(_tokens(kind, values, KIND_LABELS))
+        found.update(_tokens("attribute", self.attributes, ATTRIBUTE_LABELS))
         return found
 
     def listed(self) -> dict[str, list[str]]:
@@ -171,16 +165,17 @@ class Labels:
         self._add_all(resource.attributes)
 
     def _add_all(self, attributes: Mapping[Any, Any]) -> None:
+        add = self.attributes.add
         for key, value in attributes.items():
             if not isinstance(key, str) or key in _NO_LABEL:
                 continue
-            name = semconv.ALIASES.get(key, key)
+            name = _aliases.get(key, key)
+            kind = _KINDS.get(name)
             for one in value if isinstance(value, list) and len(value) <= LISTED else (value,):
                 text = attribute_text(one)
                 if text is None:
                     continue
-                self.attributes.add(f"{name}={text}")
-                kind = _KINDS.get(name)
+                add(f"{name}={text}")
                 if kind is not None and text:
                     self.values.setdefault(kind, set()).add(text[:_NAME_CHARS])
 
@@ -208,7 +203,16 @@ def attribute_text(value: object) -> str | None:
 def token(kind: LabelKind, value: str) -> str:
     """A label as a word of 10 letters and digits: 50 bits of a hash, so that one of a million labels fits by chance."""
     digest = blake2b(f"{kind}\0{value}".encode("utf-8", "replace"), digest_size=8).digest()
-    return b32encode(digest)[:10].decode().lower()
+    bits = int.from_bytes(digest[:7], "big") >> 6
+    return "".join((
+        _PAIRS[bits >> 40], _PAIRS[bits >> 30 & 1023], _PAIRS[bits >> 20 & 1023], _PAIRS[bits >> 10 & 1023], _PAIRS[bits & 1023]
+    ))  # fmt: skip
+
+
+def _tokens(kind: LabelKind, values: set[str], most: int) -> Iterable[str]:
+    """The tokens of the labels of one kind, the least of them if they are too many."""
+    found = map(token, repeat(kind), values)
+    return found if len(values) <= most else _least(found, most)
 
 
 def wanted_tokens(where: TraceQuery) -> list[str]:
@@ -238,8 +242,8 @@ def _facts(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _text(value: object, most: int = _NAME_CHARS) -> str:
-    return value[:most] if isinstance(value, str) else ""
+def _text(value: object) -> str:
+    return value[:_NAME_CHARS] if isinstance(value, str) else ""
 
 
 def _first(value: object) -> object:
@@ -254,3 +258,31 @@ def _amount(value: object) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     return None
+
+
+_READ: Final[dict[str, Callable[[object], Any]]] = {
+    semconv.ERROR_TYPE: _text,
+    semconv.AGENT_NAME: _text,
+    semconv.REQUEST_MODEL: _text,
+    semconv.RESPONSE_MODEL: _text,
+    semconv.TOOL_NAME: _text,
+    semconv.INPUT_TOKENS: _count,
+    semconv.OUTPUT_TOKENS: _count,
+    semconv.COST_USD: _amount,
+    semconv.FINISH_REASONS: lambda value: _text(_first(value)),
+    semconv.RESEND_COUNT: lambda value: _count(value) or 0,
+    _HTTP_STATUS: _count,
+}
+"""Reads the value of a fact; a value of another type is none."""
+_FIELDS: Final = {
+    semconv.ERROR_TYPE: "error_type",
+    semconv.AGENT_NAME: "agent",
+    semconv.TOOL_NAME: "tool",
+    semconv.INPUT_TOKENS: "input_tokens",
+    semconv.OUTPUT_TOKENS: "output_tokens",
+    semconv.COST_USD: "cost_usd",
+    semconv.FINISH_REASONS: "finish_reason",
+    semconv.RESEND_COUNT: "resends",
+    _HTTP_STATUS: "http_status",
+}
+"""The field of a brief with a fact; the model is one of two."""

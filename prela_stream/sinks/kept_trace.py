@@ -55,7 +55,7 @@ class KeptTrace(msgspec.Struct, frozen=True, kw_only=True):
         return SpanTree(self.spans)
 
 
-class _Found(msgspec.Struct):
+class _Found(msgspec.Struct, gc=False):
     rank: int
     span: SpanData
     item: SpanItem

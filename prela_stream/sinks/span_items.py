@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from prela_stream.codec.spans import decode_head, decode_span
+from prela_stream.codec.spans import decode_head, span_of
 from prela_stream.errors import CodecError
 from prela_stream.model.span import PENDING, ItemKind, Resource, SpanData, SpanHead
 
@@ -35,7 +35,7 @@ def read_span(
     if not 0 <= index < len(resources):
         msg = f"an item refers to resource {index}, but its fragment has {len(resources)} resources"
         raise CodecError(msg)
-    span = decode_span(raw, resources[index])
+    span = span_of(head, resources[index])
     if head.trace_id != trace_id or head.span_id is None:
         msg = f"expected spans of trace {trace_id.hex()} in its fragment, got one of trace {span.trace_id}"
         raise CodecError(msg)

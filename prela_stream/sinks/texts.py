@@ -36,6 +36,8 @@ def _collect(values: Iterable[Any], found: list[str], depth: int) -> None:
 
 
 def _cut(texts: list[str]) -> list[str]:
+    if sum(map(len, texts)) <= SPAN_CHARS:
+        return texts
     left = SPAN_CHARS
     kept: list[str] = []
     for text in texts:

@@ -107,9 +107,9 @@ class StoreWriter:
         documents: list[tuple[int, str]] = []
         labels: list[tuple[int, str]] = []
         calls: list[tuple[object, ...]] = []
+        self.put_decisions([decision for change in changes for decision in change.decisions.values()])
         for change in changes:
             decisions = primary(change.decisions.values())
-            self.put_decisions(decisions)
             trace = self._counters.next("last_trace")
             facts, listed = facts_of(change.spans), change.labels.listed()
             lines.append(self._line(change.trace_id, trace, decisions, facts, listed))
