@@ -94,7 +94,8 @@ async def run_sinks(
     sinks = chosen_sinks(settings, only)
     health = Health(("sink",), _parts(sinks))
     async with exposed(settings.http, health), ready_transport(settings) as transport:
-        await _run_sinks(settings, transport, sinks, health, on_ready)
+        with rare_collections():  # a batch is many small objects, too
+            await _run_sinks(settings, transport, sinks, health, on_ready)
 
 
 def _parts(sinks: Iterable[SinkSettings]) -> list[str]:

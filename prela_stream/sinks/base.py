@@ -1,7 +1,7 @@
 """The interface of a sink, which writes kept traces. `sinks.reader` has that of what reads a store."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -57,4 +57,19 @@ class Sink(Protocol):
 
     async def aclose(self) -> None:
         """Release everything. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class GroupingSink(Sink, Protocol):
+    """A sink that makes several batches durable in one transaction, which costs less than one transaction for each."""
+
+    async def write_together(self, batches: Sequence[SinkBatch], committing: Callable[[], None]) -> None:
+        """As `write` for each batch in order. After a failure none of them is durable.
+
+        Args:
+            batches: At least one; any number of each partition.
+            committing: Called before the transaction is committed. The commit waits for the disk and leaves the processor to
+                others, so this is the time to prepare the next batches.
+        """
         ...

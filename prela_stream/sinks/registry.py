@@ -32,6 +32,7 @@ SINK_TYPES: Final[dict[str, SinkType]] = {
         sink="prela_stream.sinks.sqlite.sink:SqliteSink",
         options="prela_stream.sinks.sqlite.options:SqliteOptions",
         reader="prela_stream.sinks.sqlite.reader:SqliteReader",
+        records=2_000,
         path="traces.db",
     ),
     "jsonl": SinkType(

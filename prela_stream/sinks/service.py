@@ -7,15 +7,23 @@ transport and the sink only by their interfaces.
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 import msgspec
 
 from prela_stream import telemetry
-from prela_stream.errors import ConfigurationError, FencedError, SinkError, TransportError, UnknownTopicError
-from prela_stream.sinks.base import Sink, SinkBatch
+from prela_stream.errors import (
+    ConfigurationError,
+    FencedError,
+    PrelaError,
+    SinkError,
+    TransportError,
+    UnknownTopicError,
+)
+from prela_stream.sinks.base import GroupingSink, Sink, SinkBatch
 from prela_stream.sinks.fragments import FragmentJoiner
 from prela_stream.sinks.observer import SinkObserver
 from prela_stream.sinks.topic_consumer import TopicConsumer
@@ -45,6 +53,8 @@ class _Assigned:
         self.joiners: dict[TopicPartition, FragmentJoiner] = {}
         self.offsets: dict[TopicPartition, int] = {}
         """`next_offset` of the last batch of each partition."""
+        self.failure: TransportError | None = None
+        """Why this member cannot read any more: it was removed from its group, or the topics were deleted."""
 
     def apply(self, poll: Poll) -> None:
         """Forget what was revoked, and note what was assigned."""
@@ -58,6 +68,13 @@ class _Assigned:
         self.joiners.pop(partition, None)
         self.offsets.pop(partition, None)
         self.waiting = deque(one for one in self.waiting if one.batch.source != partition)
+
+    def remove(self, written: Sequence[_Waiting]) -> list[_Waiting]:
+        """Remove what was written; returns those of it whose partitions were not revoked during the write."""
+        ids = set(map(id, written))
+        own = [one for one in self.waiting if id(one) in ids]
+        self.waiting = deque(one for one in self.waiting if id(one) not in ids)
+        return own
 
 
 class _Retry:
@@ -127,6 +144,7 @@ class SinkService:
         self._transport = transport
         self._topics = topics
         self._sink = sink
+        self._groups = sink if isinstance(sink, GroupingSink) else None
         self._name = name
         self._group = group
         self._max_records = max_records
@@ -182,18 +200,26 @@ class SinkService:
         while True:
             if self._retry.pause_s:
                 await anyio.sleep(self._retry.pause_s)
-                poll = await consumer.check_assignment()
+                self._accept(consumer, assigned, await consumer.check_assignment())
+            elif assigned.waiting:  # they were fetched during the last write
+                await anyio.lowlevel.checkpoint()
             else:
                 poll = await consumer.poll(max_records=self._max_records, max_bytes=self._max_bytes)
-            assigned.apply(poll)
-            for partition, records in _by_partition(poll.records):
-                self._add(consumer, assigned, partition, records)
+                self._accept(consumer, assigned, poll)
             with anyio.CancelScope(shield=True):  # a batch is written and committed, or neither; a sink bounds its time
                 await self._attempt(consumer, assigned)
                 await self._commit(consumer)
-            self.observer.polled(poll)
             if self._has_worked:
                 ready()
+            if assigned.failure is not None:
+                raise assigned.failure
+
+    def _accept(self, consumer: TopicConsumer, assigned: _Assigned, poll: Poll) -> None:
+        """Apply a poll and make batches of its records."""
+        assigned.apply(poll)
+        for partition, records in _by_partition(poll.records):
+            self._add(consumer, assigned, partition, records)
+        self.observer.polled(poll)
 
     async def _attempt(self, consumer: TopicConsumer, assigned: _Assigned) -> None:
         """Position what was assigned and write what waits. After a failure the rest is left for the next attempt."""
@@ -254,15 +280,51 @@ class SinkService:
         await consumer.seek(partition, stored)
 
     async def _write_all(self, consumer: TopicConsumer, assigned: _Assigned) -> None:
-        while assigned.waiting:
-            one = assigned.waiting[0]
-            began = time.monotonic()
-            await self._sink.write(one.batch)
-            assigned.waiting.popleft()
+        """Write what waits now, and nothing that is fetched during that."""
+        if self._groups is None:
+            for one in list(assigned.waiting):
+                began = time.monotonic()
+                await self._sink.write(one.batch)
+                self._note(consumer, assigned, [one], began)
+        elif assigned.waiting:
+            await self._write_together(self._groups, consumer, assigned, list(assigned.waiting))
+
+    async def _write_together(
+        self, sink: GroupingSink, consumer: TopicConsumer, assigned: _Assigned, group: Sequence[_Waiting]
+    ) -> None:
+        """Write these at once, and fetch and decode the next records while the sink waits for its disk."""
+        began, committing = time.monotonic(), anyio.Event()
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._fetch_ahead, consumer, assigned, committing)
+            try:
+                await sink.write_together([one.batch for one in group], committing.set)
+            except (PrelaError, OSError) as error:
+                failure = error
+            if not committing.is_set():
+                tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        self._note(consumer, assigned, group, began)
+
+    async def _fetch_ahead(self, consumer: TopicConsumer, assigned: _Assigned, committing: anyio.Event) -> None:
+        await committing.wait()
+        try:
+            poll = await consumer.poll_now(max_records=self._max_records, max_bytes=self._max_bytes)
+        except (FencedError, UnknownTopicError) as error:
+            assigned.failure = error
+        else:
+            self._accept(consumer, assigned, poll)
+
+    def _note(self, consumer: TopicConsumer, assigned: _Assigned, written: Sequence[_Waiting], began: float) -> None:
+        """Count what is durable. Its offsets may be committed, except those of partitions that another member has now."""
+        took = time.monotonic() - began
+        for one in written:
             labels = (self._group, one.batch.source.topic)
-            telemetry.SINK_WRITE_SECONDS.observe(time.monotonic() - began, *labels)
+            telemetry.SINK_WRITE_SECONDS.observe(took, *labels)
             telemetry.SINK_BATCH_RECORDS.observe(one.records, *labels)
             telemetry.SINK_RECORDS.add(one.records, *labels)
+        for one in assigned.remove(written):
             consumer.done(one.batch.source, one.batch.next_offset)
 
     async def _commit(self, consumer: TopicConsumer) -> None:

@@ -54,8 +54,12 @@ class TopicConsumer:
 
     async def check_assignment(self) -> Poll:
         """Changes of the assignment, without waiting. The caller has paused all partitions, so there are no records."""
+        return await self.poll_now(max_records=1, max_bytes=1)
+
+    async def poll_now(self, *, max_records: int, max_bytes: int) -> Poll:
+        """A poll that does not wait: what has arrived. Empty while the transport cannot be reached."""
         try:
-            return self._noted(await self.consumer.poll(timeout=0.0))
+            return self._noted(await self.consumer.poll(max_records=max_records, max_bytes=max_bytes, timeout=0.0))
         except (FencedError, UnknownTopicError):
             raise
         except TransportError:

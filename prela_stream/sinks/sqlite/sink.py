@@ -8,12 +8,13 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 
 from prela_stream.errors import SinkError
@@ -62,8 +63,12 @@ class SqliteSink:
 
     async def write(self, batch: SinkBatch) -> None:
         """Store the batch and its offset. Raises SinkError if SQLite fails; then nothing of the batch is stored."""
+        await self.write_together([batch], lambda: None)
+
+    async def write_together(self, batches: Sequence[SinkBatch], committing: Callable[[], None]) -> None:
+        """Store the batches and their offsets in one transaction; see `GroupingSink`."""
         async with self._lock:
-            await anyio.to_thread.run_sync(self._write, batch)
+            await anyio.to_thread.run_sync(self._write, batches, committing)
 
     async def stored_offset(self, source: TopicPartition) -> int | None:
         """The `next_offset` of the last batch of `source`; None if there was none."""
@@ -132,20 +137,24 @@ class SqliteSink:
             row = self._open().execute(query, (source.topic, source.partition)).fetchone()
         return None if row is None else int(row[0])
 
-    def _write(self, batch: SinkBatch) -> None:
-        with self._errors(f"store a batch of {batch.source}"):
-            self._store(batch, changes_of(batch.traces))
+    def _write(self, batches: Sequence[SinkBatch], committing: Callable[[], None]) -> None:
+        sources = ", ".join(dict.fromkeys(str(batch.source) for batch in batches))
+        with self._errors(f"store a batch of {sources}"):
+            self._store(batches, changes_of(trace for batch in batches for trace in batch.traces), committing)
             self._purge_if_due()
 
-    def _store(self, batch: SinkBatch, changes: Sequence[TraceChange]) -> None:
+    def _store(
+        self, batches: Sequence[SinkBatch], changes: Sequence[TraceChange], committing: Callable[[], None]
+    ) -> None:
         connection = self._open()
-        offset = (batch.source.topic, batch.source.partition, batch.next_offset)
+        offsets = [(batch.source.topic, batch.source.partition, batch.next_offset) for batch in batches]
         try:
             with transaction(connection):
                 writer = StoreWriter(connection, self._resources)
-                writer.write(batch.decisions, changes)
+                writer.write([decision for batch in batches for decision in batch.decisions], changes)
                 writer.save()
-                connection.execute("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?)", offset)
+                connection.executemany("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?)", offsets)
+                anyio.from_thread.run_sync(committing)
         except BaseException:
             self._resources.clear()  # their rows are rolled back too
             raise

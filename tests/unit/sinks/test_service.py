@@ -18,12 +18,13 @@ from prela_stream.codec.sampled import encode_kept
 from prela_stream.errors import ConfigurationError, SinkError, TransportError, UnknownTopicError
 from prela_stream.model.decision import Decision
 from prela_stream.sinks.base import Sink, SinkBatch
-from prela_stream.sinks.service import SinkService
+from prela_stream.sinks.service import SinkService, _Assigned, _Waiting
 from prela_stream.sinks.sqlite import schema
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
 from prela_stream.sinks.sqlite.sink import SqliteSink
-from prela_stream.transport.base import Committed, Record, TopicPartition, Transport
+from prela_stream.sinks.topic_consumer import TopicConsumer
+from prela_stream.transport.base import Committed, Poll, Record, TopicPartition, Transport
 from prela_stream.transport.local import LocalTransport
 from prela_stream.transport.local.consumer import LocalConsumer
 from prela_stream.transport.options import LocalOptions, TopicOptions
@@ -82,10 +83,11 @@ class WatchedSink(SqliteSink):
         super().__init__(options)
         self.received: list[str] = []
 
-    async def write(self, batch: SinkBatch) -> None:
-        self.received += [trace.trace_id for trace in batch.traces]
-        self.received += [about.trace_id_hex for about in batch.decisions]
-        await super().write(batch)
+    async def write_together(self, batches: Sequence[SinkBatch], committing: Callable[[], None]) -> None:
+        for batch in batches:
+            self.received += [trace.trace_id for trace in batch.traces]
+            self.received += [about.trace_id_hex for about in batch.decisions]
+        await super().write_together(batches, committing)
 
 
 async def test_kept_traces_and_decisions_reach_the_store_and_their_offsets_are_committed(
@@ -462,3 +464,70 @@ async def test_lag_readiness_and_batches_are_measured(transport: Transport) -> N
         tasks.cancel_scope.cancel()
     assert measured("records_total") == 8
     assert service.observer.problems(60) != []
+
+
+class GroupSink(FaultySink):
+    """A sink that takes batches together. Each commit waits until it is let through, and notes what it was asked to write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: list[list[SinkBatch]] = []
+        self.is_committing = anyio.Event()
+        self.may_commit = anyio.Event()
+
+    async def write_together(self, batches: Sequence[SinkBatch], committing: Callable[[], None]) -> None:
+        committing()
+        self.is_committing.set()
+        await self.may_commit.wait()
+        for one in batches:
+            await self.write(one)
+        self.groups.append(list(batches))
+
+
+class WatchedService(SinkService):
+    """Counts its polls."""
+
+    polls = 0
+    accepted = 0
+
+    def _accept(self, consumer: TopicConsumer, assigned: _Assigned, poll: Poll) -> None:
+        super()._accept(consumer, assigned, poll)
+        self.polls += 1
+        self.accepted += len(poll.records)
+
+
+async def test_the_next_records_are_fetched_during_a_commit_and_all_partitions_are_written_together(
+    transport: Transport,
+) -> None:
+    sink = GroupSink()
+    service = WatchedService(transport, TOPICS, sink, group="grouping", max_records=4)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(service.run)
+        await until(lambda: service.observer.consumer is not None and len(service.observer.consumer.assignment()) == 2)
+        await send(transport, *[encode_kept(whole(number)) for number in range(1, 7)])
+        await sink.is_committing.wait()
+        await until(lambda: service.accepted == 6)
+        assert sink.written == []
+        await send_traces(transport, range(7, 11))
+        sink.may_commit.set()
+        await until(lambda: len(sink.written) == 10)
+        tasks.cancel_scope.cancel()
+    assert sorted(sink.written) == [trace_id(number) for number in range(1, 11)]
+    assert [len(one.traces) for one in sink.groups[0]] == [4]
+    assert {one.source.partition for one in sink.groups[-1]} == {0, 1}
+    for partition in (0, 1):
+        after = await committed(transport, TopicPartition(TOPICS.sampled, partition), "grouping")
+        assert after is not None
+        assert after.offset >= 2
+
+
+def test_what_was_written_of_a_partition_that_was_revoked_at_the_same_time_is_not_committed() -> None:
+    other = TopicPartition(SAMPLED.topic, 1)
+    assigned = _Assigned()
+    written = [_Waiting(SinkBatch(source=one, next_offset=1), 1) for one in (SAMPLED, other)]
+    later = _Waiting(SinkBatch(source=other, next_offset=2), 1)
+    assigned.waiting.extend(written)
+    assigned.apply(Poll(revoked=(SAMPLED,)))
+    assigned.waiting.append(later)
+    assert assigned.remove(written) == [written[1]]
+    assert list(assigned.waiting) == [later]
