@@ -1,62 +1,118 @@
 //! The decisions of a partition during their late window, as `assembly.decided` specifies them.
 //!
-//! All decisions are in one ring in the order of their time: the older ones are forgotten, the others live. So a decision costs its id,
-//! its time and a place in the index, about 40 bytes. The ring and the index grow in blocks, so that none of them stops the worker.
+//! All decisions are in one ring in the order of their time: the older ones are forgotten, the others live. A decision costs its id, its
+//! time, the end of its entry, and a place in the index: 35 to 40 bytes. A live one of a kept trace also costs its entry. The ring and the
+//! index grow in blocks, so that none of them stops the worker.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
-use pyo3::prelude::*;
 
 use crate::item::TraceId;
 
 const BLOCK: usize = 1024;
 const SHARDS: usize = 256;
-/// What a decision, and in addition a kept one, counts where the memory of decisions is bounded.
+/// What a decision counts where the memory of decisions is bounded, and the least that the entry of a kept one counts in addition.
 const DECISION_BYTES: usize = 64;
 
-#[derive(Clone, Copy)]
-struct Entry {
-    id: TraceId,
-    at: i64,
+/// Decisions that follow one another.
+struct Block {
+    ids: Vec<TraceId>,
+    times: Vec<i64>,
+    /// The end of each entry in `entries`. That of a dropped trace is empty.
+    ends: Vec<u32>,
+    entries: Vec<u8>,
 }
 
-/// Entries by their number. The first ones are removed.
+impl Block {
+    fn new() -> Self {
+        Block {
+            ids: Vec::with_capacity(BLOCK),
+            times: Vec::with_capacity(BLOCK),
+            ends: Vec::with_capacity(BLOCK),
+            entries: Vec::new(),
+        }
+    }
+
+    fn entry(&self, place: usize) -> &[u8] {
+        let end_of = |place: usize| self.ends.get(place).map_or(0, |end| *end as usize);
+        let start = place.checked_sub(1).map_or(0, end_of);
+        self.entries.get(start..end_of(place)).unwrap_or(&[])
+    }
+}
+
+/// Decisions by their number. The first ones are removed.
 #[derive(Default)]
 struct Ring {
-    blocks: VecDeque<Vec<Entry>>,
-    /// Number of the first entry of the first block.
+    blocks: VecDeque<Block>,
+    /// Number of the first decision of the first block.
     base: u64,
     front: u64,
     end: u64,
 }
 
 impl Ring {
-    fn get(&self, number: u64) -> Option<&Entry> {
+    fn find(&self, number: u64) -> Option<(&Block, usize)> {
         let place = number.checked_sub(self.base)? as usize;
-        self.blocks.get(place / BLOCK)?.get(place % BLOCK)
+        let block = self.blocks.get(place / BLOCK)?;
+        (place % BLOCK < block.ids.len()).then_some((block, place % BLOCK))
     }
 
-    fn push(&mut self, entry: Entry) -> u64 {
-        if self.blocks.back().is_none_or(|block| block.len() == BLOCK) {
-            self.blocks.push_back(Vec::with_capacity(BLOCK));
+    fn id(&self, number: u64) -> Option<&TraceId> {
+        self.find(number).map(|(block, place)| &block.ids[place])
+    }
+
+    fn time(&self, number: u64) -> Option<i64> {
+        self.find(number).map(|(block, place)| block.times[place])
+    }
+
+    fn entry(&self, number: u64) -> &[u8] {
+        self.find(number).map_or(&[], |(block, place)| block.entry(place))
+    }
+
+    /// The number whose last 32 bits the index holds.
+    fn whole(&self, short: u32) -> u64 {
+        self.base + u64::from(short.wrapping_sub(self.base as u32))
+    }
+
+    fn push(&mut self, id: TraceId, time: i64, entry: &[u8]) -> u64 {
+        if self.blocks.back().is_none_or(|block| block.ids.len() == BLOCK) {
+            self.blocks.push_back(Block::new());
         }
         if let Some(block) = self.blocks.back_mut() {
-            block.push(entry);
+            block.ids.push(id);
+            block.times.push(time);
+            if block.entries.capacity() - block.entries.len() < entry.len() {
+                block.entries.reserve_exact(entry.len().max(block.entries.len() / 8));
+            }
+            block.entries.extend_from_slice(entry);
+            block.ends.push(block.entries.len() as u32);
+            if block.ids.len() == BLOCK {
+                block.entries.shrink_to_fit();
+            }
         }
         self.end += 1;
         self.end - 1
     }
 
-    fn pop(&mut self) -> Option<Entry> {
-        let entry = *self.get(self.front)?;
+    /// Removes the first decision.
+    fn pop(&mut self) {
         self.front += 1;
         if self.front == self.base + BLOCK as u64 {
             self.blocks.pop_front();
             self.base = self.front;
         }
-        Some(entry)
+    }
+
+    /// Frees the entries of a block all of whose decisions are before this one.
+    fn free_before(&mut self, number: u64) {
+        let place = (number - self.base) as usize;
+        if place % BLOCK == 0 && place > 0 {
+            if let Some(block) = self.blocks.get_mut(place / BLOCK - 1) {
+                block.entries = Vec::new();
+            }
+        }
     }
 }
 
@@ -65,20 +121,23 @@ struct Loaded {
     cut_offset: i64,
     first_offset: i64,
     id: TraceId,
-    entry: Option<Py<PyAny>>,
+    entry: Option<Box<[u8]>>,
 }
 
 pub struct Decided {
     window_ms: i64,
     most_bytes: usize,
     ring: Ring,
-    /// Number of the first live entry; those before it are forgotten.
+    /// Number of the first live decision; those before it are forgotten.
     live: u64,
-    /// The number of the last entry of each id.
-    index: Vec<HashTable<u64>>,
+    /// The last 32 bits of the number of the last decision of each id.
+    index: Vec<HashTable<u32>>,
     known: usize,
     keys: RandomState,
-    kept: HashMap<TraceId, Py<PyAny>>,
+    /// Nominal bytes of the entries of live decisions.
+    entry_bytes: usize,
+    /// Entries that replaced those in the ring, by number. Rarely any.
+    replaced: HashMap<u64, Option<Box<[u8]>>>,
     loaded: VecDeque<Loaded>,
     in_order: bool,
     passing: VecDeque<(i64, TraceId, i64, i64)>,
@@ -96,7 +155,8 @@ impl Decided {
             index: (0..SHARDS).map(|_| HashTable::new()).collect(),
             known: 0,
             keys: RandomState::new(),
-            kept: HashMap::new(),
+            entry_bytes: 0,
+            replaced: HashMap::new(),
             loaded: VecDeque::new(),
             in_order: true,
             passing: VecDeque::new(),
@@ -104,11 +164,12 @@ impl Decided {
         }
     }
 
-    /// The number of the last entry of an id.
+    /// The number of the last decision of an id.
     fn number(&self, id: &TraceId) -> Option<u64> {
         let hash = self.keys.hash_one(id);
-        let is_it = |number: &u64| self.ring.get(*number).is_some_and(|entry| entry.id == *id);
-        self.index.get(hash as usize % SHARDS)?.find(hash, is_it).copied()
+        let ring = &self.ring;
+        let is_it = |short: &u32| ring.id(ring.whole(*short)) == Some(id);
+        self.index.get(hash as usize % SHARDS)?.find(hash, is_it).map(|short| ring.whole(*short))
     }
 
     pub fn contains(&self, id: &TraceId) -> bool {
@@ -122,39 +183,50 @@ impl Decided {
 
     /// Nominal bytes of all remembered decisions.
     fn bytes(&self) -> usize {
-        DECISION_BYTES * (self.known + self.kept.len())
+        DECISION_BYTES * self.known + self.entry_bytes
+    }
+
+    fn entry_of(&self, number: u64) -> Option<&[u8]> {
+        match self.replaced.get(&number) {
+            Some(entry) => entry.as_deref(),
+            None => Some(self.ring.entry(number)).filter(|entry| !entry.is_empty()),
+        }
     }
 
     /// The entry of a live decision; None for a dropped trace.
-    pub fn entry(&self, id: &TraceId) -> Option<&Py<PyAny>> {
-        self.kept.get(id)
+    pub fn entry(&self, id: &TraceId) -> Option<&[u8]> {
+        self.entry_of(self.number(id).filter(|number| *number >= self.live)?)
     }
 
     /// A trace was decided. One that is live already gets the new entry and keeps its time.
-    pub fn remember(&mut self, id: TraceId, entry: Option<Py<PyAny>>, decided_at_ms: i64) {
-        if !self.contains(&id) {
-            self.remove(&id); // it was forgotten
-            // Stream time never goes back, but a loaded decision may be from the same millisecond as the last one.
-            let last = self.ring.end.checked_sub(1).and_then(|number| self.ring.get(number));
-            let at = last.filter(|_| self.live < self.ring.end).map_or(decided_at_ms, |last| decided_at_ms.max(last.at));
-            let number = self.ring.push(Entry { id, at });
-            let hash = self.keys.hash_one(id);
-            let (ring, keys) = (&self.ring, &self.keys);
-            if let Some(shard) = self.index.get_mut(hash as usize % SHARDS) {
-                shard.insert_unique(hash, number, |one| ring.get(*one).map_or(0, |entry| keys.hash_one(entry.id)));
-                self.known += 1;
-            }
+    pub fn remember(&mut self, id: TraceId, entry: Option<&[u8]>, decided_at_ms: i64) {
+        self.entry_bytes += nominal(entry);
+        let earlier = self.number(&id);
+        if let Some(number) = earlier.filter(|number| *number >= self.live) {
+            self.entry_bytes -= nominal(self.entry_of(number));
+            self.replaced.insert(number, entry.map(Box::from));
+            return;
         }
-        match entry {
-            Some(entry) => self.kept.insert(id, entry),
-            None => self.kept.remove(&id),
-        };
+        if earlier.is_some() {
+            self.remove(&id); // it was forgotten
+        }
+        // Stream time never goes back, but a loaded decision may be from the same millisecond as the last one.
+        let last = self.ring.end.checked_sub(1).and_then(|number| self.ring.time(number));
+        let at = last.filter(|_| self.live < self.ring.end).map_or(decided_at_ms, |last| decided_at_ms.max(last));
+        let number = self.ring.push(id, at, entry.unwrap_or(&[]));
+        let hash = self.keys.hash_one(id);
+        let (ring, keys) = (&self.ring, &self.keys);
+        if let Some(shard) = self.index.get_mut(hash as usize % SHARDS) {
+            let hash_of = |short: &u32| ring.id(ring.whole(*short)).map_or(0, |id| keys.hash_one(id));
+            shard.insert_unique(hash, number as u32, hash_of);
+            self.known += 1;
+        }
     }
 
     fn remove(&mut self, id: &TraceId) {
         let hash = self.keys.hash_one(id);
         let ring = &self.ring;
-        let is_it = |number: &u64| ring.get(*number).is_some_and(|entry| entry.id == *id);
+        let is_it = |short: &u32| ring.id(ring.whole(*short)) == Some(id);
         if let Some(shard) = self.index.get_mut(hash as usize % SHARDS) {
             if let Ok(found) = shard.find_entry(hash, is_it) {
                 found.remove();
@@ -165,48 +237,70 @@ impl Decided {
 
     /// Forgets the oldest decisions completely until at most `most_bytes` are left; appends their ids.
     fn forget_oldest(&mut self, early: &mut Vec<TraceId>) {
-        while self.bytes() > self.most_bytes {
-            let Some(id) = self.pop() else {
-                break;
-            };
-            early.extend(id);
+        while self.bytes() > self.most_bytes && self.ring.front < self.ring.end {
+            if self.ring.front == self.live {
+                self.forget_first();
+            }
+            early.extend(self.pop());
         }
     }
 
-    /// Removes the first entry. None: there is none; the inner None: its id was decided again.
-    fn pop(&mut self) -> Option<Option<TraceId>> {
+    /// The first live decision is forgotten.
+    fn forget_first(&mut self) {
+        self.entry_bytes -= nominal(self.entry_of(self.live));
+        self.replaced.remove(&self.live);
+        self.live += 1;
+        self.ring.free_before(self.live);
+    }
+
+    /// Removes the first decision. Returns its id, unless that was decided again.
+    fn pop(&mut self) -> Option<TraceId> {
         let number = self.ring.front;
-        let id = self.ring.get(number)?.id;
+        let id = *self.ring.id(number)?;
         let is_last = self.number(&id) == Some(number);
         if is_last {
             self.remove(&id);
-            self.kept.remove(&id);
         }
         self.ring.pop();
-        self.live = self.live.max(self.ring.front);
-        Some(is_last.then_some(id))
+        is_last.then_some(id)
     }
 
-    pub fn load(&mut self, id: TraceId, entry: Option<Py<PyAny>>, decided_at_ms: i64, first_offset: i64, cut_offset: i64) {
-        self.loaded.push_back(Loaded { decided_at_ms, cut_offset, first_offset, id, entry });
+    pub fn load(&mut self, id: TraceId, entry: Option<&[u8]>, decided_at_ms: i64, first_offset: i64, cut_offset: i64) {
+        self.loaded.push_back(Loaded { decided_at_ms, cut_offset, first_offset, id, entry: entry.map(Box::from) });
         self.in_order = false;
         self.ranges.entry(id).or_default().push((first_offset, cut_offset));
+    }
+
+    fn sort(&mut self) {
+        if !self.in_order {
+            self.loaded.make_contiguous().sort_by_key(|loaded| (loaded.decided_at_ms, loaded.cut_offset));
+            self.in_order = true;
+        }
+    }
+
+    fn arrive(&mut self, loaded: Loaded) {
+        self.remember(loaded.id, loaded.entry.as_deref(), loaded.decided_at_ms);
+        self.passing.push_back((loaded.decided_at_ms, loaded.id, loaded.first_offset, loaded.cut_offset));
+    }
+
+    /// Makes all loaded decisions effective.
+    pub fn end_load(&mut self) {
+        self.sort();
+        while let Some(loaded) = self.loaded.pop_front() {
+            self.arrive(loaded);
+        }
     }
 
     /// Returns the ids of the decisions that were forgotten early.
     pub fn expire(&mut self, now_ms: i64) -> Vec<TraceId> {
         let mut early = Vec::new();
-        if !self.in_order {
-            self.loaded.make_contiguous().sort_by_key(|loaded| (loaded.decided_at_ms, loaded.cut_offset));
-            self.in_order = true;
-        }
+        self.sort();
         while self.loaded.front().is_some_and(|loaded| loaded.decided_at_ms <= now_ms) {
             let Some(loaded) = self.loaded.pop_front() else {
                 break;
             };
             self.forget(loaded.decided_at_ms);
-            self.remember(loaded.id, loaded.entry, loaded.decided_at_ms);
-            self.passing.push_back((loaded.decided_at_ms, loaded.id, loaded.first_offset, loaded.cut_offset));
+            self.arrive(loaded);
             self.forget_oldest(&mut early); // at once, because a trace that was decided again is loaded again
         }
         while self.passing.front().is_some_and(|(at, ..)| *at < now_ms) {
@@ -228,8 +322,8 @@ impl Decided {
     }
 
     pub fn was_forgotten(&self, id: &TraceId, now_ms: i64) -> bool {
-        let found = self.number(id).filter(|number| *number < self.live).and_then(|number| self.ring.get(number));
-        found.is_some_and(|entry| now_ms < entry.at + 2 * self.window_ms)
+        let found = self.number(id).filter(|number| *number < self.live).and_then(|number| self.ring.time(number));
+        found.is_some_and(|at| now_ms < at + 2 * self.window_ms)
     }
 
     /// Whether an item of this trace in the record at `offset` belongs to a loaded decision.
@@ -242,18 +336,16 @@ impl Decided {
     }
 
     fn forget(&mut self, now_ms: i64) {
-        while self.live < self.ring.end {
-            let Some(entry) = self.ring.get(self.live).filter(|entry| entry.at + self.window_ms <= now_ms) else {
-                break;
-            };
-            self.kept.remove(&entry.id);
-            self.live += 1;
+        while self.ring.time(self.live).is_some_and(|at| at + self.window_ms <= now_ms) {
+            self.forget_first();
         }
-        while self.ring.front < self.live {
-            if self.ring.get(self.ring.front).is_none_or(|entry| entry.at + 2 * self.window_ms > now_ms) {
-                break;
-            }
+        while self.ring.front < self.live && self.ring.time(self.ring.front).is_some_and(|at| at + 2 * self.window_ms <= now_ms) {
             self.pop();
         }
     }
+}
+
+/// What the entry of a live decision counts.
+fn nominal(entry: Option<&[u8]>) -> usize {
+    entry.map_or(0, |entry| entry.len().max(DECISION_BYTES))
 }

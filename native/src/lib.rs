@@ -30,7 +30,7 @@ use crate::partition::{Applied, Closed, Options, Partition};
 use crate::trace::Trace;
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
-const INTERFACE: u32 = 5;
+const INTERFACE: u32 = 6;
 /// Spans that one step folds, or returns the facts of: about a millisecond.
 const STEP: usize = 1024;
 
@@ -363,14 +363,14 @@ impl PyPartition {
     }
 
     /// A trace was decided; `entry` is None for a dropped one.
-    fn remember(&mut self, trace_id: &[u8], entry: Option<Py<PyAny>>, decided_at_ms: i64) -> PyResult<()> {
+    fn remember(&mut self, trace_id: &[u8], entry: Option<&[u8]>, decided_at_ms: i64) -> PyResult<()> {
         self.inner.decided.remember(id_of(trace_id)?, entry, decided_at_ms);
         Ok(())
     }
 
     /// The entry of a live decision; None for a dropped trace.
-    fn entry(&self, py: Python<'_>, trace_id: &[u8]) -> PyResult<Option<Py<PyAny>>> {
-        Ok(self.inner.decided.entry(&id_of(trace_id)?).map(|entry| entry.clone_ref(py)))
+    fn entry<'py>(&self, py: Python<'py>, trace_id: &[u8]) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        Ok(self.inner.decided.entry(&id_of(trace_id)?).map(|entry| PyBytes::new(py, entry)))
     }
 
     fn was_forgotten(&self, trace_id: &[u8], now_ms: i64) -> PyResult<bool> {
@@ -388,13 +388,18 @@ impl PyPartition {
     fn load(
         &mut self,
         trace_id: &[u8],
-        entry: Option<Py<PyAny>>,
+        entry: Option<&[u8]>,
         decided_at_ms: i64,
         first_offset: i64,
         cut_offset: i64,
     ) -> PyResult<()> {
         self.inner.decided.load(id_of(trace_id)?, entry, decided_at_ms, first_offset, cut_offset);
         Ok(())
+    }
+
+    /// Makes all loaded decisions effective.
+    fn end_load(&mut self) {
+        self.inner.decided.end_load();
     }
 }
 

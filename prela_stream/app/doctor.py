@@ -247,7 +247,7 @@ async def _stream_time(settings: Settings, now_ms: int) -> Finding | None:
 
 
 async def _written(settings: Settings, clock: Callable[[], int]) -> AsyncIterator[Finding]:
-    from prela_stream.worker.partition import tick_record
+    from prela_stream.worker.ticks import tick_record
 
     partition = TopicPartition(settings.topics.spans, 0)
     async with open_transport(settings) as transport:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, Protocol
 
 from prela_stream.codec.spans import BadItem
 from prela_stream.errors import PrelaError
-from prela_stream.model.decision import Basis, Decision
+from prela_stream.model.decision import Basis
 from prela_stream.model.trace import Trace
 
 TRACE_BYTES: Final = 500
@@ -182,7 +182,7 @@ class Core(Protocol):
         """Bring the remembered decisions up to date with the clock and with `max_decided_bytes`.
 
         Returns the ids of the traces whose decisions were forgotten early. A decision counts 64 bytes, that of a kept trace in
-        its late window 128.
+        its late window as many bytes more as its entry has, and at least 128.
         """
         ...
 
@@ -215,18 +215,27 @@ class Core(Protocol):
         """Stream time of the next deadline if no item arrives; None if no trace is open. It may be too early, never too late."""
         ...
 
-    def remember(self, decision: Decision) -> None:
-        """A trace was decided: its spans are late from now on."""
+    def remember(self, trace_id: bytes, entry: bytes | None, decided_at_ms: int) -> None:
+        """A trace was decided: its spans are late from now on. The entry of a dropped trace is None."""
         ...
 
-    def kept_decision(self, trace_id: bytes) -> Decision | None:
-        """The live decision of a kept trace; None if the trace was dropped or is not decided."""
+    def entry(self, trace_id: bytes) -> bytes | None:
+        """The entry of the live decision of a kept trace; None if the trace was dropped or is not decided."""
         ...
 
     def was_forgotten(self, trace_id: bytes, now_ms: int) -> bool:
         """Whether the trace had a decision that expired less than `late_window_ms` before `now_ms`."""
         ...
 
-    def load(self, decision: Decision) -> None:
+    def load(
+        self, trace_id: bytes, entry: bytes | None, decided_at_ms: int, first_offset: int, cut_offset: int
+    ) -> None:
         """Load a committed decision. Load all of them before the first record of a replay."""
+        ...
+
+    def end_load(self) -> None:
+        """Make the loaded decisions effective that are later than the clock. Call it before the first record after a replay.
+
+        A commit can contain a part of the decisions that are due by the time of that record.
+        """
         ...

@@ -16,12 +16,12 @@ from prela_stream.assembly.decoding import DecodedTrace, DueTrace, TraceDecoder,
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import BadItem, decode_batch, decode_heads
 from prela_stream.model import semconv
-from prela_stream.model.decision import Basis, Decision, TraceSummary, Trigger
+from prela_stream.model.decision import Basis, TraceSummary, Trigger
 from prela_stream.model.ids import trace_randomness
 from prela_stream.model.span import Resource, SpanHead
 from prela_stream.model.trace import NAME_CHARACTERS, Trace
 
-INTERFACE: Final = 5
+INTERFACE: Final = 6
 """The version of the extension's interface. An extension with another one is not used."""
 _TRIGGERS: Final = (*TRIGGERS, Trigger.MAX_SPANS, Trigger.MAX_BYTES, Trigger.MEMORY)
 _BASES: Final = tuple(Basis)
@@ -45,6 +45,8 @@ class NativeCore:
     def __init__(self, native: ModuleType, options: AssemblyOptions, reads: Sequence[str], max_item_bytes: int) -> None:
         self._max_item_bytes = max_item_bytes
         self._decoder = TraceDecoder(reads)
+        self._taken = 0
+        """Spans of due traces that the extension no longer holds, and the caller does not have yet."""
         self._partition = native.Partition(
             msgspec.structs.asdict(options),
             _beats,
@@ -69,7 +71,7 @@ class NativeCore:
     @property
     def open_spans(self) -> int:
         """See `base.Core`."""
-        return self._partition.open_spans  # type: ignore[no-any-return]
+        return self._partition.open_spans + self._taken  # type: ignore[no-any-return]
 
     @property
     def open_bytes(self) -> int:
@@ -95,10 +97,15 @@ class NativeCore:
         return self._pieces() if self._partition.advance(now_ms) else iter(())
 
     def _pieces(self) -> Iterator[ReadyTrace | None]:
-        decoder = self._decoder
-        while (piece := self._partition.next_due()) is not None:
+        decoder, partition = self._decoder, self._partition
+        before = partition.open_spans + partition.duplicates
+        while (piece := partition.next_due()) is not None:
+            self._taken = before - partition.open_spans - partition.duplicates
             for facts in piece:
-                yield _ready(facts, decoder)
+                ready = _ready(facts, decoder)
+                self._taken -= ready.spans
+                yield ready
+            before = partition.open_spans + partition.duplicates
             yield None
 
     def expire(self) -> Sequence[bytes]:
@@ -134,11 +141,11 @@ class NativeCore:
         """See `base.Core`."""
         return self._partition.next_deadline_ms()  # type: ignore[no-any-return]
 
-    def remember(self, decision: Decision) -> None:
+    def remember(self, trace_id: bytes, entry: bytes | None, decided_at_ms: int) -> None:
         """See `base.Core`."""
-        self._partition.remember(decision.trace_id, decision if decision.kept else None, decision.decided_at_ms)
+        self._partition.remember(trace_id, entry, decided_at_ms)
 
-    def kept_decision(self, trace_id: bytes) -> Decision | None:
+    def entry(self, trace_id: bytes) -> bytes | None:
         """See `base.Core`."""
         return self._partition.entry(trace_id)  # type: ignore[no-any-return]
 
@@ -146,15 +153,15 @@ class NativeCore:
         """See `base.Core`."""
         return self._partition.was_forgotten(trace_id, now_ms)  # type: ignore[no-any-return]
 
-    def load(self, decision: Decision) -> None:
+    def load(
+        self, trace_id: bytes, entry: bytes | None, decided_at_ms: int, first_offset: int, cut_offset: int
+    ) -> None:
         """See `base.Core`."""
-        self._partition.load(
-            decision.trace_id,
-            decision if decision.kept else None,
-            decision.decided_at_ms,
-            decision.first_offset,
-            decision.cut_offset,
-        )
+        self._partition.load(trace_id, entry, decided_at_ms, first_offset, cut_offset)
+
+    def end_load(self) -> None:
+        """See `base.Core`."""
+        self._partition.end_load()
 
 
 def _beats(resource: bytes) -> bool:

@@ -11,7 +11,6 @@ from prela_stream.assembly.decided import DecidedTraces
 from prela_stream.assembly.decoding import TraceDecoder
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import ItemBatch, decode_batch
-from prela_stream.model.decision import Decision
 
 
 class PythonCore:
@@ -26,7 +25,7 @@ class PythonCore:
     name: Final = "python"
 
     def __init__(self, options: AssemblyOptions, reads: Sequence[str], max_item_bytes: int) -> None:
-        self._decided: DecidedTraces[Decision | None] = DecidedTraces(options)
+        self._decided = DecidedTraces(options)
         self._buffer = TraceBuffer(options, self._decided)
         self._decoder = TraceDecoder(reads)
         self._max_item_bytes = max_item_bytes
@@ -124,27 +123,27 @@ class PythonCore:
         """See `base.Core`."""
         return self._buffer.next_deadline_ms()
 
-    def remember(self, decision: Decision) -> None:
+    def remember(self, trace_id: bytes, entry: bytes | None, decided_at_ms: int) -> None:
         """See `base.Core`."""
-        self._decided.remember(decision.trace_id, decision if decision.kept else None, decision.decided_at_ms)
+        self._decided.remember(trace_id, entry, decided_at_ms)
 
-    def kept_decision(self, trace_id: bytes) -> Decision | None:
+    def entry(self, trace_id: bytes) -> bytes | None:
         """See `base.Core`."""
-        return self._decided.get(trace_id)
+        return self._decided.entry(trace_id)
 
     def was_forgotten(self, trace_id: bytes, now_ms: int) -> bool:
         """See `base.Core`."""
         return self._decided.was_forgotten(trace_id, now_ms)
 
-    def load(self, decision: Decision) -> None:
+    def load(
+        self, trace_id: bytes, entry: bytes | None, decided_at_ms: int, first_offset: int, cut_offset: int
+    ) -> None:
         """See `base.Core`."""
-        self._decided.load(
-            decision.trace_id,
-            decision if decision.kept else None,
-            decision.decided_at_ms,
-            first_offset=decision.first_offset,
-            cut_offset=decision.cut_offset,
-        )
+        self._decided.load(trace_id, entry, decided_at_ms, first_offset, cut_offset)
+
+    def end_load(self) -> None:
+        """See `base.Core`."""
+        self._decided.end_load()
 
 
 def _late(batch: ItemBatch, index: int) -> LateSpan:

@@ -140,7 +140,7 @@ class AssignedPartition:
 
     def status(self) -> PartitionStatus | None:
         """The state in numbers; None unless records are applied."""
-        return self._state.status() if self.is_running and self._state is not None else None
+        return None if self._state is None or not self.is_running else self._state.status()
 
     @property
     def open_bytes(self) -> int:
@@ -160,8 +160,7 @@ class AssignedPartition:
 
     def apply(self, records: Sequence[LogRecord]) -> Iterator[int]:
         """Apply the records of a poll in steps; see `PartitionState.steps`. It ends early if the partition fails between two."""
-        state = self._state
-        if state is None:
+        if (state := self._state) is None:
             return
         yield from self._in_steps(state, state.steps(records))
         if self._state is state:
@@ -176,7 +175,7 @@ class AssignedPartition:
                 yield size
                 if self._state is not state:
                     return
-                if state.pending_bytes >= self._backoff.commit_bytes or state.stopping:
+                if state.is_sealed or state.stopping:
                     self._wake.set()
         except CoreError as error:
             self._core_error = error
@@ -245,6 +244,7 @@ class AssignedPartition:
         began = monotonic()
         self._writer = await self._open_writer(self._source)
         self._state = await self._restore(self._source, self._writer)
+        self._state.commit_bytes = self._backoff.commit_bytes
         self._phase = Phase.RESTORED
         telemetry.WORKER_RESTORE_SECONDS.observe(monotonic() - began)
 
@@ -300,8 +300,9 @@ class AssignedPartition:
         await anyio.sleep(self._backoff.retry_s)
 
     async def _turn(self) -> None:
-        with anyio.move_on_after(self._options.tick_min_ms / 1000):
-            await self._wake.wait()
+        if self._state is None or not self._state.is_sealed:
+            with anyio.move_on_after(self._options.tick_min_ms / 1000):
+                await self._wake.wait()
         self._wake = anyio.Event()
         if self._core_error is not None:
             raise self._core_error
@@ -309,8 +310,7 @@ class AssignedPartition:
         if state is None or self._phase not in _COMMITTING:
             return
         due = monotonic() - self._last_commit >= self._options.commit_interval_ms / 1000
-        full = state.pending_bytes >= self._backoff.commit_bytes
-        if (due or full or state.stopping) and state.has_news:
+        if (due or state.is_sealed or state.stopping) and state.has_news:
             await self._commit(state, self._backoff.commit_timeout_s)
         if self._state is state and self.is_running and not state.replaying:
             await self._tick(state)
@@ -338,6 +338,7 @@ class AssignedPartition:
             msg = f"the commit of {self._source} up to offset {pending.offset} was {outcome.value}"
             raise TransportError(msg)
         self._backoff.landed(took)
+        state.commit_bytes = self._backoff.commit_bytes
         self._reported = ""
         self._faults.clear()
         pending.tally.publish(time.time() * 1000)
@@ -386,8 +387,9 @@ class AssignedPartition:
         self._scope.cancel()
         state = self._state
         try:
-            if state is not None and state.has_news:
-                await self._commit(state, min(within_s, self._backoff.commit_timeout_s))
+            until = monotonic() + within_s
+            while state is not None and state.has_news and self._state is state and (left := until - monotonic()) > 0:
+                await self._commit(state, min(left, self._backoff.commit_timeout_s))
         except PoisonLimitError as error:
             logger.warning("%s", error)
         except PrelaError as error:

@@ -49,6 +49,9 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     counters: ItemCounters
     shift_before_ms: int = 0
     """`StreamClock.shift_ms` just before the record at the low watermark."""
+    discarded: int = 0
+    """Unreadable traces that are due by the time of the record at the position, and that are in the dead-letter topic already. A
+    commit can contain a part of the traces that are due by the time of a record."""
     format: int = FORMAT
 
     def encode(self) -> str:

@@ -18,7 +18,8 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     commit_interval_ms: Annotated[int, bounded(1, HOUR)] = 1_000
     """How often the decisions of a partition are committed, if there are any."""
     commit_bytes: Annotated[int, bounded(1, 1 << 40)] = 4 << 20
-    """A partition with this much pending output is committed at once. With four times as much it is paused until the commit."""
+    """Most bytes of a commit, without the trace or the record that exceeds it. A partition with this much pending output is
+    committed at once. With four times as much it is paused."""
     tick_min_ms: Annotated[int, bounded(1, HOUR)] = 100
     """Shortest time between two ticks that a worker appends to a silent partition."""
     tick_max_ms: Annotated[int, bounded(1, HOUR)] = 10_000

@@ -45,6 +45,11 @@ class Outputs:
         self.bytes = 0
         """Approximate size of the next commit."""
 
+    @property
+    def count(self) -> int:
+        """Number of records of the next commit."""
+        return len(self._records) + (1 if self._decisions else 0)
+
     def decide(self, decision: Decision) -> None:
         """Add a decision, kept or dropped."""
         self._decisions.append(decision)

@@ -9,37 +9,29 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from prela_stream.assembly.base import TRACE_BYTES, Applied, ReadyTrace
+from prela_stream.assembly.base import TRACE_BYTES, ReadyTrace
 from prela_stream.assembly.clock import ClockJump, StreamClock
-from prela_stream.assembly.decoding import body_problem
 from prela_stream.assembly.forgotten import ForgottenTraces
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind, choose_core
-from prela_stream.codec.spans import SPANS_FORMAT, BadItem, encode_batch, encode_item
-from prela_stream.codec.versions import FORMAT_HEADER
-from prela_stream.model.decision import Decision, decision_id_of
-from prela_stream.model.span import ItemKind
-from prela_stream.model.trace import Trace
+from prela_stream.model.decision import Decision
 from prela_stream.sampling.evaluator import Evaluator
-from prela_stream.sampling.policy import Verdict
-from prela_stream.transport.base import LogRecord, Record, TopicPartition
+from prela_stream.transport.base import LogRecord, TopicPartition
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.checkpoint import Checkpoint, ItemCounters
+from prela_stream.worker.deciding import decision_of
 from prela_stream.worker.intake import DeadLetters, Intake, NewRecords
+from prela_stream.worker.late import LateSpans
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.outputs import Outputs
+from prela_stream.worker.packing import PackedDecisions
 from prela_stream.worker.partition_data import PartitionStatus, PendingCommit
+from prela_stream.worker.poison import PoisonWatch
 from prela_stream.worker.replay import Replay
 from prela_stream.worker.tally import Tally
 
-_EMPTY_RESOURCE = b"\x80"
-_REASON_CHARACTERS = 500
-
-
-def tick_record() -> Record:
-    """A record that carries only its log-append time."""
-    value = encode_batch(_EMPTY_RESOURCE, [encode_item(ItemKind.TICK)])
-    return Record(value=value, headers=((FORMAT_HEADER, SPANS_FORMAT),))
+_COMMIT_RECORDS = 2_000
+"""A commit with this many records is sealed."""
 
 
 class PartitionState:
@@ -79,13 +71,24 @@ class PartitionState:
         self._duplicates = 0
         """Duplicates of the core that are in the counters, or that a replay found again."""
         self._forgotten = ForgottenTraces(assembly.forgotten_bytes, 2 * max(1, assembly.late_window_ms))
+        self._packed = PackedDecisions(source)
         self._outputs = Outputs(source, topics, options.group)
         self._committed_position = start
         self._replay: Replay | None = None
+        self._sealed: deque[PendingCommit] = deque()
+        """Commits that are complete; later output is not part of them."""
+        self._sealed_bytes = 0
+        self.commit_bytes = options.commit_bytes
+        """The size at which a commit is sealed."""
         self._between_records = True
-        self._poison: str | None = None
-        self._poison_known = False
-        self._stop = options.poison_action == "stop"
+        self._low_before: tuple[int, int] | None = None
+        """The low watermark before the record whose due traces are being decided."""
+        self._loaded = False
+        self._discarded = 0
+        """Unreadable traces since the beginning of the record."""
+        self._discarded_before = 0
+        """How many of them the commit contained at which this state was restored."""
+        self._poison = PoisonWatch(source, topics, options)
         self._applied_ms = self._watermark_ms = 0
         self.position = start
         """Offset of the next record to apply."""
@@ -94,6 +97,7 @@ class PartitionState:
     def _use_counters(self, counters: ItemCounters) -> None:
         self._counters = counters
         self._dead_letters = DeadLetters(self._source, self._outputs, counters)
+        self._late = LateSpans(self._core, self._packed, self._outputs, self._dead_letters, counters)
         self._new = NewRecords(counters, self._dead_letters, self._options.poison_window)
 
     @property
@@ -115,8 +119,8 @@ class PartitionState:
 
     @property
     def pending_bytes(self) -> int:
-        """Approximate size of the next commit, bytes."""
-        return self._outputs.bytes
+        """Approximate size of all commits that are to be made, bytes."""
+        return self._sealed_bytes + self._outputs.bytes
 
     @property
     def open_bytes(self) -> int:
@@ -126,11 +130,19 @@ class PartitionState:
     @property
     def has_news(self) -> bool:
         """Whether a commit is possible and would contain anything new."""
-        return (
-            self._between_records
-            and not self.replaying
-            and (self._outputs.bytes > 0 or self.position != self._committed_position)
+        return bool(self._sealed) or (
+            self._can_commit and (self._outputs.bytes > 0 or self.position != self._committed_position)
         )
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether a commit has reached its size. It has to be made at once, and others follow."""
+        return bool(self._sealed)
+
+    @property
+    def _can_commit(self) -> bool:
+        """Not inside of a record, except between the traces that are due by its time: they precede its items."""
+        return not self.replaying and (self._between_records or self._low_before is not None)
 
     @property
     def stopping(self) -> bool:
@@ -138,7 +150,7 @@ class PartitionState:
 
         The next commit reports it; apply no more records.
         """
-        return self._stop and self._poison is not None
+        return self._poison.stops and self._poison.found is not None
 
     def status(self) -> PartitionStatus:
         """The state of the partition in numbers."""
@@ -158,8 +170,10 @@ class PartitionState:
     def ms_to_next_deadline(self) -> int | None:
         """Stream time until something is due if no record arrives, ms; None if nothing is.
 
-        It is 0 if a record needs the next one to confirm its time: a tick does that.
+        It is 0 if a record needs the next one to confirm its time: a tick does that. It is not known inside of a record.
         """
+        if not self._between_records:
+            return None
         if self._unconfirmed is not None:
             return 0
         deadline = self._core.next_deadline_ms()
@@ -174,6 +188,7 @@ class PartitionState:
         self._watermark_ms = checkpoint.clock_before_ms
         self._use_counters(checkpoint.counters)
         self._committed_position = checkpoint.position
+        self._discarded_before = checkpoint.discarded
         self.position = offset
         self._replay = Replay(checkpoint.position)
         if offset >= checkpoint.position:
@@ -181,7 +196,9 @@ class PartitionState:
 
     def load(self, decision: Decision) -> None:
         """Load a committed decision. Load decisions in the order of the log."""
-        self._core.load(decision)
+        entry = self._packed.pack(decision) if decision.kept else None
+        self._core.load(decision.trace_id, entry, decision.decided_at_ms, decision.first_offset, decision.cut_offset)
+        self._loaded = True
 
     def apply(self, *records: LogRecord) -> None:
         """Apply the next records in one go; see `steps`."""
@@ -194,7 +211,8 @@ class PartitionState:
         A record whose time needs confirmation is applied together with the next one; the position stays before it.
 
         It yields so often that the caller can let other tasks run: 0 inside of a record, and after it its size, at least 1.
-        Inside of a record it is applied in part and `has_news` is false. If it raises, discard this state and restore it from
+        Inside of a record it is applied in part. A commit is possible between the traces that are due by its time. A commit that
+        reaches `commit_bytes` is sealed at once, so that none is larger. If it raises, discard this state and restore it from
         the log.
         """
         for record in records:
@@ -207,6 +225,7 @@ class PartitionState:
             else:
                 yield from self._apply_at(record, self._advance(record))
             self._between_records = True
+            self._seal_if_full()
             yield max(1, len(record.value or b""))
             if self.stopping:
                 return
@@ -226,28 +245,42 @@ class PartitionState:
     def _apply_at(self, record: LogRecord, now: int) -> Iterator[int]:
         if self._replay is not None and record.offset >= self._replay.until:
             self._end_replay()
+        self._discarded = 0
         intake: Intake = self._replay or self._new
         core = self._core
+        if self._loaded and self._replay is None:
+            self._expire()  # as before the commit
+            core.end_load()  # with the decisions that a commit in the middle of this record contained
+            self._loaded = False
+        self._low_before = self._low_watermark()
         for ready in core.due(now):
             if ready is not None:
                 self._decide(ready, intake, cut=record.offset)
+                self._seal_if_full()
             yield 0
-        if early := core.expire():
-            self._forgotten.add(early, core.clock_ms)
-            if self._replay is None:
-                self._dead_letters.tally.forgotten(len(early))
+        self._low_before = None
+        self._expire()
         applied = core.add(record.value or b"", record.offset, replay=self._replay is not None)
         intake.applied(applied, record.offset)
         if applied.late:
-            self._forward_late(applied, record.offset, intake)
+            self._late.forward(applied, record.offset, intake)
         for ready in core.over_limits():
             self._decide(ready, intake, cut=record.offset + 1)
             yield 0
         self._applied_ms = record.timestamp_ms
         self.position = record.offset + 1
-        if self._replay is not None and self.position >= self._replay.until:
+        self._discarded = 0
+        if self._replay is None:
+            self._discarded_before = 0
+        elif self.position >= self._replay.until:
             self._end_replay()
-        self._check_poison()
+        self._poison.check(self._new.unreadable_share())
+
+    def _expire(self) -> None:
+        if early := self._core.expire():
+            self._forgotten.add(early, self._core.clock_ms)
+            if self._replay is None:
+                self._dead_letters.tally.forgotten(len(early))
 
     def relieve(self, most_bytes: int) -> Iterator[int]:
         """Decide the traces with the most bytes x age, until `open_bytes` is at most this. Not in a replay.
@@ -261,6 +294,7 @@ class PartitionState:
             self._decide(ready, self._new, cut=self.position)
             yield 0
         self._between_records = True
+        self._seal_if_full()
 
     def _end_replay(self) -> None:
         """Continue with new records.
@@ -274,10 +308,30 @@ class PartitionState:
         self._replay = None
         self._counters.duplicates += self.counters.unaccounted()
 
+    def _low_watermark(self) -> tuple[int, int]:
+        """The low watermark L, and the stream time just before it."""
+        return self._core.low_watermark() or (self.position, self._core.clock_ms)
+
+    def _seal_if_full(self) -> None:
+        outputs = self._outputs
+        if (outputs.bytes >= self.commit_bytes or outputs.count >= _COMMIT_RECORDS) and self._can_commit:
+            self._sealed.append(self._next_commit())
+            self._sealed_bytes += self._sealed[-1].bytes
+
     def freeze(self) -> PendingCommit:
-        """Take out everything to commit now. If the commit does not land, discard this state and restore it from the log."""
-        low = self._core.low_watermark()
-        offset, clock_before = (self.position, self._core.clock_ms) if low is None else low
+        """Take out what has to be committed next: up to `commit_bytes`, and the trace or the record that exceeds them.
+
+        Commits have to land in this order. If one does not, discard this state and restore it from the log.
+        """
+        if self._sealed:
+            pending = self._sealed.popleft()
+            self._sealed_bytes -= pending.bytes
+            return pending
+        return self._next_commit()
+
+    def _next_commit(self) -> PendingCommit:
+        offset, clock_before = self._low_before or self._low_watermark()
+        size = self._outputs.bytes
         while len(self._shifts) > 1 and self._shifts[1][0] < offset:
             self._shifts.popleft()
         checkpoint = Checkpoint(
@@ -287,16 +341,18 @@ class PartitionState:
             clock_ms=self._core.clock_ms,
             partitions=self._topics.partitions,
             counters=self.counters,
+            discarded=self._discarded,
         )
         self._committed_position, self._watermark_ms = self.position, clock_before
         tally, self._dead_letters.tally = self._dead_letters.tally, Tally()
         return PendingCommit(
             records=self._outputs.take(),
+            bytes=size,
             offset=offset,
             metadata=checkpoint.encode(),
             position=self.position,
-            poison=self._poison,
-            poison_known=self._poison_known,
+            poison=self._poison.found,
+            poison_known=self._poison.known,
             tally=tally,
         )
 
@@ -305,12 +361,20 @@ class PartitionState:
         if verdict is not None and verdict.kept:
             ready = ready.with_checked_bodies()
         if verdict is None or ready.trace is None:
-            intake.discarded(ready)
+            self._discarded += 1
+            if self._replay is not None or self._discarded > self._discarded_before:
+                intake.discarded(ready)
+            else:
+                self._counters.duplicates += (
+                    ready.spans
+                )  # they are in `dlq`; the end of the replay subtracted them here
             return
         if ready.poison:
             self._dead_letters.add_poison_of(ready)
         intake.decided(ready.trace_id)
-        decision = self._decision(ready, ready.trace, verdict, cut)
+        repeated = self._core.was_forgotten(ready.trace_id, ready.due_ms) or ready.trace_id in self._forgotten
+        policy_version = self._evaluator.policy_set.version
+        decision = decision_of(self._source, ready, ready.trace, verdict, cut, policy_version, repeated=repeated)
         self._outputs.decide(decision)
         readable = ready.spans - ready.poison_spans
         if decision.kept:
@@ -318,66 +382,6 @@ class PartitionState:
             self._counters.kept += readable
         else:
             self._counters.dropped += readable
-        self._core.remember(decision)
+        entry = self._packed.pack(decision) if decision.kept else None
+        self._core.remember(decision.trace_id, entry, decision.decided_at_ms)
         self._dead_letters.tally.decided(decision)
-
-    def _decision(self, ready: ReadyTrace, trace: Trace, verdict: Verdict, cut: int) -> Decision:
-        repeated = self._core.was_forgotten(ready.trace_id, ready.due_ms) or ready.trace_id in self._forgotten
-        return Decision(
-            trace_id=ready.trace_id,
-            decision_id=decision_id_of(self._source.topic, self._source.partition, ready.trace_id, ready.first_offset),
-            kept=verdict.kept,
-            probability=verdict.probability,
-            threshold=verdict.threshold,
-            weight=0.0 if repeated else verdict.weight,
-            policy=verdict.policy,
-            reason=verdict.reason[:_REASON_CHARACTERS],
-            trigger=trace.trigger,
-            complete=trace.complete,
-            first_offset=ready.first_offset,
-            cut_offset=cut,
-            decided_at_ms=ready.due_ms,
-            policy_version=self._evaluator.policy_set.version,
-            summary=trace.summary(ready.due_ms),
-            weight_biased=verdict.weight_biased,
-            repeated=repeated,
-            basis=ready.basis,
-        )
-
-    def _forward_late(self, applied: Applied, offset: int, intake: Intake) -> None:
-        """Count late spans, and write those of kept traces."""
-        by_trace: dict[bytes, list[bytes]] = {}
-        bad: list[BadItem] = []
-        for trace_id, place, raw in applied.late:
-            if not intake.writes_late(trace_id):
-                continue
-            if self._core.kept_decision(trace_id) is not None and (problem := body_problem(raw)):
-                bad.append(BadItem(index=place, raw=raw, reason=problem))
-                continue
-            by_trace.setdefault(trace_id, []).append(raw)
-        self._dead_letters.add(bad, offset)
-        for trace_id, raws in by_trace.items():
-            decision = self._core.kept_decision(trace_id)
-            self._dead_letters.tally.late(len(raws), kept=decision is not None)
-            if decision is None:
-                self._counters.late_dropped += len(raws)
-            else:
-                assert applied.late_resource is not None
-                self._counters.late_kept += len(raws)
-                self._outputs.keep_late(decision, raws, applied.late_resource, offset)
-
-    def _check_poison(self) -> None:
-        found = self._new.unreadable_share()
-        if found is None:
-            return
-        self._poison_known = True
-        share, items = found
-        if share <= self._options.poison_limit:
-            self._poison = None
-            return
-        advice = "set worker.poison_action to report" if self._stop else "the worker continues without them"
-        self._poison = (
-            f"{share:.0%} of the last {items} items of {self._source} were unreadable (worker.poison_limit: "
-            f"{self._options.poison_limit:.0%}); they are in {self._topics.dlq} with the reason. A producer probably writes "
-            f"another format; {'to continue anyway, ' if self._stop else ''}{advice}"
-        )

@@ -13,6 +13,8 @@ class PendingCommit(msgspec.Struct, frozen=True, kw_only=True):
     """The content of one commit."""
 
     records: Sequence[tuple[TopicPartition, Record]]
+    bytes: int
+    """Approximate size of `records`."""
     offset: int
     """The low watermark L."""
     metadata: str

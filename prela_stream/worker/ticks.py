@@ -2,8 +2,18 @@
 
 import anyio
 
-from prela_stream.transport.base import Producer, TopicPartition
-from prela_stream.worker.partition import tick_record
+from prela_stream.codec.spans import SPANS_FORMAT, encode_batch, encode_item
+from prela_stream.codec.versions import FORMAT_HEADER
+from prela_stream.model.span import ItemKind
+from prela_stream.transport.base import Producer, Record, TopicPartition
+
+_EMPTY_RESOURCE = b"\x80"
+
+
+def tick_record() -> Record:
+    """A record that carries only its log-append time."""
+    value = encode_batch(_EMPTY_RESOURCE, [encode_item(ItemKind.TICK)])
+    return Record(value=value, headers=((FORMAT_HEADER, SPANS_FORMAT),))
 
 
 class Ticks:

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from prela_stream.assembly.selection import CoreKind
 from tests.properties.test_assembly_equals_reference import OPTIONS, logs
 from tests.support.assembly_driver import Driver
-from tests.support.cores import a_decision
 from tests.support.reference import ReadRecord, decide
 
 
@@ -28,7 +27,7 @@ def test_restarts_change_no_decision(core: CoreKind, log: list[ReadRecord], rest
         driver = Driver(core, OPTIONS)
         driver.core.restore_clock(clock)
         for decision in decided:
-            driver.core.load(a_decision(decision.trace_id, decision.due_ms, decision.first_offset, decision.cut_offset))
+            driver.core.load(decision.trace_id, None, decision.due_ms, decision.first_offset, decision.cut_offset)
         for record in log:
             if offset <= record.offset < position:
                 driver.apply(record, replay=True)

@@ -8,7 +8,7 @@ from prela_stream.assembly.clock import StreamClock
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind
 from prela_stream.codec.spans import decode_batch, decode_head, encode_batch
-from tests.support.cores import MAX_ITEM_BYTES, a_decision
+from tests.support.cores import MAX_ITEM_BYTES
 from tests.support.reference import DecidedTrace, Outcome, ReadRecord
 
 
@@ -51,7 +51,7 @@ class Driver:
     def _decide(self, ready: ReadyTrace, cut: int) -> None:
         trace = ready.trace
         assert trace is not None
-        self.core.remember(a_decision(ready.trace_id, ready.due_ms))
+        self.core.remember(ready.trace_id, None, ready.due_ms)
         self._accounted += ready.spans
         heads = [decode_head(raw) for raw in ready.raws]
         assert heads == trace.heads

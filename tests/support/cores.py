@@ -9,7 +9,6 @@ import pytest
 
 from prela_stream.assembly.base import ReadyTrace
 from prela_stream.assembly.selection import EXTENSION, CoreKind, choose_core
-from prela_stream.model.decision import Decision, Trigger
 from prela_stream.model.trace import Trace
 
 CORES = ("python", "native")
@@ -49,28 +48,6 @@ def process_core(request: pytest.FixtureRequest) -> str:
     Without cargo it is the Python core.
     """
     return core_named(request.param).name
-
-
-def a_decision(
-    trace_id: bytes, due_ms: int, first_offset: int = 0, cut_offset: int = 0, *, kept: bool = False
-) -> Decision:
-    """A decision of which only these fields count."""
-    return Decision(
-        trace_id=trace_id,
-        decision_id=b"",
-        kept=kept,
-        probability=1.0,
-        threshold=0,
-        weight=1.0,
-        policy="",
-        reason="",
-        trigger=Trigger.COMPLETE,
-        complete=True,
-        first_offset=first_offset,
-        cut_offset=cut_offset,
-        decided_at_ms=due_ms,
-        policy_version="",
-    )
 
 
 def trace_of(ready: ReadyTrace) -> Trace:

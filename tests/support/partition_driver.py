@@ -1,7 +1,7 @@
 """A partition's log, its commits and successive workers, in memory, with the guarantees of a transport."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -87,28 +87,41 @@ class Workers:
 
     def step(self) -> bool:
         """Apply the next record; False at the end of the log."""
-        record = next((record for record in self.log if record.offset >= self._next_offset), None)
-        if record is None:
-            return False
-        self._next_offset = record.offset + 1
-        self.state.apply(record)
-        if not self.state.replaying:
+        found = False
+        for _ in self.parts():
+            found = True
+        if found and not self.state.replaying:
             assert self.state.counters.unaccounted() == 0, self.state.counters
-        return True
+        return found
+
+    def parts(self) -> Iterator[None]:
+        """Apply the next record in steps, between which the worker may commit or crash; none at the end of the log."""
+        record = next((record for record in self.log if record.offset >= self._next_offset), None)
+        if record is not None:
+            self._next_offset = record.offset + 1
+            for _ in self.state.steps([record]):
+                yield
 
     def relieve(self, most_bytes: int) -> int:
         """Decide traces for memory, as a worker does between two records; returns how many."""
         return sum(1 for _ in self.state.relieve(most_bytes))
 
     def commit(self) -> None:
-        """Commit, unless the worker is replaying."""
-        if self.state.replaying:
-            return
+        """Commit everything, unless the worker is replaying."""
+        if not self.state.replaying:
+            self.commit_piece()
+            while self.state.has_news:
+                self.commit_piece()
+
+    def commit_piece(self) -> None:
+        """Make the next commit."""
         before = self._position()
         frozen = self.state.freeze()
         assert frozen.offset >= self.committed.offset, "the low watermark went back"
         self.written += frozen.records
-        self.checkpoints.append(msgspec.json.decode(frozen.metadata, type=Checkpoint))
+        checkpoint = msgspec.json.decode(frozen.metadata, type=Checkpoint)
+        assert checkpoint.counters.unaccounted() == 0, checkpoint
+        self.checkpoints.append(checkpoint)
         for to, record in frozen.records:
             assert record.value is not None
             assert len(record.value) <= TOPICS.max_record_bytes

@@ -12,7 +12,7 @@ from prela_stream.assembly.selection import CoreKind, choose_core
 from prela_stream.codec.spans import decode_head, encode_batch, encode_item, encode_resource
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import COUNTED, REMOTE_PARENT, ItemKind, Resource
-from tests.support.cores import MAX_ITEM_BYTES, a_decision, trace_of
+from tests.support.cores import MAX_ITEM_BYTES, trace_of
 
 T1, T2, T3 = (bytes([number]) * 16 for number in (1, 2, 3))
 AGENT = encode_resource(Resource(pid=1, heartbeat_ms=10_000))
@@ -237,7 +237,7 @@ def test_what_is_due_comes_in_order_of_deadline_and_then_of_beginning(new_log: N
 
 def test_items_of_decided_traces_are_late_or_control(new_log: NewLog) -> None:
     log = new_log()
-    log.core.remember(a_decision(T1, 0))
+    log.core.remember(T1, None, 0)
     items = [span(1), span(1, trace=T2), control(ItemKind.HEARTBEAT, 1), control(ItemKind.START, 1), span(2, 1)]
     log.at(5, *items)
     applied = log.applied
@@ -248,7 +248,7 @@ def test_items_of_decided_traces_are_late_or_control(new_log: NewLog) -> None:
 
 def test_a_replay_skips_the_items_of_committed_decisions(new_log: NewLog) -> None:
     log = new_log()
-    log.core.load(a_decision(T1, 5, first_offset=0, cut_offset=1))
+    log.core.load(T1, None, 5, first_offset=0, cut_offset=1)
     items = [span(1), control(ItemKind.HEARTBEAT, 1), span(1, trace=T2), control(ItemKind.TICK, trace=None)]
     for covered, spans in ((2, 1), (0, 2)):
         log.offset += 1
@@ -256,6 +256,21 @@ def test_a_replay_skips_the_items_of_committed_decisions(new_log: NewLog) -> Non
         log.core.expire()
         applied = log.core.add(encode_batch(AGENT, items), log.offset, replay=True)
         assert (applied.items, applied.covered, applied.spans) == (4, covered, spans)
+
+
+def test_a_decision_that_was_loaded_after_the_clock_keeps_its_time(core: CoreKind) -> None:
+    """A commit contained it, but not the record by whose time it was due. Decisions by that time follow it."""
+    partition = core.new(AssemblyOptions(late_window_ms=500), (), MAX_ITEM_BYTES)
+    partition.restore_clock(900)
+    partition.load(T1, b"entry", 1_000, first_offset=0, cut_offset=2)
+    partition.end_load()
+    partition.remember(T2, None, 1_400)
+    list(partition.due(1_450))
+    partition.expire()
+    assert partition.entry(T1) == b"entry"
+    list(partition.due(1_500))
+    partition.expire()
+    assert partition.entry(T1) is None
 
 
 def test_unreadable_items_cost_their_neighbours_nothing(new_log: NewLog) -> None:
