@@ -14,6 +14,7 @@ import anyio
 
 from prela_stream import telemetry
 from prela_stream.app.adapters import group_of, open_transport
+from prela_stream.app.service_metrics import service_panel
 from prela_stream.app.undecided import undecided_traces
 from prela_stream.errors import PrelaError
 from prela_stream.transport.base import TopicPartition
@@ -42,11 +43,15 @@ class PipelineState:
         self._settings = settings
 
     async def panels(self) -> list[Panel]:
-        """Workers, their ledger, and sinks; a panel with a note if the transport does not answer."""
-        found: list[Panel] = []
+        """Services, workers, their ledger, and sinks; a panel with a note if the transport does not answer."""
+        services = await service_panel(self._settings)
+        found: list[Panel] = [] if services is None else [services]
         try:
             with anyio.fail_after(_ANSWER_S):
                 async with _observed(self._settings) as (transport, consumer):
+                    if not await transport.topics([self._settings.topics.spans]):
+                        found.append(_no_topic(self._settings))
+                        return found
                     found += await self._workers(transport, consumer)
                     found.append(await self._sinks(transport, consumer))
         except PrelaError as error:
@@ -129,6 +134,11 @@ class PipelineState:
                 lag += max(0, await consumer.end_offset(source) - (0 if committed is None else committed.offset))
             rows.append((sink.name, sink.type, f"{lag:,}", "" if started else "has committed nothing yet"))
         return Panel(title="Sinks", columns=("Sink", "Type", "Lag (records)", ""), rows=rows)
+
+
+def _no_topic(settings: Settings) -> Panel:
+    note = f"The topic {settings.topics.spans} does not exist yet: no agent has sent a span, and no worker or sink has started."
+    return Panel(title="Transport", note=note)
 
 
 def _ledger(checkpoints: Sequence[Checkpoint]) -> Panel:

@@ -9,10 +9,9 @@ from rich.cells import cell_len
 from prela_stream.cli import formats
 from prela_stream.cli.screen import Line, Piece, Screen, cells, cut_cells, fold, pad
 from prela_stream.sinks.query import TraceRow
+from prela_stream.views.short_ids import short_id, short_ids
 
 _GAP: Final = 2
-SHORT_ID: Final = 12
-"""Digits of an id: the chance that two of a million traces share them is 1 in 280,000,000 for each trace."""
 _NAME_CELLS: Final = 32
 """A longer name continues on the next line where other columns need the room."""
 
@@ -65,18 +64,18 @@ _OPTIONAL: Final = (
 """In order of importance."""
 
 
-def trace_list(rows: Sequence[Row], screen: Screen, *, now_ns: int, ids: Mapping[str, str]) -> list[Line]:
+def trace_list(rows: Sequence[Row], screen: Screen, *, now_ns: int) -> list[Line]:
     """The lines of a list, with a line of titles.
 
     Args:
         rows: At least one.
         screen: Where it will be written.
         now_ns: Now, for the age.
-        ids: The short id of each trace.
     """
     shown = [_safe(row, screen) for row in rows]
+    ids = short_ids(row.trace_id for row in rows)
     fixed = (
-        Column(title="trace", cell=lambda row: (ids.get(row.trace_id, row.trace_id), "dim")),
+        Column(title="trace", cell=lambda row: (ids[row.trace_id], "dim")),
         Column(
             title="age", cell=lambda row: (formats.age(now_ns - row.start_ns) if row.start_ns else "", ""), right=True
         ),
@@ -198,25 +197,12 @@ def row_of(row: TraceRow) -> Row:
     )
 
 
-def short_ids(rows: Sequence[Row]) -> dict[str, str]:
-    """The first digits of each id, as many as are unique in the list, and at least `SHORT_ID`."""
-    ids = sorted({row.trace_id for row in rows})
-    found = {}
-    for at, trace_id in enumerate(ids):
-        around = [ids[near] for near in (at - 1, at + 1) if 0 <= near < len(ids)]
-        length = SHORT_ID
-        while length < len(trace_id) and any(other.startswith(trace_id[:length]) for other in around):
-            length += 1
-        found[trace_id] = trace_id[:length]
-    return found
-
-
 def one_line(row: Row, screen: Screen) -> Line:
     """A trace in one line, for `traces tail` and `dev`: the time instead of the age, and no columns."""
     row = _safe(row, screen)
     fixed: Line = [
         (formats.moment(row.start_ns) if row.start_ns else "", "dim"),
-        (row.trace_id[:SHORT_ID], "dim"),
+        (short_id(row.trace_id), "dim"),
         pad((row.status, STATUS_STYLES.get(row.status, "")), len("error")),
         pad((formats.duration(row.duration_ns), ""), len("1 m 23 s"), right=True),
         (row.name, "bold" if row.status == "error" else ""),

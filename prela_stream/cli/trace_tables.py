@@ -49,7 +49,7 @@ def running_command(options: Options, limit: LimitOption = 100) -> None:
         for one in traces
     ]
     screen = standard_output()
-    screen.show(listing.trace_list(rows, screen, now_ns=now, ids=listing.short_ids(rows)))
+    screen.show(listing.trace_list(rows, screen, now_ns=now))
     if len(found.traces) > limit or not found.complete:
         end = "" if found.complete else "; the log is too long to be read to its end here"
         note(f"{limit:,} of {len(found.traces):,} undecided traces{end}")

@@ -161,7 +161,7 @@ def _list(options: Options, where: TraceQuery, sort: SortKey, limit: int, offset
     elif rows:
         screen = standard_output()
         shown = [listing.row_of(row) for row in rows]
-        screen.show(listing.trace_list(shown, screen, now_ns=time.time_ns(), ids=listing.short_ids(shown)))
+        screen.show(listing.trace_list(shown, screen, now_ns=time.time_ns()))
     else:
         explain_nothing(settings, where, offset=offset)
     return rows

@@ -78,7 +78,7 @@ def _bar(row: Row) -> str:
     elif x >= 14:
         place = f'x="{x:.2f}%" dx="-6" class="e"'
     else:
-        place = 'x="100%" dx="-6" class="e i"'
+        place = f'x="{end:.2f}%" dx="-6" class="e i"'
     return (
         f'<svg class="w" aria-hidden="true"><rect class="b" x="{x}%" y="7" width="{width}%" height="14" rx="3"/>'
         f'{path}<text {place} y="18">{formats.duration(row.duration_ns)}</text></svg>'

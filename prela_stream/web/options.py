@@ -14,6 +14,8 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What a browser must enter before it sees a trace. Required if `listen` is no loopback address."""
     hosts: tuple[str, ...] = ()
     """Further names that the Host header may have. Addresses, `localhost` and the host of `listen` are accepted."""
+    services: tuple[str, ...] = ()
+    """HOST:PORT of each service (`http.listen`) whose state and metrics the pipeline page shows. `http.token` is sent to them."""
 
     @property
     def is_off(self) -> bool:
@@ -22,12 +24,15 @@ class WebOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def __repr__(self) -> str:
         token = "<hidden>" if self.token else repr("")
-        return f"WebOptions(listen={self.listen!r}, token={token}, hosts={self.hosts!r})"
+        return f"WebOptions(listen={self.listen!r}, token={token}, hosts={self.hosts!r}, services={self.services!r})"
 
     def problems(self) -> list[tuple[str, str]]:
         """The mistakes that the type of a field does not show, each with the name of its field."""
         if self.is_off:
             return []
+        for one in self.services:
+            if parse_address(one) is None:
+                return [("services", f"expected HOST:PORT, for example 127.0.0.1:9464, got {one!r}")]
         found = parse_address(self.listen)
         if found is None:
             return [("listen", f"expected HOST:PORT, for example 127.0.0.1:8787, got {self.listen!r}")]

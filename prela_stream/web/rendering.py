@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse
 from prela_stream._version import __version__
 from prela_stream.text import visible
 from prela_stream.views import formats
+from prela_stream.views.short_ids import short_id
 from prela_stream.web import drawing, times
 
 STATIC: Final = Path(__file__).with_name("static")
@@ -76,6 +77,7 @@ def _environment() -> jinja2.Environment:
         plural=formats.plural,
         count_of=times.weight,
         clock=times.clock,
+        short_id=short_id,
     )
     environment.globals.update(asset=asset, link=link, version=__version__, icons=drawing.ICONS, count_of=times.weight)
     environment.globals.update(short=times.short, dollars=formats.cost)

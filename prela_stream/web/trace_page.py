@@ -15,6 +15,7 @@ from prela_stream.web.drawing import rows_html
 from prela_stream.web.rendering import link, page
 from prela_stream.web.rows import Waterfall, waterfall
 from prela_stream.web.state import pages_of, trace_id_of
+from prela_stream.web.timescale import Tick
 
 _TRIGGERS: Final = {
     "complete": "every counted span was received",
@@ -27,6 +28,8 @@ _TRIGGERS: Final = {
     "max_bytes": "the trace has the most bytes that are allowed",
     "memory": "the worker reached its limit of memory",
 }
+_LABEL: Final = 11.0
+"""Percent of the axis that the length of a wait needs."""
 _MANY: Final = 400
 """From so many rows on the page is denser, and rows outside of the window are not laid out."""
 _FIRST_ROWS: Final = 150
@@ -99,11 +102,24 @@ def _page(request: Request, outline: TraceOutline) -> Response:
         rest=link(f"{path}/rows", same) if is_part else "",
         everything=link(path, {**same, "all": "1"}),
         row_count=len(found),
-        axis=[] if drawn is None else drawn.scale.ticks(5),
+        axis=[] if drawn is None else _axis(drawn),
+        bands=[] if drawn is None else _bands(drawn),
         chosen=chosen,
         logical=asked.get("view") == "logical",
         many=many,
     )
+
+
+def _bands(drawn: Waterfall) -> list[tuple[float, int]]:
+    """The middle of each wait that is drawn as a narrow band, in percent of the axis, and its length in ns."""
+    at = drawn.scale.at
+    return [(round((at(one.start_ns) + at(one.end_ns)) / 2, 2), one.length_ns) for one in drawn.scale.cut]
+
+
+def _axis(drawn: Waterfall) -> list[Tick]:
+    """The marks of the axis that are not where the length of a wait is written."""
+    middles = [middle for middle, _ in _bands(drawn)]
+    return [tick for tick in drawn.scale.ticks(5) if all(abs(tick.at + 2 - middle) > _LABEL for middle in middles)]
 
 
 def head_values(row: TraceRow, decision: Decision, tree: SpanTree[Any], here: str = "") -> dict[str, Any]:

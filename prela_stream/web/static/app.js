@@ -146,7 +146,25 @@ class Rows {
     const url = new URL(location.href);
     url.searchParams.set("span", id);
     history.replaceState(history.state, "", url);
-    htmx.ajax("GET", `/traces/${this.box.dataset.trace}/spans/${id}`, { target: "#detail", swap: "innerHTML" });
+    this.read(`/traces/${this.box.dataset.trace}/spans/${id}`);
+  }
+
+  // The span that was opened last is shown: an earlier answer that is still on its way is not waited for.
+  async read(url) {
+    this.reading?.abort();
+    const { signal } = (this.reading = new AbortController());
+    const detail = $("#detail");
+    try {
+      const answer = await fetch(url, { headers: { "hx-request-type": "partial" }, signal });
+      if (!answer.ok) throw new Error(answer.status);
+      const html = await answer.text();
+      if (signal.aborted) return;
+      detail.innerHTML = html;
+      detail.scrollTop = 0;
+      htmx.process(detail);
+    } catch {
+      if (!signal.aborted) toast("this span cannot be read now");
+    }
   }
 
   close() {

@@ -12,10 +12,11 @@ from rich.cells import cell_len
 
 from prela_stream.cli.details import message_lines, span_lines
 from prela_stream.cli.drawing import head_line, trace_lines
-from prela_stream.cli.listing import Row, one_line, short_ids, trace_list
+from prela_stream.cli.listing import Row, one_line, trace_list
 from prela_stream.cli.screen import Line, Screen
 from prela_stream.cli.tables import Column, table
 from prela_stream.model.span import SpanData, SpanEvent, SpanStatus, SpanType
+from prela_stream.views.short_ids import short_ids
 from tests.support.agent_traces import MS, START, TRACE, conversation, deep, loop, made, with_failures
 from tests.support.kept import decision
 
@@ -67,12 +68,12 @@ def services() -> list[SpanData]:
 
 def sections(screen: Screen) -> Iterator[tuple[str, list[Line]]]:
     now = START + 12 * SECOND
-    yield "traces list", trace_list(ROWS, screen, now_ns=now, ids=short_ids(ROWS))
+    yield "traces list", trace_list(ROWS, screen, now_ns=now)
     plain = [
         msgspec.structs.replace(row, service="", cost_usd=None, errors=0, input_tokens=0, output_tokens=0)
         for row in ROWS
     ]
-    yield "traces list without what is empty", trace_list(plain, screen, now_ns=now, ids=short_ids(plain))
+    yield "traces list without what is empty", trace_list(plain, screen, now_ns=now)
     yield "traces tail", [one_line(row, screen) for row in ROWS]
     about = msgspec.structs.replace(decision(4), decided_at_ms=START // MS)
     for name, spans in (
@@ -163,9 +164,9 @@ def test_a_terminal_without_these_characters() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_five_columns_never_shrink(width: int) -> None:
     screen = Screen(file=io.StringIO(), width=width)
-    lines = ["".join(text for text, _ in line) for line in trace_list(ROWS, screen, now_ns=START, ids=short_ids(ROWS))]
+    lines = ["".join(text for text, _ in line) for line in trace_list(ROWS, screen, now_ns=START)]
     whole = "".join("".join(line.split()) for line in lines)
-    ids = short_ids(ROWS)
+    ids = short_ids(row.trace_id for row in ROWS)
     assert len(set(ids.values())) == len(ROWS)
     for row in ROWS:
         (line,) = [line for line in lines if line.startswith(ids[row.trace_id] + " ")]
