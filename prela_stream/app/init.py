@@ -50,13 +50,15 @@ class _Active(msgspec.Struct, kw_only=True):
 class _Process:
     """What is turned on in this process."""
 
-    __slots__ = ("active", "lock", "running")
+    __slots__ = ("active", "blocks", "lock", "running")
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.active: _Active | None = None
         self.running: BackgroundPipeline | Pipeline | None = None
         """The pipeline into which the global tracer records. Read without the lock: a forked child may find it locked."""
+        self.blocks: list[tuple[Pipeline, Setup]] = []
+        """Those of the open `pipeline()` blocks, the newest last."""
 
 
 _process: Final = _Process()
@@ -203,6 +205,8 @@ async def pipeline(
 ) -> AsyncIterator[Pipeline]:
     """Trace on the event loop of the caller instead of in a background thread, for the block. It replaces `init()`.
 
+    In another such block, that pipeline is used again afterwards.
+
     Args:
         settings: All settings; default: those that `load_settings()` finds.
         sampler: Head sampler; default: `settings.sample_rate`.
@@ -223,18 +227,28 @@ async def pipeline(
             open_transport(setup.settings) as transport,
             Pipeline(transport, _pipeline_setup(setup)) as running,
         ):
-            _process.running = running
-            tracer.configure(recorder=running, sampler=_sampler(setup), privacy=_privacy(setup))
+            _process.blocks.append((running, setup))
+            _use_newest_block(tracer)
             try:
                 yield running
             finally:
-                if _process.running is running:  # else `init()` was called in the block
-                    OpenSpans(tracer).cancel("shutdown")
-                    tracer.configure(recorder=None, sampler=None)
-                    _process.running = None
+                _process.blocks = [block for block in _process.blocks if block[0] is not running]
+                if _process.running is running:  # else another one was started in the block
+                    _use_newest_block(tracer)
     finally:
         if _process.running is None:  # not earlier, see _switch_off()
             tracer.configure(privacy=Privacy())
+
+
+def _use_newest_block(tracer: Tracer) -> None:
+    """Record into the pipeline of the newest open block; if there is none, turn tracing off."""
+    if _process.blocks:
+        _process.running, setup = _process.blocks[-1]
+        tracer.configure(recorder=_process.running, sampler=_sampler(setup), privacy=_privacy(setup))
+        return
+    OpenSpans(tracer).cancel("shutdown")
+    tracer.configure(recorder=None, sampler=None)
+    _process.running = None
 
 
 def _pipeline_setup(setup: Setup) -> PipelineSetup:

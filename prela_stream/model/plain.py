@@ -35,18 +35,19 @@ _INT64: Final = 1 << 63
 _MAX_DECIMAL_BITS: Final = 2048  # Python refuses the decimal digits of much larger numbers
 _MAX_BITS: Final = 1 << 22
 SCALARS: Final = frozenset({str, int, float, bool, bytes, type(None)})
+_SCALAR_IDS: Final = frozenset(map(id, SCALARS))
 are_scalars: Final = SCALARS.issuperset
 """Of types: whether their values contain no others. A C function, because each span calls it."""
 _are_text: Final = frozenset({str}).issuperset
 _are_numbers: Final = frozenset({int, float, bool, type(None)}).issuperset
-_BUILT_IN_LISTS: Final = frozenset({list, tuple, set, frozenset})
+_BUILT_IN_LISTS: Final = frozenset(map(id, (list, tuple, set, frozenset)))
 _SCALAR_BASES: Final = (int, float, str, bytes, bytearray, memoryview)
 _LISTS: Final = (list, tuple, set, frozenset, deque, UserList, KeysView, ValuesView, ItemsView)
 _TEXT_IS_STR: Final = (date, time, timedelta, Decimal, UUID, UserString, PurePath)
 """Types whose `str()` is a better text form than their `repr()`."""
 _CODED: Final = (date, time, timedelta, Decimal, UUID, msgspec.Raw, msgspec.msgpack.Ext)
 """Types for which MessagePack, or its encoder, has a form."""
-_CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
+_CONTAINERS: Final = frozenset({*_BUILT_IN_LISTS, id(dict)})
 _REFUSED: Final = (msgspec.MsgspecError, OverflowError, RecursionError, TypeError, ValueError)
 _VALUE_GUARD: Final = guard("an attribute value")
 _REPR_GUARD: Final = guard("the text form of an attribute value")
@@ -60,7 +61,7 @@ def safe_text(value: object) -> str:
     """The text form of a value that MessagePack cannot hold, of at most about 1,000 characters; never raises."""
     if holds_secret(value):
         return CONCEALED
-    text = f"<{_name_of(type(value))}: it has no text form>"
+    text = f"<{name_of(type(value))}: it has no text form>"
     with _REPR_GUARD:
         text = _sound(_text_form(value))
     return cut_text(text)
@@ -87,6 +88,11 @@ def refuse_unless_plain(value: object) -> None:
         raise TypeError(msg)
 
 
+def is_scalar(kind: type) -> bool:
+    """Whether a type is one of `SCALARS`. It is compared by identity: a metaclass may forbid the hash of its classes."""
+    return id(kind) in _SCALAR_IDS
+
+
 def is_plain(value: object) -> bool:
     """Whether a dict, list or tuple consists of text keys and plain values alone, so that it may be encoded without a copy.
 
@@ -108,7 +114,7 @@ def is_plain(value: object) -> bool:
             else:
                 return False
             if not are_scalars(map(type, parts)):
-                inner += [one for one in parts if type(one) not in SCALARS]
+                inner += [one for one in parts if not is_scalar(type(one))]
         if not inner:
             return True
         seen += len(inner)
@@ -132,9 +138,9 @@ def holds_secret(value: object) -> bool:
     seen: dict[int, object] = {}  # holds the objects, so that no id is used twice
     while pending:
         part = pending.pop()
-        if type(part) in SCALARS or id(part) in seen:
+        if is_scalar(type(part)) or id(part) in seen:
             continue
-        if type(part) not in _CONTAINERS and is_secret(part):
+        if id(type(part)) not in _CONTAINERS and is_secret(part):
             return True
         seen[id(part)] = part
         if len(seen) > _MAX_VALUES:
@@ -169,32 +175,32 @@ class _Copier:
 
     def copy(self, value: object, depth: int) -> Any:
         kind = type(value)
-        if kind in SCALARS:
+        if is_scalar(kind):
             return _sound(value) if kind is str else _integer(value) if kind is int else value  # type: ignore[arg-type]
         if id(value) in self._path:
-            return f"<{_name_of(kind)}: contains itself>"
+            return f"<{name_of(kind)}: contains itself>"
         why = "error"
         self._path.add(id(value))
         with _VALUE_GUARD:
             try:
                 return self._read(value, kind, depth)
             except Exception as error:
-                why = _name_of(type(error))
+                why = name_of(type(error))
                 raise
             finally:
                 self._path.discard(id(value))
-        return f"<{_name_of(kind)}: {why} when it was read>"
+        return f"<{name_of(kind)}: {why} when it was read>"
 
     def _read(self, value: Any, kind: type, depth: int) -> Any:
-        built_in = kind in _CONTAINERS
-        if not (built_in or self._reads_objects or kind in _CODED):
-            return _NESTED.format(_name_of(kind))
+        built_in = id(kind) in _CONTAINERS
+        if not (built_in or self._reads_objects or any(kind is one for one in _CODED)):
+            return _NESTED.format(name_of(kind))
         if not built_in and is_secret(value):
             return CONCEALED
         if issubclass(kind, _SCALAR_BASES):
             return _scalar(value, kind)
         if depth >= _MAX_DEPTH:
-            return f"<{_name_of(kind)}: nested too deep>"
+            return f"<{name_of(kind)}: nested too deep>"
         if self._left <= 0:
             return _TOO_MANY
         if issubclass(kind, Mapping):
@@ -233,13 +239,13 @@ class _Copier:
             try:
                 part = read()
             except Exception as error:
-                why = _name_of(type(error))
+                why = name_of(type(error))
                 raise
             return self.copy(part, depth + 1)
         return f"<{why} when it was read>"
 
     def _list(self, value: Any, kind: type, depth: int) -> list[Any]:
-        if kind in _BUILT_IN_LISTS:
+        if id(kind) in _BUILT_IN_LISTS:
             numbers = list(value)
             if _are_numbers(map(type, numbers)) and all(
                 type(number) is not int or -_INT64 <= number < 2 * _INT64 for number in numbers
@@ -292,7 +298,7 @@ def _text_form(value: object) -> str:
     kind = type(value)
     with _text_call as nested:
         if nested:
-            return _NESTED.format(_name_of(kind))
+            return _NESTED.format(name_of(kind))
         if issubclass(kind, _TEXT_IS_STR) or (
             static(kind, "__repr__") is object.__repr__ and static(kind, "__str__") is not object.__str__
         ):
@@ -313,7 +319,7 @@ def _integer(value: int) -> int | str:
 
 def _key(key: object) -> str:
     kind = type(key)
-    if kind in SCALARS:
+    if is_scalar(kind):
         return _sound(key) if kind is str else cut_text(_sound(repr(key))) if kind is not int else str(_integer(key))  # type: ignore[arg-type]
     return _sound(key) if issubclass(kind, str) and not is_secret(key) else safe_text(key)  # type: ignore[arg-type]
 
@@ -330,6 +336,6 @@ def cut_text(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}… [{len(text) - _MAX_TEXT} characters cut]"
 
 
-def _name_of(kind: type) -> str:
+def name_of(kind: type) -> str:
     """The name of a class, whatever its metaclass does."""
     return str(type.__dict__["__name__"].__get__(kind))

@@ -13,7 +13,7 @@ import msgspec
 
 from prela_stream.codec.spans import encode_item
 from prela_stream.errors import guard
-from prela_stream.model.plain import SCALARS, is_plain, plain
+from prela_stream.model.plain import is_plain, is_scalar, name_of, plain
 from prela_stream.privacy.item_fields import Fields
 from prela_stream.privacy.media import may_hold_media, without_media
 from prela_stream.privacy.rules import Privacy, without_content
@@ -112,7 +112,7 @@ def _sanitized(item: bytes, privacy: Privacy, limit: int) -> bytes:
 
 def _scalars(attributes: Mapping[str, Any], why: str) -> dict[str, Any]:
     return {
-        plain(key): plain(value) if type(value) in SCALARS else f"<{type(value).__name__}: {why}>"
+        plain(key): plain(value) if is_scalar(type(value)) else f"<{name_of(type(value))}: {why}>"
         for key, value in list(attributes.items())
     }
 
@@ -124,6 +124,6 @@ def _encoded(attributes: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
 
 def _encoded_value(value: object) -> bytes:
     with suppress(*REFUSED):
-        if type(value) in SCALARS or is_plain(value):
+        if is_scalar(type(value)) or is_plain(value):
             return encode_fast(value)
     return encode_fast(plain(value))

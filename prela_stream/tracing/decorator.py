@@ -42,8 +42,8 @@ def trace(
     """Trace a function: `@trace`, or `@trace("name", span_type=…)`. For sync and async functions, methods and generators.
 
     The span of a generator is open from its first step to its last. It is current only while the generator's code runs, never
-    in the loop that consumes it. If a plain function returns a coroutine, a generator, an awaitable or an async iterator, its
-    span ends with that object.
+    in the loop that consumes it. If a function returns a coroutine, a generator, an awaitable or an async iterator, its span ends
+    with that object.
 
     Args:
         name: The span's name; None: the name of the function.
@@ -55,8 +55,8 @@ def trace(
         capture_result: Record the returned value (not what a generator yields): as `prela.function.result`, for a TOOL as
             `gen_ai.tool.call.result`.
 
-    It can be used above or below `@classmethod` and `@staticmethod`. A class, a property or another object that is not a
-    function is returned unchanged, and an error is logged.
+    It can be used above or below `@classmethod`, `@staticmethod`, `@contextmanager` and `@asynccontextmanager`. A class, a
+    property or another object that is not a function is returned unchanged, and an error is logged.
     """
     captures = _switch("capture_arguments", capture_arguments), _switch("capture_result", capture_result)
     plan = _Options(span_type, attributes, _checked(tracer), *captures)

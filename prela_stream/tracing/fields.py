@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, Final, Self
 
 from prela_stream.model import semconv
-from prela_stream.model.plain import refuse_unless_plain, safe_text
+from prela_stream.model.plain import is_scalar, name_of, refuse_unless_plain, safe_text
 from prela_stream.model.span import (
     SPAN_STATUSES,
     SPAN_TYPES,
@@ -25,7 +25,6 @@ from prela_stream.tracing.recorder import SpanOutput
 _LONGEST_NAME: Final = 1_000
 _LONGEST_VALUE: Final = 256
 _LONGEST_LIST: Final = 16
-_NUMBERS: Final = frozenset({int, float, bool, type(None)})
 
 
 class SpanExtras:
@@ -212,24 +211,21 @@ class SpanView(Parent):
 def released(attributes: dict[str, Any]) -> dict[str, Any]:
     """The attributes with a note for each value that is large or may be."""
     return {
-        key: value if _is_small(value) else f"<{type(value).__name__}: released when the span ended>"
+        key: value if _is_small(value) else f"<{name_of(type(value))}: released when the span ended>"
         for key, value in attributes.items()
     }
 
 
 def _is_small(value: object) -> bool:
     kind = type(value)
-    if kind in _NUMBERS:
-        return True
     if kind is str or kind is bytes:
         return len(value) <= _LONGEST_VALUE  # type: ignore[arg-type]  # it has a length
+    if is_scalar(kind):
+        return True
     if kind is list or kind is tuple:
         parts: Any = value
-        return len(parts) <= _LONGEST_LIST and all(type(part) in _SMALL_PARTS and _is_small(part) for part in parts)
+        return len(parts) <= _LONGEST_LIST and all(is_scalar(type(part)) and _is_small(part) for part in parts)
     return False
-
-
-_SMALL_PARTS: Final = _NUMBERS | {str, bytes}
 
 
 def target_of(target: Any) -> tuple[bytes, bytes]:

@@ -58,6 +58,10 @@ def lasts(result: object) -> bool:
         return _lasts(type(result))  # type: ignore[arg-type]  # mypy takes a class for unhashable
     except TypeError:  # a metaclass without a hash
         return False
+    except Exception as error:
+        if not _GUARD.__exit__(type(error), error, error.__traceback__):
+            raise
+        return False
 
 
 @functools.lru_cache(maxsize=1024)

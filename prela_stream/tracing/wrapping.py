@@ -6,7 +6,8 @@ async function, and so on. What cannot be wrapped is reported and returned uncha
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Protocol
 
 from prela_stream.errors import guard, logger, strict
@@ -15,6 +16,23 @@ from prela_stream.steps import Call, async_generator_function, generator_functio
 from prela_stream.tracing.following import ParentCall, follow, lasts
 
 _CACHE_METHODS: Final = ("cache_info", "cache_clear", "cache_parameters")
+
+
+@contextmanager
+def _manager() -> Iterator[None]:
+    yield
+
+
+@asynccontextmanager
+async def _async_manager() -> AsyncIterator[None]:
+    yield
+
+
+_MANAGERS: Final[dict[Any, Any]] = {
+    _manager.__code__: contextmanager,
+    _async_manager.__code__: asynccontextmanager,
+}
+"""By the code of what a decorator returns. Its calls only make a generator, so the generator function inside is wrapped."""
 
 
 class Plan(Protocol):
@@ -62,6 +80,8 @@ def traced(function: Any, make_plan: Callable[[Any], Plan], name: str) -> Any:
         wrapped = traced(inner, make_plan, name)
         return function if wrapped is inner else type(function)(wrapped)
     with guard("trace"):
+        if (manager := _MANAGERS.get(getattr(function, "__code__", None))) is not None:
+            return manager(traced(function.__wrapped__, make_plan, name))
         if inspect.isclass(function) or not callable(function):
             msg = f"{name} takes a function, got {_described(function)}; it is returned unchanged and not traced"
             if not strict():
@@ -120,8 +140,14 @@ def _starter(function: Any, plan: Plan) -> Callable[[tuple[Any, ...], dict[str, 
 
 def _coroutine_function(function: Any, plan: Plan) -> Any:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with plan.begin(args, kwargs) as span:
-            return plan.finish(span, await function(*args, **kwargs))
+        span = plan.begin(args, kwargs)
+        span.__enter__()
+        try:
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            span.__exit__(type(error), error, error.__traceback__)
+            raise
+        return _ended_with(result, span, plan)
 
     return wrapper
 
@@ -135,11 +161,16 @@ def _plain_function(function: Any, plan: Plan) -> Any:
         except BaseException as error:
             span.__exit__(type(error), error, error.__traceback__)
             raise
-        if lasts(result):
-            span._leave()
-            return follow(result, SpanCall(span, plan))
-        plan.finish(span, result)
-        span.__exit__(None, None, None)
-        return result
+        return _ended_with(result, span, plan)
 
     return wrapper
+
+
+def _ended_with(result: Any, span: Any, plan: Plan) -> Any:
+    """What to return instead of `result`, with which the span ends: now, or with the object that was returned."""
+    if lasts(result):
+        span._leave()
+        return follow(result, SpanCall(span, plan))
+    plan.finish(span, result)
+    span.__exit__(None, None, None)
+    return result

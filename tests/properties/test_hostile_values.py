@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prela_stream.codec.spans import decode_batch, encode_batch
+from prela_stream.model.span import SpanStatus
 from prela_stream.privacy.rules import Privacy
 from prela_stream.propagation.w3c import inject
 from prela_stream.testing import CapturedSpans, capture_spans
@@ -199,3 +200,51 @@ def test_a_mock_of_a_span_is_no_span(kind: type) -> None:
             pass
         found = [sent(captured, name) for name in ("linked", "attached", "child")]
     assert [(one.parent_span_id, one.links) for one in found] == [(None, [])] * 3
+
+
+class WithoutHash(type):
+    """Classes that compare by their names, as those of some object mappers do."""
+
+    def __eq__(cls, other: object) -> bool:
+        return isinstance(other, WithoutHash) and other.__qualname__ == cls.__qualname__
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class RaisingHash(type):
+    """Classes whose metaclass fails on every question."""
+
+    def __hash__(cls) -> int:
+        raise LookupError
+
+    def __eq__(cls, other: object) -> bool:
+        raise LookupError
+
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise LookupError
+
+
+@pytest.mark.parametrize("metaclass", [WithoutHash, RaisingHash])
+def test_a_value_whose_metaclass_is_hostile(metaclass: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PRELA_STRICT", raising=False)
+    value = metaclass("Odd", (), {})()
+
+    @trace(name="traced", capture_arguments=True, capture_result=True)
+    def function(_: Any) -> Any:
+        return value
+
+    with capture_spans() as captured:
+        with tracer.span("outer", attributes={"first": 1, "value": value, "in a list": [1, value]}) as span:
+            span.add_event("event", {"value": value, "other": 2})
+            assert function(value) is value
+        with tracer.tool("tool", arguments={"a": value}):
+            pass
+        outer = sent(captured, "outer")
+        tool = sent(captured, "tool")
+        assert [one.status for one in captured.named("traced")] == [SpanStatus.SUCCESS]
+        assert captured.refused == []
+    assert (outer.status, outer.attributes["first"]) == (SpanStatus.SUCCESS, 1)
+    assert {"value", "in a list"} <= outer.attributes.keys()
+    assert [event.name for event in outer.events] == ["event"]
+    assert "gen_ai.tool.call.arguments" in tool.attributes

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from anyio.abc import TaskStatus
 
 import prela_stream as prela
 from prela_stream.errors import ConfigurationError
@@ -45,6 +47,42 @@ async def test_init_in_a_block_is_what_the_global_functions_use_from_then_on() -
     ledger = prela.ledger()
     assert ledger is not None, "the end of the block left init() on"
     assert ledger.acknowledged >= 1
+
+
+async def test_after_a_block_in_a_block_the_pipeline_of_the_outer_one_is_used_again() -> None:
+    async with prela.pipeline() as outer:
+        with prela.get_tracer().span("around"):
+            async with prela.pipeline() as inner:
+                with prela.get_tracer().span("inside"):
+                    pass
+                assert prela.ledger() == inner.ledger() != outer.ledger()
+        assert (await prela.aflush(DEADLINE)).complete
+        assert prela.ledger() == outer.ledger()
+        assert outer.ledger().acknowledged == 1
+        assert inner.ledger().acknowledged >= 1
+    assert prela.ledger() is None
+
+
+async def test_blocks_that_end_in_the_order_in_which_they_began() -> None:
+    may_end, ended = anyio.Event(), anyio.Event()
+
+    async def first(*, task_status: TaskStatus[None]) -> None:
+        async with prela.pipeline():
+            task_status.started()
+            await may_end.wait()
+        ended.set()
+
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(first)
+        async with prela.pipeline() as later:
+            may_end.set()
+            await ended.wait()
+            with prela.get_tracer().span("a"):
+                pass
+            assert (await prela.aflush(DEADLINE)).complete
+            assert prela.ledger() == later.ledger()
+            assert later.ledger().acknowledged >= 1
+    assert prela.ledger() is None
 
 
 def test_the_global_functions_before_and_after_init(tmp_path: Path) -> None:

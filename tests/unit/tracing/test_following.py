@@ -1,9 +1,10 @@
-"""The span of a plain function lasts as long as the object that the function returned."""
+"""The span of a function lasts as long as the object that the function returned."""
 
 import asyncio
 import concurrent.futures
 import gc
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self
 from unittest.mock import MagicMock
 
@@ -20,6 +21,11 @@ tracer = get_tracer()
 def captured() -> Iterator[CapturedSpans]:
     with capture_spans() as spans:
         yield spans
+
+
+def trace_if(wanted: bool) -> Callable[[Any], Any]:
+    """`@trace`, or a decorator that changes nothing."""
+    return prela.trace if wanted else lambda function: function
 
 
 def inside() -> None:
@@ -116,20 +122,64 @@ RETURNED: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
 }
 
 
+@pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize(("make", "use"), RETURNED.values(), ids=RETURNED)
 async def test_the_span_ends_with_the_returned_object(
-    make: Callable[[], Any], use: Callable[[Any], Any], captured: CapturedSpans
+    make: Callable[[], Any], use: Callable[[Any], Any], is_async: bool, captured: CapturedSpans
 ) -> None:
     @prela.trace
     def call() -> Any:
         return make()
 
+    @prela.trace("call")
+    async def async_call() -> Any:
+        return make()
+
     with tracer.span("caller"):
-        returned = call()
+        returned = await async_call() if is_async else call()
         assert captured.spans == []
         with tracer.span("consumer"):
             assert await use(returned) == [7]
     assert_tree(captured.spans, "caller\n  call\n    inside\n  consumer")
+
+
+@pytest.mark.parametrize("is_above", [False, True])
+def test_a_context_manager_has_a_span_as_long_as_its_block(is_above: bool, captured: CapturedSpans) -> None:
+    @trace_if(is_above)
+    @contextmanager
+    @trace_if(not is_above)
+    def opened() -> Iterator[int]:
+        inside()
+        yield 7
+
+    for _ in range(2):
+        with opened() as value:
+            assert (value, captured.named("opened"), prela.get_current_span()) == (7, [], None)
+        assert [one.status.name for one in captured.named("opened")] == ["SUCCESS"]
+        captured.clear()
+    with pytest.raises(ValueError, match="of the block"), opened():
+        raise ValueError("of the block")
+    assert [one.status.name for one in captured.named("opened")] == ["ERROR"]
+    captured.clear()
+    decorated = opened()(inside)
+    assert captured.spans == []
+    decorated()
+    assert len(captured.named("opened")) == 1
+
+
+@pytest.mark.parametrize("is_above", [False, True])
+async def test_an_async_context_manager_has_a_span_as_long_as_its_block(
+    is_above: bool, captured: CapturedSpans
+) -> None:
+    @trace_if(is_above)
+    @asynccontextmanager
+    @trace_if(not is_above)
+    async def opened() -> AsyncIterator[int]:
+        yield 7
+
+    async with opened() as value:
+        assert (value, captured.spans) == (7, [])
+    assert [one.name for one in captured.spans] == ["opened"]
 
 
 async def test_an_object_with_slots_keeps_its_identity_and_its_other_methods(captured: CapturedSpans) -> None:
