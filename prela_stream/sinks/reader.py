@@ -68,7 +68,7 @@ class TraceReader(Protocol):
     async def statistics(self, where: TraceQuery, by: StatisticKey, *, limit: int = 100) -> Statistics:
         """The calls by model, or by tool, in the traces that match: how many, errors, tokens, cost and latency.
 
-        Estimates by weight, with standard errors. Over at most 50,000 stored traces, the newest.
+        Estimates by weight, with standard errors. Over at most 20,000 stored traces, the newest.
         """
         ...
 

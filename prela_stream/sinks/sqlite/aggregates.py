@@ -20,9 +20,10 @@ from prela_stream.sinks.query import (
 from prela_stream.sinks.sqlite.conditions import conditions_of
 from prela_stream.sinks.sqlite.dropped import where_dropped
 from prela_stream.sinks.sqlite.list_query import Selection, list_traces, select
+from prela_stream.sinks.sqlite.rollups import SLOT_NS
 from prela_stream.sinks.trace_rows import STATUSES, bar_start, duration_bar
 
-MOST_TRACES: Final = 50_000
+MOST_TRACES: Final = 20_000
 """Statistics use at most so many traces, the newest."""
 _SESSION_TRACES: Final = 10_000
 """The most traces that are read to find the sessions of one page."""
@@ -63,10 +64,10 @@ def histograms(connection: sqlite3.Connection, where: TraceQuery, bars: int) -> 
     if chosen is None:
         return Histograms(time=[], duration=[], traces=0)
     source = f"FROM {chosen.source} WHERE {chosen.test}"
-    span = f"SELECT min(start_ns), max(start_ns) {source}"
     low, high = where.since_ns, where.until_ns
     if low is None or high is None:
-        first, last = connection.execute(span, chosen.values).fetchone()
+        span = f"SELECT (SELECT min(start_ns) {source}), (SELECT max(start_ns) {source})"  # each reads one end of the index
+        first, last = connection.execute(span, (*chosen.values, *chosen.values)).fetchone()
         if first is None:
             return Histograms(time=[], duration=[], traces=0)
         low = first if low is None else low
@@ -74,6 +75,13 @@ def histograms(connection: sqlite3.Connection, where: TraceQuery, bars: int) -> 
     width = max(-(-(high - low) // bars), 1)
     length = "duration_ns" if where.dropped else "duration_bar"
     query = f"SELECT (start_ns - ?) / ?, {length}, status, count(*) {source} GROUP BY 1, 2, 3"
+    if width > SLOT_NS and msgspec.structs.replace(where, status=None, errors=None) == TraceQuery():
+        low -= low % SLOT_NS
+        width = -(-(high - low) // (bars * SLOT_NS)) * SLOT_NS
+        query = f"""
+            SELECT (slot * {SLOT_NS} - ?) / ?, duration_bar, status, sum(traces) FROM trace_slots WHERE {chosen.test}
+            GROUP BY 1, 2, 3
+        """  # noqa: S608 - constants; values are bound
     by_time: dict[int, dict[TraceStatus, int]] = {}
     by_duration: dict[int, dict[TraceStatus, int]] = {}
     for at, duration, status, traces in connection.execute(query, (low, width, *chosen.values)):

@@ -11,7 +11,8 @@ from prela_stream.sinks.briefs import wanted_tokens
 from prela_stream.sinks.query import DecidedTotals, SortKey, Totals, TraceQuery, TraceRow
 from prela_stream.sinks.sqlite.conditions import int64, label, plain_conditions
 from prela_stream.sinks.sqlite.list_query import SORTS, check_page, cursor_of, read_cursor
-from prela_stream.sinks.trace_rows import STATUSES, row_of_decision
+from prela_stream.sinks.sqlite.rollups import decided_sums
+from prela_stream.sinks.trace_rows import row_of_decision
 
 # A trace that was dropped and then kept, because an error arrived late or because it was decided again, is a kept one.
 _ONLY: Final = "kept = 0 AND NOT EXISTS (SELECT 1 FROM traces WHERE traces.trace_id = decisions.trace_id)"
@@ -71,14 +72,10 @@ def decided_totals(
     if by not in {"service", "policy"}:
         msg = f"by: expected service or policy, got {by!r}"
         raise ConfigurationError(msg)
-    query = f"""
-        SELECT {by}, kept, count(*), sum(spans), sum(status = {STATUSES.index("error")}), sum(input_tokens), sum(output_tokens),
-        sum(cost_usd) FROM decisions INDEXED BY decisions_newest WHERE start_ns >= ? AND start_ns < ? GROUP BY {by}, kept
-    """  # noqa: S608 - constants; values are bound
     since = int64(-(1 << 63) if since_ns is None else since_ns)
     until = int64(1 << 63 if until_ns is None else until_ns)
     found: dict[str, dict[bool, Totals]] = {}
-    for name, kept, *sums in connection.execute(query, (since, until)):
+    for name, kept, *sums in decided_sums(connection, by, since, until):
         traces, spans, errors, input_tokens, output_tokens, cost = sums
         found.setdefault(name, {})[bool(kept)] = Totals(
             traces=traces,

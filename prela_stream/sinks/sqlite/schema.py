@@ -15,9 +15,10 @@ from typing import Final
 from prela_stream.errors import ConfigurationError, SinkError
 from prela_stream.sinks.sqlite.migration import OLDEST, convert
 from prela_stream.sinks.sqlite.names import matches
+from prela_stream.sinks.sqlite.rollups import create_rollups
 from prela_stream.sinks.sqlite.transactions import transaction
 
-VERSION: Final = 2
+VERSION: Final = 3
 APPLICATION_ID: Final = 0x50524C41  # "PRLA"; marks the file as a trace store
 _BUSY_S: Final = 5.0
 """How long SQLite waits for a lock. The service of the sink tries again after that."""
@@ -215,6 +216,9 @@ def _configure(connection: sqlite3.Connection, path: Path) -> None:
         version = layout_of(connection, path)
         if version is None:
             create_tables(connection)
+        elif version == VERSION - 1:  # it lacks nothing but the sums
+            create_rollups(connection)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
         elif version != VERSION:
             convert(connection, path, lambda: create_tables(connection))
 
@@ -223,6 +227,7 @@ def create_tables(connection: sqlite3.Connection) -> None:
     """Create the tables of this layout, within a transaction."""
     for statement in TABLES.split(";\n"):
         connection.execute(statement)
+    create_rollups(connection)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
 

@@ -48,10 +48,9 @@ _SPAN_COLUMNS: Final = (
     "trace", "span_id", "parent_id", "rank", "name", "span_type", "status", "start_ns", "end_ns", "top", "resource", "brief",
     "item",
 )  # fmt: skip
-_PUT_SPAN: Final = (
-    f"INSERT INTO spans ({', '.join(_SPAN_COLUMNS)}) VALUES ({', '.join('?' * len(_SPAN_COLUMNS))})"  # noqa: S608 - constants
-    f" ON CONFLICT (trace, span_id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _SPAN_COLUMNS[2:])}"
-)
+_INSERT_SPAN: Final = f"INSERT INTO spans ({', '.join(_SPAN_COLUMNS)}) VALUES ({', '.join('?' * len(_SPAN_COLUMNS))})"  # noqa: S608 - constants
+_EXCLUDED: Final = ", ".join(f"{name} = excluded.{name}" for name in _SPAN_COLUMNS[2:])
+_PUT_SPAN: Final = f"{_INSERT_SPAN} ON CONFLICT (trace, span_id) DO UPDATE SET {_EXCLUDED}"
 _SPAN_ROW: Final = (
     "SELECT span_id, parent_id, rank, name, span_type, status, start_ns, end_ns, brief FROM spans WHERE trace = ?"
 )
@@ -120,7 +119,7 @@ class StoreWriter:
             calls.extend(_call_values(trace, key, sums) for key, sums in calls_of(change.spans).items())
         connection = self._connection
         connection.executemany(_INSERT_TRACE, lines)
-        connection.executemany(_PUT_SPAN, spans)
+        connection.executemany(_INSERT_SPAN, spans)
         connection.executemany(_ADD_CALLS, calls)
         connection.executemany("INSERT INTO trace_text (rowid, text) VALUES (?, ?)", documents)
         connection.executemany("INSERT INTO trace_labels (rowid, labels) VALUES (?, ?)", labels)

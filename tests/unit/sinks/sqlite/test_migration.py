@@ -2,6 +2,7 @@
 
 import gzip
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from tests.support.kept import SOURCE, batch, decision, span, trace_id, whole
 
 LAYOUT_1 = Path(__file__).with_name("layout1.db.gz")
 """Traces 1 (with a late span named zebra), 2 and 3 (without spans), and the decision to drop trace 9."""
+
+LAYOUT_2 = Path(__file__).with_name("layout2.db.gz")
+"""Traces 1 (with a late span named zebra) and 2, and the decision to drop trace 9."""
 
 
 @pytest.fixture
@@ -72,3 +76,24 @@ async def test_a_conversion_that_fails_leaves_the_file_as_it_was(
     connection.close()
     assert await sink.stored_offset(SOURCE) == 42
     await sink.aclose()
+
+
+async def test_a_store_of_the_second_layout_gets_its_sums(options: SqliteOptions) -> None:
+    path = Path(options.path)
+    path.parent.mkdir()
+    path.write_bytes(gzip.decompress(LAYOUT_2.read_bytes()))
+    async with SqliteReader(options) as reader:
+        with pytest.raises(ConfigurationError, match=r"has layout version 2, .*which converts it"):
+            await reader.totals()
+        sink = SqliteSink(options)
+        assert await sink.stored_offset(SOURCE) == 43
+        (row,) = await reader.decided_totals("service")
+        assert (row.kept.traces, row.dropped.traces, row.kept.input_tokens) == (2, 1, 30)
+        await sink.write(batch(whole(4), next_offset=44))
+        await sink.aclose()
+        assert [one.trace_id for one in await reader.list_traces(TraceQuery(text="zebra"))] == [trace_id(1)]
+        (row,) = await reader.decided_totals("service")
+        assert (row.kept.traces, row.kept.input_tokens) == (3, 70)
+    with closing(sqlite3.connect(options.path)) as connection:
+        assert connection.execute("SELECT sum(traces) FROM trace_slots").fetchone() == (3,)
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -45,7 +45,7 @@ async def test_files_of_other_programs_are_not_changed(options: SqliteOptions) -
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     for question in (reader.totals, lambda: sink.write(batch())):
-        with pytest.raises(ConfigurationError, match="layout version 99, this release reads version 2"):
+        with pytest.raises(ConfigurationError, match="layout version 99, this release reads version 3"):
             await question()
     await reader.aclose()
     await sink.aclose()
