@@ -77,6 +77,8 @@ async def test_blocks_that_end_in_the_order_in_which_they_began() -> None:
         async with prela.pipeline() as later:
             may_end.set()
             await ended.wait()
+            async with prela.pipeline() as last:
+                assert prela.ledger() == last.ledger()
             with prela.get_tracer().span("a"):
                 pass
             assert (await prela.aflush(DEADLINE)).complete
