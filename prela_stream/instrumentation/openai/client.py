@@ -23,6 +23,8 @@ _OPERATIONS: Final[dict[str, Operation]] = {
 """By the end of the path; the first one that matches counts. A request to any other path is not traced."""
 _PLATFORMS: Final = {"azure": "azure.ai.openai", "bedrock": "aws.bedrock"}
 """Module of the library's client class."""
+_NAMED: Final = {"bedrock": "aws.bedrock", "vertex": "gcp.vertex_ai"}
+"""What the client object reports: the name of its `provider=`, which `BedrockOpenAI` sets too."""
 _HOSTS: Final = {
     "openai.azure.com": "azure.ai.openai",
     "api.deepseek.com": "deepseek",
@@ -71,6 +73,9 @@ class OpenAIInstrumentor(ApiClientInstrumentor):
 
 
 def _provider_name(client: Any) -> str:
+    reported = getattr(getattr(client, "_provider_runtime", None), "name", None)  # from 3.54
+    if isinstance(reported, str) and reported:
+        return _NAMED.get(reported, reported)
     modules = {part for base in type(client).__mro__ for part in base.__module__.split(".") if _is_own(base)}
     host = client.base_url.host
     platform = next((provider for module, provider in _PLATFORMS.items() if module in modules), None)

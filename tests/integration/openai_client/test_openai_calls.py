@@ -11,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI, Stream
+from openai.providers import bedrock
 
 from prela_stream.instrumentation.llm_call import CLOSED_EARLY
 from prela_stream.instrumentation.openai.client import REQUEST_ID
@@ -275,6 +276,22 @@ def test_azure_is_named_and_its_retries_are_counted(api: ModelApi, instrumented:
     assert span.attributes[semconv.PROVIDER_NAME] == "azure.ai.openai"
     assert (span.attributes[semconv.RESEND_COUNT], span.attributes[semconv.OUTPUT_TOKENS]) == (2, 25)
     assert span.attributes[semconv.INPUT_MESSAGES]
+
+
+@pytest.mark.parametrize(
+    ("make", "provider"),
+    [
+        (lambda url: openai.BedrockOpenAI(base_url=url, api_key="k", aws_region="us-east-1"), "aws.bedrock"),
+        (lambda url: openai.OpenAI(provider=bedrock(base_url=url, api_key="k", region="us-east-1")), "aws.bedrock"),
+    ],
+)
+def test_the_provider_is_what_the_client_reports(
+    api: ModelApi, instrumented: Instrumented, make: Callable[[str], OpenAI], provider: str
+) -> None:
+    prepare(api, "create")
+    with make(api.url) as client, instrumented() as captured:
+        client.chat.completions.create(**CHAT)
+    assert [span.attributes[semconv.PROVIDER_NAME] for span in captured.spans] == [provider]
 
 
 @pytest.mark.parametrize(
