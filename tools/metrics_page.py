@@ -35,6 +35,10 @@ scrape_configs:
     static_configs: [{targets: ["127.0.0.1:9464"]}]
 ```
 
+With `--json`, a service prints one JSON document per event on standard output, and its log as JSON lines on standard error.
+Events are `ready`, `stopped`, and in `dev` each `decision`. Each has `event` and `service`; `ready` has the address or the sinks.
+A log line has `time` (UTC), `level`, `logger`, `message` and, if there is one, `exception`.
+
 `prela-stream demo` exposes its worker on the address of `PRELA_HTTP_LISTEN` and its sink on the next port.
 
 A worker adds the counts of a partition when the commit that contains them has landed. So a worker that was killed has counted

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import anyio
+from anyio.abc import TaskStatus
 
 from prela_stream.app.debuglog import LOG_FORMAT, show_log_if_asked
 from prela_stream.text import VisibleFormatter
@@ -27,24 +28,27 @@ def run_until_stopped(service: Callable[[], Awaitable[None]]) -> None:
     async def main() -> None:
         async with anyio.create_task_group() as tasks:
             if sys.platform != "win32":  # there Ctrl-C arrives as KeyboardInterrupt, which cancels the service as well
-                tasks.start_soon(_stop_on_signal, tasks.cancel_scope)
+                await tasks.start(_stop_on_signal, tasks.cancel_scope)  # a service that is ready can be stopped
             await service()
             tasks.cancel_scope.cancel()
 
     anyio.run(main)
 
 
-async def _stop_on_signal(scope: anyio.CancelScope) -> None:
+async def _stop_on_signal(
+    scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
         async for _ in signals:
             break
     scope.cancel()
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(formatter: logging.Formatter | None = None) -> None:
     """Show the log of a service on standard error; with `PRELA_DEBUG=1` in detail."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(VisibleFormatter(LOG_FORMAT))
+    handler.setFormatter(formatter or VisibleFormatter(LOG_FORMAT))
     handler.addFilter(_is_news)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     show_log_if_asked()

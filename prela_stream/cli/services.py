@@ -2,7 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +13,10 @@ import typer
 
 from prela_stream import app as root
 from prela_stream.cli import listing
-from prela_stream.cli.consoles import note, own_command
-from prela_stream.cli.formats import clean
+from prela_stream.cli.consoles import own_command
 from prela_stream.cli.options import Options, command
-from prela_stream.cli.running import log_to_stderr, run_until_stopped
+from prela_stream.cli.reporting import JSON_HELP, Reports
+from prela_stream.cli.running import run_until_stopped
 from prela_stream.cli.screen import standard_output
 from prela_stream.config import Settings, checked_settings
 from prela_stream.model.decision import Decision
@@ -54,6 +56,9 @@ ListenOption = Annotated[
 ]
 
 
+JsonEventsOption = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for name, function in (
@@ -63,7 +68,7 @@ def add_to(app: typer.Typer) -> None:
         ("otlp", otlp_command),
         ("web", web_command),
     ):
-        command(app, name, as_json=None)(function)
+        command(app, name, as_json=JsonEventsOption)(function)
 
 
 def _exposing(settings: Settings, http: str | None) -> Settings:
@@ -84,20 +89,27 @@ def _with_page(settings: Settings, listen: str | None) -> Settings:
 def worker_command(options: Options, http: HttpOption = None) -> None:
     """Assemble traces, decide which are kept, and write the kept ones to the log. SIGTERM or Ctrl-C stops it cleanly."""
     settings = _exposing(options.settings(), http)
-    log_to_stderr()
+    reports = Reports("worker", options.as_json)
+    reports.begin()
     ready = f"worker is ready on the {settings.transport} transport"
-    run_until_stopped(lambda: root.run_worker(settings, on_ready=lambda: _report(ready)))
-    _report("worker has stopped")
+    run_until_stopped(
+        lambda: root.run_worker(settings, on_ready=lambda: reports.ready(ready, transport=settings.transport))
+    )
+    reports.stopped()
 
 
 def sink_command(options: Options, only: OnlyOption = None, http: HttpOption = None) -> None:
     """Write kept traces to the sinks of the settings ([[sink]]). SIGTERM or Ctrl-C stops it cleanly."""
     settings = _exposing(options.settings(), http)
-    log_to_stderr()
+    reports = Reports("sink", options.as_json)
+    reports.begin()
     sinks = root.chosen_sinks(settings, only or ())
     ready = "ready: " + "; ".join(f"sink {sink.name} writes to {sink.destination}" for sink in sinks)
-    run_until_stopped(lambda: root.run_sinks(settings, only=only or (), on_ready=lambda: _report(ready)))
-    _report("sink has stopped")
+    facts = [{"name": sink.name, "type": sink.type, "destination": sink.destination} for sink in sinks]
+    run_until_stopped(
+        lambda: root.run_sinks(settings, only=only or (), on_ready=lambda: reports.ready(ready, sinks=facts))
+    )
+    reports.stopped()
 
 
 def otlp_command(
@@ -110,39 +122,62 @@ def otlp_command(
     settings = _exposing(options.settings(), http)
     if listen is not None:
         settings = msgspec.structs.replace(settings, otlp=msgspec.structs.replace(settings.otlp, listen=listen))
-    log_to_stderr()
+    reports = Reports("otlp", options.as_json)
+    reports.begin()
     if from_topic is None:
         ready = f"otlp is ready on the {settings.transport} transport"
-        run_until_stopped(lambda: root.run_otlp(settings, on_ready=lambda: _report(ready)))
+        run_until_stopped(
+            lambda: root.run_otlp(settings, on_ready=lambda: reports.ready(ready, transport=settings.transport))
+        )
     else:
         ready = f"otlp is ready and reads the topic {from_topic}"
-        run_until_stopped(lambda: root.run_otlp_import(settings, from_topic, on_ready=lambda: _report(ready)))
-    _report("otlp has stopped")
+        run_until_stopped(
+            lambda: root.run_otlp_import(settings, from_topic, on_ready=lambda: reports.ready(ready, topic=from_topic))
+        )
+    reports.stopped()
 
 
 def web_command(options: Options, listen: PageOption = None) -> None:
     """Serve the web page on the store of the settings, until SIGTERM or Ctrl-C."""
     settings = _with_page(options.settings(), listen)
-    log_to_stderr()
-    run_until_stopped(lambda: root.run_web(settings, on_ready=lambda url: _report(f"ready: open {url}")))
-    _report("web has stopped")
+    reports = Reports("web", options.as_json)
+    reports.begin()
+    run_until_stopped(lambda: root.run_web(settings, on_ready=lambda url: reports.ready(f"ready: open {url}", url=url)))
+    reports.stopped()
 
 
 def dev_command(options: Options, http: HttpOption = None, web: WebOption = None, no_web: NoWebOption = False) -> None:
     """Run worker, sinks, OTLP receiver and web page in one process; keep every trace unless a policy file is set."""
     settings = _with_page(_exposing(options.settings(), http), "off" if no_web else web)
-    log_to_stderr()
+    reports = Reports("dev", options.as_json)
+    reports.begin()
     policies = root.dev_policy_set(settings)
     pages: list[str] = []
-    run_until_stopped(
-        lambda: root.run_dev(
-            settings,
-            on_page=pages.append,
-            on_ready=lambda: _report(_dev_line(settings, policies, pages[0] if pages else None)),
-            on_decision=_print_decision if sys.stdout is not None and sys.stdout.isatty() else None,
+
+    def ready() -> None:
+        page = pages[0] if pages else None
+        reports.ready(
+            _dev_line(settings, policies, page),
+            folder=absolute(Path(settings.directory)),
+            transport=settings.transport,
+            stores=[sink.destination for sink in settings.sink],
+            policies={"source": policies.source, "version": policies.version},
+            url=page,
         )
-    )
-    _report("dev has stopped")
+
+    on_decision: Callable[[Decision], None] | None = None
+    if options.as_json:
+        on_decision = partial(_report_decision, reports)
+    elif sys.stdout is not None and sys.stdout.isatty():
+        on_decision = _print_decision
+    run_until_stopped(lambda: root.run_dev(settings, on_page=pages.append, on_ready=ready, on_decision=on_decision))
+    reports.stopped()
+
+
+def _report_decision(reports: Reports, decision: Decision) -> None:
+    from prela_stream.sinks.documents import decision_document
+
+    reports.event("decision", {"decision": decision_document(decision)})
 
 
 def _dev_line(settings: Settings, policies: PolicySet, page: str | None = None) -> str:
@@ -180,8 +215,3 @@ def _print_decision(decision: Decision) -> None:
     with suppress(OSError, ValueError):  # a closed terminal ends no service
         screen = standard_output()
         screen.show([listing.one_line(row, screen)])
-
-
-def _report(text: str) -> None:
-    with suppress(OSError, ValueError):  # a full disk or an ended reader of standard error ends no service
-        note(clean(text))

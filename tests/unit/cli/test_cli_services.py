@@ -1,6 +1,7 @@
 """Topics, policies, services that stop by signal, and an installation without the extra."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import prela_stream
 from prela_stream._version import __version__
 from prela_stream.app import open_reader
 from prela_stream.cli.main import app
+from prela_stream.cli.reporting import JsonFormatter
 from prela_stream.config import Settings, load_settings
 from prela_stream.errors import PrelaError
 from tests.support.kept import trace_id, whole
@@ -122,6 +124,57 @@ def test_services_stop_cleanly_by_signal(tmp_path: Path, command: str, ready: st
             assert "stopped" in rest
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+@pytest.mark.parametrize("command", ["dev", "worker", "sink", "web", "otlp"])
+def test_services_report_as_json_lines(tmp_path: Path, command: str) -> None:
+    write(tmp_path, whole(1))
+    env = {
+        **os.environ,
+        "PRELA_WEB_LISTEN": "127.0.0.1:0",
+        "PRELA_OTLP_LISTEN": "127.0.0.1:0",
+        "PRELA_OTLP_GRPC_LISTEN": "off",
+        "PRELA_ASSEMBLY_SETTLE_MS": "10",
+        "PRELA_DEBUG": "1",
+    }
+    started = [sys.executable, "-m", "prela_stream", command, "--json", "--dir", str(tmp_path)]
+    with (tmp_path / "errors").open("w+") as errors:
+        with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=errors, text=True, env=env) as process:
+            assert process.stdout is not None
+            ready = json.loads(process.stdout.readline())
+            assert (ready["event"], ready["service"]) == ("ready", command)
+            if command == "dev":
+                assert ready["folder"] == str(tmp_path)
+                assert ready["stores"] == [str(tmp_path / "traces.db")]
+                anyio.run(record_a_trace, load_settings(env={}, overrides={"directory": str(tmp_path)}))
+                decided = json.loads(process.stdout.readline())
+                assert (decided["event"], decided["decision"]["kept"]) == ("decision", True)
+            if command in ("dev", "web"):
+                assert ready["url"].startswith("http://127.0.0.1:")
+            if command == "sink":
+                assert [one["type"] for one in ready["sinks"]] == ["sqlite"]
+            process.send_signal(signal.SIGTERM)
+            last = process.stdout.read().splitlines()[-1]
+            assert json.loads(last) == {"event": "stopped", "service": command}
+            assert process.wait(DEADLINE) == 0
+        errors.seek(0)
+        for line in errors:
+            assert {"time", "level", "logger", "message"} <= json.loads(line).keys(), line
+
+
+def test_a_log_line_is_json_whatever_it_holds() -> None:
+    try:
+        raise ValueError("\udcff\u202e")
+    except ValueError:
+        record = logging.LogRecord("n", logging.ERROR, "", 0, "\x1b[31m http://u:p@host/ \ud800", (), sys.exc_info())
+    text = JsonFormatter().format(record)
+    line = json.loads(text)
+    assert (line["level"], line["logger"]) == ("ERROR", "n")
+    assert "u:p" not in text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert "ValueError" in line["exception"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("kind", ["full disk", "ended reader"])
 async def test_a_service_whose_standard_error_fails_goes_on(tmp_path: Path, kind: str) -> None:
@@ -136,14 +189,19 @@ async def test_a_service_whose_standard_error_fails_goes_on(tmp_path: Path, kind
         command, stdout=None, stderr=stderr, env={**os.environ, "PRELA_ASSEMBLY_SETTLE_MS": "10"}
     ) as process:
         os.close(stderr)
-        async with prela_stream.pipeline(settings):
-            prela_stream.get_tracer().span("a").end()
+        await record_a_trace(settings)
         with anyio.fail_after(DEADLINE):
             while not await decided(settings):
                 assert process.returncode is None
                 await anyio.sleep(0.05)
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
+
+
+async def record_a_trace(settings: Settings) -> None:
+    """Write a trace of one span to the log."""
+    async with prela_stream.pipeline(settings):
+        prela_stream.get_tracer().span("a").end()
 
 
 async def decided(settings: Settings) -> int:
