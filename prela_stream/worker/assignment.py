@@ -29,6 +29,8 @@ from prela_stream.worker.ticks import Ticks
 
 logger = logging.getLogger("prela_stream.worker")
 
+_ABORT_S = 2.0
+"""What a writer needs to close after a commit without a result."""
 RETRY_S = 0.5
 """Pause before a failed takeover is retried."""
 _CLOCK_REPORT_S = 60.0
@@ -155,8 +157,7 @@ class AssignedPartition:
 
     def relieve(self, most_bytes: int) -> Iterator[int]:
         """Decide traces in steps until `open_bytes` is at most this; see `PartitionState.relieve`."""
-        state = self._state
-        return iter(()) if state is None else self._in_steps(state, state.relieve(most_bytes))
+        return iter(()) if (state := self._state) is None else self._in_steps(state, state.relieve(most_bytes))
 
     def apply(self, records: Sequence[LogRecord]) -> Iterator[int]:
         """Apply the records of a poll in steps; see `PartitionState.steps`. It ends early if the partition fails between two."""
@@ -281,9 +282,8 @@ class AssignedPartition:
 
     async def _fail(self) -> None:
         telemetry.WORKER_FAILURES.add()
-        was_parked = self._phase is Phase.PARKED
-        await self._discard(Phase.ENDED if was_parked else Phase.TAKING_OVER)
-        if was_parked:
+        await self._discard(Phase.ENDED if self._phase is Phase.PARKED else Phase.TAKING_OVER)
+        if self._phase is Phase.ENDED:
             return
         stalled = self._backoff.stalled
         self._backoff.failed()
@@ -389,7 +389,7 @@ class AssignedPartition:
         try:
             until = monotonic() + within_s
             while state is not None and state.has_news and self._state is state and (left := until - monotonic()) > 0:
-                await self._commit(state, min(left, self._backoff.commit_timeout_s))
+                await self._commit(state, min(max(left / 2, left - _ABORT_S), self._backoff.commit_timeout_s))
         except PoisonLimitError as error:
             logger.warning("%s", error)
         except PrelaError as error:

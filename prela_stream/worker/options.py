@@ -41,5 +41,5 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     commit_timeout_s: Annotated[float, bounded(0.001, 3_600)] = 5.0
     """If the log answers nothing of a commit for so long, its outcome is unknown, and the partition is restored from the log.
     After that, commits of this partition are smaller and have more time (up to 60 s) until they are fast again."""
-    stop_timeout_s: Annotated[float, bounded(0.001, 3_600)] = 8.0
-    """Time limit of the last commits at a stop."""
+    stop_timeout_s: Annotated[float, bounded(0.001, 3_600)] = 6.0
+    """Time limit of the last commits at a stop. If the brokers answer nothing, leaving the group takes up to 3 s more."""
