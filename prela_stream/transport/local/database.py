@@ -200,6 +200,7 @@ class Database:
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is not None and self._is_replaced():
+            self._remove_if_truncated()
             self.close()
         if self._connection is None:
             self._connection = self._open()
@@ -209,6 +210,25 @@ class Database:
         """Whether another file, none or a truncated one is at the path: a log has at least its first page."""
         found = _status(self.path)
         return found is None or (found.st_dev, found.st_ino) != self._inode or found.st_size < schema.PAGE_BYTES
+
+    def _remove_if_truncated(self) -> None:
+        """Remove a file that was truncated in place, so that a new one is created.
+
+        SQLite could use it again only after every process has closed it, and an idle one does not. The open connection keeps the
+        inode from being used by another file.
+        """
+        real = self._wal.with_name(self._wal.name.removesuffix("-wal"))
+        aside = real.with_name(f"{real.name}.truncated-{os.getpid()}-{threading.get_ident()}")
+        with contextlib.suppress(OSError):
+            if inode_of(self.path) != self._inode:
+                return
+            for left in (self._wal, real.with_name(f"{real.name}-shm")):
+                left.unlink(missing_ok=True)
+            real.rename(aside)
+            if inode_of(aside) != self._inode:  # another process was first, and this is its new file
+                aside.rename(real)
+                return
+            aside.unlink()
 
     def _open(self) -> sqlite3.Connection:
         # As SQLite does: the WAL is beside the file itself, not beside a symlink to it.

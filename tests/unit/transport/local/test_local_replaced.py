@@ -249,6 +249,28 @@ async def test_a_log_whose_files_are_damaged_is_repaired_or_created_again(
                 found += poll.records
 
 
+async def test_a_truncated_log_is_created_again_while_an_idle_process_has_it_open(
+    path: Path, transport: LocalTransport
+) -> None:
+    async with LocalTransport(LocalOptions(path=str(path))) as idle:
+        idle_producer = await idle.producer()
+        await idle_producer.send(PARTITION, [Record(value=b"x")])
+        producer = await transport.producer()
+        await producer.send(PARTITION, [Record(value=b"x")])
+        truncate(path)
+        with anyio.fail_after(RECOVERY_S):
+            while True:
+                try:
+                    await producer.send(PARTITION, [Record(value=b"new")])
+                    break
+                except TransportError:
+                    await anyio.sleep(0.05)
+        assert await idle_producer.send(PARTITION, [Record(value=b"also new")]) == 1
+        consumer = await transport.consumer(["topic"], group="group")
+        assert await values(consumer, 2) == [b"new", b"also new"]
+    assert sorted(one.name.removeprefix("log.db") for one in path.parent.glob("log.db*")) == ["", "-shm", "-wal"]
+
+
 async def test_a_log_of_an_early_release_gets_an_id_and_keeps_its_records(
     path: Path, transport: LocalTransport
 ) -> None:
