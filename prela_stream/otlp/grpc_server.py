@@ -1,4 +1,9 @@
-"""OTLP/gRPC: `TraceService/Export`, with the bytes of the request as for HTTP. Needs the extra `grpc`."""
+"""OTLP/gRPC: `TraceService/Export`, with the bytes of the request as for HTTP. Needs the extra `grpc`.
+
+For a method with one request, gRPC reads the request before it calls the handler. Some large requests at once would then need
+any amount of memory. So the method is served as one with a stream of requests, which is the same on the wire, and few are read
+at once.
+"""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,8 +23,13 @@ from prela_stream.otlp.sender import QueueFullError
 _SERVICE: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
 _STOP_S: Final = 5.0
 _STREAMS: Final = 16
-"""Requests of one connection at a time. gRPC reads each of them into memory before it is counted here."""
-_REQUESTS: Final = 64
+"""Requests of one connection at a time."""
+_REQUESTS: Final = 256
+_AHEAD: Final = 256 << 10
+_READING: Final = 4
+"""Requests that are read at a time."""
+_READ_S: Final = 5.0
+"""How long a client may take to send a request once it is read."""
 
 
 class GrpcServer:
@@ -35,6 +45,7 @@ class GrpcServer:
         self._receiver = receiver
         self._access = access
         self._address = options.grpc_listen
+        self._reading = anyio.Semaphore(_READING)
         self._server: Any = grpc.aio.server(
             options=(
                 (
@@ -43,10 +54,13 @@ class GrpcServer:
                 ),  # else two processes may share the address, and each gets some of the requests
                 ("grpc.max_receive_message_length", options.max_body_bytes),
                 ("grpc.max_concurrent_streams", _STREAMS),
+                # what is buffered before a request is read; the probe would let it grow to 16 MiB for each connection
+                ("grpc.http2.lookahead_bytes", _AHEAD),
+                ("grpc.http2.bdp_probe", 0),
             ),
             maximum_concurrent_rpcs=_REQUESTS,
         )
-        export = grpc.unary_unary_rpc_method_handler(self._export)
+        export = grpc.stream_unary_rpc_method_handler(self._export)
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"Export": export}),))
 
     async def start(self) -> int:
@@ -72,11 +86,11 @@ class GrpcServer:
             with anyio.CancelScope(shield=True):
                 await self._server.stop(_STOP_S)
 
-    async def _export(self, request: bytes, context: Any) -> bytes:
+    async def _export(self, _requests: object, context: Any) -> bytes:
         code, message = grpc.StatusCode.OK, ""
-        size = len(request)
         sender = self._receiver.sender
         reserved = 0
+        request = b""
         try:
             if not self._allowed(context):
                 code, message = (
@@ -84,8 +98,16 @@ class GrpcServer:
                     "expected the metadata authorization: Bearer with the token",
                 )
             else:
-                sender.reserve(size)
-                reserved = size
+                async with self._reading:
+                    with anyio.fail_after(_READ_S):
+                        # the iterator of requests would keep the one that it gave
+                        request = await context.read()
+                    if request is grpc.aio.EOF:
+                        request = b""
+                        msg = "expected one request, found none"
+                        raise CodecError(msg)
+                    sender.reserve(len(request))
+                reserved = len(request)
                 return success(await self._receiver.take(request, "protobuf", "grpc"), "protobuf")
         except CodecError as error:
             code, message = grpc.StatusCode.INVALID_ARGUMENT, str(error)
@@ -93,7 +115,10 @@ class GrpcServer:
             code, message = grpc.StatusCode.UNAVAILABLE, str(error)  # exporters send again
         except DefectError as error:
             code, message = grpc.StatusCode.INTERNAL, str(error)
+        except TimeoutError:
+            code, message = grpc.StatusCode.UNAVAILABLE, f"the request did not arrive within {_READ_S:g} s"
         finally:
+            del request  # the answer may take a while, and the next request takes the place
             sender.release(reserved)
             telemetry.OTLP_REQUESTS.add(1, "grpc", code.name)
         await context.abort(code, message)

@@ -9,6 +9,7 @@ import msgspec
 
 from prela_stream import telemetry
 from prela_stream.errors import CodecError, PrelaError, TransportError, guard
+from prela_stream.otel.otlp.limits import check_spans
 from prela_stream.otel.otlp.requests import Encoding, read_request, signal_of, wrong_signal
 from prela_stream.otel.spans import Rejected
 from prela_stream.otlp.records import SpanRecords
@@ -101,7 +102,10 @@ class Receiver:
                 return await self._take(body, encoding, entry)
             except (CodecError, QueueFullError, TransportError) as error:
                 failure = error
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback has this frame, and both would keep the body until the next garbage collection
 
     async def _take(self, body: bytes, encoding: Encoding, entry: str) -> Taken:
         async with self._converting:
@@ -133,6 +137,7 @@ class Receiver:
                 rejected += 1
                 first = first or problem
             if not number % _SPANS_A_LOOK and monotonic() >= until:
+                check_spans(number)
                 await anyio.lowlevel.checkpoint()
                 until = monotonic() + _SLICE_S
         return records, rejected, first

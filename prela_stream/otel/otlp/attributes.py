@@ -5,13 +5,14 @@ All other bytes go to the parser of `protobuf`.
 """
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from prela_stream.errors import CodecError
+from prela_stream.otel.otlp.limits import MOST_PARTS, check_attribute, check_parts
 
 _MAX_DEPTH: Final = 64
 _MOST_ENTRIES: Final = 8_192
@@ -28,11 +29,13 @@ _values: Final[dict[str, int]] = {}
 _keys: Final[dict[bytes, str]] = {}
 
 
-def attributes_of(raws: Iterable[bytes]) -> dict[str, Any]:
-    """The attributes of these `KeyValue` messages. Of two with one key the last counts. Raises CodecError.
+def attributes_of(raws: Sequence[bytes]) -> dict[str, Any]:
+    """The attributes of these `KeyValue` messages. Of two with one key the last counts. Raises CodecError, also for too many.
 
     Values may be shared between spans, lists too: nothing may change them.
     """
+    if len(raws) > MOST_PARTS:
+        check_parts(raws, "attributes")
     found: dict[str, Any] = {}
     known = _attributes.get
     for raw in raws:
@@ -127,6 +130,7 @@ def _varint(raw: bytes, at: int) -> tuple[int, int]:
 
 
 def _any(raw: bytes) -> tuple[str, Any]:
+    check_attribute(raw)
     try:
         pair = KeyValue.FromString(raw)
     except DecodeError as error:

@@ -9,6 +9,7 @@ from prela_stream.errors import CodecError
 from prela_stream.otel.ids import id_of
 from prela_stream.otel.otlp import schema
 from prela_stream.otel.otlp.attributes import attributes_of
+from prela_stream.otel.otlp.limits import SMALL, check_parts, check_protobuf, check_span
 from prela_stream.otel.spans import ForeignEvent, ForeignLink, ForeignSpan, Rejected, SpanKind, StatusCode
 
 _KINDS: Final[tuple[SpanKind, ...]] = ("internal", "internal", "server", "client", "producer", "consumer")
@@ -20,15 +21,17 @@ _NO_ID: Final = bytes(8)
 
 def read(data: bytes) -> Iterator[ForeignSpan | Rejected]:
     """The spans of an `ExportTraceServiceRequest` or `TracesData`. Raises CodecError at once if the bytes are neither."""
+    check_protobuf(data)
+    is_large = len(data) > SMALL
     try:
-        request = schema.Request.FromString(data)
+        request = (schema.LargeRequest if is_large else schema.Request).FromString(data)
     except DecodeError as error:
         msg = f"the body is no ExportTraceServiceRequest of OTLP in protobuf: expected its {len(data):,} bytes to be one message"
         raise CodecError(msg) from error
-    return _spans(request)
+    return _spans(request, is_large=is_large)
 
 
-def _spans(request: Any) -> Iterator[ForeignSpan | Rejected]:
+def _spans(request: Any, *, is_large: bool) -> Iterator[ForeignSpan | Rejected]:
     for number, group in enumerate(request.resource_spans):
         resource: dict[str, Any] | CodecError = _inside(_resource, group.resource)
         for key in ("scope_spans", "instrumentation_library_spans"):
@@ -40,10 +43,19 @@ def _spans(request: Any) -> Iterator[ForeignSpan | Rejected]:
                             raise resource
                         if isinstance(scope, CodecError):
                             raise scope
-                        yield _span(span, resource, scope[0], scope[1])
+                        yield _span(_parsed(span) if is_large else span, resource, scope[0], scope[1])
                     except (CodecError, DecodeError) as error:
                         place = f"resource_spans[{number}].{key}[{at}].spans[{index}]"
                         yield Rejected(place=place, reason=_reason(error))
+
+
+def _parsed(span: bytes) -> Any:
+    check_span(span)
+    try:
+        return schema.Span.FromString(span)
+    except DecodeError as error:
+        msg = "it is no Span message of OTLP"
+        raise CodecError(msg) from error
 
 
 def _inside(read_part: Any, raw: bytes) -> Any:
@@ -87,6 +99,10 @@ def _span(span: Any, resource: dict[str, Any], scope_name: str, scope_version: s
         status = _STATUSES[found.code] if 0 <= found.code < len(_STATUSES) else "unset"
         message = _text(found.message) or None
     events, links = span.events, span.links
+    if events:
+        check_parts(events, "events")
+    if links:
+        check_parts(links, "links")
     return ForeignSpan(
         trace_id=trace_id,
         span_id=span_id,

@@ -7,6 +7,7 @@ import msgspec
 
 from prela_stream.errors import CodecError
 from prela_stream.otel.files import otlp_json
+from prela_stream.otel.otlp.limits import check_json
 from prela_stream.otel.spans import ForeignSpan, Rejected
 
 Encoding = Literal["protobuf", "json"]
@@ -40,6 +41,7 @@ def encoding_of(data: bytes) -> Encoding:
 
 
 def _read_json(data: bytes) -> Iterator[ForeignSpan | Rejected]:
+    check_json(data)
     try:
         document = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

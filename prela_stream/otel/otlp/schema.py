@@ -63,14 +63,15 @@ def _pool() -> descriptor_pool.DescriptorPool:
     _one(scope, 1, "name")
     _one(scope, 2, "version")
     _many(file.message_type.add(name="Resource"), 1, "attributes")
-    scope_spans = file.message_type.add(name="ScopeSpans")
-    _one(scope_spans, 1, "scope")
-    _many(scope_spans, 2, "spans", "Span")
-    resource_spans = file.message_type.add(name="ResourceSpans")
-    _one(resource_spans, 1, "resource")
-    _many(resource_spans, 2, "scope_spans", "ScopeSpans")
-    _many(resource_spans, 1000, "instrumentation_library_spans", "ScopeSpans")  # before OTLP 0.15
-    _many(file.message_type.add(name="Request"), 1, "resource_spans", "ResourceSpans")
+    for prefix, inner in (("", "Span"), ("Large", None)):
+        scope_spans = file.message_type.add(name=f"{prefix}ScopeSpans")
+        _one(scope_spans, 1, "scope")
+        _many(scope_spans, 2, "spans", inner)
+        resource_spans = file.message_type.add(name=f"{prefix}ResourceSpans")
+        _one(resource_spans, 1, "resource")
+        _many(resource_spans, 2, "scope_spans", f"{prefix}ScopeSpans")
+        _many(resource_spans, 1000, "instrumentation_library_spans", f"{prefix}ScopeSpans")  # before OTLP 0.15
+        _many(file.message_type.add(name=f"{prefix}Request"), 1, "resource_spans", f"{prefix}ResourceSpans")
     rpc_status = file.message_type.add(name="RpcStatus")
     _one(rpc_status, 1, "code", _INT32)
     _one(rpc_status, 2, "message", _Field.TYPE_STRING)
@@ -86,6 +87,9 @@ def _class(name: str) -> Any:
 _POOL: Final = _pool()
 Request: Final[Any] = _class("Request")
 """`ExportTraceServiceRequest`, and `TracesData`, which has the same form."""
+LargeRequest: Final[Any] = _class("LargeRequest")
+"""The same with each span as bytes: together, the objects of a large request would need many times its size."""
+Span: Final[Any] = _class("Span")
 Event: Final[Any] = _class("Event")
 Link: Final[Any] = _class("Link")
 Status: Final[Any] = _class("Status")

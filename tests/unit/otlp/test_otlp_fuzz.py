@@ -306,6 +306,60 @@ async def test_requests_of_changed_bytes_over_http(tmp_path: Path) -> None:
         assert len(await running.spans()) == before + 2
 
 
+def large(*spans: dict[str, Any]) -> bytes:
+    """A request of more than 1 MiB, which is read span by span."""
+    return request(*spans, {"name": "filler", "attributes": {"a": "x" * (1 << 20)}}).SerializeToString()
+
+
+@given(SPANS)
+def test_a_large_request_gives_what_a_small_one_gives(spans: list[dict[str, Any]]) -> None:
+    small = list(read_request(request(*spans).SerializeToString(), "protobuf"))
+    *found, filler = read_request(large(*spans), "protobuf")
+    assert repr(found) == repr(small)  # NaN is not equal to itself
+    assert isinstance(filler, ForeignSpan)
+
+
+@given(SPANS, st.randoms(use_true_random=False))
+def test_changed_bytes_of_a_large_request(spans: list[dict[str, Any]], chance: random.Random) -> None:
+    data = large(*spans)
+    at = chance.randrange(len(data))
+    made = data[:at] + chance.randbytes(2) + data[at + chance.randrange(3) :]
+    try:
+        found = list(read_request(made, "protobuf"))
+    except CodecError:
+        return
+    assert all(isinstance(one, ForeignSpan | Rejected) for one in found)
+
+
+def test_too_many_parts_are_refused_with_a_sentence() -> None:
+    ids = field(1, b"1" * 16) + field(2, b"2" * 8)
+    padding = field(9, field(1, b"k") + field(2, field(1, b"x" * (1 << 20))))
+    values = field(9, field(1, b"k") + field(2, field(5, b"\x0a\x00" * 200_001)))
+    for parts, words in (
+        (b"\x4a\x00" * 10_001, "10,001 attributes"),
+        (b"\x5a\x00" * 10_001, "10,001 events"),
+        (b"\x6a\x00" * 10_001, "10,001 links"),
+        (b"\x4a\x00" * 50_000 + padding, "more than 10,000 attributes, events or links"),
+        (values, "more than 200,000 values"),
+    ):
+        bad, good = read_request(field(1, field(2, field(2, ids + parts) + field(2, ids))), "protobuf")
+        assert isinstance(bad, Rejected)
+        assert words in bad.reason
+        assert isinstance(good, ForeignSpan)
+    for data, encoding, words in (
+        (field(1, field(2, field(2, ids + padding) + b"\x12\x00" * 200_001)), "protobuf", "200,000 spans"),
+        (b"[" + b"[]," * 2_000_000 + b"[]]", "json", "too many lists"),
+    ):
+        with pytest.raises(CodecError, match=words):
+            list(read_request(data, cast("Encoding", encoding)))
+
+
+def test_brackets_and_commas_of_texts_are_no_lists() -> None:
+    text = json.dumps("[1,2],{" * 400_000)
+    data = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": []}]}], "note": text}).encode()
+    assert list(read_request(data, "json")) == []
+
+
 async def test_bombs_at_once_take_bounded_memory(tmp_path: Path) -> None:
     squeezed = bomb(400)
     statuses: list[int] = []
