@@ -80,8 +80,9 @@ The Realtime API and the WebSocket of the Responses API are not traced.
 ## Measured
 
 `make test-frameworks` runs one small agent for each instrumentor and library against a local server with fixed answers. Each
-answer has 97 input tokens (64 cached) and 25 output tokens (5 for reasoning). The spans are compared as they arrive through
-the bridge and through OTLP; they must be equal. `auto` is what `init()` does.
+answer has 97 input tokens (64 cached) and 25 output tokens (5 for reasoning). The spans arrive through the bridge, and the
+exporter of OpenTelemetry sends them to `prela-stream otlp`, from whose log they are read. Both must be equal. `auto` is what
+`init()` does.
 """
 
 
@@ -91,7 +92,7 @@ def text() -> str:
     parts += [_row(name, library) for name, library in LIBRARIES.items()]
     parts += [
         NOTES,
-        "| library | instrumentor | requests | spans | model calls | input, output, cached, reasoning | by OTLP |",
+        "| library | instrumentor | requests | spans | model calls | input, output, cached, reasoning | by OTLP | lacks |",
     ]
     parts.append("|---|---|---|---|---|---|---|---|")
     if RESULTS.exists():

@@ -129,19 +129,23 @@ LIBRARIES: Final[dict[str, Library]] = {
     "bedrock": Library(
         module="boto3",
         distribution="boto3",
+        tested="boto3 1.44, instrumentor 0.1.61",
+        gaps="Run with `converse` alone.",
         package="openinference-instrumentation-bedrock",
         path="openinference.instrumentation.bedrock:BedrockInstrumentor",
         is_optional=True,
     ),
     "mistral": Library(
-        module="mistralai",
+        module="mistralai.client",  # the package above it has no code to wait for
         distribution="mistralai",
+        tested="mistralai 3.7, instrumentor 2.2",
         package="openinference-instrumentation-mistralai",
         path="openinference.instrumentation.mistralai:MistralAIInstrumentor",
     ),
     "groq": Library(
         module="groq",
         distribution="groq",
+        tested="groq 1.7, instrumentor 0.1.33",
         package="openinference-instrumentation-groq",
         path="openinference.instrumentation.groq:GroqInstrumentor",
     ),

@@ -16,6 +16,13 @@ ANSWERS: Final = (
     *("traceloop.entity.output", "output"),
 )
 """Attributes that may hold an answer. The first that has a fact counts."""
+INCLUDES: Final[Mapping[str, tuple[str, ...]]] = {
+    semconv.INPUT_TOKENS: (semconv.CACHE_READ_TOKENS, semconv.CACHE_WRITE_TOKENS),
+    semconv.OUTPUT_TOKENS: (semconv.REASONING_TOKENS,),
+}
+"""Counts, and the parts that they include."""
+_PARTS: Final = {semconv.CACHE_READ_TOKENS: ("cache", "Cache"), semconv.REASONING_TOKENS: ("reasoning", "thoughts")}
+"""Parts of a usage, and words that are in an answer which has them."""
 _USAGE_ALONE: Final = "mlflow.chat.tokenUsage"
 _MOST_MAPS: Final = 64
 _INNER: Final = ("response", "raw", "message", "kwargs", "response_metadata", "llm_output", "generation_info", "custom")
@@ -62,6 +69,16 @@ def facts_of_answers(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> di
         for name, value in _facts(answer):
             found.setdefault(name, value)
     return found
+
+
+def has_parts(attributes: Mapping[str, Any], keys: tuple[str, ...], found: Mapping[str, Any]) -> bool:
+    """Whether an answer may have a part of the usage that is not in `found`. It is not parsed for that."""
+    return any(
+        isinstance(value := attributes[key], str) and any(word in value for word in words)
+        for name, words in _PARTS.items()
+        if found.get(name) is None
+        for key in keys
+    )
 
 
 def _facts(answer: Any) -> Iterator[tuple[str, Any]]:

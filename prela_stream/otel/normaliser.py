@@ -14,7 +14,7 @@ from prela_stream.errors import guard
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.otel import content
-from prela_stream.otel.answers import facts_of_answers
+from prela_stream.otel.answers import INCLUDES, facts_of_answers, has_parts
 from prela_stream.otel.evidence import span_type_of
 from prela_stream.otel.finish_reasons import finish_reasons_of, normalise_finish_reason
 from prela_stream.otel.names import PARAMETERS, provider_of
@@ -32,7 +32,7 @@ _TOTALS: Final = (
 _STATUSES: Final = {"unset": SpanStatus.SUCCESS, "ok": SpanStatus.SUCCESS, "error": SpanStatus.ERROR}
 _WITHOUT_MESSAGES: Final = frozenset({SpanType.TOOL, SpanType.RETRIEVAL, SpanType.EMBEDDING})
 _IN_ANSWERS: Final = (semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS, semconv.FINISH_REASONS)
-"""An answer is only parsed if one of these is missing."""
+"""An answer is only parsed if one of these is missing, or if it has parts of a usage that no attribute has."""
 _GIVEN: Final = (
     *("langfuse.observation.input", "traceloop.entity.input", "input.value", "mcp.request.argument", "genkit:input"),
     *("mlflow.spanInputs", "lmnr.span.input", "gen_ai.prompt"),
@@ -149,7 +149,12 @@ def _parameters(rest: Mapping[str, Any], found: dict[str, Any], keys: Sequence[s
     for key in keys:
         for parameter, value in as_map(rest.get(key)).items():
             name = PARAMETERS.get(parameter)
-            if name is not None and value is not None and not isinstance(value, Mapping) and found.get(name) is None:
+            if (
+                name is not None
+                and value not in (None, "")
+                and not isinstance(value, Mapping)
+                and found.get(name) is None
+            ):
                 found[name] = value
 
 
@@ -164,9 +169,15 @@ def _numbers(rest: Mapping[str, Any], found: dict[str, Any], names: Sequence[str
 
 def _answers(span: ForeignSpan, shape: Shape, rest: Mapping[str, Any], found: dict[str, Any]) -> None:
     """What the raw answer holds and no attribute has."""
-    if all(found.get(name) is not None or rest.get(name) is not None for name in _IN_ANSWERS):
+    is_whole = all(found.get(name) is not None or rest.get(name) is not None for name in _IN_ANSWERS)
+    if is_whole and not has_parts(span.attributes, shape.answers, found):
         return
-    for name, value in facts_of_answers(span.attributes, shape.answers).items():
+    facts = facts_of_answers(span.attributes, shape.answers)
+    for whole, parts in INCLUDES.items():
+        beside = sum(facts.get(name, 0) for name in parts if found.get(name) is None)
+        if beside and found.get(whole) is not None and found[whole] + beside == facts.get(whole):
+            found[whole] = facts[whole]
+    for name, value in facts.items():
         if found.get(name) is None and rest.get(name) is None:
             found[name] = value
 

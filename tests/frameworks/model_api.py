@@ -1,4 +1,6 @@
-"""The model APIs that frameworks call, with fixed answers: OpenAI (chat, responses, embeddings), Anthropic and Gemini.
+"""The model APIs that frameworks call, with fixed answers: OpenAI (chat, responses, embeddings), Anthropic, Gemini and Bedrock.
+
+Groq and Mistral have OpenAI's chat API.
 
 If a request offers a tool and has no result of one, the answer calls the first tool. Otherwise it is a text. Each answer has the
 same usage, so the true sum of tokens is the number of requests times USAGE. It needs nothing but Python.
@@ -211,7 +213,28 @@ def generate(body: dict[str, Any], stream: bool) -> tuple[bytes, str]:
     return _sse([whole]) if stream else _json(whole)
 
 
+def converse(body: dict[str, Any], _: bool) -> tuple[bytes, str]:
+    """Bedrock's converse. The input has 33 tokens beside the 64 that were read from the cache."""
+    tools = (body.get("toolConfig") or {}).get("tools") or []
+    usage = {
+        "inputTokens": INPUT_TOKENS - CACHED_TOKENS, "outputTokens": OUTPUT_TOKENS, "totalTokens": INPUT_TOKENS + OUTPUT_TOKENS,
+        "cacheReadInputTokens": CACHED_TOKENS, "cacheWriteInputTokens": 0,
+    }  # fmt: skip
+    block: dict[str, Any] = {"text": TEXT}
+    if tools:
+        block = {"toolUse": {"toolUseId": "tooluse_1", "name": tools[0]["toolSpec"]["name"], "input": ARGUMENTS}}
+    return _json(
+        {
+            "output": {"message": {"role": "assistant", "content": [block]}},
+            "stopReason": "tool_use" if tools else "end_turn",
+            "usage": usage,
+            "metrics": {"latencyMs": 1},
+        }
+    )
+
+
 _ANSWERS: Final = {
+    "/converse": converse,
     "/chat/completions": chat,
     "/responses": responses,
     "/embeddings": embeddings,

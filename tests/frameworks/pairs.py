@@ -44,6 +44,9 @@ _PYDANTIC: Final = ("pydantic-ai-slim[openai]==2.68.0",)
 _LITELLM: Final = ("litellm==1.110.2",)
 _CREWAI: Final = ("crewai==1.15.30",)
 _SMOLAGENTS: Final = ("smolagents[openai]==1.26.0",)
+_BEDROCK: Final = ("boto3==1.44.8",)
+_MISTRAL: Final = ("mistralai==3.7.0",)
+_GROQ: Final = ("groq==1.7.0",)
 _MCP: Final = ("mcp==2.3.0",)
 
 _DISTRIBUTIONS: Final = {name: library.distribution for name, library in LIBRARIES.items()}
@@ -94,7 +97,8 @@ PAIRS: Final[tuple[Pair, ...]] = (
     _chosen("openai", _CLIENTS, has_tool=False),
     _pair(
         "openai", _OPENINFERENCE, "openinference.instrumentation.openai:OpenAIInstrumentor", _CLIENTS,
-        "openinference-instrumentation-openai", has_tool=False, lacks="finish reasons"),
+        "openinference-instrumentation-openai", has_tool=False,
+    ),
     _pair(
         "openai", _GENAI, "opentelemetry.instrumentation.genai.openai:OpenAIInstrumentor", _CLIENTS,
         "opentelemetry-instrumentation-genai-openai==1.3b0", has_tool=False,
@@ -164,6 +168,21 @@ PAIRS: Final[tuple[Pair, ...]] = (
     _pair(
         "crewai", _OPENLLMETRY, "opentelemetry.instrumentation.crewai:CrewAIInstrumentor", _CREWAI,
         "opentelemetry-instrumentation-crewai==0.62.4", has_tool=False, lacks="calls"),
+    _chosen("bedrock", _BEDROCK, has_tool=False),
+    _pair(
+        "bedrock", _OPENINFERENCE, "openinference.instrumentation.bedrock:BedrockInstrumentor", _BEDROCK,
+        "openinference-instrumentation-bedrock==0.1.61", has_tool=False,
+    ),
+    _chosen("mistral", _MISTRAL, has_tool=False),
+    _pair(
+        "mistral", _OPENINFERENCE, "openinference.instrumentation.mistralai:MistralAIInstrumentor", _MISTRAL,
+        "openinference-instrumentation-mistralai==2.2.2", has_tool=False,
+    ),
+    _chosen("groq", _GROQ, has_tool=False),
+    _pair(
+        "groq", _OPENINFERENCE, "openinference.instrumentation.groq:GroqInstrumentor", _GROQ,
+        "openinference-instrumentation-groq==0.1.33", has_tool=False,
+    ),
     _chosen("smolagents", _SMOLAGENTS, lacks="cached tokens, finish reasons, reasoning tokens"),
     _pair(
         "smolagents", _OPENINFERENCE, "openinference.instrumentation.smolagents:SmolagentsInstrumentor", _SMOLAGENTS,

@@ -192,6 +192,47 @@ def mcp(_: str) -> None:
         asyncio.run(run())
 
 
+def groq(url: str) -> None:
+    import groq
+
+    client = groq.Groq(api_key="k", base_url=url)
+    messages: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
+    asked: Any = {"model": "openai/gpt-oss-20b", "messages": messages}
+    client.chat.completions.create(**asked)
+    function = {"name": "weather", "description": "Weather.", "parameters": SCHEMA}
+    client.chat.completions.create(tools=[{"type": "function", "function": function}], **asked)
+
+
+def mistral(url: str) -> None:
+    try:
+        from mistralai import Mistral
+    except ImportError:
+        from mistralai.client import Mistral
+
+    client = Mistral(api_key="k", server_url=url)
+    messages: Any = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}]
+    asked: Any = {"model": "mistral-large-latest", "messages": messages}
+    client.chat.complete(**asked)
+    function = {"name": "weather", "description": "Weather.", "parameters": SCHEMA}
+    client.chat.complete(tools=[{"type": "function", "function": function}], **asked)
+
+
+def bedrock(url: str) -> None:
+    import boto3
+
+    keys = {"aws_access_key_id": "k", "aws_secret_access_key": "k", "region_name": "us-east-1"}
+    client = boto3.client("bedrock-runtime", endpoint_url=url, **keys)
+    asked: Any = {
+        "modelId": "amazon.nova-pro-v1:0",
+        "system": [{"text": "Be brief."}],
+        "messages": [{"role": "user", "content": [{"text": QUESTION}]}],
+        "inferenceConfig": {"maxTokens": 100},
+    }
+    client.converse(**asked)
+    specification = {"name": "weather", "description": "Weather.", "inputSchema": {"json": SCHEMA}}
+    client.converse(toolConfig={"tools": [{"toolSpec": specification}]}, **asked)
+
+
 PROGRAMS: Final[dict[str, Callable[[str], None]]] = {
     "anthropic": anthropic,
     "openai": openai,
@@ -206,4 +247,7 @@ PROGRAMS: Final[dict[str, Callable[[str], None]]] = {
     "crewai": crewai,
     "smolagents": smolagents,
     "strands": strands,
+    "groq": groq,
+    "mistral": mistral,
+    "bedrock": bedrock,
 }

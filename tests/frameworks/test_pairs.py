@@ -1,5 +1,7 @@
 """Each pair of a library and an instrumentor, in a venv of its own: the bridge and OTLP give the same, and it is true.
 
+By OTLP means: the exporter of OpenTelemetry sends to `prela-stream otlp` in another process, and the spans are read from its log.
+
 `make test-frameworks` runs it and writes results.json, from which docs/instrumentation.md is written. The venvs are kept in
 `~/.cache/prela-stream/frameworks` (PRELA_FRAMEWORKS_CACHE moves them).
 """
@@ -18,17 +20,21 @@ import pytest
 
 from tests.frameworks.model_api import CACHED_TOKENS, INPUT_TOKENS, OUTPUT_TOKENS, REASONING_TOKENS, TEXT
 from tests.frameworks.pairs import PAIRS, Pair
+from tests.frameworks.shown import shown
+from tests.support.otlp_process import Receiver, receiver
 
 pytestmark = pytest.mark.frameworks
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = Path(os.environ.get("PRELA_FRAMEWORKS_CACHE", Path.home() / ".cache" / "prela-stream" / "frameworks"))
-BASE = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-common")
+BASE = ("opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http")
 TOKENS = (
     "gen_ai.usage.input_tokens",
     "gen_ai.usage.output_tokens",
     "gen_ai.usage.cache_read.input_tokens",
     "gen_ai.usage.reasoning.output_tokens",
 )
+WITHOUT_REASONING = frozenset({"anthropic", "bedrock"})
+"""Their APIs do not report these tokens."""
 RESULTS: list[dict[str, Any]] = []
 
 
@@ -56,22 +62,33 @@ def python_of(pair: Pair) -> Path:
     return python
 
 
-def run(pair: Pair) -> dict[str, Any]:
-    """What the pair gives."""
+@pytest.fixture(scope="module")
+def otlp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    """A receiver in its own process, which all pairs send to."""
+    with receiver(tmp_path_factory.mktemp("otlp")) as running:
+        yield running
+
+
+def run(pair: Pair, otlp: Receiver) -> dict[str, Any]:
+    """What the pair gives. `otlp` is what the log of the receiver has of the spans that were sent."""
     command = [str(python_of(pair)), "-m", "tests.frameworks.run_pair", pair.library, pair.path, pair.distribution]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    env = os.environ | {"OTLP_URL": otlp.url}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    # JSON has no tuples, and both ways are compared as JSON
+    found["otlp"] = json.loads(json.dumps([shown(span) for span in otlp.spans(set(found["sent"]))]))
+    assert sorted(span["id"] for span in found["otlp"]) == sorted(found["sent"]), "a span is lost or doubled"
     return found
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
-def test_a_pair(pair: Pair) -> None:
-    found = run(pair)
+def test_a_pair(pair: Pair, otlp: Receiver) -> None:
+    found = run(pair, otlp)
     spans, number = found["bridge"], len(found["answered"])
     calls = [span for span in spans if span["type"] == "LLM"]
     sums = [sum(span["attributes"].get(name, 0) for span in calls) for name in TOKENS]
-    lacks = lacking(calls, sums, number, is_anthropic=pair.library == "anthropic")
+    lacks = lacking(calls, sums, number, without_reasoning=pair.library in WITHOUT_REASONING)
     if pair.has_tool:
         lacks |= lacking_of_tools([span for span in spans if span["type"] == "TOOL"])
     is_equal = pair.path != "auto" and same(spans, found["otlp"])
@@ -96,12 +113,12 @@ def same(bridge: list[dict[str, Any]], otlp: list[dict[str, Any]]) -> bool:
     return len(by_id) == len(bridge) - 1 and by_id == {span["id"]: span for span in otlp}
 
 
-def lacking(calls: list[dict[str, Any]], sums: list[int], requests: int, *, is_anthropic: bool) -> set[str]:
+def lacking(calls: list[dict[str, Any]], sums: list[int], requests: int, *, without_reasoning: bool) -> set[str]:
     """What the spans do not have of one true span for each request."""
     if requests and not calls:
         return {"calls"}
     truth = dict(zip(TOKENS, (INPUT_TOKENS, OUTPUT_TOKENS, CACHED_TOKENS, REASONING_TOKENS), strict=True))
-    names = ("input", "output", "cached", *(() if is_anthropic else ("reasoning",)))
+    names = ("input", "output", "cached", *(() if without_reasoning else ("reasoning",)))
     pairs = zip(names, sums, truth.values(), strict=False)
     found = {f"{name} tokens" for name, total, of_each in pairs if total != requests * of_each}
     if len(calls) != requests:

@@ -286,6 +286,21 @@ def test_the_parts_of_a_usage_are_read_from_the_raw_answer() -> None:
     assert (found["gen_ai.response.model"], found["gen_ai.response.id"]) == ("m-1-2026", "chatcmpl-1")
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(33, 97), (97, 97), (7, 7)])
+def test_parts_that_only_the_raw_answer_has(asked: int, expected: int) -> None:
+    given = {"llm.token_count.prompt": asked, "llm.token_count.completion": 25, "llm.finish_reason": "stop"}
+    found = read({**raw(ANTHROPIC), **given}).attributes
+    assert found["gen_ai.usage.cache_read.input_tokens"] == 64
+    assert found["gen_ai.usage.input_tokens"] == expected
+    assert found["gen_ai.usage.output_tokens"] == 25
+
+
+def test_empty_parameters_are_none() -> None:
+    found = read({INFERENCE: "LLM", "llm.invocation_parameters": '{"temperature": "", "top_p": 1}'}).attributes
+    assert "gen_ai.request.temperature" not in found
+    assert found["gen_ai.request.top_p"] == 1
+
+
 def test_attributes_have_priority_over_the_raw_answer() -> None:
     found = read({**raw(OPENAI), "llm.token_count.prompt": 7, "llm.finish_reason": "length"}).attributes
     assert (found["gen_ai.usage.input_tokens"], found["gen_ai.usage.output_tokens"]) == (7, 25)
