@@ -9,12 +9,13 @@ from typing import Any, Final
 
 import anthropic
 from anthropic import Anthropic, AsyncAnthropic
+from anthropic.resources.beta.messages import Messages
 
 from prela_stream.instrumentation.anthropic.messages import COUNTED_TOKENS
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
 from tests.support.model_api import Reply, sse
-from tests.support.scenarios import Expected, Row, raised
+from tests.support.scenarios import DEADLINE, Expected, Row, raised
 
 TEXT: Final = "The weather is rainy."
 REQUEST: Final[dict[str, Any]] = {
@@ -335,7 +336,9 @@ async def cancelled(client: AsyncAnthropic) -> Any:
                     started.set()
 
     task = asyncio.create_task(read())
-    await started.wait()
+    waiting = asyncio.create_task(started.wait())
+    await asyncio.wait([task, waiting], timeout=DEADLINE, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
     task.cancel()
     try:
         await task
@@ -436,13 +439,17 @@ def _spans_of_run(**more: Any) -> tuple[Expected, ...]:
         semconv.TOOL_CALL_ARGUMENTS: {"city": "Paris"},
         semconv.TOOL_CALL_RESULT: "rainy in Paris",
     }
-    held = (semconv.SYSTEM_INSTRUCTIONS, semconv.TOOL_DEFINITIONS)  # by the server, with the conversation so far
-    answered = {
-        **{name: value for name, value in asked.items() if name not in held},
-        **_TURN,
-        semconv.REQUEST_PREVIOUS_RESPONSE_ID: "msg_1",
-        semconv.INPUT_MESSAGES: [{"role": "user", "parts": [result]}],
-    }
+    answered: dict[str, Any] = {**asked, **_TURN}
+    if hasattr(Messages, "thread"):  # the server holds the conversation so far, with instructions and tools
+        del answered[semconv.SYSTEM_INSTRUCTIONS], answered[semconv.TOOL_DEFINITIONS]
+        answered[semconv.REQUEST_PREVIOUS_RESPONSE_ID] = "msg_1"
+        answered[semconv.INPUT_MESSAGES] = [{"role": "user", "parts": [result]}]
+    else:
+        answered[semconv.INPUT_MESSAGES] = [
+            *_QUESTION[semconv.INPUT_MESSAGES],
+            {"role": "assistant", "parts": [call]},
+            {"role": "user", "parts": [result]},
+        ]
     return (
         Expected("tool_runner", SpanType.AGENT, agent, events=()),
         _chat(asked, is_below_agent=True),

@@ -14,12 +14,12 @@ from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
 from tests.support import openai_api
 from tests.support.model_api import Reply
-from tests.support.scenarios import Expected, Row, raised
+from tests.support.scenarios import DEADLINE, Expected, Row, raised
 
 TEXT: Final = "The weather is rainy."
 REQUEST: Final[dict[str, Any]] = {
     "model": "gpt-5",
-    "max_completion_tokens": 64,
+    "max_tokens": 64,
     "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Weather in Paris?"}],
 }
 HELPER: Final[dict[str, Any]] = {**REQUEST, "stream_options": {"include_usage": True}}
@@ -311,7 +311,9 @@ async def cancelled(client: AsyncOpenAI) -> Any:
                     started.set()
 
     task = asyncio.create_task(read())
-    await started.wait()
+    waiting = asyncio.create_task(started.wait())
+    await asyncio.wait([task, waiting], timeout=DEADLINE, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
     task.cancel()
     try:
         await task
@@ -444,7 +446,7 @@ _CLOSED: Final = (_chat({**_HALF, "prela.stream.closed_early": True}),)
 _COUNTED: Final = {
     **_CLIENT, **_RECEIVED, "openai.api.type": "responses", semconv.REQUEST_MODEL: "gpt-5", COUNTED_TOKENS: 97,
 }  # fmt: skip
-_REFUSED: Final = "Error code: 400 - max_tokens: too small"
+_REFUSED: Final = f"Error code: 400 - {INVALID['message'] if openai.__version__ >= '3' else {'error': INVALID}}"
 ROWS: Final[dict[str, Row]] = {
     "create": Row(_whole, create, create_async, _ANSWERED),
     "create a stream and read it": Row(_stream, create_stream, create_stream_async, _READ),
