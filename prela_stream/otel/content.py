@@ -231,6 +231,7 @@ INPUTS: Final[Sequence[Source]] = (
     _attribute("gen_ai.prompt", "user"),
     _in_event("gen_ai.content.prompt", "gen_ai.prompt", "user"),
     _flattened("llm.prompts", "user"),
+    _attribute("llm.prompts", "user"),
     _attribute("ai.prompt.messages", "user"),
     Source(_vercel_prompt, keys=frozenset({"ai.prompt"})),
     Source(_message_events, in_events=True),

@@ -35,11 +35,12 @@ _IN_ANSWERS: Final = (semconv.INPUT_TOKENS, semconv.OUTPUT_TOKENS, semconv.FINIS
 """An answer is only parsed if one of these is missing, or if it has parts of a usage that no attribute has."""
 _GIVEN: Final = (
     *("langfuse.observation.input", "traceloop.entity.input", "input.value", "mcp.request.argument", "genkit:input"),
-    *("mlflow.spanInputs", "lmnr.span.input", "gen_ai.prompt"),
+    *("mlflow.spanInputs", "lmnr.span.input", "gen_ai.prompt", "input"),
 )
 _RETURNED: Final = (
     *("gen_ai.output", "genai.output", "langfuse.observation.output", "traceloop.entity.output", "output.value"),
     *("mcp.response.value", "genkit:output", "mlflow.spanOutputs", "lmnr.span.output", "gen_ai.completion"),
+    "output",
 )
 """Attributes with the arguments and the result of a tool, and with the query and the documents of a retrieval."""
 _DOCUMENTS: Final = ("retrieval.documents", "reranker.output_documents")

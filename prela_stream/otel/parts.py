@@ -52,7 +52,7 @@ def part_of(block: Any) -> Part:
     """One block of a message."""
     if not isinstance(block, Mapping):
         return {"type": "text", "content": str(block)}
-    if isinstance(inner := block.get("message_content"), Mapping):  # OpenInference wraps each block
+    if (inner := _unwrapped(block)) is not None:
         return part_of(inner)
     kind = block.get("type")
     if isinstance(kind, str):
@@ -60,10 +60,22 @@ def part_of(block: Any) -> Part:
             return dict(block)
         if (convert := _BY_TYPE.get(kind)) is not None:
             return convert(block)
+        if kind.endswith(".TextReasoningContent"):  # of .NET
+            return _reasoning(as_map(block.get("content")))
     for key, by_key in _BY_KEY:
         if key in block:
             return by_key(block)
+    if isinstance(block.get("name"), str) and any(key in block for key in ("arguments", "args")):
+        return _call(block)
     return {"type": "unknown", **block}
+
+
+def _unwrapped(block: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What OpenInference wraps; None for a block without a wrapper."""
+    for wrapper in ("message_content", "prompt", "completion"):
+        if len(block) == 1 and isinstance(inner := block.get(wrapper), Mapping):
+            return inner
+    return None
 
 
 def _text(block: Mapping[str, Any]) -> Part:
@@ -160,6 +172,7 @@ _BY_KEY: Final[tuple[tuple[str, Callable[[Mapping[str, Any]], Part]], ...]] = (
     ("toolResult", lambda block: _response(block["toolResult"] if isinstance(block["toolResult"], Mapping) else block)),
     ("reasoningContent", lambda block: _reasoning(_inner(block["reasoningContent"], "reasoningText"))),
     ("tool.name", lambda block: call_part(block["tool.name"], block.get("tool.args"), None)),
+    ("toolName", _call),
     ("text", _text),
     ("content", _text),
 )

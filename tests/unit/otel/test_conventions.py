@@ -517,6 +517,12 @@ TOOL_CALLS: Final[dict[str, dict[str, Any]]] = {
         "gcp.vertex.agent.tool_response": '{"sum": 7}',
         "gcp.vertex.agent.llm_request": "{}",
     },
+    "genai with plain names": {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "add",
+        "input": '{"a": 3}',
+        "output": '{"sum": 7}',
+    },
     "MCP of OpenLLMetry": {
         "mcp.method.name": "tools/call",
         "mcp.request.argument": '{"a": 3}',
@@ -570,6 +576,35 @@ def test_a_retrieval_of_any_convention(attributes: dict[str, Any]) -> None:
     assert found.span_type is SpanType.RETRIEVAL
     assert found.attributes["gen_ai.retrieval.query.text"] == "sums"
     assert found.attributes["gen_ai.retrieval.documents"] == [{"content": "3 + 4 = 7"}]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"llm.prompts": json.dumps([ASKED])}, {"llm.prompts.0.prompt.text": ASKED}, {"llm.prompts": [ASKED]}],
+)
+def test_prompts_of_a_completion(attributes: dict[str, Any]) -> None:
+    found = read({INFERENCE: "LLM", "llm.choices.0.completion.text": ANSWERED, **attributes}).attributes
+    assert found["gen_ai.input.messages"] == [{"role": "user", "parts": [{"type": "text", "content": ASKED}]}]
+    assert found["gen_ai.output.messages"] == [{"role": "assistant", "parts": [{"type": "text", "content": ANSWERED}]}]
+
+
+CALLED: Final = {"type": "tool_call", "name": "add", "arguments": {"a": 3}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ('[{"name": "add", "arguments": "{\\"a\\": 3}"}]', [CALLED]),
+        ('[{"toolCallId": "c", "toolName": "add", "input": "{\\"a\\": 3}"}]', [{**CALLED, "id": "c"}]),
+        (
+            [{"type": "Microsoft.Extensions.AI.TextReasoningContent", "content": {"text": "I add."}}],
+            [{"type": "reasoning", "content": "I add."}],
+        ),
+    ],
+)
+def test_parts_of_an_answer(answer: Any, expected: list[Any]) -> None:
+    found = read({"gen_ai.operation.name": "chat", "genai.output": answer}).attributes
+    assert [message["parts"] for message in found["gen_ai.output.messages"]] == [expected]
 
 
 def test_names_below_a_prompt_are_no_messages() -> None:
