@@ -6,6 +6,7 @@ doubt, and when the file at its path was removed or replaced: SQLite would go on
 
 import contextlib
 import logging
+import math
 import os
 import sqlite3
 import threading
@@ -26,6 +27,8 @@ from prela_stream.transport.refusals import unknown_topic
 T = TypeVar("T")
 logger = logging.getLogger("prela_stream.transport.local")
 
+_CLOSING_SECONDS: Final = 1.0
+"""How long a close waits for a lock: SIGTERM ends a process soon, and a group misses its member after the session timeout."""
 _TRY_SECONDS: Final = 0.025
 """SQLite's wait for a lock sleeps for up to 100 ms and starves behind a busy writer. Many short waits do not."""
 _CHECKPOINT_BYTES: Final = 16 << 20
@@ -79,6 +82,11 @@ class Database:
         self._log_id = ""
         self._partitions: dict[TopicPartition, PartitionRow] = {}
         self._checkpoint_at = _CHECKPOINT_BYTES
+        self._patience_ends = math.inf
+
+    def hurry(self) -> None:
+        """Wait no longer for a lock that another process holds: this database will be closed. Called by another thread."""
+        self._patience_ends = time.monotonic() + _CLOSING_SECONDS
 
     def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run `job` on one snapshot of the log. It may run twice, so it must not change anything. Raises TransportError."""
@@ -190,7 +198,7 @@ class Database:
                 if not _is_busy(error):
                     self._close_if_broken(error)
                     raise self._transport_error(what, error) from error
-                if time.monotonic() >= deadline:
+                if time.monotonic() >= min(deadline, self._patience_ends):
                     raise self._transport_error(what, error) from error
 
     def _close_if_broken(self, error: sqlite3.Error) -> None:
@@ -300,7 +308,9 @@ class Database:
             self.close()  # the transaction is durable; the next write tries the checkpoint again
 
     def _transport_error(self, what: str, error: sqlite3.Error) -> TransportError:
-        if _is_busy(error):
+        if _is_busy(error) and time.monotonic() >= self._patience_ends:
+            msg = f"cannot {what} {self.path}: another process keeps it locked, and this one closes it; nothing was changed"
+        elif _is_busy(error):
             msg = (
                 f"cannot {what} {self.path}: another process kept it locked for {self._options.busy_timeout_ms} ms "
                 "(local.busy_timeout_ms); nothing was changed, try again"

@@ -64,6 +64,7 @@ class DatabaseThread:
         """Finish what was started, run `last`, close the database and end the thread. The second call does nothing."""
         if self.closed or self._pid != os.getpid():
             return  # after a fork the thread and its connection belong to the parent
+        self._database.hurry()
         if last is not None:
             self.run_later(last)
         self.closed = True

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from prela_stream.errors import FencedError, OutcomeUnknownError, TransportError
@@ -364,3 +365,17 @@ async def test_a_clock_set_back_does_not_keep_a_dead_member_alive(path: Path) ->
         async with LocalTransport(options, clock=lambda: 1_700_000_000_000) as transport:
             other = await transport.consumer(["topic"], group="group")
             assert (await other.poll(timeout=0)).assigned == (PARTITION,)
+
+
+async def test_a_close_does_not_wait_for_a_lock_of_another_process(path: Path) -> None:
+    async with LocalTransport(LocalOptions(path=str(path), busy_timeout_ms=600_000)) as transport:
+        await transport.create_topics([SPEC])
+        consumer = await transport.consumer(["topic"], group="group")
+        await consumer.poll(timeout=0)
+        producer = await transport.producer()
+        with locked(path), anyio.fail_after(DEADLINE):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(producer.send, PARTITION, [Record(value=b"x")])
+                await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+            await transport.aclose()
