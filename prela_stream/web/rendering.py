@@ -68,6 +68,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters.update(
         duration=formats.duration,
+        offset=formats.offset,
         count=formats.count,
         cost=formats.cost,
         age=formats.age,

@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
+from prela_stream.web.api import PipelineSource
 from prela_stream.web.options import WebOptions
 from prela_stream.web.server import served
 
@@ -47,8 +48,8 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def site(store: Path) -> Iterator[str]:
-    """The pages of a store, served in a thread; the URL."""
+def site(store: Path, pipeline: PipelineSource | None = None) -> Iterator[str]:
+    """The pages of a store, and of a pipeline, served in a thread; the URL."""
     ready = threading.Event()
     found: list[Any] = []
 
@@ -56,7 +57,7 @@ def site(store: Path) -> Iterator[str]:
         stop = anyio.Event()
         async with (
             SqliteReader(SqliteOptions(path=str(store))) as reader,
-            served(reader, WebOptions(listen="127.0.0.1:0")) as url,
+            served(reader, WebOptions(listen="127.0.0.1:0"), pipeline) as url,
             anyio.from_thread.BlockingPortal() as portal,
         ):
             found.extend((url, portal, stop))

@@ -1,15 +1,32 @@
 """The pages in a real browser, as a reader uses them."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from prela_stream.app.pipeline_state import PipelineState
+from prela_stream.config import load_settings
+from prela_stream.model.decision import Trigger
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from tests.support import page_traces as made
 from tests.support.browser import Visit, apart, serious_violations, site
 from tests.support.kept import trace_id
+from tests.support.running_pipeline import environment
+
+OPEN_AGENT = """
+import sys
+import prela_stream as prela
+prela.init()
+with prela.get_tracer().span("waits for a person", span_type=prela.SpanType.AGENT):
+    with prela.get_tracer().span("draft"):
+        pass
+    sys.stdin.read()
+"""
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -168,6 +185,52 @@ def test_a_live_tail_shows_new_traces_and_pauses(browser: Browser, tmp_path: Pat
         expect(page.locator("#live-rows tr").first).to_contain_text("third")
         page.goto("about:blank")
         assert visit.problems == []
+
+
+def test_a_running_trace_ticks_until_it_is_decided(browser: Browser, tmp_path: Path) -> None:
+    env = environment(tmp_path, tmp_path / "prela")
+    settings = load_settings(env=env)
+    lost = made.trace(
+        made.LOST, made.still_open(made.LOST), root_name="lost agent", trigger=Trigger.LOST, complete=False
+    )
+    apart(lambda: made.fill(SqliteOptions(path=str(tmp_path / "live.db")), [lost]))
+    agent = subprocess.Popen([sys.executable, "-c", OPEN_AGENT], stdin=subprocess.PIPE, env={**os.environ, **env})
+    try:
+        with site(tmp_path / "live.db", PipelineState(settings)) as url, browser.new_context() as context:
+            visit = Visit(context, url)
+            page = visit.open("/live")
+            one = page.locator("#running li.running")
+            one.get_by_text("waits for a person").wait_for()
+            age = one.locator("[data-age]")
+            expect(age).not_to_have_text(age.inner_text())
+            expect(page.locator("#live-rows")).to_contain_text("lost agent")
+            page.goto(f"{url}/traces/{trace_id(made.LOST)}")
+            expect(page.locator(".states .bad")).to_contain_text("lost")
+            expect(page.locator(".row.pending")).to_have_count(2)
+            assert visit.problems == []
+    finally:
+        agent.kill()
+        agent.communicate()
+
+
+def test_ids_and_spans_are_copied(visit: Visit) -> None:
+    visit.page.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=visit.url)
+    page = visit.open(f"{CHAT}?span={3:016x}")
+    page.locator("#detail h2").wait_for()
+    page.locator("[data-copy]").click()
+    expect(page.locator("#toast.on")).to_have_text("id copied")
+    assert page.evaluate("navigator.clipboard.readText()") == trace_id(made.CHAT)
+    page.get_by_role("button", name="copy JSON").click()
+    expect(page.locator("#toast.on")).to_have_text("JSON copied")
+    assert '"execute_tool prices"' in page.evaluate("navigator.clipboard.readText()")
+
+
+def test_the_last_of_many_clicks_is_shown(visit: Visit) -> None:
+    page = visit.open(CHAT)
+    for name in ("trip", "execute_tool prices", "GET /prices", "chat model-a"):
+        page.locator(".row .n a", has_text=name).last.click()
+    expect(page.locator("#detail h2")).to_have_text("chat model-a")
+    expect(page).to_have_url(re.compile(rf"span={5:016x}"))
 
 
 def test_two_traces_are_compared(visit: Visit) -> None:
