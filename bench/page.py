@@ -63,9 +63,9 @@ async def page_times(store: str, trace_id: str, rounds: int) -> dict[str, Any]:
         return {"missing": "Chromium: apt-get install chromium"}
     from playwright.async_api import async_playwright
 
-    server = _served(store)
+    server = served(store)
     try:
-        url = await anyio.to_thread.run_sync(_url_of, server)
+        url = await anyio.to_thread.run_sync(url_of, server)
         found: list[dict[str, float]] = []
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
@@ -92,13 +92,15 @@ def _spread(found: list[dict[str, float]], name: str) -> dict[str, float]:
     return {"least": round(min(values), 1), "p50": round(statistics.median(values), 1), "most": round(max(values), 1)}
 
 
-def _served(store: str) -> "subprocess.Popen[str]":
+def served(store: str) -> "subprocess.Popen[str]":
+    """`prela-stream web` with this store."""
     env = {**os.environ, "PRELA_SINK": f'[{{"path": "{store}"}}]', "PRELA_WEB_LISTEN": "127.0.0.1:0"}
     command = [sys.executable, "-m", "prela_stream", "web"]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env, cwd=Path(store).parent)
 
 
-def _url_of(server: "subprocess.Popen[str]") -> str:
+def url_of(server: "subprocess.Popen[str]") -> str:
+    """Where it serves the page, once it does."""
     assert server.stderr is not None
     for line in server.stderr:
         if (found := re.search(r"open (http://\S+)", line)) is not None:

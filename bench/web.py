@@ -1,12 +1,13 @@
 """The SQLite store behind the web page and `prela-stream traces`, at the size of a busy week. Prints JSON.
 
-    python bench/web.py [--traces 1000000] [--store FILE] [--rounds 20] [--browser]
+    python bench/web.py [--traces 1000000] [--store FILE] [--rounds 20] [--http] [--browser]
 
-`ingest`: spans of about 1 KB, ten per trace, from `sampled` records to the committed transaction, while another process lists
-traces. `late`: a late span of a trace of 20,000 spans, beside one of a trace of ten spans and beside a span that comes with its
-trace. `read`: queries of the reader on a store of `--traces` traces with three spans each: lists with two filters, words, one
-trace of 5,000 spans, histograms, sessions and statistics. With `--store` the file is kept, and a later run with it measures
-`read` alone. `--browser` also opens the trace of 5,000 spans in Chromium (`bench/page.py`).
+`ingest`: spans of about 1 KB, ten per trace, written by a `prela-stream sink` process from a filled log of the local
+transport, while another process lists traces (`bench/sink_process.py`). `late`: a late span of a trace of 20,000 spans,
+beside one of a trace of ten spans and beside a span that comes with its trace. `read`: queries of the reader on a store of
+`--traces` traces with three spans each: lists with two filters, words, one trace of 5,000 spans, histograms, sessions and
+statistics. With `--store` the file is kept, and a later run with it measures `read` alone. `--http` requests the pages of a
+`prela-stream web` process (`bench/pages.py`). `--browser` opens the trace of 5,000 spans in Chromium (`bench/page.py`).
 """
 
 import argparse
@@ -15,7 +16,6 @@ import os
 import platform
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -46,8 +46,11 @@ from prela_stream.transport.base import TopicPartition
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.page import page_times
+from bench.pages import page_speeds
+from bench.sink_process import ingest
 
 SOURCE: Final = TopicPartition("prela.sampled", 0)
+OTHER: Final = TopicPartition("prela.sampled", 1)
 SERVICES: Final = [f"service-{number}" for number in range(20)]
 MODELS: Final = [f"model-{number}" for number in range(8)]
 TOOLS: Final = [f"tool-{number}" for number in range(30)]
@@ -160,67 +163,6 @@ def batch_of(records: Sequence[bytes], offset: int, decisions: Sequence[Decision
         decisions=decisions,
         next_offset=offset,
     )
-
-
-# --- ingest ---
-
-READER: Final = """
-import json, sys, time, anyio
-from prela_stream.sinks.query import TraceQuery
-from prela_stream.sinks.sqlite.options import SqliteOptions
-from prela_stream.sinks.sqlite.reader import SqliteReader
-
-async def main():
-    took = []
-    async with SqliteReader(SqliteOptions(path=sys.argv[1])) as reader:
-        print("ready", flush=True)
-        until = time.monotonic() + float(sys.argv[2])
-        while time.monotonic() < until:
-            for where in (TraceQuery(), TraceQuery(service="service-3", status="success"), TraceQuery(text="kaa1")):
-                began = time.perf_counter()
-                await reader.list_traces(where)
-                took.append(time.perf_counter() - began)
-            await anyio.sleep(0.05)
-    took.sort()
-    print(json.dumps({"queries": len(took), "p95_ms": round(took[len(took) * 95 // 100] * 1e3, 1)}))
-
-anyio.run(main)
-"""
-
-
-def reading(path: str) -> "subprocess.Popen[str]":
-    """A process that lists traces for half a minute."""
-    return subprocess.Popen([sys.executable, "-c", READER, path, "30"], stdout=subprocess.PIPE, text=True)
-
-
-async def ingest(folder: Path, traces: int = 20_000) -> dict[str, Any]:
-    """Spans per second of the sink while another process reads."""
-    options = SqliteOptions(path=str(folder / "ingest.db"), retention_days=0)
-    made = list(batches(Maker(1), traces, spans=10, words=30, filler="x" * 550))
-    size = sum(len(record) for one in made for record in one) / (10 * traces)
-    sink = SqliteSink(options)
-    await sink.write(batch_of(made[0], 1))
-    reader = reading(options.path)
-    assert reader.stdout is not None
-    reader.stdout.readline()
-    cpu, began, spans = time.process_time(), time.perf_counter(), 0
-    for offset, records in enumerate(made[1:]):
-        await sink.write(batch_of(records, offset + 2))
-        spans += 10 * len(records)
-        if time.perf_counter() - began > 25:
-            break
-    took, cpu = time.perf_counter() - began, time.process_time() - cpu
-    read = json.loads(reader.stdout.readline())
-    reader.wait()
-    await sink.aclose()
-    return {
-        "spans_per_s": round(spans / took),
-        "spans_per_cpu_s": round(spans / cpu),
-        "cpu_us_per_span": round(cpu * 1e6 / spans, 1),
-        "bytes_per_span": round(size),
-        "spans": spans,
-        "lists_in_another_process": read,
-    }
 
 
 # --- late spans ---
@@ -370,6 +312,7 @@ async def main() -> None:
         "--store", type=Path, help="keep the store in this file; if it exists, only its queries are measured"
     )
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--http", action="store_true", help="measure the pages of `prela-stream web` over HTTP too")
     parser.add_argument("--browser", action="store_true", help="measure the page of 5,000 spans in Chromium too")
     chosen = parser.parse_args()
     result: dict[str, Any] = {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()}
@@ -377,11 +320,16 @@ async def main() -> None:
         folder = Path(name)
         path = chosen.store or folder / "traces.db"
         if not path.exists():
-            result["ingest"] = await ingest(folder)
+            spans = list(batches(Maker(1), 20_000, spans=10, words=30, filler="x" * 550))
+            before = batch_of(next(batches(Maker(4), BATCH, spans=10, words=30)), 0)
+            result["ingest"] = await ingest(folder, msgspec.structs.replace(before, source=OTHER), spans)
             result["late"] = await anyio.to_thread.run_sync(late, folder)
             result["build_spans_per_s"] = round(await build(str(path), chosen.traces))
         result["gigabytes"] = round((await anyio.Path(path).stat()).st_size / 1e9, 2)
         result["read"] = await read(str(path), chosen.rounds)
+        if chosen.http:
+            lists = {"two_filters": TWO_FILTERS, "text": TEXTS}
+            result["http"] = await anyio.to_thread.run_sync(page_speeds, str(path), BIG, lists, chosen.rounds)
         if chosen.browser:
             result["browser"] = await page_times(str(path), BIG, chosen.rounds)
     print(json.dumps(result, indent=2))
