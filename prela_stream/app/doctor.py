@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.to_thread
 
 from prela_stream.app.adapters import NOT_USABLE, group_of, load_policy_set, open_transport, unusable_client
 from prela_stream.app.otlp_doctor import otlp_finding
@@ -186,6 +187,9 @@ async def _sink(sink: SinkSettings) -> Finding:
 
     check = f"sink {sink.name}"
     kind = SINK_TYPES[sink.type]
+    if kind.check is not None:
+        found: Finding = await anyio.to_thread.run_sync(load(kind.check), check, sink.options)
+        return found
     if kind.reader is None or kind.path is None:
         return ok(check, f"type {sink.type}; it opens its destination when it runs")
     path = Path(sink.destination)

@@ -19,6 +19,8 @@ class SinkType(msgspec.Struct, frozen=True, kw_only=True):
     """The Struct of its options: frozen, unknown fields forbidden, a default for each. See `sinks.settings`."""
     reader: str | None = None
     """The TraceReader of a sink that is a store; its constructor takes the options. None: what was written cannot be read."""
+    check: str | None = None
+    """What `doctor` calls with the name of the check and the options of a sink on a server; returns a Finding, and blocks."""
     records: int = 1_000
     """The most records of a batch; a store that prefers large inserts has more."""
     path: str | None = None
@@ -42,6 +44,7 @@ SINK_TYPES: Final[dict[str, SinkType]] = {
         sink="prela_stream.sinks.clickhouse.sink:ClickhouseSink",
         options="prela_stream.sinks.clickhouse.options:ClickhouseOptions",
         reader="prela_stream.sinks.clickhouse.reader:ClickhouseReader",
+        check="prela_stream.sinks.clickhouse.check:check_server",
         records=10_000,
     ),
     "otlp": SinkType(sink="prela_stream.sinks.otlp:OtlpSink", options="prela_stream.sinks.otlp:OtlpOptions"),

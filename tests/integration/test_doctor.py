@@ -448,6 +448,13 @@ def test_policies_and_store(tmp_path: Path) -> None:
     assert "is no SQLite file" in only_wrong(tmp_path, {}, "sink sqlite")["text"]
 
 
+def test_a_clickhouse_that_does_not_answer(tmp_path: Path) -> None:
+    sink = '[{"type": "clickhouse", "url": "http://writer:secret@127.0.0.1:1"}]'
+    text = only_wrong(tmp_path, {"PRELA_SINK": sink}, "sink clickhouse")["text"]
+    assert text.startswith("cannot connect to ClickHouse at http://127.0.0.1:1")
+    assert "secret" not in text
+
+
 def test_a_local_log(tmp_path: Path) -> None:
     code, findings = ask(tmp_path, {}, "--write")
     assert code == 0
