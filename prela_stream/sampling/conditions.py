@@ -5,6 +5,7 @@ of its settings as types, and reports contradictions between them with `problems
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
@@ -68,7 +69,7 @@ class Match(Condition, frozen=True, kw_only=True, tag=""):
     def vote(self, trace: Trace) -> Vote:
         """`probability` if `match` returns a reason."""
         reason = self.match(trace)
-        return NO_MATCH if reason is None else Vote(matched=True, probability=self.probability, reason=reason)
+        return NO_MATCH if reason is None else _match(self.probability, reason)
 
     def fractions(self) -> Iterator[tuple[str, float]]:
         """Its own probability if it is neither 0 nor 1."""
@@ -77,6 +78,11 @@ class Match(Condition, frozen=True, kw_only=True, tag=""):
 
 
 NO_MATCH = Vote(matched=False, probability=0.0, reason="does not match")
+
+
+@lru_cache(maxsize=1_024)  # most policies have few reasons
+def _match(probability: float, reason: str) -> Vote:
+    return Vote(matched=True, probability=probability, reason=reason)
 
 
 def spellings(*keys: str) -> frozenset[str]:

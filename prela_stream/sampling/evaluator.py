@@ -17,8 +17,11 @@ DEFAULT_POLICY = "(default)"
 """The policy name of a decision in mode `first_match` if no policy matched."""
 
 
+_NO_VOTE = Vote(matched=False, probability=0.0, reason="no policy matched")
+
+
 class Evaluator:
-    """Decides traces with one policy set. Has no state: the same trace always gives the same verdict."""
+    """Decides traces with one policy set. The same trace always gives the same verdict."""
 
     def __init__(self, policy_set: PolicySet) -> None:
         self.policy_set = policy_set
@@ -27,6 +30,8 @@ class Evaluator:
         self._drops = [policy for policy in policy_set.policies if isinstance(policy, Drop)]
         self._vote = self._first_match if policy_set.mode is Mode.FIRST_MATCH else self._any
         self._keeps = [policy for policy in policy_set.policies if not isinstance(policy, Drop)]
+        self._last: tuple[Vote, str, Verdict, Verdict] = (_NO_VOTE, NO_POLICY, *_verdicts(NO_POLICY, _NO_VOTE))
+        """The last vote on a trace that is not head-sampled, its policy, and both verdicts: they repeat for most traces."""
 
     def decide(self, trace: Trace) -> Verdict:
         """Whether `trace` is kept, the probability for such traces, and why.
@@ -35,21 +40,15 @@ class Evaluator:
         both probabilities, which is the higher of both thresholds.
         """
         name, vote = self._vote(trace)
-        threshold, reason = threshold_of(vote.probability), vote.reason
         head, biased = head_threshold(trace)
-        if threshold < head:
-            threshold = head
-            reason = f"{reason}; head-sampled at {percent(probability_of(head))}"
-        kept = trace.randomness >= threshold
-        return Verdict(
-            kept=kept,
-            threshold=threshold,
-            probability=probability_of(threshold),
-            weight=weight_of(threshold) if kept else 0.0,
-            policy=name,
-            reason=reason,
-            weight_biased=biased,
-        )
+        if head or biased:
+            kept, dropped = _verdicts(name, vote, head, biased=biased)
+        elif vote is self._last[0] and name == self._last[1]:
+            _, _, kept, dropped = self._last
+        else:
+            kept, dropped = _verdicts(name, vote)
+            self._last = vote, name, kept, dropped
+        return kept if trace.randomness >= kept.threshold else dropped
 
     def _any(self, trace: Trace) -> tuple[str, Vote]:
         """Drop policies first; then the highest probability, the first of equal ones."""
@@ -60,7 +59,7 @@ class Evaluator:
                 cap = drop.name, vote
                 if vote.probability == 0.0:
                     return cap
-        best: tuple[str, Vote] = NO_POLICY, Vote(matched=False, probability=0.0, reason="no policy matched")
+        best = NO_POLICY, _NO_VOTE
         for policy in self._keeps:
             vote = policy.vote(trace)
             if vote.matched and (not best[1].matched or vote.probability > best[1].probability):
@@ -83,6 +82,24 @@ class Evaluator:
         default = self.policy_set.default
         reason = f"no policy matched; the default keeps {percent(default)}"
         return DEFAULT_POLICY, Vote(matched=True, probability=default, reason=reason)
+
+
+def _verdicts(name: str, vote: Vote, head: int = 0, *, biased: bool = False) -> tuple[Verdict, Verdict]:
+    """The verdicts on a trace that is kept and on one that is dropped, for this vote and this head-sampling threshold."""
+    threshold, reason = threshold_of(vote.probability), vote.reason
+    if threshold < head:
+        threshold = head
+        reason = f"{reason}; head-sampled at {percent(probability_of(head))}"
+    kept = Verdict(
+        kept=True,
+        threshold=threshold,
+        probability=probability_of(threshold),
+        weight=weight_of(threshold),
+        policy=name,
+        reason=reason,
+        weight_biased=biased,
+    )
+    return kept, msgspec.structs.replace(kept, kept=False, weight=0.0)
 
 
 def head_threshold(trace: Trace) -> tuple[int, bool]:

@@ -346,13 +346,13 @@ class AssignedPartition:
             self._report_poison(pending.poison)
 
     async def _tick(self, state: PartitionState) -> None:
-        """Append a tick if the partition is silent and an open trace waits for its clock."""
+        """Append a tick if the partition is silent and an open trace waits for its clock. Records move it too."""
         now = monotonic()
         wait = state.ms_to_next_deadline()
         if wait is None or (now - self._last_tick) * 1000 < self._options.tick_min_ms:
             return
         silent_ms = (now - self._last_record) * 1000
-        if silent_ms >= min(wait, self._options.tick_max_ms):
+        if silent_ms >= min(max(wait, 2 * self._options.tick_min_ms), self._options.tick_max_ms):
             self._last_tick = now
             try:
                 await self._ticks.send(self._source)

@@ -46,7 +46,9 @@ from prela_stream.worker.ticks import Ticks
 logger = logging.getLogger("prela_stream.worker")
 
 _POLL_S = 0.1
-"""How long a poll waits, and so the longest time until a restored partition is resumed."""
+"""How long a poll waits."""
+_RESTORE_POLL_S = 0.01
+"""How long a poll waits while partitions are taken over, and so the longest time until a restored one is resumed."""
 _source = attrgetter("topic", "partition")
 _FINISH_S = 0.5
 """How long a stop may take to finish the record that is being applied."""
@@ -191,7 +193,9 @@ class Worker:
         reported = ""
         while True:
             try:
-                poll = await consumer.poll(max_bytes=self._options.poll_bytes, timeout=_POLL_S)
+                is_restored = all(one.is_running for one in self._partitions.values())
+                timeout = _POLL_S if is_restored else _RESTORE_POLL_S
+                poll = await consumer.poll(max_bytes=self._options.poll_bytes, timeout=timeout)
                 self.observer.polled()
             except TransportError as error:
                 telemetry.WORKER_READ_ERRORS.add()

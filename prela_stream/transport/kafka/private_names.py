@@ -80,6 +80,11 @@ PRIVATE_NAMES: Final = (
         "detects a fetcher that has ended, ends it in bounded time, and waits for records together with other events",
     ),
     PrivateName(
+        "aiokafka.consumer.fetcher:Fetcher",
+        ("_fetch_min_bytes", "_fetch_max_wait_ms"),
+        "fetches records that trickle in together",
+    ),
+    PrivateName(
         "aiokafka.producer.producer:AIOKafkaProducer",
         ("_sender", "_message_accumulator", "_txn_manager", "_closed"),
         "reaches the parts of a producer that follow, and discards it: its stop() waits for every delivery",

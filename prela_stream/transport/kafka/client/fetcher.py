@@ -26,6 +26,9 @@ _LEAVE_S: Final = 3.0
 """How long leaving the group may take. After that the group notices it by the session timeout."""
 _FETCH_WAIT_MS: Final = 250
 """How long a broker holds a fetch that finds nothing. A seek or resume may wait so long for the fetch before it."""
+_TOGETHER_MS: Final = 100
+_TOGETHER_BYTES: Final = 64 << 10
+"""While records trickle in, a broker holds a fetch so long, or until it finds so many bytes."""
 _FETCH: Final = 1
 """The API key of the request that fetches records."""
 _HEARTBEAT_MS: Final = 1_000
@@ -64,6 +67,7 @@ class Fetcher(ConsumerRebalanceListener):
         forbid_topic_creation(self._kafka._client, self._count_metadata_request)
         self._bound_batches(self._kafka._client)
         self._options = options
+        self._is_paced_by_user = not options.consumer_extra.keys().isdisjoint(("fetch_min_bytes", "fetch_max_wait_ms"))
         self._on_change = on_change
         self.assigned: frozenset[TopicPartition] = frozenset()
         """The assignment, as of `epoch`."""
@@ -89,9 +93,20 @@ class Fetcher(ConsumerRebalanceListener):
                 response.topics = [
                     (topic, [self._check(topic, one) for one in parts]) for topic, parts in response.topics
                 ]
+                self._pace_fetches(sum(len(one[-1] or b"") for _, parts in response.topics for one in parts))
             return response
 
         client.send = checked_send
+
+    def _pace_fetches(self, found_bytes: int) -> None:
+        """After a fetch that found few records, let the next one wait for more. The first records after a pause come at once."""
+        if self._is_paced_by_user:
+            return
+        fetcher = self._kafka._fetcher
+        if 0 < found_bytes < _TOGETHER_BYTES:
+            fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = _TOGETHER_BYTES, _TOGETHER_MS
+        else:
+            fetcher._fetch_min_bytes, fetcher._fetch_max_wait_ms = 1, _FETCH_WAIT_MS
 
     def _check(self, topic: str, fetched: tuple[Any, ...]) -> tuple[Any, ...]:
         """The fields of a partition in the answer to a fetch, its records last."""
