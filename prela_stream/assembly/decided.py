@@ -55,8 +55,12 @@ class _Index:
         return self._buckets[index if index < len(self._buckets) else index - self._level]
 
     def find(self, trace_id: bytes) -> int | None:
-        bucket = self._bucket(hash(trace_id))
-        at = _row_of(bucket, trace_id)
+        index = hash(trace_id) & (2 * self._level - 1)  # as `_bucket`
+        buckets = self._buckets
+        bucket = buckets[index if index < len(buckets) else index - self._level]
+        at = bucket.find(trace_id)
+        if at > 0 and at % _ROW:
+            at = _row_of(bucket, trace_id)
         return None if at < 0 else int.from_bytes(bucket[at + 16 : at + _ROW], "little")
 
     def add(self, trace_id: bytes, number: int) -> None:
@@ -224,7 +228,8 @@ class DecidedTraces:
             The ids of the decisions that were forgotten early, because of `max_decided_bytes`.
         """
         early: list[bytes] = []
-        self._sort()
+        if self._loaded:
+            self._sort()
         while self._loaded and self._loaded[0].decided_at_ms <= now_ms:
             loaded = self._loaded.popleft()
             self._forget(loaded.decided_at_ms)
@@ -237,6 +242,8 @@ class DecidedTraces:
 
     def was_forgotten(self, trace_id: bytes, now_ms: int) -> bool:
         """Whether the trace had a decision that expired less than `late_window_ms` before `now_ms`."""
+        if self._ring.front == self._live:
+            return False  # none is forgotten
         number = self._index.find(trace_id)
         return number is not None and number < self._live and now_ms < self._ring.time(number) + 2 * self._window_ms
 
