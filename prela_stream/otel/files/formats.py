@@ -15,6 +15,7 @@ from prela_stream.otel.files import (
     atof,
     attribute_map,
     jaeger,
+    js_objects,
     langfuse,
     otlp_json,
     sdk_spans,
@@ -86,7 +87,7 @@ def _lines(data: bytes, problem: str) -> Iterator[ForeignSpan | Rejected]:
             documents.append((number, msgspec.json.decode(line)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             bad.append(Rejected(place=f"line {number}", reason=f"not JSON: {error}"))
-    if not documents and (several := _one_after_the_other(data)):
+    if not documents and (several := _one_after_the_other(data) or _printed_by_node(data)):
         documents, bad = several, []
     if not documents:
         msg = f"neither a JSON document nor lines of JSON: {problem}"
@@ -135,11 +136,11 @@ def _one_after_the_other(data: bytes) -> list[tuple[int, Any]]:
         text = data.decode()
     except UnicodeDecodeError:
         return []
-    decoder, at = json.JSONDecoder(), 0
+    decoder, at, line, counted = json.JSONDecoder(), 0, 1, 0
     found: list[tuple[int, Any]] = []
     while (start := _TEXT.search(text, at)) is not None:
         at = start.start()
-        line = text.count("\n", 0, at) + 1
+        line, counted = line + text.count("\n", counted, at), at
         try:
             document, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
@@ -147,6 +148,23 @@ def _one_after_the_other(data: bytes) -> list[tuple[int, Any]]:
                 found.append((line, f"not JSON: {error}"))
             break
         found.append((line, document))
+    return found
+
+
+def _printed_by_node(data: bytes) -> list[tuple[int, Any]]:
+    """As `_one_after_the_other`, of objects as Node prints them."""
+    found: list[tuple[int, Any]] = []
+    try:
+        text = data.decode()
+        line, counted = 1, 0
+        for at, document in js_objects.objects(text):
+            line, counted = line + text.count("\n", counted, at), at
+            found.append((line, document))
+    except UnicodeDecodeError:
+        return []
+    except js_objects.NotAnObjectError as error:
+        if found:
+            found.append((found[-1][0], f"no object of JavaScript follows: {error}"))
     return found
 
 

@@ -42,7 +42,10 @@ def _spans(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]
         for index, one in enumerate(document):
             yield from _spans(one, f"{place}[{index}]")
     elif (
-        isinstance(document, Mapping) and "traceId" in document and "id" in document and "observations" not in document
+        isinstance(document, Mapping)
+        and "traceId" in document
+        and "id" in document
+        and not ("observations" in document or "attributes" in document)  # Langfuse, JavaScript's SDK
     ):
         yield place, document
 

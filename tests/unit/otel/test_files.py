@@ -1,6 +1,7 @@
 """Each file format gives the same tree, and a bad part costs no other."""
 
 import base64
+import contextlib
 import gzip
 import json
 import re
@@ -210,6 +211,27 @@ FILES: dict[str, str] = {
             for one in (ROOT, CHILD)
         ]
     ),
+    "JavaScript's console exporter, as Node prints it": "".join(
+        f"""{{
+  resource: Resource {{ attributes: [Object: null prototype] {{ 'service.name': 'shop' }} }},
+  instrumentationScope: {{ name: 'lib', version: undefined }},
+  traceId: '{TRACE}',
+  parentId: {f"'{ROOT}'" if one == CHILD else "undefined"},
+  traceState: undefined,
+  name: '{one}',
+  id: '{one}',
+  kind: 2,
+  timestamp: {START // 1000},
+  duration: 1000000,
+  attributes: {{ 'a.b': "it's", long: 'one\\n' +
+    'two', deep: [Object], list: [ 1, 2.5, true ] }},
+  status: {{ code: 0 }},
+  events: [],
+  links: []
+}}
+"""
+        for one in (ROOT, CHILD)
+    ),
     "Python SDK": json.dumps(
         [
             {
@@ -246,6 +268,24 @@ def test_the_same_tree_from_any_format(text: str) -> None:
 @pytest.mark.parametrize("text", FILES.values(), ids=FILES)
 def test_gzip_is_decompressed(text: str) -> None:
     assert list(read_text(gzip.compress(text.encode()))) == list(read_text(text.encode()))
+
+
+def test_what_node_prints_is_read_with_its_values() -> None:
+    span, _ = read_text(FILES["JavaScript's console exporter, as Node prints it"].encode())
+    assert isinstance(span, ForeignSpan)
+    assert span.attributes == {"a.b": "it's", "long": "one\ntwo", "deep": None, "list": [1, 2.5, True]}
+    assert span.kind == "client"
+    whole = FILES["JavaScript's console exporter, as Node prints it"]
+    good, bad = read_text(whole[: whole.rindex("status")].encode())
+    assert isinstance(good, ForeignSpan)
+    assert isinstance(bad, Rejected)
+    assert bad.place == "line 1"
+
+
+@given(st.text(alphabet="{}[],:'\"`\\\\ab1n+ \n", max_size=60))
+def test_any_text_of_javascript_gives_spans_or_one_error(text: str) -> None:
+    with contextlib.suppress(CodecError):
+        list(read_text(text.encode()))
 
 
 def test_gzip_data_that_breaks_off_gets_one_sentence() -> None:
