@@ -75,7 +75,8 @@ have the true tokens wherever the server sent them. These kinds differ:
 | task cancelled in a stream | ERROR | ERROR | OK | CANCELLED |
 | the server truncates a stream | OK | unset, reason `error` | OK | ERROR `truncated_stream` |
 
-The Realtime API and the WebSocket of the Responses API are not traced.
+Not traced: the Realtime API, the WebSocket of the Responses API, `responses.retrieve` (so the tokens of a response with
+`background=True` are unknown), audio, moderations, Assistants and the sessions of hosted agents.
 
 ## Measured
 

@@ -64,7 +64,8 @@ def serving_replies() -> Iterator[ModelApi]:
         def do_POST(self) -> None:  # the name that http.server calls
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             reply = next(api.replies, api.reply)
-            api.requests.append((self.path, json.loads(body or b"{}")))
+            is_form = self.headers.get("content-type", "").startswith("multipart/")
+            api.requests.append((self.path, None if is_form else json.loads(body or b"{}")))
             self.send_response(reply.status)
             length = sum(len(piece) for piece in reply.pieces) + (10 if reply.is_cut else 0)
             for name, value in {**reply.headers, "content-length": str(length), "connection": "close"}.items():

@@ -6,6 +6,7 @@ from prela_stream.instrumentation.api_client import ApiClientInstrumentor
 from prela_stream.instrumentation.openai import runners
 from prela_stream.instrumentation.openai.chat import ChatCompletion, TextCompletion
 from prela_stream.instrumentation.openai.embeddings import CreateEmbeddings
+from prela_stream.instrumentation.openai.images import GenerateImage
 from prela_stream.instrumentation.openai.responses import CompactResponse, CountTokens, CreateDecision, CreateResponse
 from prela_stream.instrumentation.provider import Operation
 from prela_stream.model import semconv
@@ -19,6 +20,8 @@ _OPERATIONS: Final[dict[str, Operation]] = {
     "/responses/compact": CompactResponse(),
     "/responses/input_tokens": CountTokens(),
     "/decisions": CreateDecision(),
+    "/images/generations": GenerateImage(),
+    "/images/edits": GenerateImage(),
 }
 """By the end of the path; the first one that matches counts. A request to any other path is not traced."""
 _PLATFORMS: Final = {"azure": "azure.ai.openai", "bedrock": "aws.bedrock"}
@@ -55,7 +58,7 @@ class OpenAIProvider:
 
 
 class OpenAIInstrumentor(ApiClientInstrumentor):
-    """Makes one LLM span of each request for chat completions, responses, completions or decisions.
+    """Makes one LLM span of each request for chat completions, responses, completions, decisions or images.
 
     A request for embeddings gives a span of type EMBEDDING, and one that counts tokens a span of type CUSTOM. A tool runner
     gives a span of type AGENT, with its model calls and a TOOL for each tool below it.

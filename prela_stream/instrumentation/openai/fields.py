@@ -40,10 +40,13 @@ _INPUT_PARTS: Final = {
     "cache_write_tokens": semconv.CACHE_WRITE_TOKENS,
     "audio_tokens": semconv.AUDIO_INPUT_TOKENS,
     "image_tokens": semconv.IMAGE_INPUT_TOKENS,
+    "text_tokens": semconv.TEXT_INPUT_TOKENS,
 }
 _OUTPUT_PARTS: Final = {
     "reasoning_tokens": semconv.REASONING_TOKENS,
     "audio_tokens": semconv.AUDIO_OUTPUT_TOKENS,
+    "image_tokens": semconv.IMAGE_OUTPUT_TOKENS,
+    "text_tokens": semconv.TEXT_OUTPUT_TOKENS,
 }
 
 

@@ -4,8 +4,10 @@ Each scenario runs twice over real HTTP, without and with instrumentation, and m
 table of scenarios (`tests/support/openai_scenarios.py`).
 """
 
+import base64
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import openai
@@ -251,6 +253,80 @@ def test_compacting_and_decisions_are_model_calls(api: ModelApi, instrumented: I
     assert captured.spans[1].attributes[semconv.OUTPUT_MESSAGES][0]["parts"] == [
         {"type": "json", "content": answers[0]}
     ]
+
+
+PIXELS = base64.b64encode(b"\x89PNG" * 25).decode()
+IMAGE_USAGE = {
+    "input_tokens": 50, "output_tokens": 200, "total_tokens": 250,
+    "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+}  # fmt: skip
+IMAGE = {"created": 1, "data": [{"b64_json": PIXELS}], "quality": "low", "size": "1024x1024", "usage": IMAGE_USAGE}
+
+
+def image_events(kind: str) -> bytes:
+    head = {"b64_json": PIXELS, "quality": "low", "size": "1024x1024", "created_at": 1, "output_format": "png"}
+    events = [
+        {**head, "type": f"{kind}.partial_image", "partial_image_index": 0},
+        {**head, "type": f"{kind}.completed", "usage": IMAGE_USAGE},
+    ]
+    return b"".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n".encode() for one in events)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("kind", ["image_generation", "image_edit"])
+def test_images(api: ModelApi, instrumented: Instrumented, kind: str, streaming: bool) -> None:
+    def call(client: OpenAI) -> Any:
+        request: dict[str, Any] = {"model": "gpt-image-9", "prompt": "A reef.", "stream": streaming}
+        if kind == "image_edit":
+            found: Any = client.images.edit(**request, image=b"\x89PNG")
+        else:
+            found = client.images.generate(**request)
+        return list(found) if streaming else found
+
+    body = image_events(kind) if streaming else json.dumps(IMAGE).encode()
+    api.reply = Reply(body, content_type="text/event-stream" if streaming else "application/json")
+    with OpenAI(base_url=api.url, api_key="k") as client:
+        expected = call(client)
+        with instrumented() as captured:
+            assert call(client) == expected
+    (span,) = captured.spans
+    found = span.attributes
+    assert (span.name, span.span_type, span.status) == (
+        "generate_content gpt-image-9",
+        SpanType.LLM,
+        SpanStatus.SUCCESS,
+    )
+    assert (found[semconv.INPUT_TOKENS], found[semconv.OUTPUT_TOKENS]) == (50, 200)
+    assert (found["gen_ai.usage.image.input_tokens"], found["gen_ai.usage.text.input_tokens"]) == (40, 10)
+    assert (found[semconv.OUTPUT_TYPE], found["openai.images.count"], found["openai.images.quality"]) == (
+        "image",
+        1,
+        "low",
+    )
+    assert found[semconv.INPUT_MESSAGES][0]["parts"] == [{"type": "text", "content": "A reef."}]
+    assert found[semconv.OUTPUT_MESSAGES][0]["parts"] == [{"type": "blob", "modality": "image", "size": 100}]
+    assert (semconv.TIME_TO_FIRST_CHUNK in found) is streaming
+    assert PIXELS not in repr(span)
+
+
+def test_images_of_a_model_without_tokens(api: ModelApi, instrumented: Instrumented) -> None:
+    api.reply = Reply(json.dumps({"created": 1, "data": [{"url": "https://images.test/1"}] * 2}).encode())
+    with OpenAI(base_url=api.url, api_key="k") as client, instrumented() as captured:
+        client.images.generate(prompt="A reef.", n=2)
+    (span,) = captured.spans
+    assert (span.name, span.status) == ("generate_content", SpanStatus.SUCCESS)
+    assert (span.attributes["openai.images.count"], semconv.OUTPUT_TOKENS in span.attributes) == (2, False)
+
+
+def test_a_stream_of_an_image_that_fails_or_is_cut(api: ModelApi, instrumented: Instrumented) -> None:
+    partial, _ = image_events("image_generation").split(b"event: image_generation.completed")
+    error = b'event: error\ndata: {"type": "error", "error": {"type": "server_error", "message": "it broke"}}\n\n'
+    with OpenAI(base_url=api.url, api_key="k") as client, instrumented() as captured:
+        for body in (partial, partial + error):
+            api.reply = Reply(body, content_type="text/event-stream")
+            with suppress(openai.APIError):
+                list(client.images.generate(model="gpt-image-9", prompt="A reef.", stream=True))
+    assert [span.attributes[semconv.ERROR_TYPE] for span in captured.spans] == ["truncated_stream", "server_error"]
 
 
 @pytest.mark.parametrize("usage", [True, False])
