@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import msgspec
 
 from prela_stream.app.adapters import group_of, ready_transport
 from prela_stream.app.garbage import rare_collections
@@ -134,16 +135,24 @@ async def receive_beside(settings: Settings, transport: Transport, health: Healt
     await transport.topics(
         [settings.topics.spans]
     )  # a log that cannot be used is reported alone, before any address is open
-    try:
-        with ungrouped(ConfigurationError):
-            await receive(settings, transport, health)
-    except ConfigurationError as error:
-        if settings.otlp != type(settings.otlp)():
-            raise
-        health.remove(PART)
-        logger.warning(
-            "OTLP is not received: %s. Set otlp.listen and otlp.grpc_listen to off to receive nothing", error
-        )
+    from prela_stream.otlp.server import ListenError
+
+    defaults = type(settings.otlp)()
+    while True:
+        try:
+            with ungrouped(ConfigurationError):
+                await receive(settings, transport, health)
+        except ListenError as error:
+            health.remove(PART)
+            name = error.setting.removeprefix("otlp.")
+            if getattr(settings.otlp, name) != getattr(defaults, name):
+                raise
+            logger.warning("%s. OTLP is not received there; %s = off receives nothing there", error, error.setting)
+            settings = msgspec.structs.replace(settings, otlp=msgspec.structs.replace(settings.otlp, **{name: "off"}))
+            if not settings.otlp.address("listen") and not (settings.otlp.address("grpc_listen") and has_grpc()):
+                return
+        else:
+            return
 
 
 def privacy_of(settings: Settings) -> Privacy:

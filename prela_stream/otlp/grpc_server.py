@@ -13,12 +13,13 @@ import grpc
 import grpc.aio
 
 from prela_stream import telemetry
-from prela_stream.errors import CodecError, ConfigurationError, TransportError
+from prela_stream.errors import CodecError, TransportError
 from prela_stream.otlp.access import Access
 from prela_stream.otlp.answers import success
 from prela_stream.otlp.options import OtlpOptions
 from prela_stream.otlp.receiver import DefectError, Receiver
 from prela_stream.otlp.sender import QueueFullError
+from prela_stream.otlp.server import ListenError
 
 _SERVICE: Final = "opentelemetry.proto.collector.trace.v1.TraceService"
 _STOP_S: Final = 5.0
@@ -64,16 +65,17 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_SERVICE, {"Export": export}),))
 
     async def start(self) -> int:
-        """Listen; returns the port. Raises ConfigurationError if the address cannot be used."""
+        """Listen; returns the port. Raises ListenError if the address cannot be used."""
         try:
             port = int(self._server.add_insecure_port(self._address))
-        except RuntimeError as error:
-            port, reason = 0, str(error)
-        else:
-            reason = "in use"
+        except RuntimeError:  # its text adds nothing but an advice on debugging
+            port = 0
         if not port:
-            msg = f"otlp.grpc_listen: cannot listen on {self._address}: {reason}. Set another address or stop its user"
-            raise ConfigurationError(msg)
+            msg = (
+                f"otlp.grpc_listen: cannot listen on {self._address}: it is in use, or no address of this machine. "
+                "Set another address or stop its user"
+            )
+            raise ListenError("otlp.grpc_listen", msg)
         await self._server.start()
         return port
 

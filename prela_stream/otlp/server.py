@@ -18,6 +18,19 @@ _KEEP_ALIVE_S: Final = 75
 _HEAD_BYTES: Final = 16 << 10
 
 
+class ListenError(ConfigurationError):
+    """An address cannot be listened on.
+
+    Args:
+        setting: Its name, such as `otlp.listen`.
+        message: The text.
+    """
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
 class _Server(uvicorn.Server):
     """A server that leaves signals to the program."""
 
@@ -35,7 +48,7 @@ class _Server(uvicorn.Server):
 
 
 def listening_socket(host: str, port: int, setting: str) -> socket.socket:
-    """A socket that accepts connections from now on. Raises ConfigurationError if the address cannot be used."""
+    """A socket that accepts connections from now on. Raises ListenError if the address cannot be used."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(found[0], found[1])
@@ -51,7 +64,7 @@ def listening_socket(host: str, port: int, setting: str) -> socket.socket:
             raise
     except OSError as error:
         msg = f"{setting}: cannot listen on {host}:{port}: {error.strerror or error}. Set another address or stop its user"
-        raise ConfigurationError(msg) from error
+        raise ListenError(setting, msg) from error
     return listener
 
 

@@ -65,11 +65,13 @@ async def test_a_policy_file_decides(tmp_path: Path) -> None:
     assert (stored, {one.kept for one in found}) == (0, {False})
 
 
-async def test_a_used_default_address_for_otlp_ends_nothing(tmp_path: Path) -> None:
-    given = {"directory": str(tmp_path), "topics": {"partitions": 2}, "assembly": {"settle_ms": 10}}
+@pytest.mark.parametrize("otlp", [{}, {"listen": "127.0.0.1:0"}, {"grpc_listen": "127.0.0.1:0"}])
+async def test_a_used_default_address_for_otlp_ends_nothing(tmp_path: Path, otlp: dict[str, str]) -> None:
+    given = {"directory": str(tmp_path), "topics": {"partitions": 2}, "assembly": {"settle_ms": 10}, "otlp": otlp}
     with ExitStack() as stack:
-        with suppress(OSError):  # another process of this machine uses it
-            stack.enter_context(socket.create_server(("127.0.0.1", 4318)))
+        for port in (4317, 4318):
+            with suppress(OSError):  # another process of this machine uses it
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
         found, stored = await decided(load_settings(env={}, overrides=given))
     assert (len(found), stored) == (RUNS, RUNS)
 
@@ -86,10 +88,10 @@ def test_one_line_about_what_it_runs_on_and_one_for_each_decision(tmp_path: Path
     ) as process:
         os.close(follower)
         assert process.stderr is not None
-        line = ""
+        line = before = ""
         while "dev is ready" not in line:
-            line = process.stderr.readline()
-            assert line, "it ended before it was ready"
+            before, line = before + line, process.stderr.readline()
+            assert line, f"it ended before it was ready: {before}"
         for part in (
             f"folder {tmp_path}/.prela;", f"store {tmp_path}/.prela/traces.db;", "keep every trace (version ",
         ):  # fmt: skip
