@@ -57,11 +57,11 @@ def facts_of_answers(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> di
 
     Args:
         attributes: Of a model call.
-        keys: Those of `ANSWERS` that it has.
+        keys: Those of `ANSWERS` that it may have.
     """
     found: dict[str, Any] = {}
     for key in keys:
-        answer = parsed(attributes[key])
+        answer = parsed(attributes.get(key))
         if not isinstance(answer, Mapping | list):
             continue
         if key == _USAGE_ALONE:
@@ -74,7 +74,7 @@ def facts_of_answers(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> di
 def has_parts(attributes: Mapping[str, Any], keys: tuple[str, ...], found: Mapping[str, Any]) -> bool:
     """Whether an answer may have a part of the usage that is not in `found`. It is not parsed for that."""
     return any(
-        isinstance(value := attributes[key], str) and any(word in value for word in words)
+        isinstance(value := attributes.get(key), str) and any(word in value for word in words)
         for name, words in _PARTS.items()
         if found.get(name) is None
         for key in keys
