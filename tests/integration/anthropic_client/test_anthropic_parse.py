@@ -11,8 +11,16 @@ from anthropic import Anthropic, AnthropicVertex, AsyncAnthropic, AsyncAnthropic
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanData, SpanStatus, SpanType
 from tests.integration.anthropic_client.conftest import Instrumented
-from tests.integration.anthropic_client.test_anthropic_bodies import REQUEST, SSE, WHOLE, message
-from tests.support.model_api import ModelApi, Reply, serving_replies
+from tests.integration.anthropic_client.test_anthropic_bodies import (
+    BLOCK,
+    END,
+    REQUEST,
+    SSE,
+    WHOLE,
+    delta,
+    message,
+)
+from tests.support.model_api import ModelApi, Reply, serving_replies, sse
 
 
 class City(pydantic.BaseModel):
@@ -99,10 +107,14 @@ def check_turns(spans: list[SpanData]) -> None:
     assert second.attributes[semconv.REQUEST_PREVIOUS_RESPONSE_ID] == "msg_1"
 
 
-HELD = Reply(
-    json.dumps(
-        message(content=[{"type": "text", "text": JSON_ANSWER}], thread={"type": "message_thread", "id": "thread_1"})
-    ).encode()
+THREAD = {"type": "message_thread", "id": "thread_1"}
+HELD = Reply(json.dumps(message(content=[{"type": "text", "text": JSON_ANSWER}], thread=THREAD)).encode())
+
+
+HELD_START = {"type": "message_start", "message": message(content=[], stop_reason=None, thread=THREAD)}
+HELD_STREAM = Reply(
+    sse(HELD_START, BLOCK, delta(JSON_ANSWER[:7]), delta(JSON_ANSWER[7:]), *END),
+    content_type=SSE,
 )
 
 
@@ -127,6 +139,52 @@ async def test_a_thread_that_the_server_holds_async(api: ModelApi, instrumented:
         with instrumented() as captured:
             thread = client.beta.messages.thread(model="claude-x", max_tokens=64)
             assert [await thread.send(HI), await thread.send(HI)] == expected
+    check_turns(captured.spans)
+
+
+@pytest.mark.parametrize("how", ["parse", "stream"])
+def test_a_thread_that_parses_or_streams(api: ModelApi, instrumented: Instrumented, how: str) -> None:
+    def turns() -> list[Any]:
+        thread: Any = client.beta.messages.thread(model="claude-x", max_tokens=64, output_format=City)
+        found: list[Any] = []
+        for _ in range(2):
+            if how == "parse":
+                found.append(thread.parse(HI))
+            else:
+                with thread.stream(HI) as stream:
+                    found.append((list(stream.text_stream), stream.get_final_message()))
+        return [*found, list(thread.messages), thread.previous_message_id]
+
+    api.reply = HELD if how == "parse" else HELD_STREAM
+    with Anthropic(base_url=api.url, api_key="k", max_retries=0) as client:
+        expected = turns()
+        with instrumented() as captured:
+            assert turns() == expected
+    assert api.requests[:2] == api.requests[2:]
+    assert len(api.requests) == 4
+    check_turns(captured.spans)
+
+
+@pytest.mark.parametrize("how", ["parse", "stream"])
+async def test_a_thread_that_parses_or_streams_async(api: ModelApi, instrumented: Instrumented, how: str) -> None:
+    async def turns() -> list[Any]:
+        thread: Any = client.beta.messages.thread(model="claude-x", max_tokens=64, output_format=City)
+        found: list[Any] = []
+        for _ in range(2):
+            if how == "parse":
+                found.append(await thread.parse(HI))
+            else:
+                async with thread.stream(HI) as stream:
+                    found.append(([text async for text in stream.text_stream], await stream.get_final_message()))
+        return [*found, list(thread.messages), thread.previous_message_id]
+
+    api.reply = HELD if how == "parse" else HELD_STREAM
+    async with AsyncAnthropic(base_url=api.url, api_key="k", max_retries=0) as client:
+        expected = await turns()
+        with instrumented() as captured:
+            assert await turns() == expected
+    assert api.requests[:2] == api.requests[2:]
+    assert len(api.requests) == 4
     check_turns(captured.spans)
 
 
