@@ -21,9 +21,8 @@ pytest_plugins = [
 # others: `pytest --hypothesis-profile=searching`.
 settings.register_profile("searching", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("repeatable", settings.get_profile("searching"), derandomize=True)
-settings.register_profile(
-    "quick", settings.get_profile("repeatable"), max_examples=25
-)  # `make quick`, and nothing else
+# For `make quick`, and nothing else.
+settings.register_profile("quick", settings.get_profile("repeatable"), max_examples=25)
 settings.load_profile("repeatable")
 
 

@@ -132,11 +132,10 @@ async def receive_beside(settings: Settings, transport: Transport, health: Healt
             f"{missing[0]} is" if len(missing) == 1 else f"{', '.join(missing)} are",
         )
         return
-    await transport.topics(
-        [settings.topics.spans]
-    )  # a log that cannot be used is reported alone, before any address is open
     from prela_stream.otlp.server import ListenError
 
+    # A log that cannot be used is reported alone, before any address is open.
+    await transport.topics([settings.topics.spans])
     defaults = type(settings.otlp)()
     while True:
         try:

@@ -177,7 +177,7 @@ class OpenTrace:
         self.spans.update(added)  # type: ignore[arg-type] # the codec rejects a span without an id
         if self.new_process is not self.process:
             for span_id in added:
-                self._set_process(span_id, self.new_process)  # type: ignore[arg-type]
+                self._set_process(span_id, self.new_process)  # type: ignore[arg-type] # as above
         for span_id in self.suspended.keys() & added.keys() if self.suspended else ():
             del self.suspended[span_id]
         balance = self._balance

@@ -71,7 +71,7 @@ class NativeCore:
     @property
     def open_spans(self) -> int:
         """See `base.Core`."""
-        return self._partition.open_spans + self._taken  # type: ignore[no-any-return]
+        return self._partition.open_spans + self._taken  # type: ignore[no-any-return] # the extension has no types
 
     @property
     def open_bytes(self) -> int:

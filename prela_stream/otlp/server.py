@@ -54,9 +54,8 @@ def listening_socket(host: str, port: int, setting: str) -> socket.socket:
         listener = socket.socket(found[0], found[1])
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(
-                socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
-            )  # asyncio sets it only with a protocol number
+            # asyncio sets it only for a socket with a protocol number.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             listener.bind(found[4])
             listener.listen(2_048)
         except OSError:

@@ -33,7 +33,7 @@ _LABEL: Final = 11.0
 _MANY: Final = 400
 """From so many rows on the page is denser, and rows outside of the window are not laid out."""
 _FIRST_ROWS: Final = 150
-"""Rows of a page with `_MANY` that are in the page itself. The script loads the others at once, so that nobody waits for them."""
+"""Rows of a page with `_MANY` that are in the page itself. The script loads the others at once: they delay nothing."""
 
 
 async def trace(request: Request) -> Response:

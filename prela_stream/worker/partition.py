@@ -372,9 +372,8 @@ class PartitionState:
             if self._replay is not None or self._discarded > self._discarded_before:
                 intake.discarded(ready)
             else:
-                self._counters.duplicates += (
-                    ready.spans
-                )  # they are in `dlq`; the end of the replay subtracted them here
+                # They are in `dlq` already, and the end of the replay has subtracted them from the duplicates.
+                self._counters.duplicates += ready.spans
             return False
         if ready.poison:
             self._dead_letters.add_poison_of(ready)

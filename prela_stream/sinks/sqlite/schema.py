@@ -202,9 +202,8 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 def _configure(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # an offset that the store reports must survive a power cut
-    connection.execute(
-        "PRAGMA secure_delete = FAST"
-    )  # some builds zero each page that a merge of the full-text index frees
+    # Some builds zero each page that a merge of the full-text index frees.
+    connection.execute("PRAGMA secure_delete = FAST")
     connection.execute("PRAGMA cache_size = -65536")
     connection.execute(
         "PRAGMA wal_autocheckpoint = 8192"
