@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from prela_stream.errors import CodecError
-from prela_stream.otel.otlp.limits import MOST_PARTS, check_attribute, check_parts
+from prela_stream.otel.otlp.limits import MOST_PARTS, check_attribute, check_parts, varint
 
 _MAX_DEPTH: Final = 64
 _MOST_ENTRIES: Final = 8_192
@@ -65,7 +65,7 @@ def _usual(raw: bytes) -> tuple[str, Any] | None:
             return None
         length, start = raw[at + 1], at + 2
         if length > 127:
-            length, start = _varint(raw, at + 1)
+            length, start = varint(raw, at + 1)
         if start + length != len(raw):
             return None
         kind = raw[start]
@@ -73,7 +73,7 @@ def _usual(raw: bytes) -> tuple[str, Any] | None:
         if kind == _STRING:
             length, first = raw[start + 1], start + 2
             if length > 127:
-                length, first = _varint(raw, start + 1)
+                length, first = varint(raw, start + 1)
             if first + length != len(raw):
                 return None
             value = str(raw[first:], "utf-8", "replace")
@@ -91,7 +91,7 @@ def _usual(raw: bytes) -> tuple[str, Any] | None:
 
 
 def _integer(raw: bytes, at: int) -> int:
-    number, end = _varint(raw, at)
+    number, end = varint(raw, at)
     if end != len(raw):
         raise IndexError
     return number - (1 << 64) if number >= 1 << 63 else number
@@ -114,19 +114,6 @@ _READERS: Final[Mapping[int, Callable[[bytes, int], Any]]] = {
     0x21: _float,
 }
 """By the first byte of an `AnyValue`: the number of its field and its wire type. Texts, the most, are read without a call."""
-
-
-def _varint(raw: bytes, at: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = raw[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number & 0xFFFF_FFFF_FFFF_FFFF, at
-        shift += 7
-        if shift > 63:
-            raise IndexError
 
 
 def _any(raw: bytes) -> tuple[str, Any]:

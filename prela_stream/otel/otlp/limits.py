@@ -125,18 +125,18 @@ def _values(data: bytes, at: int, end: int, kind: int, depth: int, found: int) -
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Number, start and end of each field, of a number without contents start = end. IndexError: the bytes end too early."""
     while at < end:
-        tag, at = _varint(data, at)
+        tag, at = varint(data, at)
         start = at
         match tag & 7:
             case 0:
-                _, at = _varint(data, at)
+                _, at = varint(data, at)
                 start = at
             case 1:
                 start = at = at + 8
             case 5:
                 start = at = at + 4
             case 2:
-                size, start = _varint(data, at)
+                size, start = varint(data, at)
                 at = start + size
             case _:
                 raise IndexError
@@ -145,14 +145,15 @@ def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
         yield tag >> 3, start, min(at, end)
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of variable length, 64 bits without a sign, and where it ends. IndexError: the bytes end too early."""
     number = shift = 0
     while True:
         byte = data[at]
         at += 1
         number |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return number, at
+            return number & 0xFFFF_FFFF_FFFF_FFFF, at
         shift += 7
         if shift > 63:
             raise IndexError
