@@ -38,7 +38,7 @@ class PipelineOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """A batch of this age is given up: dropped as `too_old`, or counted as `unknown` if the outcome of an attempt is."""
     backoff_min_ms: Annotated[int, bounded(1, HOUR)] = 50
     """Pause after the first failed attempt, with jitter; it doubles with each further one."""
-    backoff_max_ms: Annotated[int, bounded(1, HOUR)] = 5_000
+    backoff_max_ms: Annotated[int, bounded(1, HOUR)] = 2_000
     """Longest pause between two attempts."""
     heartbeat_ms: Annotated[int, bounded(0, HOUR)] = 15_000
     """Interval of heartbeats for open roots and AGENT spans; 0: none, and then the workers notice a process that died only
