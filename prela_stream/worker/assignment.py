@@ -282,11 +282,11 @@ class AssignedPartition:
 
     async def _fail(self) -> None:
         telemetry.WORKER_FAILURES.add()
+        stalled = self._backoff.stalled
+        self._backoff.failed(restored=self._writer is not None)
         await self._discard(Phase.ENDED if self._phase is Phase.PARKED else Phase.TAKING_OVER)
         if self._phase is Phase.ENDED:
             return
-        stalled = self._backoff.stalled
-        self._backoff.failed()
         if self._backoff.stalled and not stalled and self._faults.is_new(f"no progress: {self._reported}"):
             logger.error(
                 "%s makes no progress: it failed %d times without a commit. The last error: %s. The next commit has "

@@ -27,6 +27,8 @@ class Backoff:
         self._steps = 0
         self.failures = 0
         """Failures since the last commit that landed."""
+        self._restores = 0
+        """Those of them that repeat a restore."""
 
     @property
     def commit_bytes(self) -> int:
@@ -46,8 +48,11 @@ class Backoff:
 
     @property
     def retry_s(self) -> float:
-        """Pause before the partition is taken over again. It grows once the partition is stalled."""
-        return min(self._retry_s * (1 << max(0, self.failures - STALLED_AFTER)), _LONGEST_PAUSE_S)
+        """Pause before the partition is taken over again. It grows with restores that led to no commit.
+
+        It does not grow with attempts that cannot even begin, as on a full disk: they cost little, and the cause may end at once.
+        """
+        return min(self._retry_s * (1 << max(0, self._restores - STALLED_AFTER)), _LONGEST_PAUSE_S)
 
     @property
     def stalled(self) -> bool:
@@ -58,13 +63,14 @@ class Backoff:
         """A commit had no result in time."""
         self._steps = min(self._steps + 1, _MOST_STEPS)
 
-    def failed(self) -> None:
-        """The partition has to be restored."""
+    def failed(self, *, restored: bool) -> None:
+        """The partition has to be restored. `restored`: a restore was begun, which reads the log."""
         self.failures += 1
+        self._restores += restored
 
     def landed(self, took_s: float) -> None:
         """A commit landed after `took_s` seconds."""
-        self.failures = 0
+        self.failures = self._restores = 0
         if took_s > self._options.commit_timeout_s:
             self._steps = min(self._steps + 1, _MOST_STEPS)
         elif self._steps and took_s < self._options.commit_timeout_s / 4:

@@ -195,13 +195,20 @@ def test_the_pause_of_a_stalled_partition_grows_until_a_commit_lands() -> None:
     backoff = Backoff(WorkerOptions(), retry_s=0.5)
     pauses = []
     for _ in range(20):
-        backoff.failed()
+        backoff.failed(restored=True)
         pauses.append(backoff.retry_s)
     assert pauses[: STALLED_AFTER + 2] == [0.5] * STALLED_AFTER + [1.0, 2.0]
     assert pauses[-1] == 30.0
     assert backoff.stalled
     backoff.landed(0.1)
     assert (backoff.stalled, backoff.retry_s) == (False, 0.5)
+
+
+def test_the_pause_does_not_grow_while_no_restore_can_begin() -> None:
+    backoff = Backoff(WorkerOptions(), retry_s=0.5)
+    for _ in range(20):
+        backoff.failed(restored=False)
+    assert (backoff.stalled, backoff.retry_s) == (True, 0.5)
 
 
 async def test_a_slice_ends_by_time_or_by_bytes() -> None:
