@@ -10,8 +10,9 @@ from typing import Any, Final
 from prela_stream.model import semconv
 from prela_stream.otel.values import as_int, parsed
 
+_USAGE_ALONE: Final = ("mlflow.chat.tokenUsage", "langsmith.usage_metadata")
 ANSWERS: Final = (
-    *("gcp.vertex.agent.llm_response", "mlflow.chat.tokenUsage", "langfuse.observation.output", "output.value"),
+    *("gcp.vertex.agent.llm_response", *_USAGE_ALONE, "langfuse.observation.output", "output.value"),
     *("gen_ai.completion", "gen_ai.output", "genkit:output", "mlflow.spanOutputs", "response_data", "lmnr.span.output"),
     *("traceloop.entity.output", "output"),
 )
@@ -23,11 +24,22 @@ INCLUDES: Final[Mapping[str, tuple[str, ...]]] = {
 """Counts, and the parts that they include."""
 _PARTS: Final = {semconv.CACHE_READ_TOKENS: ("cache", "Cache"), semconv.REASONING_TOKENS: ("reasoning", "thoughts")}
 """Parts of a usage, and words that are in an answer which has them."""
-_USAGE_ALONE: Final = "mlflow.chat.tokenUsage"
 _MOST_MAPS: Final = 64
-_INNER: Final = ("response", "raw", "message", "kwargs", "response_metadata", "llm_output", "generation_info", "custom")
-_LISTS: Final = ("choices", "candidates", "generations")
+_INNER: Final = (
+    "response",
+    "raw",
+    "message",
+    "kwargs",
+    "response_metadata",
+    "llm_output",
+    "generation_info",
+    "custom",
+    "meta",
+)
+_LISTS: Final = ("choices", "candidates", "generations", "replies", "meta")
 _USAGES: Final = ("usage", "usage_metadata", "usageMetadata", "token_usage", "tokenUsage")
+_MODELS: Final = ("model", "modelVersion", "model_version")
+_IDS: Final = ("id", "responseId", "response_id")
 _REASONS: Final = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
 _GEMINI_REASONS: Final = {1: "STOP", 2: "MAX_TOKENS", 3: "SAFETY", 4: "RECITATION", 5: "OTHER"}
 _INPUT: Final = (
@@ -64,7 +76,7 @@ def facts_of_answers(attributes: Mapping[str, Any], keys: tuple[str, ...]) -> di
         answer = parsed(attributes.get(key))
         if not isinstance(answer, Mapping | list):
             continue
-        if key == _USAGE_ALONE:
+        if key in _USAGE_ALONE:
             answer = {"usage": answer}
         for name, value in _facts(answer):
             found.setdefault(name, value)
@@ -93,12 +105,12 @@ def _facts(answer: Any) -> Iterator[tuple[str, Any]]:
     reasons = [reason for one in maps if (reason := _reason(one)) is not None]
     if reasons:
         yield semconv.FINISH_REASONS, list(dict.fromkeys(reasons)) if _repeats(answer) else reasons
-    for name, names in (
-        (semconv.RESPONSE_MODEL, ("model", "modelVersion", "model_version")),
-        (semconv.RESPONSE_ID, ("id", "responseId", "response_id")),
-    ):
-        if maps and _is_response(maps[0]) and isinstance(value := _first(maps[0], names), str) and value:
-            yield name, value
+    for one in maps:
+        if _has_usage(one) and isinstance(model := _first(one, _MODELS), str) and model:
+            yield semconv.RESPONSE_MODEL, model
+            break
+    if maps and _is_response(maps[0]) and isinstance(value := _first(maps[0], _IDS), str) and value:
+        yield semconv.RESPONSE_ID, value
 
 
 def _repeats(answer: Any) -> bool:
@@ -107,9 +119,11 @@ def _repeats(answer: Any) -> bool:
 
 
 def _is_response(answer: Mapping[str, Any]) -> bool:
-    return any(isinstance(answer.get(key), Mapping) for key in _USAGES) and any(
-        key in answer for key in (*_LISTS, "content", "output")
-    )
+    return _has_usage(answer) and any(key in answer for key in (*_LISTS, "content", "output"))
+
+
+def _has_usage(answer: Mapping[str, Any]) -> bool:
+    return any(isinstance(answer.get(key), Mapping) for key in _USAGES)
 
 
 def _maps(answer: Any) -> Iterator[Mapping[str, Any]]:

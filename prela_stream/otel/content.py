@@ -4,15 +4,24 @@ Each tracer has its own place for it: one JSON attribute, attributes that are fl
 that gives messages is consumed: its keys are returned, so that the same text is not stored twice.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
-
-import msgspec
 
 from prela_stream.otel.messages import Message, messages_of
 from prela_stream.otel.parts import Part, call_part, parts_of, text_part
+from prela_stream.otel.sources import (
+    Found,
+    Read,
+    Source,
+    attribute,
+    flattened,
+    in_event,
+    listed,
+    messages_or_text,
+    structured,
+)
 from prela_stream.otel.spans import ForeignEvent
-from prela_stream.otel.values import as_map, is_below, nested, parsed
+from prela_stream.otel.values import as_map, nested, parsed
 
 DETAILS_EVENT: Final = "gen_ai.client.inference.operation.details"
 _MESSAGE_EVENTS: Final = {
@@ -21,10 +30,12 @@ _MESSAGE_EVENTS: Final = {
     "gen_ai.assistant.message": "assistant",
     "gen_ai.tool.message": "tool",
 }
+_OF_MESSAGE: Final = ("role", "content", "tool_calls", "parts", "function_call")
 _CHOICE_EVENT: Final = "gen_ai.choice"
 _VERCEL_ANSWER: Final = frozenset(
-    {"ai.response.text", "ai.response.object", "ai.response.toolCalls", "ai.response.reasoning"}
+    f"ai.{word}.{key}" for word in ("response", "result") for key in ("text", "object", "toolCalls", "reasoning")
 )
+"""Version 3 of the Vercel AI SDK has them below `ai.result`."""
 ADK_REQUEST: Final = "gcp.vertex.agent.llm_request"
 _ADK_ANSWER: Final = "gcp.vertex.agent.llm_response"
 _LOGGED_EVENTS: Final = ("events", "all_messages_events")
@@ -48,93 +59,12 @@ _REQUESTS: Final = (
 _DEFINED_BELOW: Final = ("llm.tools", "llm.request.functions", "gen_ai.request.functions")
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """A value, and what it was made of."""
-
-    value: Any
-    keys: frozenset[str] = frozenset()
-    """Attributes that are consumed."""
-    prefixes: tuple[str, ...] = ()
-    """All attributes of flattened lists below these are consumed."""
-    events: frozenset[str] = frozenset()
-    """Events of these names are consumed."""
-
-
-Read = Callable[[Mapping[str, Any], Sequence[ForeignEvent]], Found | None]
-
-
-class Source(msgspec.Struct, frozen=True):
-    """A place that may hold content, and where that is, so that a span without it is not searched."""
-
-    read: Read
-    keys: frozenset[str] = frozenset()
-    prefix: str = ""
-    """All attributes below it."""
-    in_events: bool = False
-
-    def may_be_in(self, keys: Collection[str], *, events: bool) -> bool:
-        """Whether a span with attributes of these keys, and with or without events, can have something here."""
-        return (
-            (self.in_events and events)
-            or any(key in self.keys for key in keys)
-            or (self.prefix != "" and any(is_below(key, self.prefix) for key in keys))
-        )
-
-
-def first(sources: Iterable[Source], attributes: Mapping[str, Any], events: Sequence[ForeignEvent]) -> Found | None:
-    """The first source that has something."""
-    for source in sources:
-        if (found := source.read(attributes, events)) is not None:
-            return found
-    return None
-
-
-def _attribute(key: str, role: str) -> Source:
-    def source(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
-        value = attributes.get(key)
-        messages = messages_of(value, role) if value else []
-        return Found(value=messages, keys=frozenset({key})) if messages else None
-
-    return Source(source, keys=frozenset({key}))
-
-
-def _answer(key: str) -> Source:
-    """As `_attribute`; a structured answer, which is JSON without the shape of a message, is the text of one."""
-
-    def source(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
-        value = attributes.get(key)
-        messages = messages_of(value, "assistant") if value else []
-        if not messages and isinstance(value, str) and isinstance(parsed(value), Mapping):
-            messages = [{"role": "assistant", "parts": [text_part(value)]}]
-        return Found(value=messages, keys=frozenset({key})) if messages else None
-
-    return Source(source, keys=frozenset({key}))
-
-
-def _flattened(prefix: str, role: str) -> Source:
-    def source(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
-        messages = messages_of(nested(attributes, prefix), role)
-        return Found(value=messages, prefixes=(prefix,)) if messages else None
-
-    return Source(source, prefix=prefix)
-
-
-def _in_event(event_name: str, key: str, role: str) -> Source:
-    def source(_: Mapping[str, Any], events: Sequence[ForeignEvent]) -> Found | None:
-        for event in events:
-            if event.name == event_name and (messages := messages_of(event.attributes.get(key), role)):
-                return Found(value=messages)
-        return None
-
-    return Source(source, in_events=True)
-
-
 def _langfuse_input(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
     """Langfuse's handler of LangChain adds the tools to the messages, with the role `tool`."""
     value = parsed(attributes.get(_LANGFUSE_INPUT))
     if isinstance(value, list):
         value = [one for one in value if _offered(one) is None]
-    messages = messages_of(value, "user") if value else []
+    messages = messages_or_text(value, "user") if value else []
     return Found(value=messages, keys=frozenset({_LANGFUSE_INPUT})) if messages else None
 
 
@@ -157,12 +87,14 @@ def _vercel_prompt(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> 
 
 
 def _vercel_answer(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+    def given(key: str) -> Any:
+        return attributes.get(f"ai.response.{key}") or attributes.get(f"ai.result.{key}")
+
     parts: list[Part] = []
-    if isinstance(reasoning := attributes.get("ai.response.reasoning"), str) and reasoning:
+    if isinstance(reasoning := given("reasoning"), str) and reasoning:
         parts.append({"type": "reasoning", "content": reasoning})
-    parts += parts_of(attributes.get("ai.response.text"))
-    parts += parts_of(attributes.get("ai.response.object"))
-    calls = parsed(attributes.get("ai.response.toolCalls"))
+    parts += [text_part(one) for key in ("text", "object") if isinstance(one := given(key), str) and one]
+    calls = parsed(given("toolCalls"))
     for call in calls if isinstance(calls, list) else ():
         if isinstance(call, Mapping):
             arguments = call.get("input", call.get("args"))
@@ -199,70 +131,74 @@ def _of_event(event: ForeignEvent, role: str) -> list[Message]:
     if isinstance(whole := body.pop("gen_ai.event.content", None), Mapping):  # Azure's clients
         body.update(whole)
     inner = body.get("message")
-    if isinstance(inner, Mapping) and ("role" in inner or "content" in inner):
+    if isinstance(inner, Mapping) and any(key in inner for key in _OF_MESSAGE):
         body = {**body, **inner}
         del body["message"]
     elif inner is not None and "content" not in body:  # strands: the content itself
         body["content"] = body.pop("message")
-    if not any(key in body for key in ("content", "tool_calls", "parts")):
+    if not any(key in body for key in _OF_MESSAGE[1:]):
         return []
     return messages_of({"role": role, **body}, role)
 
 
-def _logged_events(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+def _logged_events(read: Read) -> Read:
     """Pydantic AI before version 2 of its data: the events as one JSON attribute."""
-    for key in _LOGGED_EVENTS:
-        logged = parsed(attributes.get(key))
-        if isinstance(logged, list) and all(isinstance(one, Mapping) and "event.name" in one for one in logged):
-            found: list[Message] = []
-            for one in logged:
-                if role := _MESSAGE_EVENTS.get(str(one["event.name"])):
-                    found += messages_of({"role": role, **one}, role)
-            if found:
-                return Found(value=found)
-    return None
+
+    def source(attributes: Mapping[str, Any], _: Sequence[ForeignEvent]) -> Found | None:
+        for key in _LOGGED_EVENTS:
+            logged = parsed(attributes.get(key))
+            if isinstance(logged, list) and all(isinstance(one, Mapping) and "event.name" in one for one in logged):
+                events = [ForeignEvent(name=str(one["event.name"]), time_ns=0, attributes=one) for one in logged]
+                if (found := read({}, events)) is not None:
+                    return Found(value=found.value)
+        return None
+
+    return source
 
 
 INPUTS: Final[Sequence[Source]] = (
-    _attribute("gen_ai.input.messages", "user"),
-    _in_event(DETAILS_EVENT, "gen_ai.input.messages", "user"),
-    _flattened("llm.input_messages", "user"),
-    _flattened("gen_ai.prompt", "user"),
-    _attribute("gen_ai.prompt", "user"),
-    _in_event("gen_ai.content.prompt", "gen_ai.prompt", "user"),
-    _flattened("llm.prompts", "user"),
-    _attribute("llm.prompts", "user"),
-    _attribute("ai.prompt.messages", "user"),
+    attribute("gen_ai.input.messages", "user"),
+    in_event(DETAILS_EVENT, "gen_ai.input.messages", "user"),
+    flattened("llm.input_messages", "user"),
+    listed("llm.input_messages", "user"),
+    flattened("gen_ai.prompt", "user"),
+    attribute("gen_ai.prompt", "user"),
+    in_event("gen_ai.content.prompt", "gen_ai.prompt", "user"),
+    flattened("llm.prompts", "user"),
+    attribute("llm.prompts", "user"),
+    attribute("ai.prompt.messages", "user"),
     Source(_vercel_prompt, keys=frozenset({"ai.prompt"})),
     Source(_message_events, in_events=True),
     Source(_adk_request, keys=frozenset({ADK_REQUEST})),
-    _attribute("pydantic_ai.all_messages", "user"),
-    Source(_logged_events, keys=frozenset(_LOGGED_EVENTS)),
-    _attribute("gen_ai.request.messages", "user"),
-    _attribute("genai.input.messages", "user"),
-    _attribute("gen_ai.input", "user"),
-    _attribute("genai.input", "user"),
+    attribute("pydantic_ai.all_messages", "user"),
+    Source(_logged_events(_message_events), keys=frozenset(_LOGGED_EVENTS)),
+    attribute("gen_ai.request.messages", "user"),
+    attribute("genai.input.messages", "user"),
+    attribute("gen_ai.input", "user"),
+    attribute("genai.input", "user"),
 )
 """Places that hold the messages of a request and nothing else."""
 OUTPUTS: Final[Sequence[Source]] = (
-    _attribute("gen_ai.output.messages", "assistant"),
-    _in_event(DETAILS_EVENT, "gen_ai.output.messages", "assistant"),
-    _flattened("llm.output_messages", "assistant"),
-    _flattened("gen_ai.completion", "assistant"),
-    _attribute("gen_ai.completion", "assistant"),
-    _in_event("gen_ai.content.completion", "gen_ai.completion", "assistant"),
-    _flattened("llm.completions", "assistant"),
-    _flattened("llm.choices", "assistant"),
+    attribute("gen_ai.output.messages", "assistant"),
+    in_event(DETAILS_EVENT, "gen_ai.output.messages", "assistant"),
+    flattened("llm.output_messages", "assistant"),
+    listed("llm.output_messages", "assistant"),
+    flattened("gen_ai.completion", "assistant"),
+    attribute("gen_ai.completion", "assistant"),
+    in_event("gen_ai.content.completion", "gen_ai.completion", "assistant"),
+    flattened("llm.completions", "assistant"),
+    flattened("llm.choices", "assistant"),
     Source(_vercel_answer, keys=_VERCEL_ANSWER),
     Source(_choice_events, in_events=True),
+    Source(_logged_events(_choice_events), keys=frozenset(_LOGGED_EVENTS)),
     Source(_adk_answer, keys=frozenset({_ADK_ANSWER})),
-    _answer("gen_ai.output"),
-    _answer("genai.output"),
+    structured("gen_ai.output"),
+    structured("genai.output"),
 )
 PLAIN_INPUTS: Final[Sequence[Source]] = (
     Source(_langfuse_input, keys=frozenset({_LANGFUSE_INPUT})),
     *(
-        _attribute(key, "user")
+        structured(key, "user")
         for key in (
             *("traceloop.entity.input", "input.value", "request_data", "genkit:input", "mlflow.spanInputs"),
             *("lmnr.span.input", "input", "inputs"),
@@ -272,10 +208,10 @@ PLAIN_INPUTS: Final[Sequence[Source]] = (
 """Places that hold the input of any span. For a model call it is read as messages, a plain text too."""
 PLAIN_OUTPUTS: Final[Sequence[Source]] = (
     *(
-        _attribute(key, "assistant")
+        structured(key)
         for key in (
             *("langfuse.observation.output", "traceloop.entity.output", "output.value", "response_data"),
-            *("genkit:output", "mlflow.spanOutputs", "lmnr.span.output", "output"),
+            *("genkit:output", "mlflow.spanOutputs", "lmnr.span.output", "output", "outputs"),
         )
     ),
 )

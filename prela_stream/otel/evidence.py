@@ -14,13 +14,14 @@ _OPERATIONS: Final[Mapping[str, SpanType]] = {
         (
             *("chat", "generate_content", "text_completion", "fetch_response", "call_llm", "completion", "responses"),
             *("chat.completions", "text.completions", "chat_completion"),  # Semantic Kernel and others
+            *("acompletion", "atext_completion", "aresponses", "agenerate_content"),  # LiteLLM
         ),
         SpanType.LLM,
     ),
     **dict.fromkeys(("invoke_agent", "create_agent", "invoke_workflow", "agent", "workflow_agent"), SpanType.AGENT),
     **dict.fromkeys(("execute_tool", "execute_function", "tool_call"), SpanType.TOOL),
-    **dict.fromkeys(("embeddings", "embedding", "embed"), SpanType.EMBEDDING),
-    **dict.fromkeys(("retrieval", "retrieve", "search_memory", "rerank"), SpanType.RETRIEVAL),
+    **dict.fromkeys(("embeddings", "embedding", "embed", "aembedding"), SpanType.EMBEDDING),
+    **dict.fromkeys(("retrieval", "retrieve", "search_memory", "rerank", "arerank"), SpanType.RETRIEVAL),
     **dict.fromkeys(
         (
             "plan",
@@ -50,11 +51,9 @@ _TRACELOOP: Final[Mapping[str, SpanType]] = {
     "task": SpanType.CUSTOM,
 }
 _LLM_REQUESTS: Final[Mapping[str, SpanType]] = {
-    "chat": SpanType.LLM,
-    "completion": SpanType.LLM,
-    "responses": SpanType.LLM,
-    "embedding": SpanType.EMBEDDING,
-    "rerank": SpanType.RETRIEVAL,
+    key: span_type
+    for key, span_type in _OPERATIONS.items()
+    if span_type in (SpanType.LLM, SpanType.EMBEDDING, SpanType.RETRIEVAL)
 }
 _LANGFUSE: Final[Mapping[str, SpanType]] = {
     "generation": SpanType.LLM,
@@ -78,6 +77,14 @@ _MLFLOW: Final[Mapping[str, SpanType]] = {
     "CHAT_MODEL": SpanType.LLM,
     **dict.fromkeys(("PARSER", "MEMORY", "WORKFLOW", "TASK"), SpanType.CUSTOM),
 }
+_MASTRA: Final[Mapping[str, SpanType]] = {
+    "agent_run": SpanType.AGENT,
+    "model_generation": SpanType.LLM,
+    "llm_generation": SpanType.LLM,
+    **dict.fromkeys(("model_step", "model_chunk", "model_inference", "llm_chunk"), SpanType.CUSTOM),
+    **dict.fromkeys(("tool_call", "mcp_tool_call", "client_tool_call"), SpanType.TOOL),
+}
+"""The parts of a generation repeat its counts, and some exporters name them model calls too."""
 _LAMINAR: Final[Mapping[str, SpanType]] = {"LLM": SpanType.LLM, "TOOL": SpanType.TOOL}
 _GENKIT: Final[Mapping[str, SpanType]] = {
     "model": SpanType.LLM,
@@ -170,12 +177,15 @@ def _vercel(operation: str) -> SpanType | None:
         return SpanType.LLM
     if operation.endswith(".doEmbed"):
         return SpanType.EMBEDDING
+    if operation.endswith(".doRerank"):
+        return SpanType.RETRIEVAL
     if operation.startswith(("ai.generateText", "ai.streamText", "ai.generateObject", "ai.streamObject")):
         return SpanType.AGENT
     return SpanType.CUSTOM if operation.startswith("ai.") else None
 
 
 EVIDENCE: Final[tuple[Evidence, ...]] = (
+    ("mastra.span.type", lambda value: _MASTRA.get(value.lower())),
     ("gen_ai.operation.name", lambda value: _OPERATIONS.get(value.lower())),
     ("mcp.method.name", lambda value: SpanType.TOOL if value == MCP_TOOL_CALL else None),
     ("openinference.span.kind", lambda value: _OPENINFERENCE.get(value.upper())),
@@ -189,4 +199,4 @@ EVIDENCE: Final[tuple[Evidence, ...]] = (
     ("genkit:metadata:subtype", lambda value: _GENKIT.get(value.lower())),
     ("gen_ai.span.kind", lambda value: _OPENINFERENCE.get(value.upper())),
 )
-"""Strongest first. Langfuse derives its type from the other attributes, if the spans came by OpenTelemetry."""
+"""Strongest first. Mastra's exporters derive the other kinds from its type, and Langfuse derives its type from the others."""

@@ -40,7 +40,13 @@ _ITEMS: Final = {
     "tool_result": "tool",
 }
 """Items of OpenAI's Responses API that are parts without a message around them, with the role that they have."""
-_LISTS: Final = ("messages", "contents", "input", "output", "choices", "candidates", "generations")
+_LISTS: Final = (
+    *("messages", "contents", "input", "output", "choices", "candidates", "generations", "replies"),
+    *("prompt", "prompts", "completion", "combined_chunk_content"),
+)
+_INSIDE: Final = ("kwargs", "input", "output", "response")
+"""Keys of maps that hold a request or an answer."""
+_INSTRUCTIONS: Final = ("system", "instructions", "systemInstruction", "system_instruction")
 
 
 def messages_of(value: Any, role: str = "user") -> list[Message]:
@@ -71,8 +77,8 @@ def _of_map(value: Mapping[str, Any], role: str) -> Iterator[Message]:
     if _is_message(value):
         yield _message(value, role)
         return
-    if isinstance(system := value.get("system") or value.get("instructions"), str) and role != "assistant":
-        yield {"role": "system", "parts": [text_part(system)]}
+    if role != "assistant" and (system := _system(value)):
+        yield {"role": "system", "parts": system}
     for key in _LISTS:
         if isinstance(found := parsed(value.get(key)), list | str) and found:
             yield from messages_of(found, role)
@@ -83,10 +89,28 @@ def _of_map(value: Mapping[str, Any], role: str) -> Iterator[Message]:
         yield _message(value, role)
     elif isinstance(value.get("text"), str):
         yield _with_reason({"role": role, "parts": [text_part(value["text"])]}, value)
+    else:
+        for key in _INSIDE:
+            if isinstance(inner := value.get(key), Mapping) and (messages := messages_of(inner, role)):
+                yield from messages
+                return
+
+
+def _system(value: Mapping[str, Any]) -> list[Part]:
+    """The instructions beside the messages of a request."""
+    config = value.get("config")
+    for source in (value, config if isinstance(config, Mapping) else {}):
+        for key in _INSTRUCTIONS:
+            if isinstance(found := source.get(key), str | list | Mapping) and found:
+                inner = found.get("parts") if isinstance(found, Mapping) else None
+                return parts_of(inner or found)
+    return []
 
 
 def _is_message(value: Mapping[str, Any]) -> bool:
     kind = value.get("type")
+    if len(value) == 1 and isinstance(next(iter(value.values())), str) and next(iter(value)) in _ROLES:
+        return True  # OpenLLMetry, for a completion without a chat
     return (
         isinstance(value.get("role"), str)
         or isinstance(value.get("message"), Mapping)
@@ -105,6 +129,8 @@ def _message(value: Mapping[str, Any], role: str) -> Message:
         return _message({"type": str(name).lower(), **value["kwargs"]}, _ROLES.get(str(name).lower(), role))
     if isinstance(content := value.get("content"), Mapping) and "parts" in content:  # a candidate of Gemini
         return _with_reason(_message(content, "assistant"), value)
+    if len(value) == 1 and (only := next(iter(value))) in _ROLES:
+        return {"role": _ROLES[only], "parts": parts_of(value[only])}
     kind = str(value.get("type", "")).lower()
     if kind in _ITEMS and "role" not in value:
         return {"role": _ITEMS[kind], "parts": [part_of(value)]}
@@ -120,7 +146,9 @@ def _parts(value: Mapping[str, Any], role: str) -> list[Part]:
     if isinstance(value.get("parts"), list):
         return [part_of(part) if isinstance(part, Mapping) else text_part(str(part)) for part in value["parts"]]
     call_id = value.get("tool_call_id") or value.get("toolCallId")
-    content = value.get("contents") if isinstance(value.get("contents"), list) else value.get("content")
+    content = next(
+        (value[key] for key in ("contents", "blocks") if isinstance(value.get(key), list)), value.get("content")
+    )
     if role == "tool" and not _holds_results(content):
         return [response_part(content, call_id or value.get("id"), value.get("name"))]
     parts = parts_of(content)
@@ -152,6 +180,8 @@ def _calls(value: Mapping[str, Any]) -> list[Part]:
         found.append(call_part(function.get("name"), arguments, inner.get("id") or inner.get("call_id")))
     if isinstance(one := value.get("function_call"), Mapping) and not found:  # OpenAI before tools
         found.append(call_part(one.get("name"), one.get("arguments"), None))
+    if isinstance(name := value.get("function_call_name"), str) and not found:  # OpenInference
+        found.append(call_part(name, value.get("function_call_arguments_json"), None))
     return found
 
 

@@ -13,7 +13,7 @@ import msgspec
 from prela_stream.errors import guard
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
-from prela_stream.otel import content
+from prela_stream.otel import content, sources
 from prela_stream.otel.answers import INCLUDES, facts_of_answers, has_parts
 from prela_stream.otel.evidence import span_type_of
 from prela_stream.otel.finish_reasons import finish_reasons_of, normalise_finish_reason
@@ -21,7 +21,7 @@ from prela_stream.otel.names import PARAMETERS, provider_of
 from prela_stream.otel.shapes import MILLISECONDS, STARTED, Shape, shape_of
 from prela_stream.otel.spans import ForeignEvent, ForeignSpan
 from prela_stream.otel.usage import usage_of
-from prela_stream.otel.values import as_float, as_int, as_map, is_below, nested, parsed, text
+from prela_stream.otel.values import as_float, as_int, as_map, is_below, nested, parsed, text, undotted
 
 _TOTALS: Final = (
     "gen_ai.usage.total_tokens",
@@ -63,7 +63,11 @@ class Normalised(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 def normalise(span: ForeignSpan) -> Normalised:
     """Read the attributes and events of a span. Never raises: a value of an unexpected shape passes through unchanged."""
     with guard("otel.normalise"):
-        return normalise_as(span, shape_of(span.attributes, events=bool(span.events)))
+        shape = shape_of(span.attributes, events=bool(span.events))
+        if shape.dialect is not None and (attributes := shape.dialect(span.attributes)) is not None:
+            span = msgspec.structs.replace(span, attributes=attributes)
+            shape = shape_of(attributes, events=bool(span.events))
+        return normalise_as(span, shape)
     status = SpanStatus.PENDING if span.end_ns is None else _STATUSES[span.status]
     return Normalised(
         span_type=SpanType.CUSTOM,
@@ -235,8 +239,11 @@ def _retrieval(rest: dict[str, Any], found: dict[str, Any]) -> None:
                 del rest[key]
             found[semconv.RETRIEVAL_DOCUMENTS] = [_document(one) for one in documents]
             return
-    if found.get(semconv.RETRIEVAL_DOCUMENTS) is None and rest.get(semconv.RETRIEVAL_DOCUMENTS) is None:
+    documents = found.get(semconv.RETRIEVAL_DOCUMENTS) or rest.get(semconv.RETRIEVAL_DOCUMENTS)
+    if documents is None:
         _returned_documents(rest, found)
+    elif isinstance(documents, list):
+        found[semconv.RETRIEVAL_DOCUMENTS] = [_document(one) for one in undotted(documents)]
 
 
 def _query(rest: dict[str, Any], found: dict[str, Any]) -> None:
@@ -292,7 +299,7 @@ def _content(
 
 def _sources(
     span_type: SpanType, shape: Shape, rest: Mapping[str, Any], events: Sequence[ForeignEvent]
-) -> Sequence[tuple[str, content.Found | None]]:
+) -> Sequence[tuple[str, sources.Found | None]]:
     inputs, outputs, tools = shape.inputs, shape.outputs, shape.tools
     if span_type is SpanType.LLM:
         inputs, outputs = inputs + shape.plain_inputs, outputs + shape.plain_outputs
@@ -300,10 +307,10 @@ def _sources(
     if not (inputs or outputs or shape.instructions or tools):
         return ()
     return (
-        (semconv.SYSTEM_INSTRUCTIONS, content.first(shape.instructions, rest, events)),
-        (semconv.TOOL_DEFINITIONS, content.first(tools, rest, events)),
-        (semconv.INPUT_MESSAGES, content.first(inputs, rest, events)),
-        (semconv.OUTPUT_MESSAGES, content.first(outputs, rest, events)),
+        (semconv.SYSTEM_INSTRUCTIONS, sources.first(shape.instructions, rest, events)),
+        (semconv.TOOL_DEFINITIONS, sources.first(tools, rest, events)),
+        (semconv.INPUT_MESSAGES, sources.first(inputs, rest, events)),
+        (semconv.OUTPUT_MESSAGES, sources.first(outputs, rest, events)),
     )
 
 
@@ -337,7 +344,7 @@ def _status(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> S
     """The status. An error gets `error.type`, `error.message` and `error.stacktrace` from the span's last exception event."""
     if span.end_ns is None:
         return SpanStatus.PENDING
-    if span.status != "error":
+    if span.status != "error" and rest.get("langfuse.observation.level") != "ERROR":
         return SpanStatus.SUCCESS
     exception: Mapping[str, Any] = next(
         (event.attributes for event in reversed(span.events) if event.name == "exception"), {}
@@ -350,7 +357,7 @@ def _status(span: ForeignSpan, rest: dict[str, Any], found: dict[str, Any]) -> S
         if rest.get(name) is None and found.get(name) is None:
             found[name] = rest.get(key) if rest.get(key) is not None else exception.get(key)
     if found.get(semconv.ERROR_MESSAGE) is None and rest.get(semconv.ERROR_MESSAGE) is None:
-        found[semconv.ERROR_MESSAGE] = span.status_message or None
+        found[semconv.ERROR_MESSAGE] = span.status_message or text(rest.get("langfuse.observation.status_message"))
     kind = rest.get(semconv.ERROR_TYPE) or found.get(semconv.ERROR_TYPE)
     if kind is None:
         code = rest.get("http.response.status_code", rest.get("http.status_code"))

@@ -12,6 +12,7 @@ from prela_stream.otel.values import as_map, parsed
 Part = dict[str, Any]
 
 _TEXT_TYPES: Final = frozenset({"text", "input_text", "output_text", "refusal", "summary_text"})
+_RESULT_TYPES: Final = ("text", "json", "content", "error-text", "error-json")
 _KNOWN: Final = frozenset({"text", "reasoning", "tool_call", "tool_call_response", "uri", "blob", "file"})
 
 
@@ -39,6 +40,8 @@ def parts_of(content: Any) -> list[Part]:
     found = parsed(content)
     if found is None or found == "":
         return []
+    if found is not content and not _is_content(found):
+        return [text_part(content)]  # an answer in JSON
     if isinstance(found, str):
         return [text_part(found)]
     if isinstance(found, Mapping):
@@ -48,16 +51,32 @@ def parts_of(content: Any) -> list[Part]:
     return [text_part(str(found))]
 
 
+def _is_content(found: Any) -> bool:
+    """Whether JSON in a text is the content of a message, and not its text."""
+    blocks = found if isinstance(found, list) else [found]
+    return bool(blocks) and all(isinstance(one, Mapping) and _is_block(one) for one in blocks)
+
+
+def _is_block(one: Mapping[str, Any]) -> bool:
+    kind = one.get("type") or one.get("block_type")
+    if isinstance(kind, str):
+        return kind in _KNOWN or kind in _BY_TYPE or kind.endswith("Content")
+    if _unwrapped(one) is not None or ("name" in one and ("arguments" in one or "args" in one)):
+        return True
+    key = next((key for key, _ in _BY_KEY if key in one), None)
+    return key is not None and (key not in ("text", "content") or len(one) == 1)
+
+
 def part_of(block: Any) -> Part:
     """One block of a message."""
     if not isinstance(block, Mapping):
         return {"type": "text", "content": str(block)}
     if (inner := _unwrapped(block)) is not None:
         return part_of(inner)
-    kind = block.get("type")
+    kind = block.get("type") or block.get("block_type")
     if isinstance(kind, str):
-        if kind in _KNOWN and ("content" in block or kind not in ("text", "reasoning")):
-            return dict(block)
+        if "type" in block and kind in _KNOWN and ("content" in block or kind not in ("text", "reasoning")):
+            return _known(block, kind)
         if (convert := _BY_TYPE.get(kind)) is not None:
             return convert(block)
         if kind.endswith(".TextReasoningContent"):  # of .NET
@@ -68,6 +87,13 @@ def part_of(block: Any) -> Part:
     if isinstance(block.get("name"), str) and any(key in block for key in ("arguments", "args")):
         return _call(block)
     return {"type": "unknown", **block}
+
+
+def _known(block: Mapping[str, Any], kind: str) -> Part:
+    if kind in ("tool_call", "tool_call_response"):
+        decoded = {key: parsed(block[key]) for key in ("arguments", "response") if isinstance(block.get(key), str)}
+        return {**block, **decoded}
+    return dict(block)
 
 
 def _unwrapped(block: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -81,7 +107,7 @@ def _unwrapped(block: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def _text(block: Mapping[str, Any]) -> Part:
     for key in ("text", "content", "refusal"):
         if isinstance(value := block.get(key), str):
-            return text_part(value)
+            return _reasoning(block) if block.get("thought") is True else text_part(value)  # Gemini's thoughts
         if isinstance(value, Mapping) and isinstance(value.get("value"), str):  # OpenAI Assistants
             return text_part(value["value"])
     return {"type": "unknown", **block}
@@ -115,8 +141,11 @@ def _call(block: Mapping[str, Any]) -> Part:
 
 
 def _response(block: Mapping[str, Any]) -> Part:
+    result = _first(block, "content", "output", "result", "response")
+    if isinstance(result, Mapping) and result.get("type") in _RESULT_TYPES and "value" in result:  # Vercel AI SDK
+        result = result["value"]
     return response_part(
-        _first(block, "content", "output", "result", "response"),
+        result,
         _first(block, "tool_use_id", "call_id", "toolCallId", "tool_call_id", "toolUseId", "id"),
         _first(block, "toolName", "name"),
     )

@@ -11,8 +11,9 @@ import msgspec
 
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanType
-from prela_stream.otel import content
+from prela_stream.otel import content, sources
 from prela_stream.otel.answers import ANSWERS
+from prela_stream.otel.dialects import DIALECTS
 from prela_stream.otel.evidence import EVIDENCE, may_be_model_call
 from prela_stream.otel.names import PARAMETER_MAPS, RENAMED
 from prela_stream.otel.usage import CONSUMED, UsageKeys, usage_keys
@@ -56,18 +57,20 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     consumed: tuple[str, ...]
     parameters: tuple[str, ...]
     first_chunk: bool
-    instructions: tuple[content.Source, ...]
-    tools: tuple[content.Source, ...]
-    inputs: tuple[content.Source, ...]
-    outputs: tuple[content.Source, ...]
-    plain_inputs: tuple[content.Source, ...]
+    instructions: tuple[sources.Source, ...]
+    tools: tuple[sources.Source, ...]
+    inputs: tuple[sources.Source, ...]
+    outputs: tuple[sources.Source, ...]
+    plain_inputs: tuple[sources.Source, ...]
     """Those that hold messages if the span is a model call."""
-    plain_outputs: tuple[content.Source, ...]
-    plain_tools: tuple[content.Source, ...]
+    plain_outputs: tuple[sources.Source, ...]
+    plain_tools: tuple[sources.Source, ...]
     answers: tuple[str, ...]
     """Attributes that may hold the raw answer of a model."""
     numbers: tuple[str, ...]
     """Names whose values are numbers, also if the tracer wrote texts."""
+    dialect: Callable[[Mapping[str, Any]], dict[str, Any] | None] | None
+    """What gives the attributes known names first, if a tracer has own ones."""
 
 
 def shape_of(attributes: Mapping[str, Any], *, events: bool) -> Shape:
@@ -87,8 +90,8 @@ def shape_of(attributes: Mapping[str, Any], *, events: bool) -> Shape:
 def find_shape(keys: Collection[str], *, events: bool) -> Shape:
     """As `shape_of`, computed."""
 
-    def those(sources: Collection[content.Source]) -> tuple[content.Source, ...]:
-        return tuple(source for source in sources if source.may_be_in(keys, events=events))
+    def those(places: Collection[sources.Source]) -> tuple[sources.Source, ...]:
+        return tuple(source for source in places if source.may_be_in(keys, events=events))
 
     return Shape(
         evidence=tuple((key, convert) for key, convert in EVIDENCE if key in keys),
@@ -113,4 +116,5 @@ def find_shape(keys: Collection[str], *, events: bool) -> Shape:
         numbers=tuple(
             name for name in NUMBERS if any(key in keys for key in (name, *_SPELLINGS.get(name, ()), *PARAMETER_MAPS))
         ),
+        dialect=next((read for key, read in DIALECTS.items() if key in keys), None),
     )

@@ -16,6 +16,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     semconv.INPUT_TOKENS: (
         "gen_ai.usage.input_tokens",
         "gen_ai.usage.prompt_tokens",
+        "gen_ai.response.prompt_tokens",
         "llm.token_count.prompt",
         "llm.usage.prompt_tokens",
         "ai.usage.inputTokens",
@@ -29,6 +30,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     semconv.OUTPUT_TOKENS: (
         "gen_ai.usage.output_tokens",
         "gen_ai.usage.completion_tokens",
+        "gen_ai.response.completion_tokens",
         "llm.token_count.completion",
         "llm.usage.completion_tokens",
         "ai.usage.outputTokens",
@@ -41,6 +43,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "gen_ai.usage.cache_read.input_tokens",
         "gen_ai.usage.cache_read_input_tokens",
         "gen_ai.usage.cached_tokens",
+        "gen_ai.usage.cached_input_tokens",
         "gen_ai.usage.cache_read_tokens",
         "gen_ai.usage.details.cache_read_input_tokens",
         "gen_ai.usage.details.cache_read_tokens",
@@ -107,9 +110,11 @@ _DETAILS: Final[Mapping[str, str]] = {
     "input": semconv.INPUT_TOKENS,
     "prompt_tokens": semconv.INPUT_TOKENS,
     "input_tokens": semconv.INPUT_TOKENS,
+    "prompt_token_count": semconv.INPUT_TOKENS,
     "output": semconv.OUTPUT_TOKENS,
     "completion_tokens": semconv.OUTPUT_TOKENS,
     "output_tokens": semconv.OUTPUT_TOKENS,
+    "candidates_token_count": semconv.OUTPUT_TOKENS,
     "input_cache_read": semconv.CACHE_READ_TOKENS,
     "input_cached_tokens": semconv.CACHE_READ_TOKENS,
     "cache_read_tokens": semconv.CACHE_READ_TOKENS,
@@ -117,6 +122,9 @@ _DETAILS: Final[Mapping[str, str]] = {
     "cache_read_input_tokens": semconv.CACHE_READ_TOKENS,
     "prompt_details.cache_read": semconv.CACHE_READ_TOKENS,
     "cache_read": semconv.CACHE_READ_TOKENS,
+    "prompt_tokens_details.cached_tokens": semconv.CACHE_READ_TOKENS,
+    "input_tokens_details.cached_tokens": semconv.CACHE_READ_TOKENS,
+    "cached_content_token_count": semconv.CACHE_READ_TOKENS,
     "input_cache_creation": semconv.CACHE_WRITE_TOKENS,
     "cache_creation_input_tokens": semconv.CACHE_WRITE_TOKENS,
     "input_cache_write": semconv.CACHE_WRITE_TOKENS,
@@ -128,8 +136,14 @@ _DETAILS: Final[Mapping[str, str]] = {
     "reasoning_tokens": semconv.REASONING_TOKENS,
     "completion_details.reasoning": semconv.REASONING_TOKENS,
     "reasoning": semconv.REASONING_TOKENS,
+    "completion_tokens_details.reasoning_tokens": semconv.REASONING_TOKENS,
+    "output_tokens_details.reasoning_tokens": semconv.REASONING_TOKENS,
+    "thoughts_token_count": semconv.REASONING_TOKENS,
 }
 """Keys of the usage maps of Langfuse."""
+_DETAIL_TOTALS: Final = ("total", "total_tokens", "total_token_count")
+_BESIDE: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
+"""Keys of Anthropic's usage, whose input excludes them."""
 
 CONSUMED: Final[frozenset[str]] = frozenset(
     [name for names in _NAMES.values() for name in names]
@@ -178,12 +192,14 @@ def usage_of(attributes: Mapping[str, Any], keys: UsageKeys) -> dict[str, Any]:
     total = _first(attributes, keys.totals)
     if keys.details:
         counted = semconv.INPUT_TOKENS in found or semconv.OUTPUT_TOKENS in found
-        details = as_map(attributes.get(_USAGE_DETAILS))
+        details = _flat(as_map(attributes.get(_USAGE_DETAILS)))
         for key, name in _DETAILS.items():
             if name not in found and (count := as_int(details.get(key))) is not None:
                 found[name] = count
         if total is None and not counted:  # Langfuse adds all of its counts up, also parts that another one includes
-            total = as_int(details.get("total"))
+            total = _first(details, _DETAIL_TOTALS)
+            if total is None and any(key in details for key in _BESIDE) and semconv.INPUT_TOKENS in found:
+                found[semconv.INPUT_TOKENS] += sum(as_int(details.get(key)) or 0 for key in _BESIDE)
     result: dict[str, Any] = dict(_with_parts_included(found, total))
     if keys.cost and (cost := cost_of(attributes)) is not None:
         result[semconv.COST_USD] = cost
@@ -208,6 +224,14 @@ def _with_parts_included(found: dict[str, int], total: int | None) -> dict[str, 
     if missing == cached + reasoning:
         return {**found, semconv.INPUT_TOKENS: into + cached, semconv.OUTPUT_TOKENS: out + reasoning}
     return found
+
+
+def _flat(details: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The counts of maps inside of this one, with both keys and a dot between them."""
+    if not any(isinstance(value, Mapping) for value in details.values()):
+        return details
+    inner = ((key, value) for key, value in details.items() if isinstance(value, Mapping))
+    return {**details, **{f"{key}.{name}": count for key, value in inner for name, count in value.items()}}
 
 
 def cost_of(attributes: Mapping[str, Any]) -> float | None:

@@ -90,6 +90,17 @@ def nested(attributes: Mapping[str, Any], prefix: str) -> Any:
     return _listed(root) if root else None
 
 
+def undotted(members: list[Any]) -> list[Any]:
+    """Maps whose keys have dots, as `{"message.role": "user"}`, nested like the members of a flattened list."""
+    found: list[Any] = []
+    for one in members:
+        root: dict[str, Any] = {}
+        for key, value in one.items() if isinstance(one, Mapping) else ():
+            _put(root, str(key).split("."), value)
+        found.append(_listed(root) if root else one)
+    return found
+
+
 def _put(root: dict[str, Any], path: list[str], value: Any) -> None:
     node = root
     for part in path[:-1]:

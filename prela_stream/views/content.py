@@ -11,6 +11,7 @@ from prela_stream.model.span import SpanData, SpanType
 from prela_stream.otel import content as places
 from prela_stream.otel.messages import messages_of
 from prela_stream.otel.parts import parts_of
+from prela_stream.otel.sources import first
 from prela_stream.otel.spans import ForeignEvent
 from prela_stream.otel.values import parsed
 
@@ -87,8 +88,8 @@ def content_of(span: SpanData) -> SpanContent:
         ForeignEvent(name=event.name, time_ns=event.time_ns, attributes=event.attributes) for event in span.events
     ]
     is_call = span.span_type is SpanType.LLM
-    found_in = places.first((*places.INPUTS, *(places.PLAIN_INPUTS if is_call else ())), own, events)
-    found_out = places.first((*places.OUTPUTS, *(places.PLAIN_OUTPUTS if is_call else ())), own, events)
+    found_in = first((*places.INPUTS, *(places.PLAIN_INPUTS if is_call else ())), own, events)
+    found_out = first((*places.OUTPUTS, *(places.PLAIN_OUTPUTS if is_call else ())), own, events)
     instructions = places.system_instructions(own)
     system = _system_prompt(own) if instructions is None else _parts(instructions.value)
     inputs = () if found_in is None else _messages(found_in.value, "user")

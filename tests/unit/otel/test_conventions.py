@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pytest
 
-from prela_stream.model.span import SpanType
+from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.otel.spans import ForeignEvent
 from tests.unit.otel.test_normaliser import read
 
@@ -240,6 +240,144 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
         "gen_ai.usage.input_tokens": 97,
         "gen_ai.usage.output_tokens": 25,
     },
+    "Vercel AI 3": {
+        "ai.operationId": "ai.generateText.doGenerate",
+        "ai.model.id": "m-1",
+        "ai.prompt.messages": PLAIN,
+        "ai.result.text": ANSWERED,
+        "ai.finishReason": "stop",
+        "ai.usage.promptTokens": 97,
+        "ai.usage.completionTokens": 25,
+    },
+    "Semantic Kernel": {
+        "gen_ai.operation.name": "chat.completions",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.response.prompt_tokens": 97,
+        "gen_ai.response.completion_tokens": 25,
+        "gen_ai.response.finish_reason": "Stop",
+        "gen_ai.input.messages": PLAIN,
+        "gen_ai.output.messages": json.dumps([{"role": "assistant", "content": ANSWERED}]),
+    },
+    "Mastra": {
+        "mastra.span.type": "model_generation",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.prompt": REQUEST,
+        "gen_ai.completion": json.dumps({"text": ANSWERED}),
+        "gen_ai.usage.input_tokens": 97,
+        "gen_ai.usage.output_tokens": 25,
+        "gen_ai.usage.cached_input_tokens": 64,
+        "gen_ai.usage.reasoning_tokens": 5,
+        "gen_ai.response.finish_reasons": "stop",
+    },
+    "LiteLLM": {
+        "llm.request.type": "acompletion",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.prompt.0.role": "user",
+        "gen_ai.prompt.0.content": ASKED,
+        "gen_ai.completion.0.role": "assistant",
+        "gen_ai.completion.0.content": ANSWERED,
+        "gen_ai.completion.0.finish_reason": "stop",
+        "gen_ai.usage.prompt_tokens": 97,
+        "gen_ai.usage.completion_tokens": 25,
+    },
+    "Haystack": {
+        "haystack.component.type": "OpenAIChatGenerator",
+        "haystack.component.input": json.dumps({"messages": [{"role": "user", "content": [{"text": ASKED}]}]}),
+        "haystack.component.output": json.dumps(
+            {
+                "replies": [
+                    {
+                        "role": "assistant",
+                        "content": [{"text": ANSWERED}],
+                        "meta": {"model": "m-1", "finish_reason": "stop", "usage": OPENAI["usage"]},
+                    }
+                ]
+            }
+        ),
+    },
+    "Logfire, a stream": {
+        "request_data": REQUEST,
+        "response_data": json.dumps({"combined_chunk_content": ANSWERED, "chunk_count": 3}),
+        "gen_ai.request.model": "m-1",
+        "gen_ai.response.prompt_tokens": 97,
+        "gen_ai.response.completion_tokens": 25,
+        "gen_ai.response.finish_reasons": "('stop',)",
+    },
+    "Pydantic AI, version 1 of its data": {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.usage.input_tokens": 97,
+        "gen_ai.usage.output_tokens": 25,
+        "gen_ai.response.finish_reasons": '"stop"',
+        "events": json.dumps(
+            [
+                {"event.name": "gen_ai.user.message", "content": ASKED, "role": "user", "gen_ai.message.index": 0},
+                {"event.name": "gen_ai.choice", "index": 0, "message": {"role": "assistant", "content": ANSWERED}},
+            ]
+        ),
+    },
+    "LangSmith, with its own usage": {
+        "langsmith.span.kind": "llm",
+        "langsmith.usage_metadata": json.dumps(
+            {"input_tokens": 97, "output_tokens": 25, "total_tokens": 122, "input_token_details": {"cache_read": 64}}
+        ),
+        "langsmith.metadata.ls_model_name": "m-1",
+        "inputs": REQUEST,
+        "outputs": json.dumps({"messages": [{"role": "assistant", "content": ANSWERED, "stop_reason": "end_turn"}]}),
+    },
+    "OpenInference, lists that were not flattened": {
+        INFERENCE: "LLM",
+        "llm.model_name": "m-1",
+        "llm.input_messages": json.dumps([{"message.role": "user", "message.content": ASKED}]),
+        "llm.output_messages": [{"message": {"role": "assistant", "content": ANSWERED}}],
+        "llm.token_count.prompt": 97,
+        "llm.token_count.completion": 25,
+        "llm.finish_reason": "<FinishReason.STOP: 'STOP'>",
+    },
+    "OpenLLMetry, a completion without a chat": {
+        "llm.request.type": "completion",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.prompt.0.user": ASKED,
+        "gen_ai.completion.0.content": ANSWERED,
+        "gen_ai.completion.0.finish_reason": "stop",
+        "gen_ai.usage.prompt_tokens": 97,
+        "gen_ai.usage.completion_tokens": 25,
+    },
+    "Langfuse, a decorated function": {
+        "langfuse.observation.type": "generation",
+        "langfuse.observation.model.name": "m-1",
+        "langfuse.observation.input": {"args": [], "kwargs": json.loads(REQUEST)},
+        "langfuse.observation.output": {"output": {"role": "assistant", "content": ANSWERED, "stop_reason": "stop"}},
+        "langfuse.observation.usage_details": {
+            "input_tokens": 33,
+            "cache_read_input_tokens": 64,
+            "output_tokens": 25,
+        },
+    },
+    "Langfuse, Gemini's usage": {
+        "langfuse.observation.type": "generation",
+        "langfuse.observation.model.name": "m-1",
+        "langfuse.observation.input": {"prompt": ASKED},
+        "langfuse.observation.output": {"completion": ANSWERED, "stop_reason": "endTurn"},
+        "langfuse.observation.usage_details": {
+            "prompt_token_count": 97,
+            "candidates_token_count": 20,
+            "thoughts_token_count": 5,
+            "total_token_count": 122,
+        },
+    },
+    "Langfuse, OpenAI's usage": {
+        "langfuse.observation.type": "generation",
+        "langfuse.observation.model.name": "m-1",
+        "langfuse.observation.input": {
+            "messages": [{"role": "user", "blocks": [{"block_type": "text", "text": ASKED}]}]
+        },
+        "langfuse.observation.output": {
+            "message": {"role": "assistant", "blocks": [{"block_type": "text", "text": ANSWERED}]},
+            "finish_reason": "stop",
+        },
+        "langfuse.observation.usage_details": OPENAI["usage"],
+    },
     "Langfuse, by its SDK": {
         "langfuse.observation.type": "generation",
         "langfuse.observation.model.name": "m-1",
@@ -341,6 +479,30 @@ TYPES: Final[list[tuple[dict[str, Any], str, SpanType]]] = [
     ({"gen_ai.operation.name": "chain", "langsmith.span.kind": "chain"}, "", SpanType.CUSTOM),
     ({"gen_ai.operation.name": "chat.completions"}, "", SpanType.LLM),
     ({"mlflow.spanType": "RETRIEVER"}, "", SpanType.RETRIEVAL),
+    ({"mastra.span.type": "agent_run"}, "", SpanType.AGENT),
+    ({"mastra.span.type": "tool_call", "gen_ai.operation.name": "tool_call"}, "", SpanType.TOOL),
+    ({"mastra.span.type": "model_step", INFERENCE: "LLM"}, "", SpanType.CUSTOM),
+    ({"mastra.span.type": "workflow_run"}, "", SpanType.CUSTOM),
+    ({"ai.operationId": "ai.rerank.doRerank"}, "", SpanType.RETRIEVAL),
+    (
+        {"llm.request.type": "aembedding", "gen_ai.request.model": "e", "gen_ai.usage.prompt_tokens": 3},
+        "",
+        SpanType.EMBEDDING,
+    ),
+    ({"haystack.component.type": "InMemoryBM25Retriever"}, "", SpanType.RETRIEVAL),
+    ({"haystack.component.type": "PromptBuilder"}, "", SpanType.CUSTOM),
+    ({"span.type": "tool", "session.id": "s", "tool_name": "Bash"}, "claude_code.tool", SpanType.TOOL),
+    ({"span.type": "interaction", "session.id": "s"}, "claude_code.interaction", SpanType.AGENT),
+    ({"span.type": "web", "session.id": "s"}, "", SpanType.CUSTOM),
+    (
+        {
+            "request_data": '{"input": ["a"], "model": "e", "encoding_format": "float"}',
+            "gen_ai.request.model": "e",
+            "gen_ai.usage.input_tokens": 3,
+        },
+        "",
+        SpanType.EMBEDDING,
+    ),
     ({"mlflow.spanType": '"PARSER"'}, "", SpanType.CUSTOM),
     ({"lmnr.span.type": "DEFAULT"}, "", SpanType.CUSTOM),
     ({"genkit:metadata:subtype": "flow"}, "", SpanType.CUSTOM),
@@ -546,6 +708,11 @@ RETRIEVALS: Final[dict[str, dict[str, Any]]] = {
         "input.value": "sums",
         "retrieval.documents.0.document.content": "3 + 4 = 7",
     },
+    "OpenInference, a list that was not flattened": {
+        INFERENCE: "RETRIEVER",
+        "input.value": "sums",
+        "retrieval.documents": json.dumps([{"document.content": "3 + 4 = 7"}]),
+    },
     "a reranker": {
         INFERENCE: "RERANKER",
         "reranker.query": "sums",
@@ -594,6 +761,31 @@ CALLED: Final = {"type": "tool_call", "name": "add", "arguments": {"a": 3}}
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
+        ('{"sum": 7}', [{"type": "text", "content": '{"sum": 7}'}]),
+        ('[{"sum": 7}]', [{"type": "text", "content": '[{"sum": 7}]'}]),
+        ({"sum": 7}, [{"type": "text", "content": '{"sum":7}'}]),
+        (
+            {"role": "assistant", "content": '{"text": "7", "score": 1}'},
+            [{"type": "text", "content": '{"text": "7", "score": 1}'}],
+        ),
+        ({"role": "assistant", "content": "[1, 2]"}, [{"type": "text", "content": "[1, 2]"}]),
+        ({"role": "assistant", "content": '[{"text": "7"}]'}, [{"type": "text", "content": "7"}]),
+        (
+            {"role": "model", "parts": [{"text": "I add.", "thought": True}]},
+            [{"type": "reasoning", "content": "I add."}],
+        ),
+        (
+            {"role": "assistant", "parts": [{"type": "tool_call", "name": "add", "arguments": '{"a": 3}'}]},
+            [CALLED],
+        ),
+        (
+            {"role": "assistant", "function_call_name": "add", "function_call_arguments_json": '{"a": 3}'},
+            [CALLED],
+        ),
+        (
+            [{"role": "tool", "content": [{"type": "tool-result", "output": {"type": "json", "value": {"sum": 7}}}]}],
+            [{"type": "tool_call_response", "response": {"sum": 7}}],
+        ),
         ('[{"name": "add", "arguments": "{\\"a\\": 3}"}]', [CALLED]),
         ('[{"toolCallId": "c", "toolName": "add", "input": "{\\"a\\": 3}"}]', [{**CALLED, "id": "c"}]),
         (
@@ -693,3 +885,67 @@ def test_audio_tokens() -> None:
     found = read({INFERENCE: "LLM", "llm.token_count.prompt": 9, "llm.token_count.prompt_details.audio": 4}).attributes
     assert found["gen_ai.usage.audio.input_tokens"] == 4
     assert found["gen_ai.usage.input_tokens"] == 9
+
+
+def test_claude_code_counts_its_cached_tokens() -> None:
+    found = read(
+        {
+            "span.type": "llm_request",
+            "session.id": "s",
+            "model": "claude-1",
+            "gen_ai.request.model": "claude-1",
+            "input_tokens": 2,
+            "output_tokens": 25,
+            "cache_read_tokens": 64,
+            "cache_creation_tokens": 31,
+            "stop_reason": "tool_use",
+            "success": True,
+        },
+        "claude_code.llm_request",
+    )
+    assert found.span_type is SpanType.LLM
+    assert found.attributes == {
+        "gen_ai.operation.name": "chat",
+        "span.type": "llm_request",
+        "success": True,
+        "gen_ai.conversation.id": "s",
+        "gen_ai.request.model": "claude-1",
+        "gen_ai.usage.input_tokens": 97,
+        "gen_ai.usage.output_tokens": 25,
+        "gen_ai.usage.cache_read.input_tokens": 64,
+        "gen_ai.usage.cache_write.input_tokens": 31,
+        "gen_ai.response.finish_reasons": ["tool_call"],
+        "prela.raw.finish_reasons": ["tool_use"],
+    }
+
+
+@pytest.mark.parametrize(
+    "system",
+    ["Add.", [{"type": "text", "text": "Add."}], {"parts": [{"text": "Add."}]}, {"role": "user", "parts": ["Add."]}],
+)
+def test_the_instructions_beside_the_messages(system: Any) -> None:
+    contents = [{"role": "user", "parts": [{"text": ASKED}]}]
+    for request in (
+        {"system": system, "messages": [{"role": "user", "content": ASKED}]},
+        {"systemInstruction": system, "contents": contents},
+        {"config": {"system_instruction": system}, "contents": contents},
+    ):
+        found = read({"langfuse.observation.type": "generation", "langfuse.observation.input": request}).attributes
+        assert [(one["role"], one["parts"][0]["content"]) for one in found["gen_ai.input.messages"]] == [
+            ("system", "Add."),
+            ("user", ASKED),
+        ]
+
+
+def test_a_choice_with_tool_calls_alone() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "add", "arguments": '{"a": 3}'}}
+    for message in ({"tool_calls": [call]}, {"role": "assistant", "tool_calls": [call]}):
+        choice = ForeignEvent(name="gen_ai.choice", time_ns=1, attributes={"message": json.dumps(message)})
+        found = read({"gen_ai.operation.name": "chat"}, events=[choice]).attributes
+        assert found["gen_ai.output.messages"][0]["parts"] == [{**CALLED, "id": "c"}]
+
+
+def test_a_level_of_langfuse_is_an_error() -> None:
+    found = read({"langfuse.observation.level": "ERROR", "langfuse.observation.status_message": "no quota"})
+    assert (found.status, found.attributes["error.message"]) == (SpanStatus.ERROR, "no quota")
+    assert read({"langfuse.observation.level": "WARNING"}).status is SpanStatus.SUCCESS
