@@ -16,7 +16,7 @@ def id_of(value: object, size: int, what: str) -> bytes:
 
     Args:
         value: Bytes, hex of any case (shorter ids are padded with zeros on the left, as in B3), standard or URL-safe base64, or a
-            decimal number.
+            decimal number, as text only if it is too long for hex.
         size: 16 for a trace id, 8 for a span id.
         what: For the error: `trace id` or `span id`.
 
@@ -45,6 +45,8 @@ def _bytes_of(value: object, size: int) -> bytes | None:
         digits = text[2:] if text[:2].lower() == "0x" else text
         if len(digits) <= size * 2:
             return bytes.fromhex(digits.zfill(size * 2))
+        if text.isdigit() and len(text) > size * 2 and int(text) < 1 << (8 * size):  # decimal, as text
+            return int(text).to_bytes(size, "big")
         if len(digits) == 32 and size == 8:  # a 64-bit id that was padded to 128 bits
             return bytes.fromhex(digits[16:]) if digits[:16].strip("0") == "" else None
     return _base64(text, size)

@@ -1,14 +1,8 @@
 """Recognises the format of a file and reads its spans."""
 
-import gzip
-import io
-import json
 import re
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
-
-import msgspec
 
 from prela_stream.errors import CodecError
 from prela_stream.otel.files import (
@@ -22,7 +16,9 @@ from prela_stream.otel.files import (
     swe_agent,
     zipkin,
 )
+from prela_stream.otel.files.documents import decoded, one_after_the_other, text_of
 from prela_stream.otel.spans import ForeignSpan, Rejected
+from prela_stream.otel.values import parsed
 
 Reader = Callable[[Any], Iterator[ForeignSpan | Rejected]]
 
@@ -39,63 +35,51 @@ FORMATS: Final[dict[str, tuple[Callable[[Any], bool], Reader]]] = {
 """In the order in which they are tried. A new format is a module and a line here."""
 _JOINED: Final = ("atof", "zipkin")
 """Formats in which one span may be on several lines."""
-_BOM: Final = b"\xef\xbb\xbf"
-_GZIP: Final = b"\x1f\x8b"
-_MOST_BYTES: Final = 2 << 30
-"""Of a file, decompressed: its spans take several times as much memory."""
-_TEXT: Final = re.compile(r"\S")
+_WRAPPERS: Final = ("payload", "value", "message", "@message", "log", "event")
+"""Keys under which tools that read topics and logs have a document, decoded or as a text."""
+_MOST_WRAPPERS: Final = 3
 _INDEX: Final = re.compile(r"^\$\[(\d+)\]")
 
 
 def read_text(data: bytes) -> Iterator[ForeignSpan | Rejected]:
-    """The spans of a file: one JSON document, one document on each line, or documents one after the other; gzip or not.
+    """The spans of a file: one JSON document, one document on each line, or documents one after the other; gzip, zstd or neither.
 
     Raises:
-        CodecError: It begins like gzip and is none, or is too large. No line is JSON, or no part of it is a known format. The
-            message names what was expected.
+        CodecError: It cannot be decompressed, or is too large. No line is JSON, or no part of it is a known format. The message
+            names what was expected.
     """
-    if data.startswith(_GZIP):
-        data = _gunzip(data)
-    data = data.removeprefix(_BOM)
+    data = text_of(data)
     try:
-        document = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        yield from _lines(data, str(error))
+        document = decoded(data)
+    except CodecError as error:
+        yield from _several(data, str(error))
         return
     yield from _document(document)
 
 
-def _gunzip(data: bytes) -> bytes:
-    try:
-        with gzip.open(io.BytesIO(data)) as file:
-            found = file.read(_MOST_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        msg = f"the file begins like gzip data, which cannot be decompressed: {error}"
-        raise CodecError(msg) from error
-    if len(found) > _MOST_BYTES:
-        msg = f"the file has more than {_MOST_BYTES:,} bytes after decompression: split it into several files"
-        raise CodecError(msg)
-    return found
-
-
-def _lines(data: bytes, problem: str) -> Iterator[ForeignSpan | Rejected]:
-    lines = [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
-    documents: list[tuple[int, Any]] = []
-    bad: list[Rejected] = []
-    for number, line in lines:
-        try:
-            documents.append((number, msgspec.json.decode(line)))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            bad.append(Rejected(place=f"line {number}", reason=f"not JSON: {error}"))
-    if not documents and (several := _one_after_the_other(data) or _printed_by_node(data)):
-        documents, bad = several, []
+def _several(data: bytes, problem: str) -> Iterator[ForeignSpan | Rejected]:
+    documents, bad = _on_lines(data)
+    after: list[Rejected] = []
+    if bad:
+        found, after = one_after_the_other(data)
+        if found and (not after or not documents or found[0] != documents[0]):
+            documents, bad = found, [one for one in bad if _line(one.place) < found[0][0]][:1]
+        else:
+            after = []
+    if not documents and (printed := _printed_by_node(data)):
+        documents, bad = printed, []
     if not documents:
         msg = f"neither a JSON document nor lines of JSON: {problem}"
         raise CodecError(msg)
     yield from bad
     if joined := _joined(documents):
         yield from joined
-        return
+    else:
+        yield from _each(documents)
+    yield from after
+
+
+def _each(documents: Sequence[tuple[int, Any]]) -> Iterator[ForeignSpan | Rejected]:
     known = False
     for number, document in documents:
         try:
@@ -109,11 +93,36 @@ def _lines(data: bytes, problem: str) -> Iterator[ForeignSpan | Rejected]:
         raise CodecError(msg)
 
 
+def _on_lines(data: bytes) -> tuple[list[tuple[int, Any]], list[Rejected]]:
+    documents: list[tuple[int, Any]] = []
+    bad: list[Rejected] = []
+    for number, line in enumerate(data.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            document = decoded(line)
+        except CodecError as error:
+            bad.append(Rejected(place=f"line {number}", reason=f"not JSON: {error}"))
+            continue
+        if isinstance(document, dict | list | str):
+            documents.append((number, document))
+        else:
+            bad.append(Rejected(place=f"line {number}", reason=f"expected an object, found {document!r:.20}"))
+    if all(isinstance(document, str) and not document.startswith(("{", "[")) for _, document in documents):
+        bad += [Rejected(place=f"line {number}", reason="expected an object, found a text") for number, _ in documents]
+        documents = []
+    return documents, bad
+
+
+def _line(place: str) -> int:
+    return int(place.partition(" ")[2])
+
+
 def _joined(documents: Sequence[tuple[int, Any]]) -> Iterator[ForeignSpan | Rejected] | None:
     """The spans of lines that belong together; None if they are of another format."""
     for name in _JOINED:
-        recognised, read = FORMATS[name]
-        if all(isinstance(document, dict) and recognised(document) for _, document in documents):
+        read = FORMATS[name][1]
+        if all(isinstance(document, dict) and _format_of(document) == name for _, document in documents):
             return _with_lines(read([document for _, document in documents]), [number for number, _ in documents])
     return None
 
@@ -127,32 +136,8 @@ def _with_lines(found: Iterator[ForeignSpan | Rejected], numbers: Sequence[int])
             yield one
 
 
-def _one_after_the_other(data: bytes) -> list[tuple[int, Any]]:
-    """Documents that follow one another, each over several lines, with their first lines. Python's SDK prints spans so.
-
-    Empty if the first is none. A document that cannot be read ends the list with a text, which is no document.
-    """
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return []
-    decoder, at, line, counted = json.JSONDecoder(), 0, 1, 0
-    found: list[tuple[int, Any]] = []
-    while (start := _TEXT.search(text, at)) is not None:
-        at = start.start()
-        line, counted = line + text.count("\n", counted, at), at
-        try:
-            document, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            if found:
-                found.append((line, f"not JSON: {error}"))
-            break
-        found.append((line, document))
-    return found
-
-
 def _printed_by_node(data: bytes) -> list[tuple[int, Any]]:
-    """As `_one_after_the_other`, of objects as Node prints them."""
+    """As `one_after_the_other`, of objects as Node prints them."""
     found: list[tuple[int, Any]] = []
     try:
         text = data.decode()
@@ -172,10 +157,23 @@ def _at_line(one: ForeignSpan | Rejected, number: int) -> ForeignSpan | Rejected
     return Rejected(place=f"line {number}: {one.place}", reason=one.reason) if isinstance(one, Rejected) else one
 
 
-def _document(document: Any) -> Iterator[ForeignSpan | Rejected]:
-    for recognised, read in FORMATS.values():
-        if recognised(document):
-            yield from read(document)
-            return
-    msg = f"not a trace of a known format; expected one of {', '.join(FORMATS)}"
-    raise CodecError(msg)
+def _format_of(document: Any) -> str | None:
+    return next((name for name, (recognised, _) in FORMATS.items() if recognised(document)), None)
+
+
+def _document(document: Any, depth: int = 0) -> Iterator[ForeignSpan | Rejected]:
+    if (name := _format_of(document)) is not None:
+        yield from FORMATS[name][1](document)
+    elif depth < _MOST_WRAPPERS and (inner := _unwrapped(document)) is not None:
+        yield from _document(inner, depth + 1)
+    else:
+        msg = f"not a trace of a known format; expected one of {', '.join(FORMATS)}"
+        raise CodecError(msg)
+
+
+def _unwrapped(document: Any) -> Any:
+    """A document that is in a text, or under one of `_WRAPPERS`; None if there is none."""
+    if isinstance(document, Mapping):
+        document = next((document[key] for key in _WRAPPERS if isinstance(document.get(key), dict | list | str)), None)
+        return parsed(document) if isinstance(document, str) else document
+    return found if isinstance(document, str) and (found := parsed(document)) is not document else None

@@ -42,6 +42,8 @@ def _traces(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]
     elif isinstance(document, Mapping):
         if isinstance(source := document.get("_source"), Mapping):  # of Elasticsearch
             yield from _traces(source, place)
+        elif isinstance(hits := document.get("hits"), list | Mapping):
+            yield from _traces(hits, f"{place}.hits")
         elif "operationName" in document and _get(document, "traceID", "traceId") is not None:
             yield place, {"spans": [document]}
         elif isinstance(spans := document.get("spans"), list) and any(

@@ -167,7 +167,7 @@ def value_of(value: Any, depth: int = 0) -> Any:
     if len(value) != 1:
         # some encoders write all kinds, with null for those that are not set
         given = {key: one for key, one in value.items() if one is not None and key in _KINDS_OF_VALUE}
-        if len(given) != 1 or any(key not in _KINDS_OF_VALUE for key in value):
+        if len(given) != 1 or any(key not in _KINDS_OF_VALUE and key != "$case" for key in value):
             return dict(value) if value else None
         value = given
     ((kind, inner),) = value.items()
@@ -192,7 +192,14 @@ def value_of(value: Any, depth: int = 0) -> Any:
                 for one in _list(values)
                 if isinstance(one, Mapping) and "key" in one
             }
-    return dict(value)
+    return _of_structures(inner, depth) if kind in ("Value", "value") else dict(value)
+
+
+def _of_structures(value: Any, depth: int) -> Any:
+    """The structures of Go and TypeScript as JSON: `{"Value": {"StringValue": …}}`, `{"value": {"$case": …}}`."""
+    if not isinstance(value, Mapping):
+        return value
+    return value_of({str(key)[:1].lower() + str(key)[1:]: one for key, one in value.items()}, depth + 1)
 
 
 def _negative(value: Any) -> Any:

@@ -5,8 +5,9 @@ import contextlib
 import gzip
 import json
 import re
-from typing import Any
+from typing import Any, Final
 
+import cramjam
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -286,6 +287,93 @@ def test_what_node_prints_is_read_with_its_values() -> None:
 def test_any_text_of_javascript_gives_spans_or_one_error(text: str) -> None:
     with contextlib.suppress(CodecError):
         list(read_text(text.encode()))
+
+
+@pytest.mark.parametrize("text", FILES.values(), ids=FILES)
+def test_zstd_and_other_encodings_are_read(text: str) -> None:
+    expected = list(read_text(text.encode()))
+    frames = [bytes(cramjam.zstd.compress(line.encode())) for line in text.splitlines(keepends=True)]
+    assert list(read_text(b"".join(frames))) == expected
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        assert list(read_text(text.removeprefix("\ufeff").encode(encoding))) == expected
+
+
+def test_frames_of_a_collector_that_compresses() -> None:
+    frames = [bytes(cramjam.zstd.compress(json.dumps(otlp(span)).encode())) for span in BOTH]
+    assert len(list(read_text(b"".join(len(frame).to_bytes(4, "big") + frame for frame in frames)))) == 2
+    with pytest.raises(CodecError, match="cannot be decompressed"):
+        list(read_text(frames[0][:-20]))
+    many = json.dumps(otlp(*(otlp_span(f"{n:016x}", None) for n in range(1, 20_000)))).encode()
+    assert len(list(read_text(bytes(cramjam.zstd.compress(many))))) == 19_999
+
+
+ODD: Final[dict[str, tuple[bytes, int]]] = {
+    "a comma after each line": (",\n".join(json.dumps(otlp(span)) for span in BOTH).encode() + b",\n", 0),
+    "a list that does not end": (b"[\n" + ",\n".join(json.dumps(otlp(span)) for span in BOTH).encode(), 1),
+    "nothing between": ("".join(json.dumps(otlp(span)) for span in BOTH).encode(), 0),
+    "RFC 7464": ("".join(f"\x1e{json.dumps(otlp(span))}\n" for span in BOTH).encode(), 0),
+    "a text before": (b"Exporting\n" + json.dumps(otlp(*BOTH), indent=1).encode(), 1),
+    "a text after": (json.dumps(otlp(*BOTH), indent=1).encode() + b"\nDone.\n", 1),
+    "lines that are JSON inside of documents": (
+        "\n".join(
+            json.dumps(otlp({**span, "attributes": [], "links": {}, "x": ["stop", 1, None]}), indent=1) for span in BOTH
+        ).encode(),
+        0,
+    ),
+    "NaN on a line": ("\n".join(json.dumps(otlp({**span, "x": float("nan")})) for span in BOTH).encode(), 0),
+    "half a surrogate": (json.dumps(otlp(*BOTH)).encode()[:-1] + b', "x": "\\ud83d"}', 0),
+    "a byte that is not UTF-8": (json.dumps(otlp(*BOTH)).encode()[:-1] + b', "x": "\xe9"}', 0),
+    "JSON in a text": (json.dumps(json.dumps(otlp(*BOTH))).encode(), 0),
+    "JSON in a text on each line": ("\n".join(json.dumps(json.dumps(otlp(span))) for span in BOTH).encode(), 0),
+    "the lines of a container": (
+        "\n".join(json.dumps({"log": json.dumps(otlp(span)) + "\n", "stream": "stdout"}) for span in BOTH).encode(),
+        0,
+    ),
+    "the records of a topic": ("\n".join(json.dumps({"payload": otlp(span)}) for span in BOTH).encode(), 0),
+    "an answer of Elasticsearch": (
+        json.dumps(
+            {
+                "hits": {
+                    "hits": [
+                        {"_source": {"traceID": TRACE, "spanID": one, "operationName": one, "process": {}}}
+                        for one in (ROOT, CHILD)
+                    ]
+                }
+            }
+        ).encode(),
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize(("data", "rejected"), ODD.values(), ids=ODD)
+def test_what_is_around_the_documents_costs_no_span(data: bytes, rejected: int) -> None:
+    found = list(read_text(data))
+    assert {one.span_id.hex() for one in found if isinstance(one, ForeignSpan)} == {ROOT, CHILD}
+    assert sum(isinstance(one, Rejected) for one in found) == rejected
+
+
+def test_observations_on_lines_are_not_taken_for_zipkin() -> None:
+    observation = {**langfuse_observation(ROOT), "usageDetails": {"input": 5, "output": 3}, "type": "GENERATION"}
+    lines = f"{json.dumps(observation)}\n{json.dumps(langfuse_observation(CHILD))}"
+    call, _ = read_text(lines.encode())
+    assert isinstance(call, ForeignSpan)
+    assert normalise(call).span_type is SpanType.LLM
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"Value": {"StringValue": "a"}},
+        {"value": {"$case": "stringValue", "stringValue": "a"}},
+        {"$case": "stringValue", "stringValue": "a"},
+    ],
+)
+def test_values_of_structures_that_were_printed_as_json(value: dict[str, Any]) -> None:
+    span = otlp_span(ROOT, None, attributes=[{"key": "k", "value": value}])
+    (found,) = read_text(json.dumps(otlp(span)).encode())
+    assert isinstance(found, ForeignSpan)
+    assert found.attributes == {"k": "a"}
 
 
 def test_gzip_data_that_breaks_off_gets_one_sentence() -> None:

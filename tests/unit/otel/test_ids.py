@@ -22,6 +22,7 @@ SPAN = bytes.fromhex("eee19b7ec3c1b174")
         base64.b64encode(TRACE).decode(),
         base64.urlsafe_b64encode(TRACE).decode().rstrip("="),
         int.from_bytes(TRACE, "big"),
+        str(int.from_bytes(TRACE, "big")),
         "5b8efff7-9803-8103-d269-b633813fc60c",
     ],
 )
