@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from prela_stream.errors import CodecError
-from prela_stream.otel.files.times import nanoseconds_of
+from prela_stream.otel.files.times import moment_of
 from prela_stream.otel.ids import id_or_hash
 from prela_stream.otel.spans import ForeignEvent, ForeignSpan, Rejected
 
@@ -46,6 +46,7 @@ def read(document: Any) -> Iterator[ForeignSpan | Rejected]:
     """The scopes of these events."""
     events = document if isinstance(document, list) else [document]
     scopes: dict[str, _Scope] = {}
+    alone: list[tuple[str, Mapping[str, Any]]] = []
     for index, event in enumerate(events):
         place = f"$[{index}]"
         one = _current(event) if isinstance(event, Mapping) else {}
@@ -57,6 +58,12 @@ def read(document: Any) -> Iterator[ForeignSpan | Rejected]:
         elif isinstance(one.get("parent_uuid"), str):
             scopes.setdefault(one["parent_uuid"], _Scope(place)).marks.append(one)
         elif one.get("kind") != _HEADER:
+            alone.append((place, one))
+    roots = [scope for scope in scopes.values() if scope.parent is None]
+    for place, one in alone:
+        if len(roots) == 1:
+            roots[0].marks.append(one)
+        else:
             yield Rejected(place=place, reason="expected a scope, or an event with a parent_uuid")
     for uuid, scope in scopes.items():
         try:
@@ -135,7 +142,7 @@ class _Scope:
         error = self.end.get("error")
         if isinstance(error, Mapping):
             attributes.update({f"error.{key}": error[key] for key in ("type", "message") if error.get(key) is not None})
-        start, end = nanoseconds_of(self.start.get("timestamp")), nanoseconds_of(self.end.get("timestamp"))
+        start, end = moment_of(self.start.get("timestamp")), moment_of(self.end.get("timestamp"))
         return ForeignSpan(
             trace_id=id_or_hash(root, 16, "uuid"),
             span_id=id_or_hash(uuid, 8, "uuid"),
@@ -148,7 +155,7 @@ class _Scope:
             events=[
                 ForeignEvent(
                     name=str(one.get("name", one.get("kind", ""))),
-                    time_ns=nanoseconds_of(one.get("timestamp")) or 0,
+                    time_ns=moment_of(one.get("timestamp")) or 0,
                     attributes={"data": one["data"]} if one.get("data") is not None else {},
                 )
                 for one in self.marks

@@ -22,6 +22,9 @@ MOST_BYTES: Final = 2 << 30
 _BETWEEN: Final = re.compile(r"[\s,\x1e\0]*")
 """What may be between documents: nothing, a line end, a comma, or what RFC 7464 has there."""
 _START: Final = re.compile(r"^[ \t]*(?=[\[{])", re.MULTILINE)
+_AGAIN: Final = re.compile(r"^(?=[\[{])", re.MULTILINE)
+"""Without spaces before it: a document that was printed over several lines has them before its inner objects."""
+_MOST_GAPS: Final = 1_000
 _NOT_JSON: Final = (ValueError, RecursionError)
 _decoder: Final = json.JSONDecoder(strict=False)
 
@@ -105,13 +108,15 @@ def one_after_the_other(data: bytes) -> tuple[list[tuple[int, Any]], list[Reject
     """Documents that follow one another, each over any number of lines, with their first lines. Python's SDK prints spans so.
 
     A list that does not end, as of a writer that was stopped, gives its members. What comes before the first line that begins
-    with a document is passed over; the caller reports it.
+    with a document is passed over; the caller reports it. After a text that is none, reading goes on at the next line that
+    begins with one.
 
     Returns:
-        The documents, and what ended them before the end of the text.
+        The documents, and the texts after the first one that are none.
     """
     text = data.decode("utf-8", "replace")
     found: list[tuple[int, Any]] = []
+    gaps: list[Rejected] = []
     start = _START.search(text)
     first = at = 0 if start is None else start.end()
     line, counted = 1, 0
@@ -125,9 +130,14 @@ def one_after_the_other(data: bytes) -> tuple[list[tuple[int, Any]], list[Reject
                 continue
             if text[at] == "]" and not text[at + 1 :].strip():
                 break
-            return found, [Rejected(place=f"line {line}", reason=f"not JSON: {error}")]
+            gaps.append(Rejected(place=f"line {line}", reason=f"not JSON: {error}"))
+            after = _AGAIN.search(text, at + 1)
+            if not found or after is None or len(gaps) >= _MOST_GAPS:
+                break
+            at = after.end()
+            continue
         found.append((line, document))
-    return found, []
+    return found, gaps
 
 
 def _end_of(text: str, at: int) -> int:

@@ -35,8 +35,8 @@ FORMATS: Final[dict[str, tuple[Callable[[Any], bool], Reader]]] = {
 """In the order in which they are tried. A new format is a module and a line here."""
 _JOINED: Final = ("atof", "zipkin")
 """Formats in which one span may be on several lines."""
-_WRAPPERS: Final = ("payload", "value", "message", "@message", "log", "event")
-"""Keys under which tools that read topics and logs have a document, decoded or as a text."""
+_WRAPPERS: Final = ("payload", "value", "message", "@message", "log", "event", "trace", "traces", "results", "data")
+"""Keys under which tools that read topics and logs have a document, decoded or as a text, and others a trace."""
 _MOST_WRAPPERS: Final = 3
 _INDEX: Final = re.compile(r"^\$\[(\d+)\]")
 
@@ -172,8 +172,11 @@ def _document(document: Any, depth: int = 0) -> Iterator[ForeignSpan | Rejected]
 
 
 def _unwrapped(document: Any) -> Any:
-    """A document that is in a text, or under one of `_WRAPPERS`; None if there is none."""
+    """A document that is in a text, under one of `_WRAPPERS`, or under keys that are names; None if there is none."""
     if isinstance(document, Mapping):
+        if len(document) > 1 and all(isinstance(one, dict | list) for one in document.values()):
+            several = [one if isinstance(one, list) else [one] for one in document.values()]
+            return [one for group in several for one in group]
         document = next((document[key] for key in _WRAPPERS if isinstance(document.get(key), dict | list | str)), None)
         return parsed(document) if isinstance(document, str) else document
     return found if isinstance(document, str) and (found := parsed(document)) is not document else None

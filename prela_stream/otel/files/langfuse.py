@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from prela_stream.errors import CodecError
-from prela_stream.otel.files.times import nanoseconds_of
+from prela_stream.otel.files.times import moment_of
 from prela_stream.otel.ids import id_or_hash
 from prela_stream.otel.spans import ForeignSpan, Rejected
 from prela_stream.otel.values import as_float, as_int, as_map, json_string, parsed
@@ -119,8 +119,8 @@ def _span(one: Any, trace: Mapping[str, Any]) -> ForeignSpan:
     scope = as_map(metadata.get("scope"))
     parent = one.get("parentObservationId") or one.get("parentSpanId")
     failed = str(one.get("level", "")).upper() == "ERROR"
-    end = nanoseconds_of(one.get("endTime"))
-    start = nanoseconds_of(one.get("startTime")) or 0
+    end = moment_of(one.get("endTime"))
+    start = moment_of(one.get("startTime")) or 0
     if end is None and str(one.get("type", "")).upper() == "EVENT":
         end = start
     return ForeignSpan(

@@ -6,11 +6,11 @@ names, 64-bit numbers may be strings, ids may be hex or base64, and attributes m
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from prela_stream.errors import CodecError
-from prela_stream.otel.files.times import time_of
+from prela_stream.otel.files.times import moment_of, time_of
 from prela_stream.otel.ids import id_of
 from prela_stream.otel.spans import ForeignEvent, ForeignLink, ForeignSpan, Rejected, SpanKind, StatusCode
 from prela_stream.otel.values import as_float, as_int
@@ -121,8 +121,8 @@ def span_of(span: Any, resource: dict[str, Any], scope: Mapping[str, Any]) -> Fo
         msg = f"expected a span as an object, found {type(span).__name__}"
         raise CodecError(msg)
     parent = _get(span, "parentSpanId", "parent_span_id")
-    start = time_of(_get(span, "startTimeUnixNano", "start_time_unix_nano", "startTime", "start_time"))
-    end = time_of(_get(span, "endTimeUnixNano", "end_time_unix_nano", "endTime", "end_time"))
+    start = _time(span, ("startTimeUnixNano", "start_time_unix_nano"), ("startTime", "start_time"))
+    end = _time(span, ("endTimeUnixNano", "end_time_unix_nano"), ("endTime", "end_time"))
     flags = as_int(span.get("flags")) or 0
     status = span.get("status")
     code, message = (status.get("code"), status.get("message")) if isinstance(status, Mapping) else (status, None)
@@ -147,6 +147,11 @@ def span_of(span: Any, resource: dict[str, Any], scope: Mapping[str, Any]) -> Fo
         trace_state=state if isinstance(state := _get(span, "traceState", "trace_state"), str) else "",
         remote_parent=bool(flags & _IS_REMOTE) if flags & _HAS_REMOTE else None,
     )
+
+
+def _time(span: Mapping[str, Any], names: Sequence[str], others: Sequence[str]) -> int | None:
+    exact = time_of(_get(span, *names))
+    return moment_of(_get(span, *others)) if exact is None else exact
 
 
 def attributes_of(attributes: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from prela_stream.errors import CodecError
 from prela_stream.otel.files.otlp_json import attributes_of
 from prela_stream.otel.files.sdk_dialects import as_usual
-from prela_stream.otel.files.times import time_of
+from prela_stream.otel.files.times import moment_of
 from prela_stream.otel.ids import id_of
 from prela_stream.otel.spans import ForeignEvent, ForeignLink, ForeignSpan, Rejected, SpanKind, StatusCode
 
@@ -72,15 +72,15 @@ def _span(span: Mapping[str, Any]) -> ForeignSpan:
         parent_span_id=None if parent in (None, "", 0) else id_of(parent, 8, "parent span id"),
         name=str(span.get("name", "")),
         kind=_kind(span.get("kind")),
-        start_ns=time_of(_first(span, "start_time", "startTime")) or 0,
-        end_ns=time_of(_first(span, "end_time", "endTime")),
+        start_ns=moment_of(_first(span, "start_time", "startTime")) or 0,
+        end_ns=moment_of(_first(span, "end_time", "endTime")),
         status=_status(code),
         status_message=message if isinstance(message, str) and message else None,
         attributes=attributes_of(span.get("attributes")),
         events=[
             ForeignEvent(
                 name=str(one.get("name", "")),
-                time_ns=time_of(_first(one, "timestamp", "time")) or 0,
+                time_ns=moment_of(_first(one, "timestamp", "time")) or 0,
                 attributes=attributes_of(one.get("attributes")),
             )
             for one in span.get("events") or ()

@@ -8,6 +8,8 @@ from prela_stream.otel.values import as_float, as_int
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s)")
+_BY_SIZE: Final = ((1e9, 1), (1e11, 1_000_000_000), (1e14, 1_000_000), (1e17, 1_000))
+"""The largest number of ns, s, ms and µs, and ns in it: a time of these years has 10, 13, 16 or 19 digits."""
 _UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
@@ -23,6 +25,16 @@ def nanoseconds_of(value: Any) -> int | None:
         moment = moment.replace(tzinfo=UTC)
     since = moment - _EPOCH
     return max((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000, 0)
+
+
+def moment_of(value: Any) -> int | None:
+    """As `time_of`, of a number whose unit nobody states: s, ms, µs or ns since the epoch, by its size."""
+    whole = as_int(value)
+    number: float | None = as_float(value) if whole is None else whole
+    if number is None or number >= 1e17:
+        return time_of(value)
+    factor = next(unit for limit, unit in _BY_SIZE if number < limit)
+    return max(round(number * factor), 0)
 
 
 def time_of(value: Any) -> int | None:

@@ -307,6 +307,17 @@ def test_frames_of_a_collector_that_compresses() -> None:
     assert len(list(read_text(bytes(cramjam.zstd.compress(many))))) == 19_999
 
 
+JS_SPANS: Final = [
+    {
+        "name": one,
+        "spanContext": {"traceId": TRACE, "spanId": one},
+        "parentSpanId": ROOT if one == CHILD else None,
+        "startTime": [1_700_000_000, 0],
+        "endTime": [1_700_000_001, 0],
+        "attributes": {},
+    }
+    for one in (ROOT, CHILD)
+]
 ODD: Final[dict[str, tuple[bytes, int]]] = {
     "a comma after each line": (",\n".join(json.dumps(otlp(span)) for span in BOTH).encode() + b",\n", 0),
     "a list that does not end": (b"[\n" + ",\n".join(json.dumps(otlp(span)) for span in BOTH).encode(), 1),
@@ -330,6 +341,12 @@ ODD: Final[dict[str, tuple[bytes, int]]] = {
         0,
     ),
     "the records of a topic": ("\n".join(json.dumps({"payload": otlp(span)}) for span in BOTH).encode(), 0),
+    "a log between documents": (
+        "\n".join(f"a log\n{json.dumps(otlp(span), indent=1)}" for span in BOTH).encode() + b"\nthe end",
+        3,
+    ),
+    "spans by their names": (json.dumps({one["name"]: [one] for one in JS_SPANS}).encode(), 0),
+    "spans in results": (json.dumps({"results": [{"case": 1, "spans": JS_SPANS}]}).encode(), 0),
     "an answer of Elasticsearch": (
         json.dumps(
             {
@@ -684,6 +701,57 @@ def test_the_steps_of_a_swe_agent() -> None:
     assert spans[1][1].attributes["gen_ai.tool.name"] == "ls"
     assert (spans[1][0].end_ns or 0) - spans[1][0].start_ns == 500_000_000
     assert spans[4][1].attributes["gen_ai.aggregated_usage.input_tokens"] == 100
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "2023-11-14T22:13:20Z",
+        *(START // unit for unit in (1, 1_000, 1_000_000, 1_000_000_000)),
+        *(str(START // unit) for unit in (1, 1_000, 1_000_000, 1_000_000_000)),
+        START / 1e9,
+    ],
+)
+def test_a_time_in_any_unit(time: Any) -> None:
+    flat = {"traceId": TRACE, "spanId": ROOT, "name": "a", "startTime": time, "endTime": time}
+    sdk = {**JS_SPANS[0], "startTime": time, "endTime": time}
+    langfuse = {**langfuse_observation(ROOT), "startTime": time, "endTime": time}
+    for document in (flat, sdk, langfuse):
+        (span,) = read_text(json.dumps(document).encode())
+        assert isinstance(span, ForeignSpan)
+        assert (span.start_ns, span.end_ns) == (START, START)
+
+
+def test_an_event_of_atof_without_a_scope_belongs_to_the_only_root() -> None:
+    mark = json.dumps(
+        {"kind": "mark", "atof_version": "0.1", "uuid": "m", "parent_uuid": None, "name": "begin", "timestamp": None}
+    )
+    root = [scope("agent", "r", None, when, second, None) for second, when in enumerate(("start", "end"))]
+    (span,) = read_text("\n".join([mark, *root]).encode())
+    assert isinstance(span, ForeignSpan)
+    assert [one.name for one in span.events] == ["begin"]
+    other = [scope("agent", "q", None, when, second, None) for second, when in enumerate(("start", "end"))]
+    found = list(read_text("\n".join([mark, *root, *other]).encode()))
+    assert [one.place for one in found if isinstance(one, Rejected)] == ["line 1: $"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [{"gen_ai.operation.name": "chat"}, {"openinference.span.kind": "LLM"}],
+        [
+            {"name": "call", "attributes": {"ai.operationId": "ai.generateText.doGenerate"}},
+            {"llm.request.type": "chat"},
+        ],
+        [{"gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 3}, {"gen_ai.operation.name": "chat", "n": 2}],
+    ],
+)
+def test_maps_of_attributes_are_spans(document: list[dict[str, Any]]) -> None:
+    lines = "\n".join(map(json.dumps, document))
+    for text in (json.dumps(document), lines):
+        spans = [one for one in read_text(text.encode()) if isinstance(one, ForeignSpan)]
+        assert [normalise(one).span_type for one in spans] == [SpanType.LLM, SpanType.LLM]
+        assert len({one.span_id for one in spans}) == 2
 
 
 def test_the_attributes_of_one_span_are_a_span() -> None:
