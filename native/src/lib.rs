@@ -7,6 +7,7 @@
 mod bodies;
 mod brief;
 mod decided;
+mod decision;
 mod facts;
 mod item;
 mod msgpack;
@@ -18,19 +19,21 @@ mod trace;
 
 use std::any::Any;
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 
 use crate::decided::Decided;
+use crate::decision::{dropped, hex, Frame, Known};
 use crate::facts::{Amount, Facts, Memo, Spellings};
 use crate::item::{Head, TraceId};
 use crate::partition::{Applied, Closed, Options, Partition};
 use crate::trace::Trace;
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
-const INTERFACE: u32 = 6;
+const INTERFACE: u32 = 7;
 /// Spans that one step folds, or returns the facts of: about a millisecond.
 const STEP: usize = 1024;
 
@@ -45,8 +48,8 @@ struct ReadyTrace {
     lost: bool,
     #[pyo3(get)]
     due_ms: i64,
-    /// Resources of the processes of this trace, by process.
-    resources: Vec<(u32, Py<PyBytes>)>,
+    /// Resources and services of the processes of this trace, by process.
+    resources: Vec<(u32, Py<PyBytes>, Arc<str>)>,
     /// None: Python has to read the items, because one of them is unusual.
     facts: Option<Facts>,
 }
@@ -115,7 +118,7 @@ impl ReadyTrace {
     }
 
     /// What policies and every decision read, in one call: `(trace id, trigger, complete, basis, first offset, due, spans, statuses,
-    /// start, duration, explicit randomness, thresholds, errors)`.
+    /// start, duration, randomness, thresholds, errors)`. `thresholds` is None if no span was head-sampled.
     fn facts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let facts = self.known()?;
         let values = [
@@ -129,17 +132,39 @@ impl ReadyTrace {
             PyBytes::new(py, &facts.statuses).into_any(),
             facts.start_ns.into_pyobject(py)?.into_any(),
             facts.duration_ns.into_pyobject(py)?.into_any(),
-            facts.randomness.into_pyobject(py)?.into_any(),
-            PyTuple::new(py, &facts.thresholds)?.into_any(),
+            facts.randomness.unwrap_or_else(|| randomness_of(&self.trace.id)).into_pyobject(py)?.into_any(),
+            match facts.thresholds[..] {
+                [0] => py.None().into_bound(py),
+                _ => PyTuple::new(py, &facts.thresholds)?.into_any(),
+            },
             facts.errors.into_pyobject(py)?.into_any(),
         ];
         PyTuple::new(py, values)
     }
 
-    /// What the summary reads besides: `(name of the root, its resource, items, input tokens, output tokens, costs, shape hash, spans
-    /// outside of their parent)`. `costs` has the cost of each leaf model call, in no particular order; Python adds them up.
+    /// What the summary reads besides: `(name of the root, its service, items, input tokens, output tokens, shape hash, spans outside
+    /// of their parent)`.
     fn summary<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let facts = self.known()?;
+        let values = [
+            PyString::new(py, &facts.root_name).into_any(),
+            PyString::new(py, self.service(facts)).into_any(),
+            self.items().into_pyobject(py)?.into_any(),
+            facts.input_tokens.into_pyobject(py)?.into_any(),
+            facts.output_tokens.into_pyobject(py)?.into_any(),
+            PyString::new(py, &hex(&facts.shape)).into_any(),
+            facts.outside_parent.into_pyobject(py)?.into_any(),
+        ];
+        PyTuple::new(py, values)
+    }
+
+    /// The cost of each leaf model call that has one, in no particular order; None if none has. Python adds them up.
+    #[getter]
+    fn costs<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyList>>> {
+        let facts = self.known()?;
+        if facts.costs.is_empty() {
+            return Ok(None);
+        }
         let costs = PyList::empty(py);
         for cost in &facts.costs {
             match cost {
@@ -147,18 +172,35 @@ impl ReadyTrace {
                 Amount::Float(cost) => costs.append(*cost)?,
             }
         }
-        let process = self.trace.won().nth(facts.foremost).map_or(self.trace.process, |one| one.process);
-        let values = [
-            PyString::new(py, &facts.root_name).into_any(),
-            self.resource_of(py, process).into_bound(py).into_any(),
-            self.items().into_pyobject(py)?.into_any(),
-            facts.input_tokens.into_pyobject(py)?.into_any(),
-            facts.output_tokens.into_pyobject(py)?.into_any(),
-            costs.into_any(),
-            PyString::new(py, &hex(&facts.shape)).into_any(),
-            facts.outside_parent.into_pyobject(py)?.into_any(),
-        ];
-        PyTuple::new(py, values)
+        Ok(Some(costs))
+    }
+
+    /// The encoded decision on this trace, for one that is dropped; see `decision.rs`.
+    #[allow(clippy::too_many_arguments)]
+    fn dropped<'py>(
+        &self,
+        py: Python<'py>,
+        source: &[u8],
+        verdict: &[u8],
+        version: &[u8],
+        cut_offset: i64,
+        cost: Option<f64>,
+        weight_biased: bool,
+        repeated: bool,
+        trigger: &str,
+        basis: &str,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let facts = self.known()?;
+        let frame = Frame { source, verdict, version, cut_offset, cost, weight_biased, repeated, trigger, basis };
+        let known = Known {
+            id: &self.trace.id,
+            complete: self.complete,
+            first_offset: self.trace.first_offset,
+            due_ms: self.due_ms,
+            service: self.service(facts),
+            items: self.items(),
+        };
+        Ok(PyBytes::new(py, &dropped(&frame, &known, facts)))
     }
 
     /// The declared attributes of each span: a MessagePack array of maps; None if none are declared.
@@ -174,10 +216,16 @@ impl ReadyTrace {
     }
 
     fn resource_of(&self, py: Python<'_>, process: u32) -> Py<PyBytes> {
-        match self.resources.iter().find(|(one, _)| *one == process) {
-            Some((_, resource)) => resource.clone_ref(py),
+        match self.resources.iter().find(|(one, ..)| *one == process) {
+            Some((_, resource, _)) => resource.clone_ref(py),
             None => PyBytes::new(py, b"\x80").unbind(),
         }
+    }
+
+    /// The service of the root, or of the first span if there is no root.
+    fn service(&self, facts: &Facts) -> &str {
+        let process = self.trace.won().nth(facts.foremost).map_or(self.trace.process, |one| one.process);
+        self.resources.iter().find(|(one, ..)| *one == process).map_or("", |(.., service)| service)
     }
 }
 
@@ -197,14 +245,15 @@ struct PyPartition {
 
 #[pymethods]
 impl PyPartition {
-    /// `options`: the fields of `AssemblyOptions` as a dict; `beats`: whether a resource belongs to a process with heartbeats;
+    /// `options`: the fields of `AssemblyOptions` as a dict; `describe`: whether a resource belongs to a process with
+    /// heartbeats, and its service;
     /// `failure`: the exception that a panic becomes.
     #[new]
-    #[pyo3(signature = (options, beats, failure, *, input_tokens, output_tokens, cost, reads, max_item_bytes))]
+    #[pyo3(signature = (options, describe, failure, *, input_tokens, output_tokens, cost, reads, max_item_bytes))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         options: &Bound<'_, PyDict>,
-        beats: Py<PyAny>,
+        describe: Py<PyAny>,
         failure: Py<PyType>,
         input_tokens: Vec<String>,
         output_tokens: Vec<String>,
@@ -235,7 +284,7 @@ impl PyPartition {
         let most_bytes = usize::try_from(get("max_decided_bytes")?).unwrap_or(usize::MAX);
         let decided = Decided::new(get("late_window_ms")?, most_bytes);
         Ok(PyPartition {
-            inner: Partition::new(chosen, decided, beats),
+            inner: Partition::new(chosen, decided, describe),
             failure,
             failed: None,
             spellings: Spellings::new(&input_tokens, &output_tokens, &cost),
@@ -424,7 +473,8 @@ impl PyPartition {
             if spans > 0 {
                 let complete = trace.awaits(&self.inner.processes) == crate::trace::Wait::Complete;
                 let lost = trace.is_lost(&self.inner.processes);
-                let resources = processes.iter().map(|one| (*one, self.inner.processes.resource(py, *one))).collect();
+                let known = &self.inner.processes;
+                let resources = processes.iter().map(|one| (*one, known.resource(py, *one), known.service(*one))).collect();
                 let facts = self.facts(&trace);
                 ready.push(Py::new(py, ReadyTrace { trace, trigger, complete, lost, due_ms, resources, facts })?);
             }
@@ -441,10 +491,9 @@ impl PyPartition {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits.map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+/// As `trace_randomness` of `prela_stream.model.ids`: the last 56 bits of a trace id.
+fn randomness_of(id: &TraceId) -> i64 {
+    id[9..].iter().fold(0, |value, byte| value << 8 | i64::from(*byte))
 }
 
 /// A trace id that Python gives. As an array it would be read number by number.

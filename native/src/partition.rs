@@ -93,14 +93,14 @@ pub struct Partition {
 }
 
 impl Partition {
-    pub fn new(options: Options, decided: Decided, beats: Py<PyAny>) -> Self {
+    pub fn new(options: Options, decided: Decided, describe: Py<PyAny>) -> Self {
         let waits = [Wait::Complete, Wait::Remote, Wait::Root, Wait::OtlpRoot, Wait::Idle, Wait::IdleWithoutHeartbeats];
         let shortest = waits.iter().map(|wait| options.waits[*wait as usize]).min().unwrap_or(0);
         Partition {
             options,
             soonest_ms: shortest.min(options.lost_ms),
             decided,
-            processes: Registry::new(beats),
+            processes: Registry::new(describe),
             slots: Slots::default(),
             queue: BinaryHeap::new(),
             watched: BinaryHeap::new(),

@@ -1,6 +1,7 @@
 //! The processes with items in open traces. Each is known by the bytes of its resource, which are held once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -10,6 +11,7 @@ use crate::trace::Processes;
 struct Process {
     resource: Py<PyBytes>,
     beats: bool,
+    service: Arc<str>,
     /// Offset of its last LOST item without a trace id.
     lost_offset: i64,
     /// Open traces with items from it.
@@ -20,13 +22,13 @@ pub struct Registry {
     slots: Vec<Option<Process>>,
     free: Vec<u32>,
     by_resource: HashMap<Vec<u8>, u32>,
-    /// `resource bytes -> whether the process sends heartbeats`, in Python: resources are decoded there.
-    beats: Py<PyAny>,
+    /// `resource bytes -> (whether the process sends heartbeats, its service)`, in Python: resources are decoded there.
+    describe: Py<PyAny>,
 }
 
 impl Registry {
-    pub fn new(beats: Py<PyAny>) -> Self {
-        Registry { slots: Vec::new(), free: Vec::new(), by_resource: HashMap::new(), beats }
+    pub fn new(describe: Py<PyAny>) -> Self {
+        Registry { slots: Vec::new(), free: Vec::new(), by_resource: HashMap::new(), describe }
     }
 
     pub fn find_or_add(&mut self, py: Python<'_>, resource: &[u8]) -> PyResult<u32> {
@@ -34,8 +36,8 @@ impl Registry {
             return Ok(*known);
         }
         let bytes = PyBytes::new(py, resource);
-        let beats = self.beats.call1(py, (&bytes,))?.extract(py)?;
-        let process = Process { resource: bytes.unbind(), beats, lost_offset: -1, traces: 0 };
+        let (beats, service): (bool, String) = self.describe.call1(py, (&bytes,))?.extract(py)?;
+        let process = Process { resource: bytes.unbind(), beats, service: service.into(), lost_offset: -1, traces: 0 };
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.slots[slot as usize] = Some(process);
@@ -54,6 +56,13 @@ impl Registry {
         match self.slots.get(process as usize) {
             Some(Some(process)) => process.resource.clone_ref(py),
             _ => PyBytes::new(py, b"\x80").unbind(),
+        }
+    }
+
+    pub fn service(&self, process: u32) -> Arc<str> {
+        match self.slots.get(process as usize) {
+            Some(Some(process)) => process.service.clone(),
+            _ => Arc::from(""),
         }
     }
 

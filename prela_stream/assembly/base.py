@@ -7,6 +7,7 @@ same in Rust at a fraction of the cost. For any log both give the same traces at
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from prela_stream.codec.decisions import DropFields
 from prela_stream.codec.spans import BadItem
 from prela_stream.errors import PrelaError
 from prela_stream.model.decision import Basis
@@ -111,6 +112,16 @@ class ReadyTrace(Protocol):
     @property
     def poison_spans(self) -> int:
         """Number of SPAN items in `poison`; the others are STARTs, which are counted as control items."""
+        ...
+
+    def dropped(self, fields: DropFields, cut: int, *, repeated: bool) -> bytes | None:
+        """The encoded decision if this trace is dropped; None: the caller makes a `Decision` and encodes it.
+
+        Args:
+            fields: What this decision shares with others.
+            cut: See `Decision.cut_offset`.
+            repeated: See `Decision.repeated`.
+        """
         ...
 
     def with_checked_bodies(self) -> "ReadyTrace":

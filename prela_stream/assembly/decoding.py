@@ -7,6 +7,7 @@ import msgspec
 
 from prela_stream.codec.bodies import are_plain, check_bodies
 from prela_stream.codec.byte_cache import ByteCache
+from prela_stream.codec.decisions import DropFields
 from prela_stream.codec.spans import (
     BadItem,
     decode_head,
@@ -103,6 +104,10 @@ class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
     def lost(self) -> bool:
         """See `base.ReadyTrace`."""
         return self.due.lost
+
+    def dropped(self, fields: DropFields, cut: int, *, repeated: bool) -> bytes | None:  # noqa: ARG002 - the contract
+        """See `base.ReadyTrace`: the caller encodes it."""
+        return None
 
     def with_checked_bodies(self) -> "DecodedTrace":
         """See `base.ReadyTrace`."""

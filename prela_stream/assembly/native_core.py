@@ -14,19 +14,17 @@ from prela_stream.assembly.base import TRACE_BYTES, Applied, CoreError, LateSpan
 from prela_stream.assembly.completeness import TRIGGERS
 from prela_stream.assembly.decoding import DecodedTrace, DueTrace, TraceDecoder, cached_resource, decoded_resources
 from prela_stream.assembly.options import AssemblyOptions
+from prela_stream.codec.decisions import DropFields
 from prela_stream.codec.spans import BadItem, decode_batch, decode_heads
 from prela_stream.model import semconv
 from prela_stream.model.decision import Basis, TraceSummary, Trigger
-from prela_stream.model.ids import trace_randomness
 from prela_stream.model.span import Resource, SpanHead
-from prela_stream.model.trace import NAME_CHARACTERS, Trace
+from prela_stream.model.trace import NAME_CHARACTERS, UNSAMPLED, Trace
 
-INTERFACE: Final = 6
+INTERFACE: Final = 7
 """The version of the extension's interface. An extension with another one is not used."""
 _TRIGGERS: Final = (*TRIGGERS, Trigger.MAX_SPANS, Trigger.MAX_BYTES, Trigger.MEMORY)
 _BASES: Final = tuple(Basis)
-_NO_THRESHOLD: Final = (0,)
-_UNSAMPLED: Final = frozenset(_NO_THRESHOLD)
 _attributes: Final = msgspec.msgpack.Decoder(list[dict[str, Any]])
 
 
@@ -49,7 +47,7 @@ class NativeCore:
         """Spans of due traces that the extension no longer holds, and the caller does not have yet."""
         self._partition = native.Partition(
             msgspec.structs.asdict(options),
-            _beats,
+            _described,
             CoreError,
             reads=list(reads),
             max_item_bytes=max_item_bytes,
@@ -164,8 +162,9 @@ class NativeCore:
         self._partition.end_load()
 
 
-def _beats(resource: bytes) -> bool:
-    return cached_resource(resource).heartbeat_ms > 0
+def _described(resource: bytes) -> tuple[bool, str]:
+    found = cached_resource(resource)
+    return found.heartbeat_ms > 0, found.service_name[:NAME_CHARACTERS]
 
 
 def _applied(found: Any) -> Applied:
@@ -196,6 +195,11 @@ def _decoded(facts: Any, decoder: TraceDecoder) -> DecodedTrace:
         lost=facts.lost,
     )
     return decoder.read(due)
+
+
+def _cost(facts: Any) -> float | None:
+    costs = facts.costs
+    return None if costs is None else sum(sorted(costs), 0.0)
 
 
 class NativeReadyTrace:
@@ -237,6 +241,14 @@ class NativeReadyTrace:
         """See `base.ReadyTrace`."""
         return self._facts.resources()  # type: ignore[no-any-return]
 
+    def dropped(self, fields: DropFields, cut: int, *, repeated: bool) -> bytes | None:
+        """See `base.ReadyTrace`."""
+        facts: Any = self._facts
+        return facts.dropped(  # type: ignore[no-any-return] # the extension has no types
+            fields.source, fields.verdict, fields.version, cut, _cost(facts), fields.weight_biased, repeated,
+            self.trace.trigger, self.basis,
+        )  # fmt: skip
+
     def with_checked_bodies(self) -> ReadyTrace:
         """See `base.ReadyTrace`."""
         return self if self._facts.has_plain_bodies() else _decoded(self._facts, self._decoder).with_checked_bodies()
@@ -250,17 +262,17 @@ class NativeTrace(Trace):
         known: Its facts.
     """
 
+    _tree = None
+
     def __init__(self, source: Any, known: tuple[Any, ...]) -> None:
         self._source = source
-        self._read: dict[str, list[Any]] = {}
-        self._tree = None
+        self._read: dict[str, list[Any]] | None = None
         (
-            self.trace_id, trigger, self.complete, _, _, _, _, self.statuses, self.start_ns, self.duration_ns, explicit,
-            thresholds, self.errors,
+            self.trace_id, trigger, self.complete, _, _, _, _, self.statuses, self.start_ns, self.duration_ns,
+            self.randomness, thresholds, self.errors,
         ) = known  # fmt: skip
         self.trigger = _TRIGGERS[trigger]
-        self.randomness = trace_randomness(self.trace_id) if explicit is None else explicit
-        self.head_thresholds = _UNSAMPLED if thresholds == _NO_THRESHOLD else frozenset(thresholds)
+        self.head_thresholds = UNSAMPLED if thresholds is None else frozenset(thresholds)
 
     @property
     def heads(self) -> list[SpanHead]:
@@ -282,24 +294,27 @@ class NativeTrace(Trace):
         return [{} for _ in self.statuses] if selected is None else _attributes.decode(selected)
 
     def _once(self, name: str, read: Callable[[], list[Any]]) -> list[Any]:
-        found = self._read.get(name)
+        known = self._read
+        if known is None:
+            known = self._read = {}
+        found = known.get(name)
         if found is None:
-            found = self._read[name] = read()
+            found = known[name] = read()
         return found
 
     def summary(self, decided_at_ms: int) -> TraceSummary:
         """See `Trace`."""
-        name, resource, spans, tokens_in, tokens_out, costs, shape_hash, outside_parent = self._source.summary()
+        name, service, spans, tokens_in, tokens_out, shape_hash, outside_parent = self._source.summary()
         return TraceSummary(
             root_name=name[:NAME_CHARACTERS],
-            service=cached_resource(resource).service_name[:NAME_CHARACTERS],
+            service=service,
             start_ns=self.start_ns or max(0, decided_at_ms * 1_000_000 - self.duration_ns),
             duration_ns=self.duration_ns,
             spans=spans,
             errors=self.errors,
             input_tokens=tokens_in,
             output_tokens=tokens_out,
-            cost_usd=sum(sorted(costs), 0.0) if costs else None,
+            cost_usd=_cost(self._source),
             shape_hash=shape_hash,
             outside_parent=outside_parent,
         )

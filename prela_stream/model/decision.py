@@ -51,7 +51,7 @@ class Basis(enum.StrEnum):
     """A span has no such number, so the trace is never complete: it was decided because no more spans arrived."""
 
 
-class TraceSummary(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class TraceSummary(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """Summary of a decided trace, kept or dropped. Tokens count each leaf LLM call once."""
 
     root_name: str = ""
@@ -72,7 +72,7 @@ class TraceSummary(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     """Number of spans that start before their parent or end after it: clocks differ, or the work outlives its parent."""
 
 
-class Decision(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+class Decision(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """The verdict on one trace, as written to `decisions` (docs/wire.md). Fields are only ever appended."""
 
     trace_id: bytes
@@ -120,9 +120,14 @@ def decision_id_of(topic: str, partition: int, trace_id: bytes, first_offset: in
     return digest.digest()
 
 
+def decision_source(topic: str, partition: int) -> bytes:
+    """What the ids of all decisions of a partition are computed from."""
+    return f"{topic}\0{partition}\0".encode()
+
+
 @lru_cache(maxsize=256)  # the traces of one record are decided together
 def _begun_digest(topic: str, partition: int, first_offset: int) -> blake2b:
-    return blake2b(f"{topic}\0{partition}\0{first_offset}\0".encode(), digest_size=16)
+    return blake2b(decision_source(topic, partition) + b"%d\0" % first_offset, digest_size=16)
 
 
 @lru_cache(maxsize=1_024)  # a policy set has few probabilities

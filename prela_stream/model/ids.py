@@ -4,6 +4,7 @@ Inside the package ids are raw bytes (16 for a trace, 8 for a span). Public APIs
 """
 
 from functools import lru_cache
+from struct import Struct
 
 TRACE_ID_BYTES = 16
 SPAN_ID_BYTES = 8
@@ -12,6 +13,7 @@ RANDOMNESS_RANGE = 1 << RANDOMNESS_BITS
 
 _MASK32 = 0xFFFFFFFF
 _MURMUR_M = 0x5BD1E995
+_WORD = Struct("<I")
 
 
 def trace_randomness(trace_id: bytes) -> int:
@@ -27,8 +29,8 @@ def murmur2(data: bytes) -> int:
     length = len(data)
     h = (0x9747B28C ^ length) & _MASK32
     whole = length & ~3
-    for i in range(0, whole, 4):
-        k = int.from_bytes(data[i : i + 4], "little") * _MURMUR_M & _MASK32
+    for (word,) in _WORD.iter_unpack(data[:whole]):
+        k = word * _MURMUR_M & _MASK32
         k = (k ^ (k >> 24)) * _MURMUR_M & _MASK32
         h = (h * _MURMUR_M & _MASK32) ^ k
     tail = data[whole:]

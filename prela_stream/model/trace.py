@@ -6,7 +6,7 @@ is decoded when it is first read.
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from typing import Any, Final
 
 from prela_stream.model.decision import TraceSummary, Trigger
 from prela_stream.model.ids import trace_randomness
@@ -15,6 +15,8 @@ from prela_stream.model.tree import SpanTree
 
 NAME_CHARACTERS = 200
 """Names in a decision are cut to this length, so that a decision fits into its record."""
+UNSAMPLED: Final = frozenset({0})
+"""`Trace.head_thresholds` of a trace that was not head-sampled."""
 
 
 class Trace:
@@ -56,7 +58,7 @@ class Trace:
         explicit = [head.randomness for head in marked if head.randomness is not None]
         self.randomness = explicit[0] if explicit else trace_randomness(trace_id)
         """56 bits: the explicit randomness of the first span that has one, or the last 56 bits of the trace id."""
-        self.head_thresholds: AbstractSet[int] = {head.threshold or 0 for head in heads} if marked else {0}
+        self.head_thresholds: AbstractSet[int] = {head.threshold or 0 for head in heads} if marked else UNSAMPLED
         """The distinct head-sampling thresholds of the spans; 0 for a span that was not head-sampled."""
 
     @property

@@ -4,7 +4,7 @@ import msgspec
 
 from prela_stream.model.decision import probability_of, threshold_of, weight_of
 from prela_stream.model.ids import RANDOMNESS_RANGE
-from prela_stream.model.trace import Trace
+from prela_stream.model.trace import UNSAMPLED, Trace
 from prela_stream.sampling.conditions import percent
 from prela_stream.sampling.drop import Drop
 from prela_stream.sampling.policy import Policy, Verdict, Vote
@@ -59,18 +59,18 @@ class Evaluator:
                 cap = drop.name, vote
                 if vote.probability == 0.0:
                     return cap
-        best = NO_POLICY, _NO_VOTE
+        name, best = NO_POLICY, _NO_VOTE
         for policy in self._keeps:
             vote = policy.vote(trace)
-            if vote.matched and (not best[1].matched or vote.probability > best[1].probability):
-                best = policy.name, vote
+            if vote.matched and (not best.matched or vote.probability > best.probability):
+                name, best = policy.name, vote
                 if vote.probability == 1.0:
                     break
-        if cap is None or best[1].probability <= cap[1].probability:
-            return best
-        name, vote = cap
-        return name, msgspec.structs.replace(
-            vote, reason=f"{vote.reason}; otherwise kept by {best[0]}: {best[1].reason}"
+        if cap is None or best.probability <= cap[1].probability:
+            return name, best
+        drop_name, vote = cap
+        return drop_name, msgspec.structs.replace(
+            vote, reason=f"{vote.reason}; otherwise kept by {name}: {best.reason}"
         )
 
     def _first_match(self, trace: Trace) -> tuple[str, Vote]:
@@ -109,7 +109,7 @@ def head_threshold(trace: Trace) -> tuple[int, bool]:
     A threshold above the trace's randomness cannot have sampled the trace. It is ignored, as in OpenTelemetry's Collector.
     """
     found = trace.head_thresholds
-    if not any(found):
+    if found is UNSAMPLED or not any(found):
         return 0, False
     carried = [threshold for threshold in found if 0 < threshold < RANDOMNESS_RANGE]
     if not carried:

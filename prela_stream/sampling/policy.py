@@ -7,7 +7,7 @@ import msgspec
 from prela_stream.model.trace import Trace
 
 
-class Vote(msgspec.Struct, frozen=True, kw_only=True):
+class Vote(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The vote of a policy on one trace.
 
     `matched`: whether the policy applies to this trace. `probability`: the probability with which the policy keeps such traces
@@ -41,7 +41,7 @@ class Policy(Protocol):
         ...
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The result of the evaluator."""
 
     kept: bool

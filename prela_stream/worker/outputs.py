@@ -41,7 +41,7 @@ class Outputs:
         self._limit = topics.max_record_bytes
         self._step = max(1, self._limit // (4 * _DECISION_BYTES))
         self._records: list[tuple[TopicPartition, Record]] = []
-        self._decisions: list[Decision] = []
+        self._decisions: list[Decision | msgspec.Raw] = []
         self.bytes = 0
         """Approximate size of the next commit."""
 
@@ -50,8 +50,8 @@ class Outputs:
         """Number of records of the next commit."""
         return len(self._records) + (1 if self._decisions else 0)
 
-    def decide(self, decision: Decision) -> None:
-        """Add a decision, kept or dropped."""
+    def decide(self, decision: Decision | msgspec.Raw) -> None:
+        """Add a decision, kept or dropped; `Raw` is an encoded one."""
         self._decisions.append(decision)
         self.bytes += _DECISION_BYTES
         if len(self._decisions) >= self._step:  # encoding all of a large commit at once would block the event loop
@@ -93,7 +93,7 @@ class Outputs:
             self.bytes -= _DECISION_BYTES * len(decisions)
             self._write(decisions)
 
-    def _write(self, decisions: Sequence[Decision]) -> None:
+    def _write(self, decisions: Sequence[Decision | msgspec.Raw]) -> None:
         """Write decisions as one record, or as two if multi-byte names make it too large."""
         value = encode_decisions(decisions)
         if len(value) > self._limit and len(decisions) > 1:
@@ -134,6 +134,10 @@ class Outputs:
     def _cut(
         self, raws: Sequence[bytes], resources: Sequence[bytes]
     ) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
+        most = sum(map(len, raws)) + 8 * len(raws) + sum(map(len, set(resources)))
+        if most <= self._limit:
+            yield raws, resources
+            return
         start, size = 0, 0
         seen: set[bytes] = set()
         for index, (raw, resource) in enumerate(zip(raws, resources, strict=True)):

@@ -19,7 +19,7 @@ from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.transport.base import LogRecord, TopicPartition
 from prela_stream.transport.options import TopicOptions
 from prela_stream.worker.checkpoint import Checkpoint, ItemCounters
-from prela_stream.worker.deciding import decision_of
+from prela_stream.worker.deciding import Deciding
 from prela_stream.worker.intake import DeadLetters, Intake, NewRecords
 from prela_stream.worker.late import LateSpans
 from prela_stream.worker.options import WorkerOptions
@@ -74,6 +74,7 @@ class PartitionState:
         """Duplicates of the core that are in the counters, or that a replay found again."""
         self._forgotten = ForgottenTraces(assembly.forgotten_bytes, 2 * max(1, assembly.late_window_ms))
         self._packed = PackedDecisions(source)
+        self._deciding = Deciding(source, evaluator.policy_set.version)
         self._outputs = Outputs(source, topics, options.group)
         self._committed_position = start
         self._replay: Replay | None = None
@@ -377,18 +378,20 @@ class PartitionState:
             return False
         if ready.poison:
             self._dead_letters.add_poison_of(ready)
-        intake.decided(ready.trace_id)
-        repeated = self._core.was_forgotten(ready.trace_id, ready.due_ms) or ready.trace_id in self._forgotten
-        policy_version = self._evaluator.policy_set.version
-        decision = decision_of(self._source, ready, ready.trace, verdict, cut, policy_version, repeated=repeated)
-        self._outputs.decide(decision)
+        trace, trace_id = ready.trace, ready.trace_id
+        intake.decided(trace_id)
+        repeated = self._core.was_forgotten(trace_id, ready.due_ms) or trace_id in self._forgotten
         readable = ready.spans - ready.poison_spans
-        if decision.kept:
+        entry = None
+        if verdict.kept:
+            decision = self._deciding.decision(ready, trace, verdict, cut, repeated=repeated)
+            self._outputs.decide(decision)
             self._outputs.keep(decision, ready.raws, ready.resources)
             self._counters.kept += readable
+            entry = self._packed.pack(decision)
         else:
+            self._outputs.decide(self._deciding.drop(ready, trace, verdict, cut, repeated=repeated))
             self._counters.dropped += readable
-        entry = self._packed.pack(decision) if decision.kept else None
-        self._core.remember(decision.trace_id, entry, decision.decided_at_ms)
-        self._dead_letters.tally.decided(decision)
-        return decision.kept
+        self._core.remember(trace_id, entry, ready.due_ms)
+        self._dead_letters.tally.decided(trace.trigger, verdict.policy, ready.due_ms, kept=verdict.kept)
+        return verdict.kept

@@ -1,7 +1,7 @@
 """Counts of a partition since its last commit. They are added to the metrics when the next commit has landed."""
 
 from prela_stream import telemetry
-from prela_stream.model.decision import Decision, Trigger
+from prela_stream.model.decision import Trigger
 
 
 class Tally:
@@ -33,11 +33,11 @@ class Tally:
         else:
             self._late_dropped += spans
 
-    def decided(self, decision: Decision) -> None:
-        """A trace was decided."""
-        key = decision.kept, decision.trigger, decision.policy
+    def decided(self, trigger: Trigger, policy: str, due_ms: int, *, kept: bool) -> None:
+        """A trace was decided that was due at this stream time."""
+        key = kept, trigger, policy
         self._decisions[key] = self._decisions.get(key, 0) + 1
-        self._due_ms.append(decision.decided_at_ms)
+        self._due_ms.append(due_ms)
 
     def publish(self, now_ms: float) -> None:
         """Add these counts to the metrics, once. `now_ms` is the wall time at which the commit landed."""

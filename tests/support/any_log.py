@@ -17,7 +17,7 @@ from tests.support.partition_driver import SOURCE, random_log
 RESOURCES = [
     *(
         encode_resource(Resource(service_name=name, heartbeat_ms=beats))
-        for name, beats in (("a", 0), ("b", 1_000), ("ü" * 150, 5))
+        for name, beats in (("a", 0), ("b", 1_000), ("ü" * 250, 5))
     ),
     b"\x81\xc0\xc0",
 ]
