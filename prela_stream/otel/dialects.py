@@ -28,6 +28,14 @@ _HAYSTACK: Final = (
     ("Agent", "invoke_agent"),
 )
 """Ends of the names of components, and what they do."""
+_SPRING_NAMES: Final = {
+    "spring.ai.tool.definition.name": "gen_ai.tool.name",
+    "spring.ai.tool.definition.description": "gen_ai.tool.description",
+    "spring.ai.tool.call.arguments": "gen_ai.tool.call.arguments",
+    "spring.ai.tool.call.result": "gen_ai.tool.call.result",
+    "db.vector.query.content": "gen_ai.retrieval.query.text",
+    "db.vector.query.response.documents": "gen_ai.retrieval.documents",
+}
 _HAYSTACK_NAMES: Final = {"haystack.component.input": "input.value", "haystack.component.output": "output.value"}
 
 
@@ -52,6 +60,16 @@ def _haystack(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     if operation is None:
         return None
     return _renamed({_OPERATION: operation, **attributes}, _HAYSTACK_NAMES)
+
+
+def _spring(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Tool calls and queries of Spring AI. Its operation is `framework` for both."""
+    kind = str(attributes["spring.ai.kind"])
+    if kind == "tool_call":
+        return _renamed({**attributes, _OPERATION: "execute_tool"}, _SPRING_NAMES)
+    if kind == "vector_store" and attributes.get("db.operation.name") == "query":
+        return _renamed({**attributes, _OPERATION: "retrieval"}, _SPRING_NAMES)
+    return None
 
 
 def _logfire(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -79,6 +97,7 @@ def _renamed(attributes: dict[str, Any], names: Mapping[str, str]) -> dict[str, 
 DIALECTS: Final[Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any] | None]]] = {
     "span.type": _claude_code,
     "haystack.component.type": _haystack,
+    "spring.ai.kind": _spring,
     "request_data": _logfire,
 }
 """By the marker. None from one means that the attributes are not of this tracer."""

@@ -31,6 +31,13 @@ _OPERATIONS: Final[Mapping[str, SpanType]] = {
             "delete_memory",
             "create_memory_store",
             "delete_memory_store",
+            *(
+                "framework",
+                "workflow",
+                "task",
+                "chain",
+                "vectordb",
+            ),  # OpenLIT, which adds the counts of their calls up there
         ),
         SpanType.CUSTOM,
     ),

@@ -72,7 +72,7 @@ def finish_reasons_of(value: Any) -> list[str]:
         several = [one.strip() for one in found.split(",")]
         if len(several) > 1 and all(normalise_finish_reason(one) in _WORDS for one in several):
             return several
-        return [found] if found not in ("", "None", "null") else []
+        return [found] if found.lower() not in ("", "none", "null") else []
     if isinstance(found, Mapping):  # version 7 of the Vercel AI SDK
         return next(([one] for key in _IN_MAPS if isinstance(one := found.get(key), str) and one), [])
     if isinstance(found, Sequence) and not isinstance(found, bytes):

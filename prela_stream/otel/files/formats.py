@@ -17,6 +17,7 @@ from prela_stream.otel.files import (
     zipkin,
 )
 from prela_stream.otel.files.documents import decoded, one_after_the_other, text_of
+from prela_stream.otel.files.langfuse_table import observations_of
 from prela_stream.otel.spans import ForeignSpan, Rejected
 from prela_stream.otel.values import parsed
 
@@ -58,6 +59,9 @@ def read_text(data: bytes) -> Iterator[ForeignSpan | Rejected]:
 
 
 def _several(data: bytes, problem: str) -> Iterator[ForeignSpan | Rejected]:
+    if table := observations_of(data):
+        yield from _each(table)
+        return
     documents, bad = _on_lines(data)
     after: list[Rejected] = []
     if bad:

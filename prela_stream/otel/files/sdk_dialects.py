@@ -20,6 +20,8 @@ def as_usual(span: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The span with the names of Python's SDK; None if it is of no dialect."""
     if isinstance(span.get("SpanContext"), Mapping):
         return _go(span)
+    if "context.trace_id" in span and "context.span_id" in span:
+        return _table(span)
     if isinstance(span.get("context"), Mapping) and isinstance(span.get("span_kind"), str):
         return _phoenix(span)
     if _is_console(span):
@@ -90,6 +92,16 @@ def _console(span: Mapping[str, Any]) -> Mapping[str, Any]:
     parent = span.get("parentSpanContext") or span.get("parentId") or span.get("parentSpanId")
     context = {"trace_id": span["traceId"], "span_id": span["id"]}
     return {**span, **times, "context": context, "parent": parent, "parentSpanContext": None, "parentSpanId": None}
+
+
+def _table(span: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A row of a table of Phoenix, whose columns have the names of the attributes: `attributes.llm.model_name`."""
+    prefix = "attributes."
+    found = {key.removeprefix(prefix): value for key, value in span.items() if key.startswith(prefix)}
+    rest = {key: value for key, value in span.items() if not key.startswith((prefix, "context."))}
+    context = {"trace_id": span["context.trace_id"], "span_id": span["context.span_id"]}
+    given = {key: value for key, value in found.items() if value is not None}
+    return _phoenix({"span_kind": "UNKNOWN", **rest, "context": context, "attributes": given})
 
 
 def _phoenix(span: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -479,6 +479,12 @@ TYPES: Final[list[tuple[dict[str, Any], str, SpanType]]] = [
     ({"gen_ai.operation.name": "chain", "langsmith.span.kind": "chain"}, "", SpanType.CUSTOM),
     ({"gen_ai.operation.name": "chat.completions"}, "", SpanType.LLM),
     ({"mlflow.spanType": "RETRIEVER"}, "", SpanType.RETRIEVAL),
+    ({"spring.ai.kind": "chat_client", "gen_ai.operation.name": "framework"}, "", SpanType.CUSTOM),
+    (
+        {"gen_ai.operation.name": "framework", "gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 3},
+        "",
+        SpanType.CUSTOM,
+    ),
     ({"mastra.span.type": "agent_run"}, "", SpanType.AGENT),
     ({"mastra.span.type": "tool_call", "gen_ai.operation.name": "tool_call"}, "", SpanType.TOOL),
     ({"mastra.span.type": "model_step", INFERENCE: "LLM"}, "", SpanType.CUSTOM),
@@ -685,6 +691,13 @@ TOOL_CALLS: Final[dict[str, dict[str, Any]]] = {
         "input": '{"a": 3}',
         "output": '{"sum": 7}',
     },
+    "Spring AI": {
+        "spring.ai.kind": "tool_call",
+        "gen_ai.operation.name": "framework",
+        "spring.ai.tool.definition.name": "add",
+        "spring.ai.tool.call.arguments": '{"a": 3}',
+        "spring.ai.tool.call.result": '{"sum": 7}',
+    },
     "MCP of OpenLLMetry": {
         "mcp.method.name": "tools/call",
         "mcp.request.argument": '{"a": 3}',
@@ -712,6 +725,12 @@ RETRIEVALS: Final[dict[str, dict[str, Any]]] = {
         INFERENCE: "RETRIEVER",
         "input.value": "sums",
         "retrieval.documents": json.dumps([{"document.content": "3 + 4 = 7"}]),
+    },
+    "Spring AI": {
+        "spring.ai.kind": "vector_store",
+        "db.operation.name": "query",
+        "db.vector.query.content": "sums",
+        "db.vector.query.response.documents": '[{"content": "3 + 4 = 7"}]',
     },
     "a reranker": {
         INFERENCE: "RERANKER",

@@ -157,6 +157,28 @@ FILES: dict[str, str] = {
     "Langfuse, one observation of a blob export a line": "\n".join(
         json.dumps({_snake(key): value for key, value in langfuse_observation(one).items()}) for one in (ROOT, CHILD)
     ),
+    "Phoenix, a row of its table on each line": "\n".join(
+        json.dumps(
+            {
+                "name": one,
+                "parent_id": ROOT if one == CHILD else None,
+                "start_time": START // 1_000_000,
+                "end_time": (START + 10**9) // 1_000_000,
+                "context.trace_id": TRACE,
+                "context.span_id": one,
+                "attributes.openinference.span.kind": "CHAIN",
+                "attributes.llm": None,
+                "resource": {"service.name": "shop"},
+            }
+        )
+        for one in (ROOT, CHILD)
+    ),
+    "Langfuse, its page as CSV": "id,traceId,type,name,parentObservationId,startTime,endTime,metadata\n"
+    + "".join(
+        f"{one},{TRACE},SPAN,{one},{ROOT if one == CHILD else ''},2023-11-14T22:13:20Z,2023-11-14T22:13:21Z,"
+        '"{""resourceAttributes"":\n{""service.name"": ""shop""}}"\n'
+        for one in (ROOT, CHILD)
+    ),
     "Jaeger, api_v2": json.dumps(
         {
             "spans": [
