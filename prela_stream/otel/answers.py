@@ -10,7 +10,7 @@ from typing import Any, Final
 from prela_stream.model import semconv
 from prela_stream.otel.values import as_int, parsed
 
-_USAGE_ALONE: Final = ("mlflow.chat.tokenUsage", "langsmith.usage_metadata")
+_USAGE_ALONE: Final = ("mlflow.chat.tokenUsage", "langsmith.usage_metadata", "llm.token.counts")
 ANSWERS: Final = (
     *("gcp.vertex.agent.llm_response", *_USAGE_ALONE, "langfuse.observation.output", "output.value"),
     *("gen_ai.completion", "gen_ai.output", "genkit:output", "mlflow.spanOutputs", "response_data", "lmnr.span.output"),

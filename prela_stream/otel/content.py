@@ -157,12 +157,13 @@ def _logged_events(read: Read) -> Read:
 
 
 INPUTS: Final[Sequence[Source]] = (
-    attribute("gen_ai.input.messages", "user"),
+    structured("gen_ai.input.messages", "user"),
     in_event(DETAILS_EVENT, "gen_ai.input.messages", "user"),
     flattened("llm.input_messages", "user"),
     listed("llm.input_messages", "user"),
     flattened("gen_ai.prompt", "user"),
     attribute("gen_ai.prompt", "user"),
+    attribute("gen_ai.content.prompt", "user"),
     in_event("gen_ai.content.prompt", "gen_ai.prompt", "user"),
     flattened("llm.prompts", "user"),
     attribute("llm.prompts", "user"),
@@ -179,12 +180,14 @@ INPUTS: Final[Sequence[Source]] = (
 )
 """Places that hold the messages of a request and nothing else."""
 OUTPUTS: Final[Sequence[Source]] = (
-    attribute("gen_ai.output.messages", "assistant"),
+    structured("gen_ai.output.messages"),
     in_event(DETAILS_EVENT, "gen_ai.output.messages", "assistant"),
     flattened("llm.output_messages", "assistant"),
     listed("llm.output_messages", "assistant"),
     flattened("gen_ai.completion", "assistant"),
     attribute("gen_ai.completion", "assistant"),
+    attribute("gen_ai.content.completion", "assistant"),
+    attribute("llm.responses", "assistant"),
     in_event("gen_ai.content.completion", "gen_ai.completion", "assistant"),
     flattened("llm.completions", "assistant"),
     flattened("llm.choices", "assistant"),

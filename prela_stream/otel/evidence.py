@@ -19,6 +19,10 @@ _OPERATIONS: Final[Mapping[str, SpanType]] = {
         SpanType.LLM,
     ),
     **dict.fromkeys(("invoke_agent", "create_agent", "invoke_workflow", "agent", "workflow_agent"), SpanType.AGENT),
+    "process_thread_run": SpanType.AGENT,  # Azure's agents, whose other operations only prepare or read it
+    **dict.fromkeys(
+        ("start_thread_run", "create_thread_run", "get_thread_run", "submit_tool_outputs"), SpanType.CUSTOM
+    ),
     **dict.fromkeys(("execute_tool", "execute_function", "tool_call"), SpanType.TOOL),
     **dict.fromkeys(("embeddings", "embedding", "embed", "aembedding"), SpanType.EMBEDDING),
     **dict.fromkeys(("retrieval", "retrieve", "search_memory", "rerank", "arerank"), SpanType.RETRIEVAL),
@@ -205,5 +209,7 @@ EVIDENCE: Final[tuple[Evidence, ...]] = (
     ("lmnr.span.type", lambda value: _LAMINAR.get(value.upper())),
     ("genkit:metadata:subtype", lambda value: _GENKIT.get(value.lower())),
     ("gen_ai.span.kind", lambda value: _OPENINFERENCE.get(value.upper())),
+    ("fi.span.kind", lambda value: _OPENINFERENCE.get(value.upper())),
+    ("langtrace.service.type", lambda value: SpanType.LLM if value == "llm" else None),
 )
 """Strongest first. Mastra's exporters derive the other kinds from its type, and Langfuse derives its type from the others."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from prela_stream.otel.finish_reasons import normalise_finish_reason
 from prela_stream.otel.parts import Part, call_part, part_of, parts_of, response_part, text_part
-from prela_stream.otel.values import parsed
+from prela_stream.otel.values import json_string, parsed, printed
 
 Message = dict[str, Any]
 
@@ -40,6 +40,8 @@ _ITEMS: Final = {
     "tool_result": "tool",
 }
 """Items of OpenAI's Responses API that are parts without a message around them, with the role that they have."""
+_PART_ROLES: Final = {"user-prompt": "user", "retry-prompt": "user", "system-prompt": "system", "tool-return": "tool"}
+_CONTENTS: Final = ("content", "contents", "data")
 _LISTS: Final = (
     *("messages", "contents", "input", "output", "choices", "candidates", "generations", "replies"),
     *("prompt", "prompts", "completion", "combined_chunk_content"),
@@ -58,22 +60,42 @@ def messages_of(value: Any, role: str = "user") -> list[Message]:
     """
     found = parsed(value)
     if isinstance(found, str):
+        found = printed(found) if found[:1] in "[{" else parsed(json_string(found))
+    if isinstance(found, str):
         return [{"role": role, "parts": [text_part(found)]}] if found else []
     if isinstance(found, Mapping):
         return list(_of_map(found, role))
     if isinstance(found, list):
+        if found and all(_is_pair(one) for one in found):  # LangChain: a role and a text
+            return [{"role": _ROLES[role.lower()], "parts": parts_of(content)} for role, content in found]
         if found and all(isinstance(one, list) for one in found):  # LangChain: one list for each prompt of a batch
             return [message for batch in found for message in messages_of(batch, role)]
         if found and all(isinstance(one, str) for one in found):
-            return [{"role": role, "parts": [text_part(one)]} for one in found if one]
-        if found and all(isinstance(one, Mapping) and not _is_message(one) for one in found):
+            return [message for one in found if one for message in _of_text(one, role)]
+        if found and all(isinstance(one, Mapping) and not (_is_message(one) or _is_exchange(one)) for one in found):
             parts = [part_of(one) for one in found]
             return [{"role": role, "parts": parts}] if any(part.get("type", "") != "unknown" for part in parts) else []
         return [message for one in found if isinstance(one, Mapping | str) for message in messages_of(one, role)]
     return []
 
 
+def _is_pair(one: Any) -> bool:
+    return isinstance(one, list | tuple) and len(one) == 2 and isinstance(one[0], str) and one[0].lower() in _ROLES
+
+
+def _of_text(value: str, role: str) -> list[Message]:
+    decoded = parsed(value)
+    if isinstance(decoded, Mapping) and _is_message(decoded):
+        return messages_of(decoded, role)
+    return [{"role": role, "parts": [text_part(value)]}]
+
+
 def _of_map(value: Mapping[str, Any], role: str) -> Iterator[Message]:
+    if _is_exchange(value):
+        for part in value["parts"]:
+            kind = part.get("part_kind") if isinstance(part, Mapping) else None
+            yield {"role": _PART_ROLES.get(str(kind), "assistant"), "parts": [part_of(part)]}
+        return
     if _is_message(value):
         yield _message(value, role)
         return
@@ -83,6 +105,15 @@ def _of_map(value: Mapping[str, Any], role: str) -> Iterator[Message]:
         if isinstance(found := parsed(value.get(key)), list | str) and found:
             yield from messages_of(found, role)
             return
+    yield from _of_answer(value, role)
+
+
+def _is_exchange(value: Mapping[str, Any]) -> bool:
+    """Whether it is a request or a response of Pydantic AI, whose parts have the roles."""
+    return value.get("kind") in ("request", "response") and isinstance(value.get("parts"), list)
+
+
+def _of_answer(value: Mapping[str, Any], role: str) -> Iterator[Message]:
     if isinstance(inner := value.get("output"), Mapping) and "message" in inner:  # Bedrock's converse
         yield from messages_of(inner, "assistant")
     elif isinstance(value.get("content"), str | list) or isinstance(value.get("parts"), list):
@@ -115,7 +146,10 @@ def _is_message(value: Mapping[str, Any]) -> bool:
         isinstance(value.get("role"), str)
         or isinstance(value.get("message"), Mapping)
         or value.get("lc") == 1
-        or (isinstance(kind, str) and (kind in _ITEMS or (kind.lower() in _ROLES and "content" in value)))
+        or (
+            isinstance(kind, str)
+            and (kind in _ITEMS or (kind.lower() in _ROLES and any(key in value for key in _CONTENTS)))
+        )
         or (isinstance(value.get("content"), Mapping) and "parts" in value["content"])
     )
 
@@ -128,10 +162,12 @@ def _message(value: Mapping[str, Any], role: str) -> Message:
         name = value["id"][-1] if isinstance(value.get("id"), list) and value["id"] else ""
         return _message({"type": str(name).lower(), **value["kwargs"]}, _ROLES.get(str(name).lower(), role))
     if isinstance(content := value.get("content"), Mapping) and "parts" in content:  # a candidate of Gemini
-        return _with_reason(_message(content, "assistant"), value)
+        return _with_reason(_message(content, _ROLES.get(str(value.get("role")).lower(), "assistant")), value)
     if len(value) == 1 and (only := next(iter(value))) in _ROLES:
         return {"role": _ROLES[only], "parts": parts_of(value[only])}
     kind = str(value.get("type", "")).lower()
+    if isinstance(data := value.get("data"), Mapping) and kind in _ROLES:  # LangChain's messages_to_dict
+        return _message({"type": kind, **data}, role)
     if kind in _ITEMS and "role" not in value:
         return {"role": _ITEMS[kind], "parts": [part_of(value)]}
     named = value.get("role") or kind
@@ -146,15 +182,20 @@ def _parts(value: Mapping[str, Any], role: str) -> list[Part]:
     if isinstance(value.get("parts"), list):
         return [part_of(part) if isinstance(part, Mapping) else text_part(str(part)) for part in value["parts"]]
     call_id = value.get("tool_call_id") or value.get("toolCallId")
-    content = next(
-        (value[key] for key in ("contents", "blocks") if isinstance(value.get(key), list)), value.get("content")
-    )
+    content = _content(value)
     if role == "tool" and not _holds_results(content):
         return [response_part(content, call_id or value.get("id"), value.get("name"))]
     parts = parts_of(content)
     if isinstance(reasoning := value.get("reasoning_content") or value.get("reasoning"), str) and reasoning:
         parts.insert(0, {"type": "reasoning", "content": reasoning})
     return [*parts, *_calls(value)]
+
+
+def _content(value: Mapping[str, Any]) -> Any:
+    listed = next((value[key] for key in ("contents", "blocks") if isinstance(value.get(key), list)), None)
+    if listed is not None:
+        return listed
+    return next((value[key] for key in ("content", "text", "message") if value.get(key) not in (None, "")), None)
 
 
 def _holds_results(content: Any) -> bool:
@@ -168,7 +209,9 @@ def _holds_results(content: Any) -> bool:
 def _calls(value: Mapping[str, Any]) -> list[Part]:
     """The tool calls beside the content: OpenAI, LangChain, OpenInference."""
     extra = value.get("additional_kwargs")
-    calls = parsed(value.get("tool_calls")) or (extra.get("tool_calls") if isinstance(extra, Mapping) else None)
+    calls = parsed(value.get("tool_calls") or value.get("toolCalls")) or (
+        extra.get("tool_calls") if isinstance(extra, Mapping) else None
+    )
     found = []
     for call in calls if isinstance(calls, list) else ():
         inner = call.get("tool_call", call) if isinstance(call, Mapping) else {}

@@ -73,11 +73,11 @@ def part_of(block: Any) -> Part:
         return {"type": "text", "content": str(block)}
     if (inner := _unwrapped(block)) is not None:
         return part_of(inner)
-    kind = block.get("type") or block.get("block_type")
+    kind = block.get("type") or block.get("block_type") or block.get("part_kind")
     if isinstance(kind, str):
         if "type" in block and kind in _KNOWN and ("content" in block or kind not in ("text", "reasoning")):
             return _known(block, kind)
-        if (convert := _BY_TYPE.get(kind)) is not None:
+        if (convert := _BY_TYPE.get(kind.lower())) is not None:
             return convert(block)
         if kind.endswith(".TextReasoningContent"):  # of .NET
             return _reasoning(as_map(block.get("content")))
@@ -134,9 +134,9 @@ def _call(block: Mapping[str, Any]) -> Part:
     return call_part(
         _first(block, "name", "toolName", "tool_name") or function.get("name"),
         _first(block, "input", "args", "arguments")
-        if "name" in block or "toolName" in block
+        if any(key in block for key in ("name", "toolName", "tool_name"))
         else function.get("arguments"),
-        _first(block, "call_id", "id", "toolCallId", "tool_call_id", "toolUseId"),
+        _first(block, "call_id", "id", "toolCallId", "tool_call_id", "toolUseId", "ref"),
     )
 
 
@@ -146,8 +146,8 @@ def _response(block: Mapping[str, Any]) -> Part:
         result = result["value"]
     return response_part(
         result,
-        _first(block, "tool_use_id", "call_id", "toolCallId", "tool_call_id", "toolUseId", "id"),
-        _first(block, "toolName", "name"),
+        _first(block, "tool_use_id", "call_id", "toolCallId", "tool_call_id", "toolUseId", "id", "ref"),
+        _first(block, "toolName", "tool_name", "name"),
     )
 
 
@@ -184,12 +184,12 @@ def _gemini_response(block: Mapping[str, Any]) -> Part:
 
 
 _BY_TYPE: Final[Mapping[str, Callable[[Mapping[str, Any]], Part]]] = {
-    **dict.fromkeys(_TEXT_TYPES, _text),
+    **dict.fromkeys((*_TEXT_TYPES, "user-prompt", "system-prompt", "retry-prompt"), _text),
     **dict.fromkeys(("thinking", "reasoning", "redacted_thinking", "reasoning_content"), _reasoning),
     **dict.fromkeys(
         ("tool_use", "server_tool_use", "mcp_tool_use", "tool-call", "tool_call", "function_call", "function"), _call
     ),
-    **dict.fromkeys(("tool_result", "tool-result", "tool_response", "function_call_output"), _response),
+    **dict.fromkeys(("tool_result", "tool-result", "tool_response", "function_call_output", "tool-return"), _response),
     **dict.fromkeys(("image", "image_url", "input_image"), _image),
 }
 _BY_KEY: Final[tuple[tuple[str, Callable[[Mapping[str, Any]], Part]], ...]] = (
@@ -198,6 +198,9 @@ _BY_KEY: Final[tuple[tuple[str, Callable[[Mapping[str, Any]], Part]], ...]] = (
     ("function_response", _gemini_response),
     ("functionResponse", _gemini_response),
     ("toolUse", lambda block: _call(block["toolUse"] if isinstance(block["toolUse"], Mapping) else block)),
+    ("toolInvocation", lambda block: _call(as_map(block["toolInvocation"]))),
+    ("toolRequest", lambda block: _call(as_map(block["toolRequest"]))),
+    ("toolResponse", lambda block: _response(as_map(block["toolResponse"]))),
     ("toolResult", lambda block: _response(block["toolResult"] if isinstance(block["toolResult"], Mapping) else block)),
     ("reasoningContent", lambda block: _reasoning(_inner(block["reasoningContent"], "reasoningText"))),
     ("tool.name", lambda block: call_part(block["tool.name"], block.get("tool.args"), None)),

@@ -1,5 +1,6 @@
 """Values inside foreign attributes: JSON in strings, and lists and maps that were flattened into dotted keys."""
 
+import ast
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -8,6 +9,7 @@ import msgspec
 from prela_stream.model.plain import plain, safe_text
 
 _encoder: Final = msgspec.json.Encoder(enc_hook=safe_text)
+_LONGEST_PRINTED: Final = 1 << 16
 MAX_INDEX: Final = 10_000
 """A larger index in a dotted key is a name, not a position in a list."""
 
@@ -22,6 +24,16 @@ def parsed(value: Any) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return value
+
+
+def printed(value: str) -> Any:
+    """A list or a map as Python prints it; a text that is none, or is very long, as it is."""
+    if len(value) > _LONGEST_PRINTED or not value.startswith(("[{'", "{'", "['")):
+        return value
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return value
 
 
@@ -49,8 +61,9 @@ def as_int(value: Any) -> int | None:
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit() and len(value) <= 20:
-        return int(value)
+    if isinstance(value, str) and len(value) <= 20:
+        digits = value.strip().removesuffix(".0")
+        return int(digits) if digits.isascii() and digits.isdigit() else None
     return None
 
 

@@ -343,6 +343,22 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
         "gen_ai.usage.prompt_tokens": 97,
         "gen_ai.usage.completion_tokens": 25,
     },
+    "Langtrace": {
+        "langtrace.service.type": "llm",
+        "llm.model": "m-1",
+        "llm.prompts": PLAIN,
+        "llm.responses": json.dumps([{"role": "assistant", "content": ANSWERED, "finish_reason": "stop"}]),
+        "llm.token.counts": '{"input_tokens": 97, "output_tokens": 25, "total_tokens": 122}',
+    },
+    "OpenLIT, before events": {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "m-1",
+        "gen_ai.content.prompt": ASKED,
+        "gen_ai.content.completion": ANSWERED,
+        "gen_ai.usage.input_tokens": "97.0",
+        "gen_ai.usage.output_tokens": 25.0,
+        "gen_ai.response.finish_reasons": "stop",
+    },
     "Langfuse, a decorated function": {
         "langfuse.observation.type": "generation",
         "langfuse.observation.model.name": "m-1",
@@ -484,6 +500,12 @@ TYPES: Final[list[tuple[dict[str, Any], str, SpanType]]] = [
         {"gen_ai.operation.name": "framework", "gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 3},
         "",
         SpanType.CUSTOM,
+    ),
+    ({"fi.span.kind": "LLM"}, "", SpanType.LLM),
+    (
+        {"gen_ai.operation.name": "process_thread_run", "gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 3},
+        "",
+        SpanType.AGENT,
     ),
     ({"mastra.span.type": "agent_run"}, "", SpanType.AGENT),
     ({"mastra.span.type": "tool_call", "gen_ai.operation.name": "tool_call"}, "", SpanType.TOOL),
@@ -968,3 +990,49 @@ def test_a_level_of_langfuse_is_an_error() -> None:
     found = read({"langfuse.observation.level": "ERROR", "langfuse.observation.status_message": "no quota"})
     assert (found.status, found.attributes["error.message"]) == (SpanStatus.ERROR, "no quota")
     assert read({"langfuse.observation.level": "WARNING"}).status is SpanStatus.SUCCESS
+
+
+ASKED_PARTS: Final = [{"type": "text", "content": ASKED}]
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [json.dumps({"role": "user", "parts": ASKED_PARTS})],
+        str([{"role": "user", "content": ASKED}]),
+        json.dumps(PLAIN),
+        [{"type": "human", "data": {"content": ASKED, "type": "human"}}],
+        [["human", ASKED]],
+        [{"role": "user", "content": {"parts": [{"text": ASKED}]}}],
+        [{"role": "user", "message": ASKED}],
+        [{"role": "user", "text": ASKED}],
+        [{"type": "USER", "contents": [{"type": "TEXT", "text": ASKED}]}],
+        [{"messageType": "USER", "text": ASKED}],
+        [{"kind": "request", "parts": [{"part_kind": "user-prompt", "content": ASKED}]}],
+        ASKED,
+    ],
+)
+def test_messages_of_frameworks(messages: Any) -> None:
+    for value in (messages, messages if isinstance(messages, str) else json.dumps(messages)):
+        found = read({"gen_ai.operation.name": "chat", "gen_ai.input.messages": value}).attributes
+        assert found["gen_ai.input.messages"] == [{"role": "user", "parts": ASKED_PARTS}]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [{"role": "assistant", "content": [{"toolInvocation": {"toolName": "add", "args": {"a": 3}}}]}],
+        [{"role": "assistant", "toolCalls": [{"function": {"name": "add", "arguments": '{"a": 3}'}}]}],
+        [{"role": "model", "content": [{"toolRequest": {"name": "add", "input": {"a": 3}}}]}],
+        [{"kind": "response", "parts": [{"part_kind": "tool-call", "tool_name": "add", "args": {"a": 3}}]}],
+    ],
+)
+def test_tool_calls_of_frameworks(answer: Any) -> None:
+    found = read({"gen_ai.operation.name": "chat", "gen_ai.output.messages": json.dumps(answer)}).attributes
+    assert found["gen_ai.output.messages"] == [{"role": "assistant", "parts": [CALLED]}]
+
+
+def test_a_text_that_looks_like_what_python_prints_stays_a_text() -> None:
+    for text in ("['", "[{'a': __import__('os')}]", "{'a': 1", "['" + "a" * 100_000 + "']"):
+        found = read({"gen_ai.operation.name": "chat", "gen_ai.input.messages": text}).attributes
+        assert found["gen_ai.input.messages"] == [{"role": "user", "parts": [{"type": "text", "content": text}]}]
