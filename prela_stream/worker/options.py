@@ -24,7 +24,7 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Shortest time between two ticks that a worker appends to a silent partition."""
     tick_max_ms: Annotated[int, bounded(1, HOUR)] = 10_000
     """Longest time without a tick on a silent partition with open traces."""
-    poll_bytes: Annotated[int, bounded(1, 1 << 40)] = 1 << 20
+    poll_bytes: Annotated[int, bounded(1, 1 << 40)] = 4 << 20
     """Most bytes of records of one poll, decompressed. They are applied in slices of 10 ms or less."""
     max_open_bytes: Annotated[int, bounded(1 << 20, 1 << 50)] = 2 << 30
     """Most bytes of undecided items, with 500 bytes for each undecided trace, and of pending output, over all partitions of a

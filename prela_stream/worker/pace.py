@@ -13,7 +13,7 @@ import anyio.lowlevel
 
 SLICE_S = 0.010
 """Longest time between two turns of the event loop."""
-SLICE_BYTES = 1 << 20
+SLICE_BYTES = 4 << 20
 """Most bytes of records between two turns of the event loop."""
 COMMIT_SLICE_S = 0.002
 """Longest time between two turns of the event loop while a commit is in progress."""
