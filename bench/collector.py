@@ -18,7 +18,6 @@ import random
 import signal
 import statistics
 import sys
-import sysconfig
 import tempfile
 import time
 from collections import defaultdict
@@ -29,6 +28,7 @@ from typing import Any, Final
 import anyio
 
 from bench.broker import bench_broker, kafka_settings
+from bench.cpython import build_of
 from bench.peers.load import Load
 from bench.peers.outputs import Decided, Kept, reading
 from bench.peers.population import Filler, rootless, spans_of, traces
@@ -54,6 +54,8 @@ class Bench:
         self._folder = folder
         self._binary = binary
         self._options = options
+        self.python: str = options.python
+        """The CPython that runs the worker."""
         self.ratios: dict[str, dict[str, float]] = {}
 
     async def topics(self) -> Settings:
@@ -64,7 +66,7 @@ class Bench:
 
     def worker(self, settings: Settings, core: str = "auto") -> OurWorker:
         """A worker that is not started yet."""
-        return OurWorker(settings, python=self._options.python, **{CORE_VARIABLE: core})
+        return OurWorker(settings, python=self.python, **{CORE_VARIABLE: core})
 
     # --- throughput ---
 
@@ -287,18 +289,13 @@ def show(**row: Any) -> None:
     )
 
 
-def is_optimised() -> bool:
-    """Whether this CPython was built with profile-guided optimisation."""
-    return "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-
-
 async def run(bench: Bench, parts: list[str]) -> None:
     """Measure the parts, and print the line with the ratios."""
     for part in parts:
         await getattr(bench, part)()
     one = bench.ratios.get("one text", {})
     ours = next((value for name, value in one.items() if "native" in name), None)
-    show(collector_cpu_over_ours=ours, ratios=bench.ratios, optimised_cpython=is_optimised())
+    show(collector_cpu_over_ours=ours, ratios=bench.ratios, **build_of(bench.python))
 
 
 def main() -> int:

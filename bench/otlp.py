@@ -29,6 +29,7 @@ import psutil
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from bench.broker import bench_broker, kafka_settings
+from bench.cpython import build_of
 from prela_stream.app import create_topics
 from tests.support.metrics import free_address
 
@@ -202,12 +203,6 @@ def ours(python: str, folder: Path, bootstrap: str) -> Iterator[Receiver]:
         receiver.stop()
 
 
-def is_optimised(python: str) -> bool:
-    """Whether this CPython was built with profile-guided optimisation."""
-    code = "import sysconfig; print('--enable-optimizations' in (sysconfig.get_config_var('CONFIG_ARGS') or ''))"
-    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "True"
-
-
 def measure(chosen: argparse.Namespace, bootstrap: str) -> dict[str, Any]:
     """Both receivers in turns; the best turn of each, because other processes share the machine."""
     bodies = [request(number * SPANS) for number in range(REQUESTS)]
@@ -253,7 +248,7 @@ def main() -> None:
         found = measure(chosen, "")
     document = {
         "python": platform.python_version() if chosen.python == sys.executable else chosen.python,
-        "optimised_cpython": is_optimised(chosen.python),
+        **build_of(chosen.python),
         "log": "kafka" if chosen.kafka else "local",
         **found,
     }

@@ -1,4 +1,8 @@
-"""Throughput of a worker on one core: 1 KB spans, 10 per trace, 5 % kept, from a filled topic, local and on Kafka.
+"""Throughput of a worker on one core: 1 KB spans, 5 % of the traces kept, from a filled topic, local and on Kafka.
+
+The first row has 100 spans per record, 10 per trace, 16 partitions and one worker. Every further row changes one of these: 1 or
+10 spans per record, 1 or 1,000 per trace, 1 or 64 partitions, two workers. Each with both cores. The row with two workers runs
+them as processes, so it has no times of commits or of the event loop.
 
 Prints one JSON document. `spans_per_cpu_s` is spans over CPU seconds of the process, so a waiting disk does not count as work.
 `spans_per_s` is by wall time. Neither includes the start of the worker, until it has its partitions (`start_s`, `start_cpu_s`).
@@ -8,7 +12,10 @@ without its spans. The worker catches up all the time, so a row also shows wheth
 after a failed commit, the duration of commits (`commit_ms`), and how long a turn of the event loop took (`loop_lag_ms`).
 With `--profile` the time of each transport's last row is split by function (cProfile, whose cost inflates small functions).
 
-    python bench/worker.py [--transport local] [--core native] [--spans 400000] [--spans-a-record 100] [--profile]
+    python bench/worker.py [--transport local] [--core native] [--spans 400000] [--spans-a-record 100] [--spans-a-trace 10]
+        [--partitions 16] [--workers 1] [--profile]
+
+Each option selects the rows with this value.
 """
 
 import argparse
@@ -19,17 +26,18 @@ import os
 import platform
 import pstats
 import random
-import sysconfig
+import sys
 import tempfile
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import msgspec
 
 from bench.broker import bench_broker, kafka_settings
+from bench.cpython import build_of
 from deploy.kafka import KafkaMissingError
 from prela_stream import telemetry
 from prela_stream.app import create_topics, ready_transport
@@ -47,7 +55,6 @@ from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.service import Worker
 
 SPANS_A_TRACE = 10
-SPANS_A_RECORD = (1, 10, 100)
 TRANSPORTS = ("local", "kafka")
 CORES = ("native", "python")
 POLICIES = """
@@ -68,12 +75,33 @@ probability = 0.05
 """
 
 
-def trace_items(rng: random.Random, body: str, start_ns: int) -> tuple[bytes, list[bytes]]:
-    """One trace in the order in which an SDK sends it: nine children, then the root; about 1 KB each."""
+class Shape(NamedTuple):
+    """The shape of a load."""
+
+    spans_a_record: int = 100
+    spans_a_trace: int = SPANS_A_TRACE
+    partitions: int = 16
+    workers: int = 1
+
+
+SHAPES = (
+    Shape(),
+    Shape(spans_a_record=10),
+    Shape(spans_a_record=1),
+    Shape(spans_a_trace=1),
+    Shape(spans_a_trace=1_000),
+    Shape(partitions=1),
+    Shape(partitions=64),
+    Shape(workers=2),
+)
+
+
+def trace_items(rng: random.Random, body: str, start_ns: int, spans: int = SPANS_A_TRACE) -> tuple[bytes, list[bytes]]:
+    """One trace in the order in which an SDK sends it: the children, then the root; about 1 KB each."""
     trace_id, root = rng.randbytes(16), rng.randbytes(8)
     items = []
-    for index in range(SPANS_A_TRACE):
-        is_root = index == SPANS_A_TRACE - 1
+    for index in range(spans):
+        is_root = index == spans - 1
         attributes = {
             "gen_ai.operation.name": "chat",
             "gen_ai.request.model": "model-large",
@@ -90,7 +118,7 @@ def trace_items(rng: random.Random, body: str, start_ns: int) -> tuple[bytes, li
                 0 if is_root else COUNTED,
                 1,
                 0,
-                SPANS_A_TRACE - 1 if is_root else 0,
+                spans - 1 if is_root else 0,
                 0,
                 None,
                 0 if is_root else 1,
@@ -108,8 +136,9 @@ def trace_items(rng: random.Random, body: str, start_ns: int) -> tuple[bytes, li
     return trace_id, items
 
 
-async def fill(transport: Transport, settings: Settings, *, spans: int, a_record: int) -> float:
-    """Write `spans` spans to all partitions in records of `a_record` spans; returns the mean size of a span in bytes."""
+async def fill(transport: Transport, settings: Settings, *, spans: int, shape: Shape) -> float:
+    """Write `spans` spans to all partitions; returns the mean size of a span in bytes."""
+    a_record = shape.spans_a_record
     rng = random.Random(7)
     body = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz     ", k=760))
     resource = encode_resource(Resource(service_name="bench", sdk_version="0", host="h", pid=1))
@@ -119,8 +148,8 @@ async def fill(transport: Transport, settings: Settings, *, spans: int, a_record
     size = 0
     now = time.time_ns()
     async with await transport.producer() as producer:
-        for _ in range(spans // SPANS_A_TRACE):
-            trace_id, items = trace_items(rng, body, now)
+        for _ in range(spans // shape.spans_a_trace):
+            trace_id, items = trace_items(rng, body, now, shape.spans_a_trace)
             partition = partition_of(trace_id, partitions)
             size += sum(map(len, items))
             queue = waiting[partition]
@@ -217,27 +246,64 @@ def _drained(worker: Worker, spans: int) -> bool:
     return decided == spans and not any(state.pending_bytes for state in states)
 
 
+async def drain_by_processes(settings: Settings, workers: int, spans: int, traces: int, core: str) -> dict[str, Any]:
+    """As `drain`, with several worker processes; the start of the last one does not count."""
+    from bench.peers.outputs import Decided, reading
+    from bench.peers.processes import OurWorker
+
+    decided = Decided()
+    peers = [OurWorker(settings, PRELA_WORKER_CORE=core) for _ in range(workers)]
+    async with reading(settings, settings.topics.decisions, decided.take):
+        async with anyio.create_task_group() as tasks:
+            for peer in peers:
+                tasks.start_soon(peer.start)
+        began, used, before = time.perf_counter(), sum(peer.cpu_s() for peer in peers), len(decided.count)
+        while len(decided.count) < traces:
+            await anyio.sleep(0.02)
+        wall, cpu = time.perf_counter() - began, sum(peer.cpu_s() for peer in peers) - used
+    if not cpu:
+        sys.exit(f"{spans} spans are too few: they were decided before all {workers} workers were ready")
+    for peer in peers:
+        await peer.stop()
+    counted = spans * (traces - before) / traces
+    return {
+        "start_s": round(max(peer.start_s for peer in peers), 2),
+        "start_cpu_s": round(sum(peer.start_cpu_s for peer in peers), 2),
+        "spans_per_s": round(counted / wall),
+        "spans_per_cpu_s": round(counted / cpu),
+        "cpu_us_a_span": round(cpu / counted * 1e6, 2),
+        "restores": sum(peer.log_text().count("restoring from the log") for peer in peers),
+    }
+
+
 async def measure(
-    bootstrap: str | None, core: str, a_record: int, spans: int, profile: cProfile.Profile | None = None
+    bootstrap: str | None, core: str, shape: Shape, spans: int, profile: cProfile.Profile | None = None
 ) -> dict[str, Any]:
     """One row: fill a new log, then drain it. Without `bootstrap` the log is local."""
     with tempfile.TemporaryDirectory() as folder:
+        partitions = str(shape.partitions)
         if bootstrap is None:
-            settings = load_settings(env={}, overrides={"directory": folder})
+            settings = load_settings(
+                env={"PRELA_TOPICS_PARTITIONS": partitions}, overrides={"directory": folder, "transport": "local"}
+            )
         else:
-            settings = kafka_settings(bootstrap, folder)
+            settings = kafka_settings(bootstrap, folder, TOPICS_PARTITIONS=partitions)
             await create_topics(settings)
         async with ready_transport(settings) as transport:
-            bytes_a_span = await fill(transport, settings, spans=spans, a_record=a_record)
+            bytes_a_span = await fill(transport, settings, spans=spans, shape=shape)
             if profile:
                 profile.enable()
-            measured = await drain(transport, settings, spans, core)
+            if shape.workers == 1:
+                measured = await drain(transport, settings, spans, core)
+            else:
+                traces = spans // shape.spans_a_trace
+                measured = await drain_by_processes(settings, shape.workers, spans, traces, core)
             if profile:
                 profile.disable()
     return {
         "transport": settings.transport,
         "core": core,
-        "spans_a_record": a_record,
+        **shape._asdict(),
         "spans": spans,
         "bytes_a_span": round(bytes_a_span),
         **measured,
@@ -254,34 +320,30 @@ def split(profile: cProfile.Profile) -> list[dict[str, Any]]:
     ]
 
 
-def loop_step_ns() -> float:
-    """CPU time of one step of an empty loop, ns: the least of a few rounds."""
-    steps = 1_000_000
-    found = []
-    for _ in range(5):
-        began = time.process_time()
-        for _ in range(steps):
-            pass
-        found.append((time.process_time() - began) / steps * 1e9)
-    return round(min(found), 1)
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--transport", choices=TRANSPORTS, action="append", help="default: both")
     parser.add_argument("--core", choices=CORES, action="append", help="default: both")
     parser.add_argument("--spans", type=int, default=400_000)
-    parser.add_argument("--spans-a-record", type=int, choices=SPANS_A_RECORD, action="append", help="default: all")
+    for field in Shape._fields:
+        values = sorted({getattr(shape, field) for shape in SHAPES})
+        parser.add_argument(
+            f"--{field.replace('_', '-')}", type=int, choices=values, action="append", help="default: all"
+        )
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     gc.set_threshold(*GC_THRESHOLDS)  # as `prela-stream worker` does
+    chosen = [
+        shape
+        for shape in SHAPES
+        if all(value in (getattr(arguments, field) or [value]) for field, value in shape._asdict().items())
+    ]
     result: dict[str, Any] = {
         "bench": "worker",
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
-        "build": sysconfig.get_config_var("CONFIG_ARGS"),
-        "loop_step_ns": loop_step_ns(),
+        **build_of(sys.executable),
         "budget_spans_per_cpu_s": 250_000,
         "rows": [],
     }
@@ -289,15 +351,13 @@ def main() -> None:
         try:
             with bench_broker() if transport == "kafka" else nullcontext() as bootstrap:
                 result["rows"] += [
-                    anyio.run(measure, bootstrap, core, a_record, arguments.spans)
-                    for a_record in arguments.spans_a_record or SPANS_A_RECORD
+                    anyio.run(measure, bootstrap, core, shape, arguments.spans)
+                    for shape in chosen
                     for core in arguments.core or CORES
                 ]
                 if arguments.profile:
                     profile = cProfile.Profile()
-                    anyio.run(
-                        measure, bootstrap, (arguments.core or CORES)[0], SPANS_A_RECORD[-1], arguments.spans, profile
-                    )
+                    anyio.run(measure, bootstrap, (arguments.core or CORES)[0], Shape(), arguments.spans, profile)
                     result[f"profile_{transport}"] = split(profile)
         except KafkaMissingError as error:
             result["missing"] = str(error)
