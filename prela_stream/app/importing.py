@@ -1,7 +1,7 @@
 """Imports files with spans of other tools: reads them, and appends their spans to `spans` like an agent would."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,7 +11,7 @@ from prela_stream.app.otlp import privacy_of
 from prela_stream.config import Settings
 from prela_stream.errors import CodecError
 from prela_stream.model import semconv
-from prela_stream.model.span import SpanData
+from prela_stream.model.span import SpanData, SpanType
 from prela_stream.model.tree import SpanTree
 from prela_stream.otel.files.formats import read_text
 from prela_stream.otel.items import span_data_of
@@ -82,7 +82,7 @@ def summarize_import(file: ImportedFile) -> ImportSummary:
         model_calls=len(calls),
         input_tokens=sum(_count(call, semconv.INPUT_TOKENS) for call in calls),
         output_tokens=sum(_count(call, semconv.OUTPUT_TOKENS) for call in calls),
-        readable_calls=sum(_is_readable(call) for call in calls),
+        readable_calls=sum(_is_readable(call, spans) for call in calls),
         rejected=file.rejected,
     )
 
@@ -92,7 +92,19 @@ def _count(call: SpanData, key: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _is_readable(call: SpanData) -> bool:
+def _is_readable(call: SpanData, spans: Mapping[tuple[str, str], SpanData]) -> bool:
+    """Whether it has messages. Of a call that two tracers recorded, one inside the other, either may have them."""
+    seen: set[str] = set()
+    span: SpanData | None = call
+    while span is not None and span.span_type is SpanType.LLM and span.span_id not in seen:
+        if _has_messages(span):
+            return True
+        seen.add(span.span_id)
+        span = spans.get((span.trace_id, span.parent_span_id or ""))
+    return False
+
+
+def _has_messages(call: SpanData) -> bool:
     for key in (semconv.INPUT_MESSAGES, semconv.OUTPUT_MESSAGES):
         messages = call.attributes.get(key)
         if isinstance(messages, list) and any(one.get("parts") for one in messages if isinstance(one, dict)):

@@ -163,7 +163,9 @@ def span_type_of(
         value = attributes.get(key)
         if isinstance(value, str) and value and (found := convert(value)) is not None:
             return found
-    if isinstance(attributes.get("agent_name"), str) and any(key in attributes for key in _PYDANTIC_RUN):
+    if isinstance(attributes.get("agent_name"), str) and (
+        name.endswith(" run") or any(key in attributes for key in _PYDANTIC_RUN)
+    ):
         return SpanType.AGENT
     if attributes.get(_ADK_REQUEST) not in (None, "", "{}"):  # Google's ADK before it wrote an operation
         return SpanType.LLM
@@ -196,6 +198,7 @@ def _vercel(operation: str) -> SpanType | None:
 
 
 EVIDENCE: Final[tuple[Evidence, ...]] = (
+    ("logfire.span_type", lambda value: SpanType.CUSTOM if value == "pending_span" else None),
     ("mastra.span.type", lambda value: _MASTRA.get(value.lower())),
     ("gen_ai.operation.name", lambda value: _OPERATIONS.get(value.lower())),
     ("mcp.method.name", lambda value: SpanType.TOOL if value == MCP_TOOL_CALL else None),
@@ -212,4 +215,6 @@ EVIDENCE: Final[tuple[Evidence, ...]] = (
     ("fi.span.kind", lambda value: _OPENINFERENCE.get(value.upper())),
     ("langtrace.service.type", lambda value: SpanType.LLM if value == "llm" else None),
 )
-"""Strongest first. Mastra's exporters derive the other kinds from its type, and Langfuse derives its type from the others."""
+"""Strongest first. Logfire's pending spans repeat others before they end. Mastra's exporters derive the other kinds from its
+type, and Langfuse derives its type from the others.
+"""

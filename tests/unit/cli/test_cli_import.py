@@ -24,8 +24,8 @@ def run(*arguments: str | Path, stdin: bytes | None = None) -> Result:
     return CliRunner().invoke(app, ["import", *map(str, arguments)], input=stdin)
 
 
-def call(span_id: str, parent: str) -> dict[str, object]:
-    values = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.input.messages": "hello"}
+def call(span_id: str, parent: str, **more: str) -> dict[str, object]:
+    values = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", **more}
     attributes = [{"key": key, "value": {"stringValue": value}} for key, value in values.items()]
     attributes += [{"key": f"gen_ai.usage.{one}_tokens", "value": {"intValue": "12"}} for one in ("input", "output")]
     return otlp_span(span_id, parent, attributes=attributes)
@@ -33,8 +33,9 @@ def call(span_id: str, parent: str) -> dict[str, object]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A trace whose model call two tracers recorded, one inside the other, and a span without an id."""
-    spans = [otlp_span(ROOT, None), call(CHILD, ROOT), call("00000000000000a3", CHILD), otlp_span("", ROOT)]
+    """A trace whose model call two tracers recorded, one with its messages and one inside it, and a span without an id."""
+    outer = call(CHILD, ROOT, **{"gen_ai.input.messages": "hello"})
+    spans = [otlp_span(ROOT, None), outer, call("00000000000000a3", CHILD), otlp_span("", ROOT)]
     path = tmp_path / "trace.json"
     path.write_text(json.dumps(otlp(*spans)))
     return path

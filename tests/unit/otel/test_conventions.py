@@ -502,6 +502,8 @@ TYPES: Final[list[tuple[dict[str, Any], str, SpanType]]] = [
         SpanType.CUSTOM,
     ),
     ({"fi.span.kind": "LLM"}, "", SpanType.LLM),
+    ({"logfire.span_type": "pending_span", "gen_ai.operation.name": "chat"}, "", SpanType.CUSTOM),
+    ({"agent_name": "a", "gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 3}, "agent run", SpanType.AGENT),
     (
         {"gen_ai.operation.name": "process_thread_run", "gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 3},
         "",
