@@ -53,6 +53,11 @@ def as_map(value: Any) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def maps_in(value: Any) -> list[Mapping[str, Any]]:
+    """The maps of a list; none for anything else."""
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
 def as_int(value: Any) -> int | None:
     """A whole number, also from a float or a string of digits; None for anything else."""
     if isinstance(value, bool):

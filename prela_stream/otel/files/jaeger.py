@@ -12,7 +12,7 @@ from prela_stream.errors import CodecError
 from prela_stream.otel.files.times import duration_of, microseconds_of
 from prela_stream.otel.ids import id_of
 from prela_stream.otel.spans import ForeignEvent, ForeignLink, ForeignSpan, Rejected, SpanKind, StatusCode
-from prela_stream.otel.values import as_float, as_int
+from prela_stream.otel.values import as_float, as_int, maps_in
 
 _KINDS: Final[tuple[SpanKind, ...]] = ("internal", "server", "client", "producer", "consumer")
 _REFERENCES: Final = {"0": "CHILD_OF", "1": "FOLLOWS_FROM"}
@@ -90,7 +90,7 @@ def _span(span: Any, processes: Mapping[str, Any]) -> ForeignSpan:
         status=status,
         status_message=description if isinstance(description, str) and description else None,
         attributes=tags,
-        events=[_event(log) for log in span.get("logs") or () if isinstance(log, Mapping)],
+        events=[_event(log) for log in maps_in(span.get("logs"))],
         links=links,
         resource=resource,
         scope_name=str(tags.pop("otel.scope.name", tags.pop("otel.library.name", ""))),

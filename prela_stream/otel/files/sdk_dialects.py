@@ -6,6 +6,8 @@ Three dialects: Go's `stdouttrace`, JavaScript's `ConsoleSpanExporter`, and the 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from prela_stream.otel.values import maps_in
+
 _GO_KINDS: Final = ("internal", "internal", "server", "client", "producer", "consumer")
 _NESTED: Final = frozenset(
     {
@@ -47,11 +49,11 @@ def _go(span: Mapping[str, Any]) -> Mapping[str, Any]:
         "attributes": _go_attributes(span.get("Attributes")),
         "events": [
             {"name": one.get("Name"), "timestamp": one.get("Time"), "attributes": _go_attributes(one.get("Attributes"))}
-            for one in _maps(span.get("Events"))
+            for one in maps_in(span.get("Events"))
         ],
         "links": [
             {"context": _go_context(one.get("SpanContext")), "attributes": _go_attributes(one.get("Attributes"))}
-            for one in _maps(span.get("Links"))
+            for one in maps_in(span.get("Links"))
         ],
         "resource": {"attributes": _go_attributes(span.get("Resource"))},
         "instrumentation_scope": {"name": scope.get("Name"), "version": scope.get("Version")}
@@ -67,14 +69,10 @@ def _go_context(context: Any) -> dict[str, Any]:
 
 def _go_attributes(attributes: Any) -> dict[str, Any]:
     found = {}
-    for one in _maps(attributes):
+    for one in maps_in(attributes):
         value = one.get("Value")
         found[str(one.get("Key"))] = value.get("Value") if isinstance(value, Mapping) and "Value" in value else value
     return found
-
-
-def _maps(values: Any) -> Iterator[Mapping[str, Any]]:
-    return (one for one in values if isinstance(one, Mapping)) if isinstance(values, list) else iter(())
 
 
 def _is_console(span: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from prela_stream.otel.files.sdk_dialects import as_usual
 from prela_stream.otel.files.times import moment_of
 from prela_stream.otel.ids import id_of
 from prela_stream.otel.spans import ForeignEvent, ForeignLink, ForeignSpan, Rejected, SpanKind, StatusCode
+from prela_stream.otel.values import maps_in
 
 _JS_KINDS: tuple[SpanKind, ...] = ("internal", "server", "client", "producer", "consumer")
 _STATUSES: tuple[StatusCode, ...] = ("unset", "ok", "error")
@@ -83,12 +84,9 @@ def _span(span: Mapping[str, Any]) -> ForeignSpan:
                 time_ns=moment_of(_first(one, "timestamp", "time")) or 0,
                 attributes=attributes_of(one.get("attributes")),
             )
-            for one in span.get("events") or ()
-            if isinstance(one, Mapping)
+            for one in maps_in(span.get("events"))
         ],
-        links=[
-            link for one in span.get("links") or () if isinstance(one, Mapping) and (link := _link(one)) is not None
-        ],
+        links=[link for one in maps_in(span.get("links")) if (link := _link(one)) is not None],
         resource=attributes_of(resource.get("attributes", resource)) if isinstance(resource, Mapping) else {},
         scope_name=str(scope.get("name", "")),
         scope_version=str(scope.get("version") or ""),

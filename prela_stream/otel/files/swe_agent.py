@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from prela_stream.otel.spans import ForeignSpan, Rejected
-from prela_stream.otel.values import as_float, as_map, text
+from prela_stream.otel.values import as_float, as_map, maps_in, text
 
 _STATS: Final[Mapping[str, str]] = {
     "tokens_sent": "gen_ai.aggregated_usage.input_tokens",
@@ -36,7 +36,7 @@ def read(document: Any) -> Iterator[ForeignSpan | Rejected]:
     """The run, and the calls of each step."""
     content = msgspec.json.encode(document, order="deterministic")
     run = _Run(content)
-    history = [one for one in document.get("history") or () if isinstance(one, Mapping)]
+    history = maps_in(document.get("history"))
     for index, step in enumerate(document["trajectory"]):
         if isinstance(step, Mapping):
             yield from run.step(index, step, history)

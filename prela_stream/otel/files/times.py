@@ -8,13 +8,14 @@ from prela_stream.otel.values import as_float, as_int
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ns|us|µs|ms|s)")
+_BEYOND_MICROSECONDS: Final = re.compile(r"[.,]\d{6}(\d{1,3})")
 _BY_SIZE: Final = ((1e9, 1), (1e11, 1_000_000_000), (1e14, 1_000_000), (1e17, 1_000))
 """The largest number of ns, s, ms and µs, and ns in it: a time of these years has 10, 13, 16 or 19 digits."""
 _UNITS: Final = {"ns": 1, "us": 1_000, "µs": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 
 
 def nanoseconds_of(value: Any) -> int | None:
-    """An ISO 8601 time as ns since the epoch (µs precision); None for anything else."""
+    """An ISO 8601 time as ns since the epoch; None for anything else."""
     if not isinstance(value, str):
         return None
     try:
@@ -24,7 +25,9 @@ def nanoseconds_of(value: Any) -> int | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     since = moment - _EPOCH
-    return max((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000, 0)
+    beyond = _BEYOND_MICROSECONDS.search(value)
+    nanoseconds = int(beyond[1].ljust(3, "0")) if beyond else 0
+    return max((since.days * 86_400 + since.seconds) * 1_000_000_000 + since.microseconds * 1000 + nanoseconds, 0)
 
 
 def moment_of(value: Any) -> int | None:
@@ -48,8 +51,8 @@ def time_of(value: Any) -> int | None:
 
 def microseconds_of(value: Any) -> int | None:
     """A time as ns since the epoch, from µs since the epoch or ISO 8601."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return max(value * 1000, 0)  # a float has no room for the ns
+    if (whole := as_int(value)) is not None:
+        return max(whole * 1000, 0)  # a float has no room for the ns
     number = as_float(value)
     return nanoseconds_of(value) if number is None else max(round(number * 1000), 0)
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from prela_stream.errors import CodecError
 from prela_stream.otel.ids import id_of
 from prela_stream.otel.spans import ForeignEvent, ForeignSpan, Rejected, SpanKind
-from prela_stream.otel.values import as_int
+from prela_stream.otel.values import as_int, maps_in
 
 _KINDS: Final[Mapping[str, SpanKind]] = {
     "CLIENT": "client",
@@ -114,8 +114,7 @@ def _span(span: Mapping[str, Any]) -> ForeignSpan:
         attributes=attributes,
         events=[
             ForeignEvent(name=str(one.get("value", "")), time_ns=max(as_int(one.get("timestamp")) or 0, 0) * 1000)
-            for one in span.get("annotations") or ()
-            if isinstance(one, Mapping)
+            for one in maps_in(span.get("annotations"))
         ],
         resource=resource,
     )

@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 import cramjam
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from prela_stream.errors import CodecError
 from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.otel.files.formats import read_text
+from prela_stream.otel.files.times import microseconds_of, nanoseconds_of
 from prela_stream.otel.normaliser import normalise
 from prela_stream.otel.spans import ForeignSpan, Rejected
 
@@ -524,6 +526,57 @@ def test_any_json_gives_spans_rejections_or_one_error(document: Any) -> None:
     except CodecError:
         return
     assert all(isinstance(one, ForeignSpan | Rejected) for one in found)
+
+
+def replaced(document: Any, by: Any) -> Iterator[Any]:
+    """Documents that differ from this one in one value each."""
+    yield by
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from ({**document, key: one} for one in replaced(value, by))
+    elif isinstance(document, list):
+        for at, value in enumerate(document):
+            yield from ([*document[:at], one, *document[at + 1 :]] for one in replaced(value, by))
+
+
+@pytest.mark.parametrize("text", FILES.values(), ids=FILES)
+def test_a_value_of_another_kind_costs_its_span_at_most(text: str) -> None:
+    lines = text.removeprefix("\ufeff").splitlines()
+    for document in (json.loads(lines[0]),) if lines[0][-1] in "]}" else ():
+        with_events = json.loads(json.dumps(document).replace('"traceId"', '"events": [], "links": [], "traceId"'))
+        for by in (3, "x", [3], {"a": 3}):
+            for one in replaced(with_events, by):
+                with contextlib.suppress(CodecError):
+                    assert all(
+                        isinstance(found, ForeignSpan | Rejected) for found in read_text(json.dumps(one).encode())
+                    )
+
+
+def test_a_list_of_another_kind_is_empty() -> None:
+    jaeger = {
+        "traceID": TRACE,
+        "spanID": ROOT,
+        "operationName": "a",
+        "process": {},
+        "logs": 3,
+        "tags": 3,
+        "references": 3,
+    }
+    zipkin = {"traceId": TRACE, "id": ROOT, "annotations": 3, "tags": 3}
+    sdk = {**JS_SPANS[0], "events": 3, "links": 3}
+    for document in (jaeger, zipkin, sdk):
+        (span,) = read_text(json.dumps(document).encode())
+        assert isinstance(span, ForeignSpan)
+        assert not span.events
+
+
+def test_no_digit_of_a_time_is_lost() -> None:
+    for text, more in (
+        ("2023-11-14T22:13:20.123456789Z", 123_456_789),
+        ("2023-11-14T22:13:20.1234567+00:00", 123_456_700),
+    ):
+        assert nanoseconds_of(text) == START + more
+    assert microseconds_of("1700000000123457") == START + 123_457_000
 
 
 def test_a_bad_span_of_a_list_is_rejected_and_not_left_out() -> None:
