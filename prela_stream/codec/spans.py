@@ -95,6 +95,10 @@ _any: Final = msgspec.msgpack.Decoder()
 _resource: Final = msgspec.msgpack.Decoder(Resource)
 
 
+encode_fields: Final = _encoder.encode
+"""As `encode_item`, of a tuple with the kind and the fields, for code that encodes every span."""
+
+
 def encode_item(kind: int, *fields: object) -> bytes:
     """An item of the `spans` topic. `fields` are those of `SpanHead` after `kind`, in order; trailing fields may be omitted."""
     return _encoder.encode((kind, *fields))

@@ -114,7 +114,7 @@ def is_plain(value: object) -> bool:
             else:
                 return False
             if not are_scalars(map(type, parts)):
-                inner += [one for one in parts if not is_scalar(type(one))]
+                inner += [one for one in parts if id(type(one)) not in _SCALAR_IDS]  # is_scalar, without a call
         if not inner:
             return True
         seen += len(inner)

@@ -44,6 +44,8 @@ class ItemKind(enum.IntEnum):
 class SpanType(enum.StrEnum):
     """The kind of work that a span represents."""
 
+    __hash__ = str.__hash__  # that of Enum is a Python function
+
     AGENT = "AGENT"
     LLM = "LLM"
     TOOL = "TOOL"
@@ -71,7 +73,7 @@ OPERATION_NAMES: Final[Mapping[SpanType, str]] = {
 class SpanStatus(enum.StrEnum):
     """The state of a span, or how it ended."""
 
-    __hash__ = str.__hash__  # that of Enum is a Python function, and policies look these up
+    __hash__ = str.__hash__  # as in SpanType
 
     PENDING = "PENDING"
     SUCCESS = "SUCCESS"

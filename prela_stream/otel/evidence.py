@@ -136,6 +136,8 @@ _USAGE: Final = (
     "ai.usage.outputTokens",
 )
 MCP_TOOL_CALL: Final = "tools/call"
+_MORE: Final = ("agent_name", _ADK_REQUEST, "gen_ai.tool.name", "framework")
+"""Further attributes that `span_type_of` reads."""
 
 
 Evidence = tuple[str, Callable[[str], SpanType | None]]
@@ -146,8 +148,13 @@ def may_be_model_call(keys: Collection[str]) -> bool:
     return any(key in keys for key in _MODELS) and any(key in keys for key in _USAGE)
 
 
+def has_more_evidence(keys: Collection[str]) -> bool:
+    """Whether there is evidence beside `EVIDENCE` and a model call."""
+    return any(key in keys for key in _MORE)
+
+
 def span_type_of(
-    name: str, attributes: Mapping[str, Any], evidence: Sequence[Evidence], *, may_be_call: bool
+    name: str, attributes: Mapping[str, Any], evidence: Sequence[Evidence], *, may_be_call: bool, has_more: bool
 ) -> SpanType:
     """The type of a span; CUSTOM if nothing is evidence of another one.
 
@@ -156,6 +163,7 @@ def span_type_of(
         attributes: All of its attributes.
         evidence: Those of `EVIDENCE` whose attributes it has, in that order.
         may_be_call: Whether `may_be_model_call`.
+        has_more: Whether `has_more_evidence`.
     """
     if "._prepare_chat_with_" in name:
         return SpanType.CUSTOM  # the tracer of LlamaIndex gives this method, which calls no model, the kind LLM
@@ -163,6 +171,9 @@ def span_type_of(
         value = attributes.get(key)
         if isinstance(value, str) and value and (found := convert(value)) is not None:
             return found
+    is_mcp_call = name.startswith("MCP send tools/call ")
+    if not (has_more or may_be_call):
+        return SpanType.TOOL if is_mcp_call else SpanType.CUSTOM
     if isinstance(attributes.get("agent_name"), str) and (
         name.endswith(" run") or any(key in attributes for key in _PYDANTIC_RUN)
     ):
@@ -175,7 +186,7 @@ def span_type_of(
         and any(attributes.get(key) for key in _USAGE)
     ):
         return SpanType.LLM
-    if isinstance(attributes.get("gen_ai.tool.name"), str) or name.startswith("MCP send tools/call "):
+    if isinstance(attributes.get("gen_ai.tool.name"), str) or is_mcp_call:
         return SpanType.TOOL
     if attributes.get("framework") == "promptflow" and isinstance(kind := attributes.get("span_type"), str):
         return _PROMPTFLOW.get(kind.lower(), SpanType.CUSTOM)

@@ -75,6 +75,6 @@ def finish_reasons_of(value: Any) -> list[str]:
         return [found] if found.lower() not in ("", "none", "null") else []
     if isinstance(found, Mapping):  # version 7 of the Vercel AI SDK
         return next(([one] for key in _IN_MAPS if isinstance(one := found.get(key), str) and one), [])
-    if isinstance(found, Sequence) and not isinstance(found, bytes):
+    if isinstance(found, list | tuple) or (isinstance(found, Sequence) and not isinstance(found, bytes)):
         return [one for one in found if isinstance(one, str) and one]
     return []

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from prela_stream.codec.spans import decode_span, encode_item
+from prela_stream.codec.spans import decode_span, encode_fields, encode_item
 from prela_stream.model import semconv
 from prela_stream.model.ot_member import read_odds
 from prela_stream.model.plain import is_plain, plain
@@ -38,6 +38,7 @@ COUNTED_BY_PARENT: Final = "prela.counted"
 """Written by the counting processor: whether the number of the parent includes this span. Absent without a local parent."""
 
 _SPAN: Final = int(ItemKind.SPAN)
+_REMOTE_CHILD: Final = NOT_COUNTED | REMOTE_PARENT
 _MOST_NS: Final = (1 << 62) - 1
 _RESOURCE: Final[Mapping[str, str]] = {
     semconv.SERVICE_NAME: "service_name",
@@ -47,7 +48,7 @@ _RESOURCE: Final[Mapping[str, str]] = {
 }
 
 
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
+class Counts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known of the place of a foreign span in its trace. The fields are those of `ItemHead` and `SpanHead`."""
 
     parent_span_id: bytes | None
@@ -84,9 +85,8 @@ def encode_foreign(
         attributes.setdefault(SCOPE_NAME, span.scope_name)
     if span.scope_version:
         attributes.setdefault(SCOPE_VERSION, span.scope_version)
-    start = min(span.start_ns, _MOST_NS)
-    duration = None if span.end_ns is None else min(max(span.end_ns - start, 0), _MOST_NS)
-    head = (
+    start, end = min(span.start_ns, _MOST_NS), span.end_ns
+    fields = (
         _SPAN,
         span.trace_id,
         span.span_id,
@@ -99,25 +99,45 @@ def encode_foreign(
         counts.inject_ordinal,
         SPAN_TYPE_CODES[found.span_type],
         start,
-        duration,
+        None if end is None else 0 if end < start else min(end - start, _MOST_NS),
+        span.name,
+        counts.randomness,
+        counts.threshold,
+        attributes,
+        found.events,
+        span.links,
+        found.status_message,
     )
-    odds = (counts.randomness, counts.threshold)
     if not (found.events or span.links) and is_plain(attributes):
         with suppress(ValueError, OverflowError, TypeError):  # lone surrogates, numbers beyond 64 bits
-            return encode_item(*head, span.name, *odds, attributes, (), (), found.status_message)
+            return encode_fields(fields)
+    return _encode_slowly(fields)
+
+
+def _encode_slowly(fields: tuple[Any, ...]) -> bytes:
+    """The item of fields with values that MessagePack may refuse."""
+    *head, name, randomness, threshold, attributes, events, links, message = fields
     return encode_item(
         *head,
-        plain(span.name),
-        *odds,
+        plain(name),
+        randomness,
+        threshold,
         plain(attributes),
-        [(plain(event.name), min(event.time_ns, _MOST_NS), plain(event.attributes)) for event in found.events],
-        [(link.trace_id, link.span_id, plain(link.attributes)) for link in span.links],
-        None if found.status_message is None else plain(found.status_message),
+        [(plain(event.name), min(event.time_ns, _MOST_NS), plain(event.attributes)) for event in events],
+        [(link.trace_id, link.span_id, plain(link.attributes)) for link in links],
+        None if message is None else plain(message),
     )
 
 
 def _counts(span: ForeignSpan, attributes: dict[str, Any]) -> Counts:
     """What the span itself contains: `ot` of its tracestate, and the counting processor's attributes, which are taken out."""
+    if not span.trace_state and CHILDREN not in attributes and COUNTED_BY_PARENT not in attributes:
+        return Counts(
+            parent_span_id=span.parent_span_id,
+            flags=_REMOTE_CHILD if span.remote_parent and span.parent_span_id is not None else NOT_COUNTED,
+            child_count=None,
+            inject_count=None,
+        )
     children, counted = attributes.pop(CHILDREN, None), attributes.pop(COUNTED_BY_PARENT, None)
     is_counted = type(children) is int and 0 <= children < 1 << 31
     flags = BY_PROCESSOR if is_counted else NOT_COUNTED

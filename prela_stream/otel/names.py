@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 
 from prela_stream.model import semconv
@@ -125,7 +126,8 @@ PARAMETER_MAPS: Final = (
     "model_request_parameters",
 )
 """Attributes that hold a JSON map of parameters."""
-
+_LONGEST_WORD: Final = 64
+"""Characters of a provider's name that is kept in a cache."""
 PROVIDERS: Final[Mapping[str, str]] = {
     "azure": "azure.ai.openai",
     "azure_openai": "azure.ai.openai",
@@ -161,6 +163,10 @@ PROVIDERS: Final[Mapping[str, str]] = {
 
 def provider_of(word: str) -> str:
     """The name of a provider: `openai.responses` of the Vercel AI SDK is `openai`."""
+    return _known_provider(word) if len(word) <= _LONGEST_WORD else _provider_of(word)
+
+
+def _provider_of(word: str) -> str:
     name = word.strip().lower()
     head = name.partition(".")[0]
     if name.startswith("google.vertex."):
@@ -181,3 +187,6 @@ def provider_of(word: str) -> str:
     ):
         name = head
     return PROVIDERS.get(name, name)
+
+
+_known_provider: Final = lru_cache(maxsize=1_024)(_provider_of)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from prela_stream.errors import guard
+from prela_stream.errors import guarded
 from prela_stream.model import semconv
 from prela_stream.model.span import SpanStatus, SpanType
 from prela_stream.otel import content, sources
@@ -62,12 +62,9 @@ class Normalised(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 def normalise(span: ForeignSpan) -> Normalised:
     """Read the attributes and events of a span. Never raises: a value of an unexpected shape passes through unchanged."""
-    with guard("otel.normalise"):
-        shape = shape_of(span.attributes, events=bool(span.events))
-        if shape.dialect is not None and (attributes := shape.dialect(span.attributes)) is not None:
-            span = msgspec.structs.replace(span, attributes=attributes)
-            shape = shape_of(attributes, events=bool(span.events))
-        return normalise_as(span, shape)
+    found = _attempt(span, bool(span.events))
+    if found is not None:
+        return found
     status = SpanStatus.PENDING if span.end_ns is None else _STATUSES[span.status]
     return Normalised(
         span_type=SpanType.CUSTOM,
@@ -78,10 +75,21 @@ def normalise(span: ForeignSpan) -> Normalised:
     )
 
 
+@guarded("otel.normalise")
+def _attempt(span: ForeignSpan, events: bool) -> Normalised:
+    shape = shape_of(span.attributes, events=events)
+    if shape.dialect is not None and (attributes := shape.dialect(span.attributes)) is not None:
+        span = msgspec.structs.replace(span, attributes=attributes)
+        shape = shape_of(attributes, events=events)
+    return normalise_as(span, shape)
+
+
 def normalise_as(span: ForeignSpan, shape: Shape) -> Normalised:
     """As `normalise`, with the steps that `shape` names."""
-    span_type = span_type_of(span.name, span.attributes, shape.evidence, may_be_call=shape.may_be_call)
     rest = dict(span.attributes)
+    span_type = span_type_of(
+        span.name, rest, shape.evidence, may_be_call=shape.may_be_call, has_more=shape.more_evidence
+    )
     found: dict[str, Any] = {}
     _facts(span, shape, rest, found)
     if span_type is SpanType.TOOL:
@@ -92,13 +100,15 @@ def normalise_as(span: ForeignSpan, shape: Shape) -> Normalised:
         found.setdefault(semconv.AGENT_NAME, text(rest.get("traceloop.entity.name")))
     elif span_type is SpanType.LLM and shape.answers:
         _answers(span, shape, rest, found)
-    events = _content(span_type, shape, rest, found, span.events)
+    events = _content(span_type, shape, rest, found, span.events) if shape.has_content else span.events
     if found or "llm.system" in rest:
         _provider(rest, found)
         _finish_reasons(rest, found)
     status = _status(span, rest, found)
     if found:
-        rest.update((key, value) for key, value in found.items() if value is not None)
+        if None in found.values():
+            found = {key: value for key, value in found.items() if value is not None}
+        rest.update(found)
     return Normalised(
         span_type=span_type,
         status=status,
@@ -128,9 +138,12 @@ def _facts(span: ForeignSpan, shape: Shape, rest: dict[str, Any], found: dict[st
 
 def _rename(rest: dict[str, Any], found: dict[str, Any], shape: Shape) -> None:
     """Take out the attributes that have another name. Of several names for one fact, the first that has a value counts."""
-    for name, spellings, is_json in shape.renamed:
-        value = None
-        for key in spellings:
+    for name, first, others, is_json in shape.renamed:
+        value = rest.get(first)
+        if value is not None:
+            found[name] = parsed(value) if is_json else value
+            del rest[first]
+        for key in others:
             one = rest.get(key)
             if one is None:
                 continue
@@ -316,9 +329,10 @@ def _sources(
 
 def _provider(rest: dict[str, Any], found: dict[str, Any]) -> None:
     system = rest.get("llm.system")
-    if found.get(semconv.PROVIDER_NAME) is None and isinstance(system, str) and "openinference.span.kind" in rest:
-        found[semconv.PROVIDER_NAME] = rest.pop("llm.system")
-    if isinstance(provider := found.get(semconv.PROVIDER_NAME), str):
+    provider = found.get(semconv.PROVIDER_NAME)
+    if provider is None and isinstance(system, str) and "openinference.span.kind" in rest:
+        found[semconv.PROVIDER_NAME] = provider = rest.pop("llm.system")
+    if isinstance(provider, str):
         found[semconv.PROVIDER_NAME] = provider_of(provider)
         if system is not None and rest.get("llm.system") == provider and "openinference.span.kind" in rest:
             del rest["llm.system"]

@@ -14,7 +14,7 @@ from prela_stream.model.span import SpanType
 from prela_stream.otel import content, sources
 from prela_stream.otel.answers import ANSWERS
 from prela_stream.otel.dialects import DIALECTS
-from prela_stream.otel.evidence import EVIDENCE, may_be_model_call
+from prela_stream.otel.evidence import EVIDENCE, has_more_evidence, may_be_model_call
 from prela_stream.otel.names import PARAMETER_MAPS, RENAMED
 from prela_stream.otel.usage import CONSUMED, UsageKeys, usage_keys
 
@@ -51,12 +51,16 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[tuple[str, Callable[[str], SpanType | None]], ...]
     may_be_call: bool
     """Whether there are a model and a usage, which make a model call of a span without other evidence."""
-    renamed: tuple[tuple[str, tuple[str, ...], bool], ...]
-    """A name, the spellings of it that are there, and whether its value is JSON."""
+    more_evidence: bool
+    """Whether there is other evidence."""
+    renamed: tuple[tuple[str, str, tuple[str, ...], bool], ...]
+    """A name, the spelling of it that is there, further ones that are there, and whether its value is JSON."""
     usage: UsageKeys | None
     consumed: tuple[str, ...]
     parameters: tuple[str, ...]
     first_chunk: bool
+    has_content: bool
+    """Whether any of the following sources is there."""
     instructions: tuple[sources.Source, ...]
     tools: tuple[sources.Source, ...]
     inputs: tuple[sources.Source, ...]
@@ -93,11 +97,21 @@ def find_shape(keys: Collection[str], *, events: bool) -> Shape:
     def those(places: Collection[sources.Source]) -> tuple[sources.Source, ...]:
         return tuple(source for source in places if source.may_be_in(keys, events=events))
 
+    places = {
+        "instructions": those(content.INSTRUCTIONS),
+        "tools": those(content.TOOL_DEFINITIONS),
+        "inputs": those(content.INPUTS),
+        "outputs": those(content.OUTPUTS),
+        "plain_inputs": those(content.PLAIN_INPUTS),
+        "plain_outputs": those(content.PLAIN_OUTPUTS),
+        "plain_tools": those(content.PLAIN_TOOLS),
+    }
     return Shape(
         evidence=tuple((key, convert) for key, convert in EVIDENCE if key in keys),
         may_be_call=may_be_model_call(keys),
+        more_evidence=has_more_evidence(keys),
         renamed=tuple(
-            (name, present, name in _JSON_VALUED)
+            (name, present[0], present[1:], name in _JSON_VALUED)
             for name, spellings in _SPELLINGS.items()
             if (present := tuple(key for key in spellings if key in keys))
         ),
@@ -105,13 +119,8 @@ def find_shape(keys: Collection[str], *, events: bool) -> Shape:
         consumed=tuple(key for key in keys if key in CONSUMED),
         parameters=tuple(key for key in PARAMETER_MAPS if key in keys),
         first_chunk=STARTED in keys or any(key in keys for key in MILLISECONDS),
-        instructions=those(content.INSTRUCTIONS),
-        tools=those(content.TOOL_DEFINITIONS),
-        inputs=those(content.INPUTS),
-        outputs=those(content.OUTPUTS),
-        plain_inputs=those(content.PLAIN_INPUTS),
-        plain_outputs=those(content.PLAIN_OUTPUTS),
-        plain_tools=those(content.PLAIN_TOOLS),
+        has_content=any(places.values()),
+        **places,
         answers=tuple(key for key in ANSWERS if key in keys),
         numbers=tuple(
             name for name in NUMBERS if any(key in keys for key in (name, *_SPELLINGS.get(name, ()), *PARAMETER_MAPS))

@@ -187,23 +187,33 @@ def usage_of(attributes: Mapping[str, Any], keys: UsageKeys) -> dict[str, Any]:
     """Token counts and cost under the names of `model.semconv`. A count that no tracer reported is absent."""
     found: dict[str, int] = {}
     for name, spellings in keys.counts:
-        if (count := _first(attributes, spellings)) is not None:
+        count = attributes.get(spellings[0])
+        if count.__class__ is not int or count < 0:
+            count = _first(attributes, spellings)
+        if count is not None:
             found[name] = count
-    total = _first(attributes, keys.totals)
+    total = _first(attributes, keys.totals) if keys.totals else None
     if keys.details:
-        counted = semconv.INPUT_TOKENS in found or semconv.OUTPUT_TOKENS in found
-        details = _flat(as_map(attributes.get(_USAGE_DETAILS)))
-        for key, name in _DETAILS.items():
-            if name not in found and (count := as_int(details.get(key))) is not None:
-                found[name] = count
-        if total is None and not counted:  # Langfuse adds all of its counts up, also parts that another one includes
-            total = _first(details, _DETAIL_TOTALS)
-            if total is None and any(key in details for key in _BESIDE) and semconv.INPUT_TOKENS in found:
-                found[semconv.INPUT_TOKENS] += sum(as_int(details.get(key)) or 0 for key in _BESIDE)
-    result: dict[str, Any] = dict(_with_parts_included(found, total))
+        total = _add_details(found, _flat(as_map(attributes.get(_USAGE_DETAILS))), total)
+    result: dict[str, Any] = found
+    if total is not None or semconv.CACHE_READ_TOKENS in found or semconv.CACHE_WRITE_TOKENS in found:
+        result = dict(_with_parts_included(found, total))
     if keys.cost and (cost := cost_of(attributes)) is not None:
         result[semconv.COST_USD] = cost
     return result
+
+
+def _add_details(found: dict[str, int], details: Mapping[str, Any], total: int | None) -> int | None:
+    """Add the counts that only a map of usage has. Returns the total, of the map if there is no other."""
+    counted = semconv.INPUT_TOKENS in found or semconv.OUTPUT_TOKENS in found
+    for key, name in _DETAILS.items():
+        if name not in found and (count := as_int(details.get(key))) is not None:
+            found[name] = count
+    if total is None and not counted:  # Langfuse adds all of its counts up, also parts that another one includes
+        total = _first(details, _DETAIL_TOTALS)
+        if total is None and any(key in details for key in _BESIDE) and semconv.INPUT_TOKENS in found:
+            found[semconv.INPUT_TOKENS] += sum(as_int(details.get(key)) or 0 for key in _BESIDE)
+    return total
 
 
 def _with_parts_included(found: dict[str, int], total: int | None) -> dict[str, int]:

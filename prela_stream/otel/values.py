@@ -60,6 +60,8 @@ def maps_in(value: Any) -> list[Mapping[str, Any]]:
 
 def as_int(value: Any) -> int | None:
     """A whole number, also from a float or a string of digits; None for anything else."""
+    if value.__class__ is int:
+        return value
     if isinstance(value, bool):
         return None
     if isinstance(value, int):

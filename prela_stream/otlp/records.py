@@ -14,6 +14,7 @@ from prela_stream.model.semconv import TRUNCATED
 from prela_stream.otel.items import encode_foreign, resource_of
 from prela_stream.otel.spans import ForeignSpan
 from prela_stream.privacy.encoding import DEFAULT_LIMIT, sanitized
+from prela_stream.privacy.media import may_hold_media
 from prela_stream.privacy.rules import Privacy
 from prela_stream.transport.base import Record
 from prela_stream.transport.options import TopicOptions
@@ -60,6 +61,7 @@ class SpanRecords:
         self._max_record_bytes = topics.max_record_bytes
         self._max_resource_bytes = topics.max_record_bytes // _RESOURCE_SHARE
         self._privacy = privacy
+        self._has_rules = privacy.is_active
         self._groups: dict[tuple[int, bytes], _Group] = {}
         self._full: list[PackedRecord] = []
         self._attributes: Mapping[str, Any] | None = None
@@ -80,16 +82,19 @@ class SpanRecords:
         """Add a span. A span above the limit of a record is cut."""
         if span.resource is not self._attributes:
             self._use_resource(span.resource)
-        item = sanitized(encode_foreign(span), self._privacy, self._item_limit)
+        item = encode_foreign(span)
+        if self._has_rules or len(item) > self._item_limit or may_hold_media(item):
+            item = sanitized(item, self._privacy, self._item_limit)
         key = (partition_of(span.trace_id, self._partitions), self._resource)
         group = self._groups.get(key)
+        size = len(item)
         if group is None:
             group = self._groups[key] = _Group()
-        elif group.size + len(item) > self._most_bytes or len(group.items) >= _MOST_ITEMS:
+        elif group.size + size > self._most_bytes or len(group.items) >= _MOST_ITEMS:
             self._full.append(_packed(key, group))
             group = self._groups[key] = _Group()
         group.items.append(item)
-        group.size += len(item)
+        group.size += size
         self.spans += 1
 
     def take(self) -> list[PackedRecord]:

@@ -17,6 +17,7 @@ _STATUSES: Final[tuple[StatusCode, ...]] = ("unset", "ok", "error")
 _HAS_REMOTE: Final = 0x100
 _IS_REMOTE: Final = 0x200
 _NO_ID: Final = bytes(8)
+_NO_TRACE_ID: Final = bytes(16)
 
 
 def read(data: bytes) -> Iterator[ForeignSpan | Rejected]:
@@ -83,15 +84,13 @@ def _scope(raw: bytes) -> tuple[str, str]:
 
 def _span(span: Any, resource: dict[str, Any], scope_name: str, scope_version: str) -> ForeignSpan:
     trace_id, span_id, parent = span.trace_id, span.span_id, span.parent_span_id
-    if len(trace_id) != 16 or not any(trace_id):
+    if len(trace_id) != 16 or trace_id == _NO_TRACE_ID:
         trace_id = _other_id(trace_id, 16, "trace id")
     if len(span_id) != 8 or span_id == _NO_ID:
         span_id = _other_id(span_id, 8, "span id")
-    if not parent or not any(parent):
-        parent = None
-    elif len(parent) != 8:
-        parent = _other_id(parent, 8, "parent span id")
-    kind, flags = span.kind, span.flags
+    if len(parent) != 8 or parent == _NO_ID:
+        parent = _other_id(parent, 8, "parent span id") if any(parent) else None
+    kind, flags, trace_state = span.kind, span.flags, span.trace_state
     status: StatusCode = "unset"
     message = None
     if raw := span.status:
@@ -119,7 +118,7 @@ def _span(span: Any, resource: dict[str, Any], scope_name: str, scope_version: s
         resource=resource,
         scope_name=scope_name,
         scope_version=scope_version,
-        trace_state=_text(span.trace_state),
+        trace_state=_text(trace_state) if trace_state else "",
         remote_parent=bool(flags & _IS_REMOTE) if flags & _HAS_REMOTE else None,
     )
 
@@ -150,4 +149,7 @@ def _link(raw: bytes) -> ForeignLink | None:
 
 
 def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace")

@@ -1,6 +1,7 @@
 """Whatever bytes come in by OTLP or from a file: they are read or rejected with a reason, and what is read can be stored."""
 
 import functools
+import itertools
 import json
 import random
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from prela_stream.app.importing import read_import, summarize_import
 from prela_stream.codec.spans import decode_batch, decode_span
@@ -232,6 +233,18 @@ def test_changed_attributes_are_read_as_protobuf_reads_them(attributes: dict[str
     raw = changed(spans[0].attributes[0].SerializeToString(), chance)
     if max(raw, default=0) < 128:
         assert_as_protobuf(raw)
+
+
+def test_values_of_every_length_are_read_as_protobuf_reads_them() -> None:
+    for size in (*range(300), *range(16_370, 16_400), 70_000):
+        for text in ("x" * size, "é" * (size // 2), "x" * max(size - 3, 0) + "é"):
+            assert_as_protobuf(KeyValue(key="text", value=AnyValue(string_value=text)).SerializeToString())
+    for bits in range(63):
+        for number in (1 << bits, (2 << bits) - 1, -(2 << bits)):
+            assert_as_protobuf(KeyValue(key="number", value=AnyValue(int_value=number)).SerializeToString())
+    for length in range(5):  # also those that end too early or go on after their end
+        for number_bytes in itertools.product((0x00, 0x01, 0x7F, 0x80, 0xFF), repeat=length):
+            assert_as_protobuf(field(1, b"number") + field(2, b"\x18" + bytes(number_bytes)))
 
 
 def assert_as_protobuf(raw: bytes) -> None:
