@@ -1,6 +1,6 @@
 """The SQLite store behind the web page and `prela-stream traces`, at the size of a busy week. Prints JSON.
 
-    python bench/web.py [--traces 1000000] [--store FILE] [--rounds 20] [--http] [--browser]
+    python bench/web.py [--traces 1000000] [--store FILE] [--rounds 20] [--parts ingest,late,read] [--http] [--browser]
 
 `ingest`: spans of about 1 KB, ten per trace, written by a `prela-stream sink` process from a filled log of the local
 transport, while another process lists traces (`bench/sink_process.py`). `late`: a late span of a trace of 20,000 spans,
@@ -37,11 +37,11 @@ from prela_stream.sinks.kept_trace import read_trace
 from prela_stream.sinks.query import TraceQuery
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.reader import SqliteReader
+from prela_stream.sinks.sqlite.rows import batch_rows
 from prela_stream.sinks.sqlite.schema import open_for_writing
 from prela_stream.sinks.sqlite.sink import SqliteSink
 from prela_stream.sinks.sqlite.transactions import transaction
 from prela_stream.sinks.sqlite.writing import StoreWriter
-from prela_stream.sinks.trace_rows import changes_of
 from prela_stream.transport.base import TopicPartition
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -177,20 +177,20 @@ def late(folder: Path, rounds: int = 300) -> dict[str, Any]:
     with transaction(connection):
         writer = StoreWriter(connection, resources)
         for trace_id, spans in ((big, 20_000), (small, 10)):
-            writer.write([], changes_of([read_trace([maker.trace(trace_id, now, spans, 30)])]))
+            writer.write([batch_rows(batch_of([encode_kept(maker.trace(trace_id, now, spans, 30))], 1))])
         for number in range(rounds):
             for name, trace_id in (("big", big), ("small", small)):
                 item = maker.item(trace_id, 30_000 + number, now, {"query": maker.words(30), "tier": 2}, "")
                 fragment = msgspec.structs.replace(
                     maker.trace(trace_id, now, 1, 1), items=[(0, msgspec.Raw(item))], late=True
                 )
-                changes = changes_of([read_trace([fragment])])
+                batch = batch_of([encode_kept(fragment)], 1)
                 began = time.process_time()
-                writer.write([], changes)
+                writer.write([batch_rows(batch)])
                 took[name].append(time.process_time() - began)
-            changes = changes_of([read_trace([maker.trace(os.urandom(16), now, 10, 30)])])
+            batch = batch_of([encode_kept(maker.trace(os.urandom(16), now, 10, 30))], 1)
             began = time.process_time()
-            writer.write([], changes)
+            writer.write([batch_rows(batch)])
             took["whole"].append((time.process_time() - began) / 10)
         writer.save()
     connection.close()
@@ -314,19 +314,26 @@ async def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--http", action="store_true", help="measure the pages of `prela-stream web` over HTTP too")
     parser.add_argument("--browser", action="store_true", help="measure the page of 5,000 spans in Chromium too")
+    parser.add_argument("--parts", default="ingest,late,read", help="which of ingest, late and read to measure")
     chosen = parser.parse_args()
+    parts = chosen.parts.split(",")
     result: dict[str, Any] = {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = chosen.store or folder / "traces.db"
-        if not path.exists():
+        is_new = not path.exists()
+        if is_new and "ingest" in parts:
             spans = list(batches(Maker(1), 20_000, spans=10, words=30, filler="x" * 550))
             before = batch_of(next(batches(Maker(4), BATCH, spans=10, words=30)), 0)
             result["ingest"] = await ingest(folder, msgspec.structs.replace(before, source=OTHER), spans)
+        if is_new and "late" in parts:
             result["late"] = await anyio.to_thread.run_sync(late, folder)
-            result["build_spans_per_s"] = round(await build(str(path), chosen.traces))
-        result["gigabytes"] = round((await anyio.Path(path).stat()).st_size / 1e9, 2)
-        result["read"] = await read(str(path), chosen.rounds)
+        if "read" in parts or chosen.http or chosen.browser:
+            if is_new:
+                result["build_spans_per_s"] = round(await build(str(path), chosen.traces))
+            result["gigabytes"] = round((await anyio.Path(path).stat()).st_size / 1e9, 2)
+        if "read" in parts:
+            result["read"] = await read(str(path), chosen.rounds)
         if chosen.http:
             lists = {"two_filters": TWO_FILTERS, "text": TEXTS}
             result["http"] = await anyio.to_thread.run_sync(page_speeds, str(path), BIG, lists, chosen.rounds)

@@ -1,7 +1,7 @@
 """The interface of a sink, which writes kept traces. `sinks.reader` has that of what reads a store."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -60,16 +60,34 @@ class Sink(Protocol):
         ...
 
 
+class PreparedBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch of which a sink has done the work that needs no store."""
+
+    source: TopicPartition
+    next_offset: int
+    content: Any
+    """What the sink made of it."""
+
+
 @runtime_checkable
 class GroupingSink(Sink, Protocol):
-    """A sink that makes several batches durable in one transaction, which costs less than one transaction for each."""
+    """A sink that makes several batches durable in one transaction, and prepares the next ones while it writes.
 
-    async def write_together(self, batches: Sequence[SinkBatch], committing: Callable[[], None]) -> None:
+    One transaction costs less than one for each batch. Since a batch is prepared before it is known whether it will be written,
+    its preparation changes nothing.
+    """
+
+    def prepare(self, batch: SinkBatch) -> PreparedBatch:
+        """Do what can be done without the store. Called in a thread, also during `write_together`. Never raises."""
+        ...
+
+    async def write_together(self, batches: Sequence[PreparedBatch], began: Callable[[], None]) -> None:
         """As `write` for each batch in order. After a failure none of them is durable.
 
         Args:
             batches: At least one; any number of each partition.
-            committing: Called before the transaction is committed. The commit waits for the disk and leaves the processor to
-                others, so this is the time to prepare the next batches.
+            began: Called when the transaction has begun, if no other process can commit before it. From here on the next
+                batches may be fetched and prepared: whoever receives one of the partitions in this time writes after this
+                transaction, and what is stored already changes nothing.
         """
         ...

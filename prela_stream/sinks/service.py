@@ -12,6 +12,7 @@ from typing import Final
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import msgspec
 
 from prela_stream import telemetry
@@ -23,7 +24,7 @@ from prela_stream.errors import (
     TransportError,
     UnknownTopicError,
 )
-from prela_stream.sinks.base import GroupingSink, Sink, SinkBatch
+from prela_stream.sinks.base import GroupingSink, PreparedBatch, Sink, SinkBatch
 from prela_stream.sinks.fragments import FragmentJoiner
 from prela_stream.sinks.observer import SinkObserver
 from prela_stream.sinks.topic_consumer import TopicConsumer
@@ -39,7 +40,8 @@ _LONGEST_PAUSE_S: Final = 1.0
 class _Waiting(msgspec.Struct, frozen=True):
     """A batch that is not durable yet."""
 
-    batch: SinkBatch
+    batch: SinkBatch | PreparedBatch
+    """Prepared for a GroupingSink."""
     records: int
 
 
@@ -200,12 +202,12 @@ class SinkService:
         while True:
             if self._retry.pause_s:
                 await anyio.sleep(self._retry.pause_s)
-                self._accept(consumer, assigned, await consumer.check_assignment())
+                await self._accept(consumer, assigned, await consumer.check_assignment())
             elif assigned.waiting:  # they were fetched during the last write
                 await anyio.lowlevel.checkpoint()
             else:
                 poll = await consumer.poll(max_records=self._max_records, max_bytes=self._max_bytes)
-                self._accept(consumer, assigned, poll)
+                await self._accept(consumer, assigned, poll)
             with anyio.CancelScope(shield=True):  # a batch is written and committed, or neither; a sink bounds its time
                 await self._attempt(consumer, assigned)
                 await self._commit(consumer)
@@ -214,12 +216,16 @@ class SinkService:
             if assigned.failure is not None:
                 raise assigned.failure
 
-    def _accept(self, consumer: TopicConsumer, assigned: _Assigned, poll: Poll) -> None:
+    async def _accept(self, consumer: TopicConsumer, assigned: _Assigned, poll: Poll) -> None:
         """Apply a poll and make batches of its records."""
         assigned.apply(poll)
-        for partition, records in _by_partition(poll.records):
-            self._add(consumer, assigned, partition, records)
         self.observer.polled(poll)
+        for partition, records in _by_partition(poll.records):
+            batch = self._batch(consumer, assigned, partition, records)
+            if batch.traces or batch.decisions or batch.next_offset != assigned.offsets.get(partition):
+                assigned.offsets[partition] = batch.next_offset
+                ready = batch if self._groups is None else await anyio.to_thread.run_sync(self._groups.prepare, batch)
+                assigned.waiting.append(_Waiting(ready, len(records)))
 
     async def _attempt(self, consumer: TopicConsumer, assigned: _Assigned) -> None:
         """Position what was assigned and write what waits. After a failure the rest is left for the next attempt."""
@@ -284,6 +290,7 @@ class SinkService:
         if self._groups is None:
             for one in list(assigned.waiting):
                 began = time.monotonic()
+                assert isinstance(one.batch, SinkBatch)
                 await self._sink.write(one.batch)
                 self._note(consumer, assigned, [one], began)
         elif assigned.waiting:
@@ -292,29 +299,30 @@ class SinkService:
     async def _write_together(
         self, sink: GroupingSink, consumer: TopicConsumer, assigned: _Assigned, group: Sequence[_Waiting]
     ) -> None:
-        """Write these at once, and fetch and decode the next records while the sink waits for its disk."""
-        began, committing = time.monotonic(), anyio.Event()
+        """Write these at once; fetch, decode and prepare the next records at the same time."""
+        began, has_begun = time.monotonic(), anyio.Event()
         failure: Exception | None = None
+        batches = [one.batch for one in group if isinstance(one.batch, PreparedBatch)]
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._fetch_ahead, consumer, assigned, committing)
+            tasks.start_soon(self._fetch_ahead, consumer, assigned, has_begun)
             try:
-                await sink.write_together([one.batch for one in group], committing.set)
+                await sink.write_together(batches, has_begun.set)
             except (PrelaError, OSError) as error:
                 failure = error
-            if not committing.is_set():
+            if not has_begun.is_set():
                 tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure
         self._note(consumer, assigned, group, began)
 
-    async def _fetch_ahead(self, consumer: TopicConsumer, assigned: _Assigned, committing: anyio.Event) -> None:
-        await committing.wait()
+    async def _fetch_ahead(self, consumer: TopicConsumer, assigned: _Assigned, has_begun: anyio.Event) -> None:
+        await has_begun.wait()
         try:
             poll = await consumer.poll_now(max_records=self._max_records, max_bytes=self._max_bytes)
         except (FencedError, UnknownTopicError) as error:
             assigned.failure = error
         else:
-            self._accept(consumer, assigned, poll)
+            await self._accept(consumer, assigned, poll)
 
     def _note(self, consumer: TopicConsumer, assigned: _Assigned, written: Sequence[_Waiting], began: float) -> None:
         """Count what is durable. Its offsets may be committed, except those of partitions that another member has now."""
@@ -340,18 +348,14 @@ class SinkService:
         else:
             self._commit_error = ""
 
-    def _add(
+    def _batch(
         self, consumer: TopicConsumer, assigned: _Assigned, partition: TopicPartition, records: list[LogRecord]
-    ) -> None:
-        """Make a batch of these records, unless they only begin traces."""
+    ) -> SinkBatch:
+        """The batch of these records. It is empty if they only begin traces."""
         if partition.topic == self._topics.sampled:
-            batch = _traces(consumer, assigned.joiners.setdefault(partition, FragmentJoiner()), partition, records)
-        else:
-            decisions = [decision for record in records for decision in consumer.decisions(record)]
-            batch = SinkBatch(source=partition, decisions=decisions, next_offset=records[-1].offset + 1)
-        if batch.traces or batch.decisions or batch.next_offset != assigned.offsets.get(partition):
-            assigned.offsets[partition] = batch.next_offset
-            assigned.waiting.append(_Waiting(batch, len(records)))
+            return _traces(consumer, assigned.joiners.setdefault(partition, FragmentJoiner()), partition, records)
+        decisions = [decision for record in records for decision in consumer.decisions(record)]
+        return SinkBatch(source=partition, decisions=decisions, next_offset=records[-1].offset + 1)
 
 
 def _traces(

@@ -14,6 +14,7 @@ from prela_stream.errors import CodecError
 from prela_stream.model.span import Resource
 from prela_stream.sinks.kept_trace import SpanItem
 from prela_stream.sinks.span_items import read_span
+from prela_stream.sinks.sqlite.rows import decision_rows, rows_of
 from prela_stream.sinks.sqlite.writing import StoreWriter
 from prela_stream.sinks.trace_rows import TraceChange, add_span
 
@@ -46,9 +47,9 @@ def convert(connection: sqlite3.Connection, path: Path, create: Callable[[], Non
     connection.execute("INSERT INTO offsets SELECT * FROM former_offsets")
     writer = StoreWriter(connection, {})
     for bodies in _batches(connection.execute("SELECT body FROM former_decisions WHERE NOT has_spans")):
-        writer.put_decisions([decode_decisions(body)[0] for (body,) in bodies])
+        writer.put_decisions(decision_rows(decode_decisions(body)[0] for (body,) in bodies))
     for changes in _batches(_changes(connection)):
-        writer.insert(changes)
+        writer.add([rows_of(change) for change in changes])
     writer.save()
     for table in tables:
         connection.execute(f"DROP TABLE former_{table}")

@@ -19,13 +19,13 @@ import anyio.to_thread
 
 from prela_stream.errors import SinkError
 from prela_stream.files import inode_of, is_first_of_its_folder
-from prela_stream.sinks.base import SinkBatch
+from prela_stream.sinks.base import PreparedBatch, SinkBatch
 from prela_stream.sinks.sqlite.options import SqliteOptions
 from prela_stream.sinks.sqlite.retention import purge, purge_oldest, used_bytes
+from prela_stream.sinks.sqlite.rows import batch_rows
 from prela_stream.sinks.sqlite.schema import PAGE_BYTES, open_for_writing
 from prela_stream.sinks.sqlite.transactions import transaction
 from prela_stream.sinks.sqlite.writing import StoreWriter
-from prela_stream.sinks.trace_rows import TraceChange, changes_of
 from prela_stream.transport.base import TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -63,12 +63,17 @@ class SqliteSink:
 
     async def write(self, batch: SinkBatch) -> None:
         """Store the batch and its offset. Raises SinkError if SQLite fails; then nothing of the batch is stored."""
-        await self.write_together([batch], lambda: None)
+        prepared = await anyio.to_thread.run_sync(self.prepare, batch)
+        await self.write_together([prepared], lambda: None)
 
-    async def write_together(self, batches: Sequence[SinkBatch], committing: Callable[[], None]) -> None:
+    def prepare(self, batch: SinkBatch) -> PreparedBatch:
+        """Make the rows of a batch; see `GroupingSink`."""
+        return PreparedBatch(source=batch.source, next_offset=batch.next_offset, content=batch_rows(batch))
+
+    async def write_together(self, batches: Sequence[PreparedBatch], began: Callable[[], None]) -> None:
         """Store the batches and their offsets in one transaction; see `GroupingSink`."""
         async with self._lock:
-            await anyio.to_thread.run_sync(self._write, batches, committing)
+            await anyio.to_thread.run_sync(self._write, batches, began)
 
     async def stored_offset(self, source: TopicPartition) -> int | None:
         """The `next_offset` of the last batch of `source`; None if there was none."""
@@ -137,24 +142,22 @@ class SqliteSink:
             row = self._open().execute(query, (source.topic, source.partition)).fetchone()
         return None if row is None else int(row[0])
 
-    def _write(self, batches: Sequence[SinkBatch], committing: Callable[[], None]) -> None:
+    def _write(self, batches: Sequence[PreparedBatch], began: Callable[[], None]) -> None:
         sources = ", ".join(dict.fromkeys(str(batch.source) for batch in batches))
         with self._errors(f"store a batch of {sources}"):
-            self._store(batches, changes_of(trace for batch in batches for trace in batch.traces), committing)
+            self._store(batches, began)
             self._purge_if_due()
 
-    def _store(
-        self, batches: Sequence[SinkBatch], changes: Sequence[TraceChange], committing: Callable[[], None]
-    ) -> None:
+    def _store(self, batches: Sequence[PreparedBatch], began: Callable[[], None]) -> None:
         connection = self._open()
         offsets = [(batch.source.topic, batch.source.partition, batch.next_offset) for batch in batches]
         try:
             with transaction(connection):
+                anyio.from_thread.run_sync(began)
                 writer = StoreWriter(connection, self._resources)
-                writer.write([decision for batch in batches for decision in batch.decisions], changes)
+                writer.write(batch.content for batch in batches)
                 writer.save()
                 connection.executemany("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?)", offsets)
-                anyio.from_thread.run_sync(committing)
         except BaseException:
             self._resources.clear()  # their rows are rolled back too
             raise

@@ -11,56 +11,54 @@ from typing import Any, Final
 
 import msgspec
 
-from prela_stream.codec.decisions import decode_decisions, encode_decisions
-from prela_stream.model.decision import Decision
-from prela_stream.sinks.briefs import ATTRIBUTE_LABELS, KIND_LABELS, decode_brief, encode_brief, merged_listed
+from prela_stream.codec.decisions import decode_decisions
+from prela_stream.sinks.briefs import ATTRIBUTE_LABELS, KIND_LABELS, decode_brief, merged_listed
 from prela_stream.sinks.calls import KINDS, MOST_DURATIONS, CallSums, calls_of, unpacked
+from prela_stream.sinks.sqlite.bulk import insert
+from prela_stream.sinks.sqlite.rows import (
+    SPAN_COLUMNS,
+    TRACE_COLUMNS,
+    BatchRows,
+    Row,
+    TraceRows,
+    call_values,
+    decision_rows,
+    span_values,
+    trace_line,
+)
 from prela_stream.sinks.sqlite.transactions import StoreCounts
 from prela_stream.sinks.texts import join_texts
 from prela_stream.sinks.trace_rows import (
-    LABEL_CHARS,
-    STATUSES,
     SpanFacts,
     SpanRow,
     Sums,
     TraceChange,
-    duration_bar,
     extended,
-    facts_of,
     int64,
     primary,
-    times_of,
     top_of,
-    tops_of,
-    trace_columns,
     with_better_report,
 )
 
-_COLUMNS: Final = (
-    "trace_id", "decision_id", "root_name", "service", "start_ns", "duration_ns", "duration_bar", "spans", "errors", "status",
-    "input_tokens", "output_tokens", "tokens", "cost_usd", "policy", "kept_because", "weight", "trigger", "complete", "session",
-    "decided_at_ms",
-    "listed", "sums", "stored", "id",
-)  # fmt: skip
-_PLACES: Final = ", ".join(f":{name}" for name in _COLUMNS)
-_INSERT_TRACE: Final = f"INSERT INTO traces ({', '.join(_COLUMNS)}) VALUES ({_PLACES})"  # noqa: S608 - constants
-_SPAN_COLUMNS: Final = (
-    "trace", "span_id", "parent_id", "rank", "name", "span_type", "status", "start_ns", "end_ns", "top", "resource", "brief",
-    "item",
-)  # fmt: skip
-_INSERT_SPAN: Final = f"INSERT INTO spans ({', '.join(_SPAN_COLUMNS)}) VALUES ({', '.join('?' * len(_SPAN_COLUMNS))})"  # noqa: S608 - constants
-_EXCLUDED: Final = ", ".join(f"{name} = excluded.{name}" for name in _SPAN_COLUMNS[2:])
-_PUT_SPAN: Final = f"{_INSERT_SPAN} ON CONFLICT (trace, span_id) DO UPDATE SET {_EXCLUDED}"
+_INTO_TRACES: Final = f"INSERT INTO traces (id, stored, {', '.join(TRACE_COLUMNS)})"
+_INTO_SPANS: Final = f"INSERT INTO spans (trace, resource, {', '.join(SPAN_COLUMNS)})"
+_REPLACED: Final = ("resource", *SPAN_COLUMNS[1:])
+_PUT_SPAN: Final = (
+    f"{_INTO_SPANS} VALUES ({', '.join('?' * (2 + len(SPAN_COLUMNS)))}) ON CONFLICT (trace, span_id) DO UPDATE SET "
+    + ", ".join(f"{name} = excluded.{name}" for name in _REPLACED)
+)
 _SPAN_ROW: Final = (
     "SELECT span_id, parent_id, rank, name, span_type, status, start_ns, end_ns, brief FROM spans WHERE trace = ?"
 )
-_PUT_DECISION: Final = f"INSERT OR IGNORE INTO decisions VALUES ({', '.join('?' * 17)})"  # noqa: S608 - constants
-_ADD_CALLS: Final = f"INSERT OR REPLACE INTO calls VALUES ({', '.join('?' * 10)})"  # noqa: S608 - constants
+_INTO_DECISIONS: Final = "INSERT OR IGNORE INTO decisions"
+_INTO_CALLS: Final = "INSERT OR REPLACE INTO calls"
+_HAS_SPANS: Final = "UPDATE decisions SET has_spans = 1 WHERE trace_id = ? AND decision_id = ? AND has_spans = 0"
 _LABELS: Final = 8 * KIND_LABELS + ATTRIBUTE_LABELS
+_ASKED: Final = 1_024
+"""Traces that are looked up with one statement."""
 
 _sums: Final = msgspec.msgpack.Decoder(Sums)
 _listed: Final = msgspec.msgpack.Decoder(dict[str, list[str]])
-_encoder: Final = msgspec.msgpack.Encoder()
 
 
 class StoreWriter:
@@ -78,10 +76,24 @@ class StoreWriter:
         """The last trace that used a resource in this transaction."""
         self._counters = StoreCounts(connection)
 
-    def write(self, decisions: Sequence[Decision], changes: Sequence[TraceChange]) -> None:
-        """Store decisions and changes. What is stored already changes nothing."""
+    def write(self, batches: Iterable[BatchRows]) -> None:
+        """Store batches. What is stored already changes nothing."""
+        decisions: list[Row] = []
+        traces: list[TraceRows] = []
+        for batch in batches:
+            decisions += batch.decisions
+            traces += batch.traces
         self.put_decisions(decisions)
-        self.insert([change for change in changes if not self._merge(change)])
+        stored, new, known = self._stored(traces), list[TraceRows](), list[TraceChange]()
+        for rows in traces:
+            if rows.change.trace_id in stored:
+                known.append(rows.change)
+            else:
+                stored.add(rows.change.trace_id)
+                new.append(rows)
+        self.add(new)
+        for change in known:
+            self._merge(change)
 
     def save(self) -> None:
         """Write the counters; the last call of a transaction."""
@@ -91,64 +103,66 @@ class StoreWriter:
             [(trace, resource) for resource, trace in self._used.items()],
         )
 
-    def put_decisions(self, decisions: Sequence[Decision]) -> None:
-        """Store decisions."""
-        for kept in (True, False):
-            rows = [_decision_values(one) for one in decisions if one.kept == kept]
-            if rows:
-                new = self._connection.executemany(_PUT_DECISION, rows).rowcount
-                self._counters.add("kept" if kept else "dropped", max(new, 0))
+    def put_decisions(self, rows: Sequence[Row]) -> int:
+        """Store decisions; returns how many of them were not stored before."""
+        new = {
+            kept: insert(self._connection, _INTO_DECISIONS, [row for row in rows if row[2] == kept])
+            for kept in (True, False)
+        }
+        self._counters.add("kept", new[True])
+        self._counters.add("dropped", new[False])
+        return new[True] + new[False]
 
-    def insert(self, changes: Sequence[TraceChange]) -> None:
+    def add(self, traces: Sequence[TraceRows]) -> None:
         """Store traces that are not stored yet."""
-        lines: list[dict[str, object]] = []
-        spans: list[tuple[object, ...]] = []
-        documents: list[tuple[int, str]] = []
-        labels: list[tuple[int, str]] = []
-        calls: list[tuple[object, ...]] = []
-        self.put_decisions([decision for change in changes for decision in change.decisions.values()])
-        for change in changes:
-            decisions = primary(change.decisions.values())
+        lines: list[Row] = []
+        spans: list[Row] = []
+        calls: list[Row] = []
+        documents: list[Row] = []
+        labels: list[Row] = []
+        decisions = [row for rows in traces for row in rows.decisions]
+        for rows in traces:
             trace = self._counters.next("last_trace")
-            facts, listed = facts_of(change.spans), change.labels.listed()
-            lines.append(self._line(change.trace_id, trace, decisions, facts, listed))
-            tops = {row.span_id for row in tops_of(change.spans)}
-            spans.extend(self._span_values(trace, row, row.span_id in tops) for row in change.spans.values())
-            documents.append((trace, join_texts(text for texts in change.texts.values() for text in texts)))
-            labels.append((trace, " ".join(sorted(change.labels.tokens()))))
-            calls.extend(_call_values(trace, key, sums) for key, sums in calls_of(change.spans).items())
+            lines.append((trace, self._counters.next("stored"), *rows.trace))
+            spans.extend([(trace, self._resource(resource, trace), *values) for resource, values in rows.spans])
+            calls.extend([(trace, *values) for values in rows.calls])
+            documents.append((trace, rows.text))
+            labels.append((trace, rows.labels))
         connection = self._connection
-        connection.executemany(_INSERT_TRACE, lines)
-        connection.executemany(_INSERT_SPAN, spans)
-        connection.executemany(_ADD_CALLS, calls)
-        connection.executemany("INSERT INTO trace_text (rowid, text) VALUES (?, ?)", documents)
-        connection.executemany("INSERT INTO trace_labels (rowid, labels) VALUES (?, ?)", labels)
-        connection.executemany(
-            "UPDATE decisions SET has_spans = 1 WHERE trace_id = ? AND decision_id = ?",
-            [(change.trace_id, decision_id) for change in changes for decision_id in change.decisions],
-        )
+        if self.put_decisions(decisions) < len(decisions):  # some are stored already, without spans
+            connection.executemany(_HAS_SPANS, [row[:2] for row in decisions])
+        insert(connection, _INTO_TRACES, lines)
+        insert(connection, _INTO_SPANS, spans)
+        insert(connection, _INTO_CALLS, calls)
+        # These come last, because FTS5 writes what it holds to the disk before each statement with several rows.
+        insert(connection, "INSERT INTO trace_labels (rowid, labels)", labels)
+        insert(connection, "INSERT INTO trace_text (rowid, text)", documents)
         self._counters.add("traces", len(lines))
         self._counters.add("spans", len(spans))
 
-    def _merge(self, change: TraceChange) -> bool:
-        """Add to a trace that is stored; False if it is not stored. What is stored already changes nothing."""
+    def _stored(self, traces: Sequence[TraceRows]) -> set[bytes]:
+        """The ids of those that are stored."""
+        found: set[bytes] = set()
+        for at in range(0, len(traces), _ASKED):
+            ids = [rows.change.trace_id for rows in traces[at : at + _ASKED]]
+            query = f"SELECT trace_id FROM traces WHERE trace_id IN ({', '.join('?' * len(ids))})"  # noqa: S608 - constants
+            found.update(trace_id for (trace_id,) in self._connection.execute(query, ids))
+        return found
+
+    def _merge(self, change: TraceChange) -> None:
+        """Add to a trace that is stored. What is stored already changes nothing."""
         connection = self._connection
-        found = connection.execute(
-            "SELECT id, sums, listed FROM traces WHERE trace_id = ?", (change.trace_id,)
-        ).fetchone()
-        if found is None:
-            return False
+        query = "SELECT id, sums, listed FROM traces WHERE trace_id = ?"
+        found = connection.execute(query, (change.trace_id,)).fetchone()
         trace, sums, listed_before = found[0], _sums.decode(found[1]), _listed.decode(found[2])
-        self.put_decisions(list(change.decisions.values()))
-        decided = connection.executemany(
-            "UPDATE decisions SET has_spans = 1 WHERE trace_id = ? AND decision_id = ? AND has_spans = 0",
-            [(change.trace_id, decision_id) for decision_id in change.decisions],
-        ).rowcount
+        self.put_decisions(decision_rows(change.decisions.values()))
+        keys = [(change.trace_id, decision_id) for decision_id in change.decisions]
+        decided = connection.executemany(_HAS_SPANS, keys).rowcount
         added, replaced = self._new_reports(trace, change)
         listed = merged_listed(listed_before, change.labels.listed())
         labelled = self._extend_labels(trace, change)
         if decided <= 0 and not added and not replaced and listed == listed_before and not labelled:
-            return True
+            return
         if added or replaced:
             facts = self._extended_facts(trace, sums, added, replaced)
             self._extend_calls(trace, added, replaced)
@@ -158,18 +172,18 @@ class StoreWriter:
             facts = self._facts(trace, sums)
         bodies = connection.execute("SELECT body FROM decisions WHERE trace_id = ? AND has_spans", (change.trace_id,))
         decisions = primary(decode_decisions(body)[0] for (body,) in bodies)
-        self._update(trace, self._line(change.trace_id, trace, decisions, facts, listed))
+        self._update(trace, trace_line(change.trace_id, decisions, facts, listed))
         self._counters.add("spans", len(added))
-        return True
 
     def _update(self, trace: int, line: dict[str, object]) -> None:
         """Change the columns that differ, because each index on a column that is set is written again."""
-        names = _COLUMNS[1:-1]
+        names = TRACE_COLUMNS[1:]
         query = f"SELECT {', '.join(names)} FROM traces WHERE id = ?"  # noqa: S608 - constants
         before = dict(zip(names, self._connection.execute(query, (trace,)).fetchone(), strict=True))
-        changed = [name for name in names if before[name] != line[name]]
+        changed = ["stored", *(name for name in names if before[name] != line[name])]
         assignments = ", ".join(f"{name} = :{name}" for name in changed)
-        self._connection.execute(f"UPDATE traces SET {assignments} WHERE id = :id", line)  # noqa: S608 - constants
+        values = {**line, "id": trace, "stored": self._counters.next("stored")}
+        self._connection.execute(f"UPDATE traces SET {assignments} WHERE id = :id", values)  # noqa: S608 - constants
 
     def _new_reports(
         self, trace: int, change: TraceChange
@@ -185,7 +199,10 @@ class StoreWriter:
             elif found[2] < row.rank:
                 replaced.append((_stored_row(found), row))
         new = [*added.values(), *(new for _, new in replaced)]
-        values = [self._span_values(trace, row, self._is_top(trace, row, added)) for row in new]
+        values = [
+            (trace, self._resource(row.resource, trace), *span_values(row, self._is_top(trace, row, added)))
+            for row in new
+        ]
         connection.executemany(_PUT_SPAN, values)
         connection.executemany(
             "UPDATE spans SET top = 0 WHERE trace = ? AND parent_id = ? AND top", [(trace, one) for one in added]
@@ -232,7 +249,7 @@ class StoreWriter:
                     cost_usd=cost + own.cost_usd,
                     durations=[*unpacked(durations), *own.durations][:MOST_DURATIONS],
                 )
-            self._connection.execute(_ADD_CALLS, _call_values(trace, key, sums))
+            insert(self._connection, _INTO_CALLS, [(trace, *call_values(key, sums))])
 
     def _extend_labels(self, trace: int, change: TraceChange) -> bool:
         tokens = change.labels.tokens()
@@ -254,29 +271,6 @@ class StoreWriter:
         ).lastrowid
         self._connection.execute("INSERT INTO late_documents VALUES (?, ?)", (trace, made))
 
-    def _line(
-        self, trace_id: bytes, trace: int, decisions: Sequence[Decision], facts: SpanFacts, listed: dict[str, list[str]]
-    ) -> dict[str, object]:
-        line = trace_columns(decisions, facts)
-        _, duration = times_of(decisions, facts)
-        return {
-            **line,
-            "duration_bar": duration_bar(duration),
-            "decided_at_ms": min(decisions[0].decided_at_ms, 1 << 62),
-            "session": next(iter(listed.get("session", ())), None),
-            "listed": _encoder.encode(listed),
-            "sums": _encoder.encode(facts.sums),
-            "trace_id": trace_id,
-            "id": trace,
-            "stored": self._counters.next("stored"),
-        }
-
-    def _span_values(self, trace: int, row: SpanRow, top: bool) -> tuple[object, ...]:
-        return (
-            trace, row.span_id, row.parent_id, row.rank, row.name, row.span_type, row.status, row.start_ns, row.end_ns, top,
-            self._resource(row.resource, trace), encode_brief(row.brief), row.item,
-        )  # fmt: skip
-
     def _resource(self, body: bytes, trace: int) -> int:
         """The id of a resource that many spans share."""
         known = self._resources.get(body)
@@ -291,25 +285,6 @@ class StoreWriter:
             self._resources[body] = known
         self._used[known] = max(self._used.get(known, 0), trace)
         return known
-
-
-def _decision_values(one: Decision) -> tuple[object, ...]:
-    summary = one.summary
-    status = STATUSES.index("error" if summary.errors else "success")
-    tokens = int64(int64(summary.input_tokens) + int64(summary.output_tokens))
-    return (
-        one.trace_id, one.decision_id, one.kept, 0, min(one.decided_at_ms, 1 << 62), summary.root_name[:LABEL_CHARS],
-        summary.service[:LABEL_CHARS], int64(summary.start_ns), int64(summary.duration_ns), int64(summary.spans), status,
-        int64(summary.input_tokens), int64(summary.output_tokens), tokens, summary.cost_usd, one.policy[:LABEL_CHARS],
-        encode_decisions([one]),
-    )  # fmt: skip
-
-
-def _call_values(trace: int, key: tuple[Any, str], sums: CallSums) -> tuple[object, ...]:
-    return (
-        trace, KINDS.index(key[0]), key[1], sums.calls, sums.errors, int64(sums.input_tokens), int64(sums.output_tokens),
-        sums.priced, sums.cost_usd, sums.packed(),
-    )  # fmt: skip
 
 
 def _stored_row(found: Iterable[Any]) -> SpanRow:

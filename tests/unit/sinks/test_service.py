@@ -17,7 +17,7 @@ from prela_stream.codec.decisions import encode_decisions
 from prela_stream.codec.sampled import encode_kept
 from prela_stream.errors import ConfigurationError, SinkError, TransportError, UnknownTopicError
 from prela_stream.model.decision import Decision
-from prela_stream.sinks.base import Sink, SinkBatch
+from prela_stream.sinks.base import PreparedBatch, Sink, SinkBatch
 from prela_stream.sinks.service import SinkService, _Assigned, _Waiting
 from prela_stream.sinks.sqlite import schema
 from prela_stream.sinks.sqlite.options import SqliteOptions
@@ -83,11 +83,10 @@ class WatchedSink(SqliteSink):
         super().__init__(options)
         self.received: list[str] = []
 
-    async def write_together(self, batches: Sequence[SinkBatch], committing: Callable[[], None]) -> None:
-        for batch in batches:
-            self.received += [trace.trace_id for trace in batch.traces]
-            self.received += [about.trace_id_hex for about in batch.decisions]
-        await super().write_together(batches, committing)
+    def prepare(self, batch: SinkBatch) -> PreparedBatch:
+        self.received += [trace.trace_id for trace in batch.traces]
+        self.received += [about.trace_id_hex for about in batch.decisions]
+        return super().prepare(batch)
 
 
 async def test_kept_traces_and_decisions_reach_the_store_and_their_offsets_are_committed(
@@ -467,21 +466,26 @@ async def test_lag_readiness_and_batches_are_measured(transport: Transport) -> N
 
 
 class GroupSink(FaultySink):
-    """A sink that takes batches together. Each commit waits until it is let through, and notes what it was asked to write."""
+    """A sink that takes batches together. Each write waits until it is let through, and notes what it was asked to write."""
 
     def __init__(self) -> None:
         super().__init__()
         self.groups: list[list[SinkBatch]] = []
-        self.is_committing = anyio.Event()
-        self.may_commit = anyio.Event()
+        self.prepared: list[SinkBatch] = []
+        self.is_writing = anyio.Event()
+        self.may_write = anyio.Event()
 
-    async def write_together(self, batches: Sequence[SinkBatch], committing: Callable[[], None]) -> None:
-        committing()
-        self.is_committing.set()
-        await self.may_commit.wait()
+    def prepare(self, batch: SinkBatch) -> PreparedBatch:
+        self.prepared.append(batch)
+        return PreparedBatch(source=batch.source, next_offset=batch.next_offset, content=batch)
+
+    async def write_together(self, batches: Sequence[PreparedBatch], began: Callable[[], None]) -> None:
+        began()
+        self.is_writing.set()
+        await self.may_write.wait()
         for one in batches:
-            await self.write(one)
-        self.groups.append(list(batches))
+            await self.write(one.content)
+        self.groups.append([one.content for one in batches])
 
 
 class WatchedService(SinkService):
@@ -490,13 +494,13 @@ class WatchedService(SinkService):
     polls = 0
     accepted = 0
 
-    def _accept(self, consumer: TopicConsumer, assigned: _Assigned, poll: Poll) -> None:
-        super()._accept(consumer, assigned, poll)
+    async def _accept(self, consumer: TopicConsumer, assigned: _Assigned, poll: Poll) -> None:
+        await super()._accept(consumer, assigned, poll)
         self.polls += 1
         self.accepted += len(poll.records)
 
 
-async def test_the_next_records_are_fetched_during_a_commit_and_all_partitions_are_written_together(
+async def test_the_next_records_are_prepared_during_a_write_and_all_partitions_are_written_together(
     transport: Transport,
 ) -> None:
     sink = GroupSink()
@@ -505,11 +509,12 @@ async def test_the_next_records_are_fetched_during_a_commit_and_all_partitions_a
         tasks.start_soon(service.run)
         await until(lambda: service.observer.consumer is not None and len(service.observer.consumer.assignment()) == 2)
         await send(transport, *[encode_kept(whole(number)) for number in range(1, 7)])
-        await sink.is_committing.wait()
+        await sink.is_writing.wait()
         await until(lambda: service.accepted == 6)
+        assert sum(len(batch.traces) for batch in sink.prepared) == 6
         assert sink.written == []
         await send_traces(transport, range(7, 11))
-        sink.may_commit.set()
+        sink.may_write.set()
         await until(lambda: len(sink.written) == 10)
         tasks.cancel_scope.cancel()
     assert sorted(sink.written) == [trace_id(number) for number in range(1, 11)]
