@@ -5,10 +5,10 @@
 //! index grow in blocks, so that none of them stops the worker.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
+use crate::ids::Keys;
 use crate::item::TraceId;
 
 const BLOCK: usize = 1024;
@@ -116,6 +116,11 @@ impl Ring {
     }
 }
 
+/// A shard finds its places by the lower and the uppermost bits, so it is chosen by others.
+fn shard_of(hash: u64) -> usize {
+    (hash >> 40) as usize % SHARDS
+}
+
 struct Loaded {
     decided_at_ms: i64,
     cut_offset: i64,
@@ -133,7 +138,7 @@ pub struct Decided {
     /// The last 32 bits of the number of the last decision of each id.
     index: Vec<HashTable<u32>>,
     known: usize,
-    keys: RandomState,
+    keys: Keys,
     /// Nominal bytes of the entries of live decisions.
     entry_bytes: usize,
     /// Entries that replaced those in the ring, by number. Rarely any.
@@ -154,7 +159,7 @@ impl Decided {
             live: 0,
             index: (0..SHARDS).map(|_| HashTable::new()).collect(),
             known: 0,
-            keys: RandomState::new(),
+            keys: Keys::default(),
             entry_bytes: 0,
             replaced: HashMap::new(),
             loaded: VecDeque::new(),
@@ -166,10 +171,10 @@ impl Decided {
 
     /// The number of the last decision of an id.
     fn number(&self, id: &TraceId) -> Option<u64> {
-        let hash = self.keys.hash_one(id);
+        let hash = self.keys.hash(id);
         let ring = &self.ring;
         let is_it = |short: &u32| ring.id(ring.whole(*short)) == Some(id);
-        self.index.get(hash as usize % SHARDS)?.find(hash, is_it).map(|short| ring.whole(*short))
+        self.index.get(shard_of(hash))?.find(hash, is_it).map(|short| ring.whole(*short))
     }
 
     pub fn contains(&self, id: &TraceId) -> bool {
@@ -214,20 +219,20 @@ impl Decided {
         let last = self.ring.end.checked_sub(1).and_then(|number| self.ring.time(number));
         let at = last.filter(|_| self.live < self.ring.end).map_or(decided_at_ms, |last| decided_at_ms.max(last));
         let number = self.ring.push(id, at, entry.unwrap_or(&[]));
-        let hash = self.keys.hash_one(id);
+        let hash = self.keys.hash(&id);
         let (ring, keys) = (&self.ring, &self.keys);
-        if let Some(shard) = self.index.get_mut(hash as usize % SHARDS) {
-            let hash_of = |short: &u32| ring.id(ring.whole(*short)).map_or(0, |id| keys.hash_one(id));
+        if let Some(shard) = self.index.get_mut(shard_of(hash)) {
+            let hash_of = |short: &u32| ring.id(ring.whole(*short)).map_or(0, |id| keys.hash(id));
             shard.insert_unique(hash, number as u32, hash_of);
             self.known += 1;
         }
     }
 
     fn remove(&mut self, id: &TraceId) {
-        let hash = self.keys.hash_one(id);
+        let hash = self.keys.hash(id);
         let ring = &self.ring;
         let is_it = |short: &u32| ring.id(ring.whole(*short)) == Some(id);
-        if let Some(shard) = self.index.get_mut(hash as usize % SHARDS) {
+        if let Some(shard) = self.index.get_mut(shard_of(hash)) {
             if let Ok(found) = shard.find_entry(hash, is_it) {
                 found.remove();
                 self.known -= 1;

@@ -33,6 +33,7 @@ pub struct Known<'a> {
     pub complete: bool,
     pub first_offset: i64,
     pub due_ms: i64,
+    pub root_name: &'a str,
     pub service: &'a str,
     pub items: usize,
 }
@@ -52,7 +53,7 @@ pub fn dropped(frame: &Frame<'_>, known: &Known<'_>, facts: &Facts) -> Vec<u8> {
     out.int(known.due_ms);
     out.0.extend_from_slice(frame.version);
     out.0.push(0x9b);
-    out.text(cut(&facts.root_name));
+    out.text(cut(known.root_name));
     out.text(cut(known.service));
     out.int(if facts.start_ns == 0 { started(known.due_ms, facts.duration_ns) } else { facts.start_ns });
     out.int(facts.duration_ns);

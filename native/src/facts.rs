@@ -9,12 +9,11 @@ use blake2::{Blake2b, Digest as _};
 use crate::brief::Brief;
 use crate::item::{Head, SpanId, LLM};
 use crate::msgpack::{NotPlain, Read, Reader, MAX_DEPTH};
+use crate::names::Names;
 
-type Digest = [u8; 16];
+pub type Digest = [u8; 16];
 
 const MOST_TOKENS: i64 = 1 << 53;
-/// Shapes of leaves are remembered up to this number: the agents of a service repeat them.
-const MOST_SHAPES: usize = 8192;
 
 /// A number as the policies read it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,34 +25,42 @@ pub enum Amount {
 /// The spellings of the attributes that every summary needs, the preferred one first.
 #[derive(Default)]
 pub struct Spellings {
-    /// Each spelling with its attribute and its rank. They are few, and most keys have another length.
+    /// Each spelling with its attribute and its rank. They are few.
     ranks: Vec<(Vec<u8>, usize, usize)>,
+    /// A bit for each length that a spelling has, the last bit for all long ones. Most keys have another length.
+    lengths: u64,
 }
 
 impl Spellings {
     pub fn new(input: &[String], output: &[String], cost: &[String]) -> Self {
         let mut ranks = Vec::new();
+        let mut lengths = 0;
         for (which, names) in [input, output, cost].into_iter().enumerate() {
             for (rank, name) in names.iter().enumerate() {
                 ranks.push((name.as_bytes().to_vec(), which, rank));
+                lengths |= bit_of(name.as_bytes());
             }
         }
-        Spellings { ranks }
+        Spellings { ranks, lengths }
     }
 
+    #[inline]
     fn find(&self, key: &[u8]) -> Option<(usize, usize)> {
+        if self.lengths & bit_of(key) == 0 {
+            return None;
+        }
         self.ranks.iter().find(|(name, ..)| name == key).map(|(_, which, rank)| (*which, *rank))
     }
 }
 
-/// The shapes of leaves, by span type and by name.
-#[derive(Default)]
-struct Shapes([HashMap<Vec<u8>, Digest>; 6]);
+fn bit_of(key: &[u8]) -> u64 {
+    1 << key.len().min(63)
+}
 
-/// What is kept from one trace to the next: shapes of leaves, and memory.
+/// What is kept from one trace to the next: names, and memory.
 #[derive(Default)]
 pub struct Memo {
-    leaves: Shapes,
+    pub names: Names,
     structure: Structure,
     holds: Vec<bool>,
     digests: Vec<Digest>,
@@ -63,16 +70,15 @@ pub struct Memo {
 /// The facts of one trace; indexes are those of its spans.
 #[derive(Default)]
 pub struct Facts {
-    pub statuses: Vec<u8>,
     pub errors: usize,
     pub start_ns: i64,
     pub duration_ns: i64,
     /// Spans that start before their parent or end after it.
     pub outside_parent: usize,
     pub randomness: Option<i64>,
+    /// Empty: that of every span is 0.
     pub thresholds: Vec<i64>,
     pub foremost: usize,
-    pub root_name: String,
     pub input_tokens: i64,
     pub output_tokens: i64,
     pub costs: Vec<Amount>,
@@ -90,14 +96,25 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Reads an attribute map.
+    /// Reads an attribute map that is at the beginning of these bytes.
     pub fn read(attributes: &[u8], spellings: &Spellings) -> Read<Usage> {
+        if attributes.is_empty() {
+            return Ok(Usage { input: 0, output: 0, cost: None });
+        }
+        Usage::walk(&mut Reader::new(attributes), MAX_DEPTH, spellings)
+    }
+
+    /// Reads an attribute map. `depth` limits the nesting of its values.
+    pub fn walk(reader: &mut Reader, depth: usize, spellings: &Spellings) -> Read<Usage> {
         let mut best: [Option<(usize, Value)>; 3] = [None, None, None];
-        each(attributes, |key, value| {
+        for _ in 0..reader.map()? {
+            let key = reader.text()?;
+            let start = reader.at;
+            reader.skip(depth)?;
             let Some((which, rank)) = spellings.find(key) else {
-                return Ok(());
+                continue;
             };
-            let value = Value::read(value)?;
+            let value = Value::read(&reader.bytes[start..reader.at])?;
             match &best[which] {
                 // a nil counts as absent, and a key that is there twice counts with its last value
                 Some((held, _)) if *held < rank => {}
@@ -105,8 +122,7 @@ impl Usage {
                 _ if value == Value::Nil => {}
                 _ => best[which] = Some((rank, value)),
             }
-            Ok(())
-        })?;
+        }
         let count = |found: &Option<(usize, Value)>| match found {
             Some((_, Value::Amount(Amount::Int(count)))) if (0..MOST_TOKENS).contains(count) => *count,
             _ => 0,
@@ -123,28 +139,30 @@ impl Usage {
 impl Facts {
     /// Reads the facts of a trace: its items are parts of `bytes`. `NotPlain`: an attribute map is unusual, and Python has to read it.
     pub fn of(heads: &[Brief], bytes: &[u8], spellings: &Spellings, wanted: &[Vec<u8>], memo: &mut Memo) -> Read<Facts> {
-        let mut facts = Facts { statuses: Vec::with_capacity(heads.len()), ..Facts::default() };
+        let mut facts = Facts::default();
+        let mut any_unsampled = false;
         for head in heads {
-            if head.span_type == LLM && head.is_odd() {
+            if head.span_type() == LLM && head.is_odd() {
                 return Err(NotPlain);
             }
-            facts.statuses.push(head.status);
             facts.errors += usize::from(head.is_error());
-            let mut threshold = 0;
-            if head.has_sampling() {
-                let whole = Head::of(head.item(bytes))?;
-                facts.randomness = facts.randomness.or(whole.randomness);
-                threshold = whole.threshold.unwrap_or(0);
+            if !head.has_sampling() {
+                any_unsampled = true;
+                continue;
             }
+            let whole = Head::of(head.item(bytes))?;
+            facts.randomness = facts.randomness.or(whole.randomness);
+            let threshold = whole.threshold.unwrap_or(0);
             if !facts.thresholds.contains(&threshold) {
                 facts.thresholds.push(threshold);
             }
         }
-        let Memo { leaves: shapes, structure, holds, digests, below } = memo;
+        if any_unsampled && !facts.thresholds.is_empty() && !facts.thresholds.contains(&0) {
+            facts.thresholds.push(0);
+        }
+        let Memo { names, structure, holds, digests, below } = memo;
         structure.build(heads);
         facts.foremost = structure.foremost(heads);
-        let name = std::str::from_utf8(heads[facts.foremost].name(bytes)).map_err(|_| NotPlain)?;
-        facts.root_name = name.to_string();
         (facts.start_ns, facts.duration_ns) = structure.times(heads);
         facts.outside_parent = structure.outside_parent(heads);
         structure.each_leaf_call(heads, holds, |head| {
@@ -157,7 +175,7 @@ impl Facts {
             facts.costs.extend(usage.cost);
             Ok(())
         })?;
-        facts.shape = structure.shape(heads, bytes, shapes, digests, below);
+        facts.shape = structure.shape(heads, bytes, names, digests, below);
         if !wanted.is_empty() {
             facts.selected = Some(select(heads, bytes, wanted, spellings)?);
         }
@@ -396,7 +414,7 @@ impl Structure {
         for at in self.order.iter().rev() {
             let covered = self.below(*at).iter().any(|child| holds[*child as usize]);
             let head = &heads[*at as usize];
-            let is_call = head.span_type == LLM;
+            let is_call = head.span_type() == LLM;
             holds[*at as usize] = covered || is_call;
             if is_call && !covered {
                 visit(head)?;
@@ -405,32 +423,17 @@ impl Structure {
         Ok(())
     }
 
-    fn shape(
-        &self,
-        heads: &[Brief],
-        bytes: &[u8],
-        shapes: &mut Shapes,
-        digests: &mut Vec<Digest>,
-        below: &mut Vec<Digest>,
-    ) -> Digest {
+    fn shape(&self, heads: &[Brief], bytes: &[u8], names: &Names, digests: &mut Vec<Digest>, below: &mut Vec<Digest>) -> Digest {
         digests.clear();
         digests.resize(heads.len(), [0; 16]);
-        // the leaf before: siblings often have one name
-        let mut last: Option<(u8, &[u8], Digest)> = None;
         for at in self.order.iter().rev() {
             let head = &heads[*at as usize];
-            let (kind, name) = (head.span_type, head.name(bytes));
             let children = self.below(*at);
-            digests[*at as usize] = if !children.is_empty() {
+            let known = if children.is_empty() { names.shape(head.name_number()) } else { None };
+            digests[*at as usize] = known.unwrap_or_else(|| {
                 join(children, digests, below);
-                shape_of(i64::from(kind), name, below.as_flattened())
-            } else if let Some((.., digest)) = last.filter(|(one, of, _)| *one == kind && *of == name) {
-                digest
-            } else {
-                let digest = shapes.leaf(kind, name);
-                last = Some((kind, name, digest));
-                digest
-            };
+                shape_of(i64::from(head.span_type()), head.name(bytes), below.as_flattened())
+            });
         }
         let mut tops: Vec<Digest> = self.roots().map(|at| digests[at]).collect();
         for (_, group) in &self.orphans {
@@ -461,33 +464,21 @@ impl Index {
     }
 }
 
-impl Shapes {
-    fn leaf(&mut self, span_type: u8, name: &[u8]) -> Digest {
-        if name.len() > 128 {
-            return shape_of(i64::from(span_type), name, &[]);
-        }
-        let known = &mut self.0[usize::from(span_type)];
-        if let Some(digest) = known.get(name) {
-            return *digest;
-        }
-        let digest = shape_of(i64::from(span_type), name, &[]);
-        if known.len() >= MOST_SHAPES {
-            known.clear();
-        }
-        known.insert(name.to_vec(), digest);
-        digest
-    }
-}
-
 fn join(indexes: &[u32], digests: &[Digest], below: &mut Vec<Digest>) {
     below.clear();
     below.extend(indexes.iter().map(|at| digests[*at as usize]));
     below.sort_unstable();
 }
 
-fn shape_of(kind: i64, name: &[u8], below: &[u8]) -> Digest {
+/// The hash of kind, number of digests below, name, and these digests.
+pub fn shape_of(kind: i64, name: &[u8], below: &[u8]) -> Digest {
     let mut hash = Blake2b::<U16>::new();
-    hash.update(format!("{kind}\0{}\0", below.len()).as_bytes());
+    for number in [kind, below.len() as i64] {
+        match u8::try_from(number) {
+            Ok(digit @ 0..=9) => hash.update([b'0' + digit, 0]),
+            _ => hash.update(format!("{number}\0").as_bytes()),
+        }
+    }
     hash.update(name);
     hash.update(below);
     hash.finalize().into()

@@ -9,8 +9,10 @@ mod brief;
 mod decided;
 mod decision;
 mod facts;
+mod ids;
 mod item;
 mod msgpack;
+mod names;
 mod partition;
 mod processes;
 mod slots;
@@ -25,12 +27,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 
+use crate::brief::Brief;
 use crate::decided::Decided;
 use crate::decision::{dropped, hex, Frame, Known};
 use crate::facts::{Amount, Facts, Memo, Spellings};
 use crate::item::{Head, TraceId};
 use crate::partition::{Applied, Closed, Options, Partition};
-use crate::trace::Trace;
+use crate::trace::Wait;
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
 const INTERFACE: u32 = 7;
@@ -40,16 +43,33 @@ const STEP: usize = 1024;
 /// A trace that is to be decided now.
 #[pyclass(frozen, name = "ReadyTrace")]
 struct ReadyTrace {
-    trace: Trace,
+    id: TraceId,
+    /// Index into the triggers of `assembly.completeness`, then MAX_SPANS and MAX_BYTES.
+    #[pyo3(get)]
     trigger: u8,
+    /// Index into `model.decision.Basis`.
+    #[pyo3(get)]
+    basis: u8,
     #[pyo3(get)]
     complete: bool,
     #[pyo3(get)]
     lost: bool,
     #[pyo3(get)]
     due_ms: i64,
-    /// Resources and services of the processes of this trace, by process.
-    resources: Vec<(u32, Py<PyBytes>, Arc<str>)>,
+    #[pyo3(get)]
+    first_offset: i64,
+    /// Items of `won` that are STARTs; the others are SPANs.
+    starts: usize,
+    #[pyo3(get)]
+    open_spans: u32,
+    bytes: Vec<u8>,
+    /// The item that won each span.
+    won: Vec<Brief>,
+    /// The resource of the process of its first item; then the other processes with theirs.
+    resource: Py<PyBytes>,
+    resources: Vec<(u32, Py<PyBytes>)>,
+    /// The service of the root, or of the first span if there is no root.
+    service: Arc<str>,
     /// None: Python has to read the items, because one of them is unusual.
     facts: Option<Facts>,
 }
@@ -58,57 +78,35 @@ struct ReadyTrace {
 impl ReadyTrace {
     #[getter]
     fn trace_id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.trace.id)
-    }
-
-    /// Index into the triggers of `assembly.completeness`, then MAX_SPANS and MAX_BYTES.
-    #[getter]
-    fn trigger(&self) -> u8 {
-        self.trigger
-    }
-
-    /// Index into `model.decision.Basis`.
-    #[getter]
-    fn basis(&self) -> u8 {
-        self.trace.basis() as u8
-    }
-
-    #[getter]
-    fn first_offset(&self) -> i64 {
-        self.trace.first_offset
+        PyBytes::new(py, &self.id)
     }
 
     /// SPAN items; the other items of `raws` are STARTs.
     #[getter]
     fn spans(&self) -> usize {
-        self.trace.fold.as_ref().map_or(0, |fold| fold.spans.len() - fold.starts as usize)
+        self.won.len() - self.starts
     }
 
     /// All items of `raws`.
     #[getter]
     fn items(&self) -> usize {
-        self.trace.fold.as_ref().map_or(0, |fold| fold.spans.len())
-    }
-
-    #[getter]
-    fn open_spans(&self) -> u32 {
-        self.trace.fold.as_ref().map_or(0, |fold| fold.open)
+        self.won.len()
     }
 
     /// One item per span, in order of arrival.
     fn raws<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.trace.won().map(|one| PyBytes::new(py, one.item(&self.trace.bytes))))
+        PyList::new(py, self.won.iter().map(|one| PyBytes::new(py, one.item(&self.bytes))))
     }
 
     /// The resource of each item; those of one process are one object.
     fn resources<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.trace.won().map(|one| self.resource_of(py, one.process)))
+        PyList::new(py, self.won.iter().map(|one| self.resource_of(py, one.process)))
     }
 
     /// Whether every reader can read the attributes, events and links of all items. If not, Python decides which ones.
     fn has_plain_bodies(&self) -> bool {
         let is_plain = |item| Head::whole(item).is_ok_and(|head| bodies::are_plain(&head));
-        self.trace.fold.is_some() && self.trace.won().all(|one| is_plain(one.item(&self.trace.bytes)))
+        self.won.iter().all(|one| is_plain(one.item(&self.bytes)))
     }
 
     /// Whether the facts of this trace are known. If not, Python reads the items.
@@ -121,20 +119,24 @@ impl ReadyTrace {
     /// start, duration, randomness, thresholds, errors)`. `thresholds` is None if no span was head-sampled.
     fn facts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let facts = self.known()?;
+        let statuses = PyBytes::new_with(py, self.won.len(), |statuses| {
+            statuses.iter_mut().zip(&self.won).for_each(|(status, one)| *status = one.status());
+            Ok(())
+        })?;
         let values = [
-            PyBytes::new(py, &self.trace.id).into_any(),
+            PyBytes::new(py, &self.id).into_any(),
             self.trigger.into_pyobject(py)?.into_any(),
             self.complete.into_pyobject(py)?.to_owned().into_any(),
-            (self.trace.basis() as u8).into_pyobject(py)?.into_any(),
-            self.trace.first_offset.into_pyobject(py)?.into_any(),
+            self.basis.into_pyobject(py)?.into_any(),
+            self.first_offset.into_pyobject(py)?.into_any(),
             self.due_ms.into_pyobject(py)?.into_any(),
             self.spans().into_pyobject(py)?.into_any(),
-            PyBytes::new(py, &facts.statuses).into_any(),
+            statuses.into_any(),
             facts.start_ns.into_pyobject(py)?.into_any(),
             facts.duration_ns.into_pyobject(py)?.into_any(),
-            facts.randomness.unwrap_or_else(|| randomness_of(&self.trace.id)).into_pyobject(py)?.into_any(),
+            facts.randomness.unwrap_or_else(|| randomness_of(&self.id)).into_pyobject(py)?.into_any(),
             match facts.thresholds[..] {
-                [0] => py.None().into_bound(py),
+                [] | [0] => py.None().into_bound(py),
                 _ => PyTuple::new(py, &facts.thresholds)?.into_any(),
             },
             facts.errors.into_pyobject(py)?.into_any(),
@@ -147,8 +149,8 @@ impl ReadyTrace {
     fn summary<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let facts = self.known()?;
         let values = [
-            PyString::new(py, &facts.root_name).into_any(),
-            PyString::new(py, self.service(facts)).into_any(),
+            PyString::new(py, self.root_name(facts)?).into_any(),
+            PyString::new(py, &self.service).into_any(),
             self.items().into_pyobject(py)?.into_any(),
             facts.input_tokens.into_pyobject(py)?.into_any(),
             facts.output_tokens.into_pyobject(py)?.into_any(),
@@ -193,11 +195,12 @@ impl ReadyTrace {
         let facts = self.known()?;
         let frame = Frame { source, verdict, version, cut_offset, cost, weight_biased, repeated, trigger, basis };
         let known = Known {
-            id: &self.trace.id,
+            id: &self.id,
             complete: self.complete,
-            first_offset: self.trace.first_offset,
+            first_offset: self.first_offset,
             due_ms: self.due_ms,
-            service: self.service(facts),
+            root_name: self.root_name(facts)?,
+            service: &self.service,
             items: self.items(),
         };
         Ok(PyBytes::new(py, &dropped(&frame, &known, facts)))
@@ -216,16 +219,13 @@ impl ReadyTrace {
     }
 
     fn resource_of(&self, py: Python<'_>, process: u32) -> Py<PyBytes> {
-        match self.resources.iter().find(|(one, ..)| *one == process) {
-            Some((_, resource, _)) => resource.clone_ref(py),
-            None => PyBytes::new(py, b"\x80").unbind(),
-        }
+        let other = self.resources.iter().find(|(one, _)| *one == process);
+        other.map_or(&self.resource, |(_, resource)| resource).clone_ref(py)
     }
 
-    /// The service of the root, or of the first span if there is no root.
-    fn service(&self, facts: &Facts) -> &str {
-        let process = self.trace.won().nth(facts.foremost).map_or(self.trace.process, |one| one.process);
-        self.resources.iter().find(|(one, ..)| *one == process).map_or("", |(.., service)| service)
+    fn root_name(&self, facts: &Facts) -> PyResult<&str> {
+        let name = self.won.get(facts.foremost).map_or(&[][..], |root| root.name(&self.bytes));
+        Ok(std::str::from_utf8(name)?)
     }
 }
 
@@ -370,7 +370,7 @@ impl PyPartition {
     /// decodes it and calls `add_items`.
     #[pyo3(signature = (value, offset, *, replay = false))]
     fn add<'py>(&mut self, py: Python<'py>, value: &[u8], offset: i64, replay: bool) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        self.guarded(py, |this| match this.inner.add(py, value, offset, replay, &this.spellings)? {
+        self.guarded(py, |this| match this.inner.add(py, value, offset, replay, (&this.spellings, &mut this.memo.names))? {
             Ok(applied) => applied_tuple(py, applied).map(Some),
             Err(_) => Ok(None),
         })
@@ -386,9 +386,11 @@ impl PyPartition {
         offset: i64,
         replay: bool,
     ) -> PyResult<Bound<'py, PyTuple>> {
-        self.guarded(py, |this| match this.inner.add_items(py, resource, &items, offset, replay, &this.spellings)? {
-            Ok(applied) => applied_tuple(py, applied),
-            Err(_) => Err(PyValueError::new_err("an item was accepted by Python's decoder and cannot be read here")),
+        self.guarded(py, |this| {
+            match this.inner.add_items(py, resource, &items, offset, replay, (&this.spellings, &mut this.memo.names))? {
+                Ok(applied) => applied_tuple(py, applied),
+                Err(_) => Err(PyValueError::new_err("an item was accepted by Python's decoder and cannot be read here")),
+            }
         })
     }
 
@@ -466,28 +468,34 @@ impl PyPartition {
 
     fn ready(&mut self, py: Python<'_>, closed: Vec<Closed>) -> PyResult<Vec<Py<ReadyTrace>>> {
         let mut ready = Vec::with_capacity(closed.len());
-        for Closed { trace, trigger, due_ms } in closed {
-            let mut processes: Vec<u32> = vec![trace.process];
-            processes.extend(trace.others().iter().map(|other| other.process));
-            let spans = trace.fold.as_ref().map_or(0, |fold| fold.spans.len());
-            if spans > 0 {
-                let complete = trace.awaits(&self.inner.processes) == crate::trace::Wait::Complete;
-                let lost = trace.is_lost(&self.inner.processes);
-                let known = &self.inner.processes;
-                let resources = processes.iter().map(|one| (*one, known.resource(py, *one), known.service(*one))).collect();
-                let facts = self.facts(&trace);
-                ready.push(Py::new(py, ReadyTrace { trace, trigger, complete, lost, due_ms, resources, facts })?);
+        for Closed { mut trace, trigger, due_ms } in closed {
+            let process = trace.process;
+            if !trace.spans().is_empty() {
+                let registry = &self.inner.processes;
+                let others = trace.others().iter().map(|other| (other.process, registry.resource(py, other.process)));
+                let resources = others.collect();
+                let resource = registry.resource(py, process);
+                let (complete, lost) = (trace.awaits(registry) == Wait::Complete, trace.is_lost(registry));
+                let (starts, open_spans) = trace.fold.as_ref().map_or((0, 0), |fold| (fold.starts as usize, fold.open));
+                let (id, first_offset, basis) = (trace.id, trace.first_offset, trace.basis() as u8);
+                let (won, bytes) = (trace.take_won(), std::mem::take(&mut trace.bytes));
+                let facts = Facts::of(&won, &bytes, &self.spellings, &self.wanted, &mut self.memo).ok();
+                let root = facts.as_ref().and_then(|facts| won.get(facts.foremost));
+                let service = registry.service(root.map_or(process, |root| root.process));
+                #[rustfmt::skip]
+                let one = ReadyTrace {
+                    id, trigger, basis, complete, lost, due_ms, first_offset, starts, open_spans, bytes, won, resource,
+                    resources, service, facts,
+                };
+                ready.push(Py::new(py, one)?);
             }
-            for process in processes {
-                self.inner.processes.release(py, process);
+            self.inner.processes.release(py, process);
+            for other in trace.others() {
+                self.inner.processes.release(py, other.process);
             }
+            trace.fold.take().into_iter().for_each(|fold| self.inner.spare.give(fold));
         }
         Ok(ready)
-    }
-
-    fn facts(&mut self, trace: &Trace) -> Option<Facts> {
-        trace.fold.as_ref()?;
-        Facts::of(&trace.won_in_order(), &trace.bytes, &self.spellings, &self.wanted, &mut self.memo).ok()
     }
 }
 

@@ -28,12 +28,14 @@ impl<'a> Reader<'a> {
         self.at >= self.bytes.len()
     }
 
+    #[inline]
     fn byte(&mut self) -> Read<u8> {
         let byte = *self.bytes.get(self.at).ok_or(NotPlain)?;
         self.at += 1;
         Ok(byte)
     }
 
+    #[inline]
     fn take(&mut self, length: usize) -> Read<&'a [u8]> {
         let end = self.at.checked_add(length).ok_or(NotPlain)?;
         let taken = self.bytes.get(self.at..end).ok_or(NotPlain)?;
@@ -41,12 +43,14 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    #[inline]
     fn big_endian(&mut self, size: usize) -> Read<u64> {
         let bytes = self.take(size)?;
         Ok(match *bytes {
             [a] => u64::from(a),
             [a, b] => u64::from(u16::from_be_bytes([a, b])),
             [a, b, c, d] => u64::from(u32::from_be_bytes([a, b, c, d])),
+            [a, b, c, d, e, f, g, h] => u64::from_be_bytes([a, b, c, d, e, f, g, h]),
             _ => bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)),
         })
     }
@@ -70,6 +74,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Consumes a nil if one is next.
+    #[inline]
     pub fn nil(&mut self) -> bool {
         let found = self.bytes.get(self.at) == Some(&0xc0);
         self.at += usize::from(found);
@@ -77,8 +82,24 @@ impl<'a> Reader<'a> {
     }
 
     /// A whole number in `low..=high`, which must fit into 64 bits with a sign.
+    #[inline]
     pub fn int(&mut self, low: i64, high: i64) -> Read<i64> {
-        let value = match self.byte()? {
+        let value = match self.bytes.get(self.at) {
+            Some(tag @ 0x00..=0x7f) => {
+                self.at += 1;
+                i64::from(*tag)
+            }
+            _ => self.long_int()?,
+        };
+        if (low..=high).contains(&value) {
+            Ok(value)
+        } else {
+            Err(NotPlain)
+        }
+    }
+
+    fn long_int(&mut self) -> Read<i64> {
+        Ok(match self.byte()? {
             tag @ 0x00..=0x7f => i64::from(tag),
             tag @ 0xe0..=0xff => i64::from(tag as i8),
             0xcc => self.big_endian(1)? as i64,
@@ -90,14 +111,10 @@ impl<'a> Reader<'a> {
             0xd2 => i64::from(self.big_endian(4)? as u32 as i32),
             0xd3 => self.big_endian(8)? as i64,
             _ => return Err(NotPlain),
-        };
-        if (low..=high).contains(&value) {
-            Ok(value)
-        } else {
-            Err(NotPlain)
-        }
+        })
     }
 
+    #[inline]
     pub fn optional_int(&mut self, low: i64, high: i64) -> Read<Option<i64>> {
         if self.nil() {
             Ok(None)
@@ -108,14 +125,7 @@ impl<'a> Reader<'a> {
 
     /// A text, which is valid UTF-8.
     pub fn text(&mut self) -> Read<&'a [u8]> {
-        let length = match self.byte()? {
-            tag @ 0xa0..=0xbf => usize::from(tag & 0x1f),
-            0xd9 => self.big_endian(1)? as usize,
-            0xda => self.big_endian(2)? as usize,
-            0xdb => self.big_endian(4)? as usize,
-            _ => return Err(NotPlain),
-        };
-        let text = self.take(length)?;
+        let text = self.raw_text()?;
         if text.is_ascii() || std::str::from_utf8(text).is_ok() {
             Ok(text)
         } else {
@@ -123,13 +133,26 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A text that may not be UTF-8.
+    pub fn raw_text(&mut self) -> Read<&'a [u8]> {
+        let length = match self.byte()? {
+            tag @ 0xa0..=0xbf => usize::from(tag & 0x1f),
+            0xd9 => usize::from(self.byte()?),
+            0xda => self.big_endian(2)? as usize,
+            0xdb => self.big_endian(4)? as usize,
+            _ => return Err(NotPlain),
+        };
+        self.take(length)
+    }
+
     /// An id of exactly `N` bytes, or nil.
+    #[inline]
     pub fn id<const N: usize>(&mut self) -> Read<Option<[u8; N]>> {
         if self.nil() {
             return Ok(None);
         }
         let length = match self.byte()? {
-            0xc4 => self.big_endian(1)? as usize,
+            0xc4 => usize::from(self.byte()?),
             0xc5 => self.big_endian(2)? as usize,
             0xc6 => self.big_endian(4)? as usize,
             _ => return Err(NotPlain),
@@ -146,37 +169,64 @@ impl<'a> Reader<'a> {
     }
 
     /// Skips one value of any kind. `depth` limits its nesting.
+    #[inline]
     pub fn skip(&mut self, depth: usize) -> Read<()> {
+        match self.skip_one()? {
+            0 => Ok(()),
+            below => self.skip_below(below, depth),
+        }
+    }
+
+    /// Skips a value without the values inside of it. Returns how many of those follow.
+    #[inline]
+    fn skip_one(&mut self) -> Read<u64> {
+        let tag = self.byte()?;
+        // A value without others inside of it: bytes of its length, and the bytes beside it that are known.
+        let (size, extra) = match tag {
+            0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => return Ok(0),
+            0xa0..=0xbf => (0, usize::from(tag & 0x1f)),
+            0x80..=0x8f => return Ok(2 * u64::from(tag & 0x0f)),
+            0x90..=0x9f => return Ok(u64::from(tag & 0x0f)),
+            0xc1 => return Err(NotPlain),
+            0xc4 | 0xd9 => (1, 0),
+            0xc5 | 0xda => (2, 0),
+            0xc6 | 0xdb => (4, 0),
+            0xc7 => (1, 1),
+            0xc8 => (2, 1),
+            0xc9 => (4, 1),
+            0xcc | 0xd0 => (0, 1),
+            0xcd | 0xd1 | 0xd4 => (0, 2),
+            0xd5 => (0, 3),
+            0xca | 0xce | 0xd2 => (0, 4),
+            0xd6 => (0, 5),
+            0xcb | 0xcf | 0xd3 => (0, 8),
+            0xd7 => (0, 9),
+            0xd8 => (0, 17),
+            0xdc => return self.big_endian(2),
+            0xdd => return self.big_endian(4),
+            0xde => return Ok(2 * self.big_endian(2)?),
+            0xdf => return Ok(2 * self.big_endian(4)?),
+        };
+        let length = match size {
+            0 => 0,
+            1 => usize::from(self.byte()?),
+            2 => self.big_endian(2)? as usize,
+            _ => self.big_endian(4)? as usize,
+        };
+        self.take(length.checked_add(extra).ok_or(NotPlain)?)?;
+        Ok(0)
+    }
+
+    /// Skips the values inside of one, and those inside of them.
+    fn skip_below(&mut self, below: u64, depth: usize) -> Read<()> {
+        if depth == 0 {
+            return Err(NotPlain);
+        }
         // Values that are still to come at the innermost level, and at the levels around it; most values are flat.
-        let (mut left, mut level): (u64, usize) = (1, 0);
+        let (mut left, mut level): (u64, usize) = (below, 1);
         let mut open: Vec<(u64, usize)> = Vec::new();
         loop {
-            let below: u64 = match self.byte()? {
-                0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => 0,
-                tag @ 0x80..=0x8f => 2 * u64::from(tag & 0x0f),
-                tag @ 0x90..=0x9f => u64::from(tag & 0x0f),
-                tag @ 0xa0..=0xbf => self.pass(usize::from(tag & 0x1f))?,
-                0xc1 => return Err(NotPlain),
-                0xc4 | 0xd9 => self.pass_counted(1, 0)?,
-                0xc5 | 0xda => self.pass_counted(2, 0)?,
-                0xc6 | 0xdb => self.pass_counted(4, 0)?,
-                0xc7 => self.pass_counted(1, 1)?,
-                0xc8 => self.pass_counted(2, 1)?,
-                0xc9 => self.pass_counted(4, 1)?,
-                0xcc | 0xd0 => self.pass(1)?,
-                0xcd | 0xd1 => self.pass(2)?,
-                0xca | 0xce | 0xd2 => self.pass(4)?,
-                0xcb | 0xcf | 0xd3 => self.pass(8)?,
-                0xd4 => self.pass(2)?,
-                0xd5 => self.pass(3)?,
-                0xd6 => self.pass(5)?,
-                0xd7 => self.pass(9)?,
-                0xd8 => self.pass(17)?,
-                0xdc => self.big_endian(2)?,
-                0xdd => self.big_endian(4)?,
-                0xde => 2 * self.big_endian(2)?,
-                0xdf => 2 * self.big_endian(4)?,
-            };
+            let below = self.skip_one()?;
             left -= 1;
             if below > 0 {
                 if level >= depth {
@@ -241,15 +291,6 @@ impl<'a> Reader<'a> {
                 return Ok(());
             }
         }
-    }
-
-    fn pass(&mut self, length: usize) -> Read<u64> {
-        self.take(length).map(|_| 0)
-    }
-
-    fn pass_counted(&mut self, size: usize, extra: usize) -> Read<u64> {
-        let length = self.big_endian(size)? as usize;
-        self.pass(length.checked_add(extra).ok_or(NotPlain)?)
     }
 }
 

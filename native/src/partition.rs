@@ -11,9 +11,10 @@ use crate::decided::Decided;
 use crate::facts::Spellings;
 use crate::item::{Envelope, Head, TraceId, FOREIGN, LOST, SPAN, TICK};
 use crate::msgpack::{NotPlain, Read, Reader, MAX_DEPTH};
+use crate::names::Names;
 use crate::processes::Registry;
 use crate::slots::Slots;
-use crate::trace::{Beginning, Processes, Trace, Wait};
+use crate::trace::{Beginning, Processes, Spare, Trace, Wait};
 
 /// (deadline, slot). An entry is current while the trace in the slot has this deadline.
 type Entry = Reverse<(i64, u32)>;
@@ -71,6 +72,7 @@ pub struct Partition {
     pub decided: Decided,
     pub processes: Registry,
     slots: Slots,
+    pub spare: Spare,
     queue: BinaryHeap<Entry>,
     watched: BinaryHeap<Entry>,
     /// Open traces in the order in which they began; closed ones are removed from the front.
@@ -102,6 +104,7 @@ impl Partition {
             decided,
             processes: Registry::new(describe),
             slots: Slots::default(),
+            spare: Spare::default(),
             queue: BinaryHeap::new(),
             watched: BinaryHeap::new(),
             begun: VecDeque::new(),
@@ -134,7 +137,7 @@ impl Partition {
         value: &[u8],
         offset: i64,
         replay: bool,
-        spellings: &Spellings,
+        (spellings, names): (&Spellings, &mut Names),
     ) -> PyResult<Result<Applied, NotPlain>> {
         let Ok(envelope) = Envelope::read(value) else {
             return Ok(Err(NotPlain));
@@ -143,7 +146,7 @@ impl Partition {
             return Ok(Err(NotPlain)); // Python dead-letters the record
         }
         let mut items = std::mem::take(&mut self.parsed);
-        let readable = self.read(value, &envelope, spellings, &mut items).is_ok();
+        let readable = self.read(value, &envelope, (spellings, names), &mut items).is_ok();
         let applied =
             if readable { Ok(self.apply(py, value, &items, envelope.resource, offset, replay)?) } else { Err(NotPlain) };
         if items.capacity() <= KEPT_ITEMS {
@@ -152,18 +155,25 @@ impl Partition {
         Ok(applied)
     }
 
-    fn read(&self, value: &[u8], envelope: &Envelope, spellings: &Spellings, items: &mut Vec<Parsed>) -> Read<()> {
+    fn read(
+        &self,
+        value: &[u8],
+        envelope: &Envelope,
+        (spellings, names): (&Spellings, &mut Names),
+        items: &mut Vec<Parsed>,
+    ) -> Read<()> {
         items.clear();
         // A declared count is not believed: an item takes at least two bytes.
         items.reserve(envelope.items.min(value.len() / 2));
         let mut reader = envelope.reader;
         for index in 0..envelope.items {
             let start = reader.at;
-            let head = Head::read(&mut reader, MAX_DEPTH)?;
+            let mut head = Head::EMPTY;
+            let usage = head.read(&mut reader, MAX_DEPTH, spellings)?;
             if reader.at - start + envelope.resource.len() > self.options.max_item_bytes {
                 return Err(NotPlain);
             }
-            let brief = Brief::of(&head, &value[start..reader.at], start, spellings);
+            let brief = Brief::of(&head, usage, start, reader.at - start, names);
             items.push(Parsed { trace_id: head.trace_id, index: index as u32, brief });
         }
         if reader.at_end() {
@@ -187,8 +197,8 @@ impl Partition {
         let mut applied = Applied { items: items.len() as u64, ..Applied::default() };
         let mut rest = items;
         while let Some(first) = rest.first() {
-            let is_next = |one: &&Parsed| one.brief.kind == SPAN && one.trace_id == first.trace_id;
-            let count = if first.brief.kind == SPAN { rest.iter().take_while(is_next).count() } else { 1 };
+            let is_next = |one: &&Parsed| one.brief.kind() == SPAN && one.trace_id == first.trace_id;
+            let count = if first.brief.kind() == SPAN { rest.iter().take_while(is_next).count() } else { 1 };
             let (run, others) = rest.split_at(count);
             self.take(value, run, process, offset, replay, &mut applied);
             rest = others;
@@ -206,14 +216,15 @@ impl Partition {
         items: &[(u32, Vec<u8>)],
         offset: i64,
         replay: bool,
-        spellings: &Spellings,
+        (spellings, names): (&Spellings, &mut Names),
     ) -> PyResult<Result<Applied, NotPlain>> {
         let mut parsed = Vec::with_capacity(items.len());
         for (index, item) in items {
             let mut reader = Reader::new(item);
-            match Head::read(&mut reader, usize::MAX) {
-                Ok(head) if reader.at_end() && u32::try_from(item.len()).is_ok() => {
-                    let brief = Brief::of(&head, item, 0, spellings);
+            let mut head = Head::EMPTY;
+            match head.read(&mut reader, usize::MAX, spellings) {
+                Ok(usage) if reader.at_end() && u32::try_from(item.len()).is_ok() => {
+                    let brief = Brief::of(&head, usage, 0, item.len(), names);
                     parsed.push(Parsed { trace_id: head.trace_id, index: *index, brief });
                 }
                 _ => return Ok(Err(NotPlain)),
@@ -234,7 +245,7 @@ impl Partition {
         let Some(first) = run.first() else {
             return;
         };
-        let (kind, count) = (first.brief.kind, run.len() as u64);
+        let (kind, count) = (first.brief.kind(), run.len() as u64);
         let Some(id) = first.trace_id else {
             applied.control += count;
             if kind == LOST {
@@ -263,8 +274,8 @@ impl Partition {
         let Some(trace) = self.slots.get_mut(slot) else {
             return;
         };
-        for one in run.iter().filter(|one| one.brief.flags & FOREIGN != 0) {
-            trace.sources |= one.brief.flags;
+        for one in run.iter().filter(|one| one.brief.flags() & FOREIGN != 0) {
+            trace.sources |= one.brief.flags();
         }
         let before = trace.stored();
         if kind == SPAN {
@@ -274,7 +285,7 @@ impl Partition {
         } else if kind == LOST {
             trace.lost = true;
         } else {
-            let found = trace.control(bytes, first, process, &self.processes);
+            let found = trace.control(bytes, first, process, &self.processes, &mut self.spare);
             self.open_spans -= i64::from(found);
             self.duplicates += u64::from(found);
         }
@@ -368,7 +379,7 @@ impl Partition {
             return;
         };
         let before = trace.stored();
-        let found = trace.fold(&self.processes);
+        let found = trace.fold(&self.processes, &mut self.spare);
         self.open_bytes = self.open_bytes + trace.stored() - before;
         self.open_spans -= i64::from(found);
         self.duplicates += u64::from(found);
@@ -456,7 +467,7 @@ impl Partition {
     /// A trace that was checked waits on.
     fn rest(&mut self, slot: u32) {
         if let Some(trace) = self.slots.get_mut(slot) {
-            trace.rest();
+            trace.rest(&mut self.spare);
         }
     }
 

@@ -1,10 +1,9 @@
 //! The open traces of a partition, by number and by id. Memory grows in blocks: one array would double, and half of it would be
 //! unused. The index holds numbers only, because each id is in its trace. Its hash is keyed: senders choose the ids.
 
-use std::hash::{BuildHasher, RandomState};
-
 use hashbrown::HashTable;
 
+use crate::ids::Keys;
 use crate::item::TraceId;
 use crate::trace::Trace;
 
@@ -15,7 +14,7 @@ pub struct Slots {
     blocks: Vec<Vec<Option<Trace>>>,
     free: Vec<u32>,
     index: HashTable<u32>,
-    keys: RandomState,
+    keys: Keys,
 }
 
 impl Slots {
@@ -33,17 +32,17 @@ impl Slots {
 
     pub fn find(&self, id: &TraceId) -> Option<u32> {
         let is_it = |slot: &u32| self.get(*slot).is_some_and(|trace| trace.id == *id);
-        self.index.find(self.keys.hash_one(id), is_it).copied()
+        self.index.find(self.keys.hash(id), is_it).copied()
     }
 
     /// Adds a trace whose id no other open trace has.
     pub fn insert(&mut self, trace: Trace) -> u32 {
-        let hash = self.keys.hash_one(trace.id);
+        let hash = self.keys.hash(&trace.id);
         let slot = self.place(trace);
         let (blocks, keys) = (&self.blocks, &self.keys);
         let hash_of = |slot: &u32| {
             let trace = blocks.get(*slot as usize / BLOCK).and_then(|block| block.get(*slot as usize % BLOCK));
-            trace.and_then(Option::as_ref).map_or(0, |trace| keys.hash_one(trace.id))
+            trace.and_then(Option::as_ref).map_or(0, |trace| keys.hash(&trace.id))
         };
         self.index.insert_unique(hash, slot, hash_of);
         slot
@@ -68,7 +67,7 @@ impl Slots {
 
     pub fn remove(&mut self, slot: u32) -> Option<Trace> {
         let trace = self.blocks.get_mut(slot as usize / BLOCK)?.get_mut(slot as usize % BLOCK)?.take()?;
-        if let Ok(entry) = self.index.find_entry(self.keys.hash_one(trace.id), |one| *one == slot) {
+        if let Ok(entry) = self.index.find_entry(self.keys.hash(&trace.id), |one| *one == slot) {
             entry.remove();
         }
         self.free.push(slot);

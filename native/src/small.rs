@@ -10,12 +10,19 @@ const FEW: usize = 16;
 #[derive(Default)]
 pub struct SmallMap<V> {
     few: Vec<(SpanId, V)>,
+    #[allow(clippy::box_collection)] // most maps are small, and this is one word of each
     many: Option<Box<HashMap<SpanId, V>>>,
 }
 
 impl<V: Default> SmallMap<V> {
     pub fn is_empty(&self) -> bool {
         self.few.is_empty() && self.many.as_ref().is_none_or(|many| many.is_empty())
+    }
+
+    /// Removes all entries. Returns false if it was large: then it still takes memory.
+    pub fn clear(&mut self) -> bool {
+        self.few.clear();
+        self.many.take().is_none()
     }
 
     pub fn len(&self) -> usize {

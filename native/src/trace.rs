@@ -3,7 +3,6 @@
 //! Items are only collected when they arrive. `fold` counts what is new, once, when a deadline is checked. A trace that is checked
 //! again and again is folded incrementally, so its cost per span is that of any other trace.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::brief::{Brief, Parsed};
@@ -48,6 +47,13 @@ pub struct Span {
     beats: bool,
 }
 
+/// The items of a trace.
+#[derive(Clone, Copy)]
+struct Items<'a> {
+    bytes: &'a [u8],
+    briefs: &'a [Brief],
+}
+
 /// The counts of the items that were folded.
 #[derive(Default)]
 pub struct Fold {
@@ -78,6 +84,28 @@ pub struct Fold {
     end: u32,
     /// No control item was applied, so the items alone give these counts.
     is_plain: bool,
+}
+
+/// Folds of decided traces, for the next ones: each has several lists, and these would be allocated for every trace.
+#[derive(Default)]
+#[allow(clippy::vec_box)] // a trace takes the box
+pub struct Spare(Vec<Box<Fold>>);
+
+impl Spare {
+    /// So many are kept, and none with more spans than a list has.
+    const MOST: usize = 128;
+
+    fn take(&mut self) -> Box<Fold> {
+        let mut fold = self.0.pop().unwrap_or_default();
+        fold.is_plain = true;
+        fold
+    }
+
+    pub fn give(&mut self, mut fold: Box<Fold>) {
+        if self.0.len() < Spare::MOST && fold.clear() {
+            self.0.push(fold);
+        }
+    }
 }
 
 /// Another process of a trace than its first.
@@ -113,6 +141,7 @@ pub struct Trace {
     /// All items that are stored, one after the other.
     pub bytes: Vec<u8>,
     briefs: Vec<Brief>,
+    #[allow(clippy::box_collection)] // most traces have none, and this is one word of each
     others: Option<Box<Vec<Other>>>,
     pub fold: Option<Box<Fold>>,
 }
@@ -171,18 +200,18 @@ impl Trace {
     }
 
     /// The item that won each span.
-    pub fn won(&self) -> impl ExactSizeIterator<Item = &Brief> {
+    fn won(&self) -> impl ExactSizeIterator<Item = &Brief> {
         self.spans().iter().map(|span| &self.briefs[span.brief as usize])
     }
 
-    /// As `won`, as a slice if these are all items.
-    pub fn won_in_order(&self) -> Cow<'_, [Brief]> {
+    /// As `won`; the trace has no items after that.
+    pub fn take_won(&mut self) -> Vec<Brief> {
         let spans = self.spans();
         let are_all = spans.len() == self.briefs.len() && spans.iter().enumerate().all(|(at, span)| span.brief as usize == at);
         if are_all {
-            Cow::Borrowed(&self.briefs)
+            std::mem::take(&mut self.briefs)
         } else {
-            Cow::Owned(self.won().copied().collect())
+            self.won().copied().collect()
         }
     }
 
@@ -214,7 +243,7 @@ impl Trace {
         let (Some(first), Some(last)) = (items.first(), items.last()) else {
             return;
         };
-        let (from, end) = (first.brief.at, last.brief.end);
+        let (from, end) = (first.brief.at, last.brief.end() as u32);
         let chunk = bytes.get(from as usize..end as usize).unwrap_or_default();
         if self.bytes.capacity() - self.bytes.len() < chunk.len() {
             self.bytes.reserve_exact(chunk.len().max(self.bytes.len() / 8));
@@ -228,11 +257,11 @@ impl Trace {
     }
 
     /// Counts the collected SPAN items. Returns how many of them, or of those they replaced, are duplicates.
-    pub fn fold(&mut self, processes: &dyn Processes) -> u32 {
+    pub fn fold(&mut self, processes: &dyn Processes, spare: &mut Spare) -> u32 {
         if self.pending == 0 {
             return 0;
         }
-        let mut fold = self.fold.take().unwrap_or_else(|| Box::new(Fold { is_plain: true, ..Fold::default() }));
+        let mut fold = self.fold.take().unwrap_or_else(|| spare.take());
         fold.spans.reserve_exact(self.pending as usize);
         let mut beats = (self.process, processes.beats(self.process));
         for place in fold.end as usize..self.briefs.len() {
@@ -240,7 +269,7 @@ impl Trace {
             if beats.0 != process {
                 beats = (process, processes.beats(process));
             }
-            fold.add(&self.briefs, place, beats.1);
+            fold.add(Items { bytes: &self.bytes, briefs: &self.briefs }, place, beats.1);
         }
         fold.end = self.briefs.len() as u32;
         self.pending = 0;
@@ -254,11 +283,11 @@ impl Trace {
 
     /// Drops the counts of a small trace that waits on: they take more memory than one span, and are counted again quickly. Only the
     /// items must be needed for that: no duplicates, and no control items.
-    pub fn rest(&mut self) {
+    pub fn rest(&mut self, spare: &mut Spare) {
         let items = self.briefs.len();
         let is_plain = |fold: &mut Box<Fold>| fold.is_plain && fold.spans.len() <= FEW && fold.spans.len() == items;
         if self.pending == 0 && self.fold.as_mut().is_some_and(is_plain) {
-            self.fold = None;
+            self.fold.take().into_iter().for_each(|fold| spare.give(fold));
             self.pending = items as u32;
         }
     }
@@ -277,12 +306,12 @@ impl Trace {
     }
 
     /// Applies a control item at once; everything before it is folded first. Returns the duplicates that this found.
-    pub fn control(&mut self, bytes: &[u8], item: &Parsed, process: u32, processes: &dyn Processes) -> u32 {
-        let (id, kind) = (item.brief.id, item.brief.kind);
+    pub fn control(&mut self, bytes: &[u8], item: &Parsed, process: u32, processes: &dyn Processes, spare: &mut Spare) -> u32 {
+        let (id, kind) = (item.brief.id, item.brief.kind());
         if !matches!(kind, START | SUSPEND | RESUME) {
             return 0;
         }
-        let duplicates = self.fold(processes);
+        let duplicates = self.fold(processes, spare);
         let mut fold = self.fold.take().unwrap_or_default();
         fold.is_plain = false;
         match kind {
@@ -290,7 +319,7 @@ impl Trace {
                 let place = self.briefs.len();
                 self.store(bytes, std::slice::from_ref(item), process);
                 fold.end = self.briefs.len() as u32;
-                fold.report(&self.briefs, place, processes.beats(process));
+                fold.report(Items { bytes: &self.bytes, briefs: &self.briefs }, place, processes.beats(process));
             }
             RESUME => {
                 fold.suspended.remove(&id);
@@ -354,6 +383,19 @@ impl Trace {
 }
 
 impl Fold {
+    /// Makes this an empty fold. Returns false if it is not worth keeping.
+    fn clear(&mut self) -> bool {
+        let is_small = self.spans.len() <= FEW && self.spans.capacity() <= 2 * FEW && self.index.is_empty();
+        let lists_are = self.missing.clear() && self.balance.clear() && self.injects.clear() && self.suspended.clear();
+        if !is_small || !lists_are || !self.answers.clear() {
+            return false;
+        }
+        self.spans.clear();
+        (self.unanswered, self.roots, self.unknown, self.live) = (0, 0, 0, 0);
+        (self.starts, self.open, self.beating, self.duplicates, self.end) = (0, 0, 0, 0, 0);
+        true
+    }
+
     fn find(&self, id: &SpanId) -> Option<usize> {
         if self.index.is_empty() {
             self.spans.iter().position(|span| span.id == *id)
@@ -372,12 +414,12 @@ impl Fold {
         }
     }
 
-    fn add(&mut self, briefs: &[Brief], place: usize, beats: bool) {
-        let brief = &briefs[place];
+    fn add(&mut self, items: Items, place: usize, beats: bool) {
+        let brief = &items.briefs[place];
         let id = brief.id;
-        debug_assert!(brief.kind == SPAN);
-        if brief.status == PENDING || self.find(&id).is_some() {
-            let (fresh, ended) = self.report(briefs, place, beats);
+        debug_assert!(brief.kind() == SPAN);
+        if brief.status() == PENDING || self.find(&id).is_some() {
+            let (fresh, ended) = self.report(items, place, beats);
             self.duplicates += u32::from(!fresh);
             if !ended {
                 return;
@@ -393,10 +435,10 @@ impl Fold {
 
     /// Applies a START, a report of an open span, or another item of a known span. Returns whether the item is the first of its
     /// span other than START, and whether the span ended with it and has to be counted.
-    fn report(&mut self, briefs: &[Brief], place: usize, beats: bool) -> (bool, bool) {
-        let brief = &briefs[place];
+    fn report(&mut self, items: Items, place: usize, beats: bool) -> (bool, bool) {
+        let brief = &items.briefs[place];
         let id = brief.id;
-        let level = match (brief.kind, brief.status) {
+        let level = match (brief.kind(), brief.status()) {
             (START, _) => STARTED,
             (_, PENDING) => OPEN,
             _ => ENDED,
@@ -411,12 +453,12 @@ impl Fold {
             }
             Some(at) => {
                 let old = self.spans[at];
-                let earlier = &briefs[old.brief as usize];
+                let earlier = &items.briefs[old.brief as usize];
                 if level < old.level {
                     return (false, false);
                 }
                 if level == old.level {
-                    if brief.revision <= earlier.revision {
+                    if brief.revision(items.bytes) <= earlier.revision(items.bytes) {
                         return (false, false);
                     }
                     if level == ENDED {
@@ -450,9 +492,9 @@ impl Fold {
                 if self.find(&parent).is_none() {
                     *self.missing.get_or_add(parent) += 1;
                 }
-                if head.flags & REMOTE_PARENT != 0 {
+                if head.flags() & REMOTE_PARENT != 0 {
                     self.answer(parent, head.inject_ordinal(), 1);
-                } else if head.flags & COUNTED != 0 {
+                } else if head.flags() & COUNTED != 0 {
                     self.add_to_balance(parent, 1);
                 }
             }
@@ -462,7 +504,8 @@ impl Fold {
             None => self.unknown += 1,
             Some(children) => self.add_to_balance(id, -i64::from(children)),
         }
-        if let Some(injects) = head.inject_count().filter(|injects| *injects > 0) {
+        let injects = head.inject_count();
+        if injects > 0 {
             self.injects.insert(id, injects);
             self.unanswered += i64::from(injects) - self.answered(&id, injects);
         }
@@ -479,9 +522,9 @@ impl Fold {
                         self.missing.remove(&parent);
                     }
                 }
-                if head.flags & REMOTE_PARENT != 0 {
+                if head.flags() & REMOTE_PARENT != 0 {
                     self.answer(parent, head.inject_ordinal(), -1);
-                } else if head.flags & COUNTED != 0 {
+                } else if head.flags() & COUNTED != 0 {
                     self.add_to_balance(parent, -1);
                 }
             }
