@@ -36,6 +36,17 @@ _SPRING_NAMES: Final = {
     "db.vector.query.content": "gen_ai.retrieval.query.text",
     "db.vector.query.response.documents": "gen_ai.retrieval.documents",
 }
+_TEMPLATES: Final[Mapping[str, tuple[str, Mapping[str, str]]]] = {
+    "Function: {name}": (
+        "execute_tool",
+        {
+            "name": "gen_ai.tool.name",
+            "input": "gen_ai.tool.call.arguments",
+            "output": "gen_ai.tool.call.result",
+        },
+    ),
+    "Agent run: {name!r}": ("invoke_agent", {"name": "gen_ai.agent.name"}),
+}
 _HAYSTACK_NAMES: Final = {"haystack.component.input": "input.value", "haystack.component.output": "output.value"}
 
 
@@ -86,6 +97,12 @@ def _logfire(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
     return {_OPERATION: "embeddings", **attributes} if "encoding_format" in request else None
 
 
+def _logfire_agents(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Logfire's spans of OpenAI's agents, whose template says what they are."""
+    operation, names = _TEMPLATES.get(str(attributes["logfire.msg_template"]), (None, {}))
+    return None if operation is None else _renamed({_OPERATION: operation, **attributes}, names)
+
+
 def _renamed(attributes: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """The attributes with these names replaced. A name that is there already keeps its value."""
     for key, name in names.items():
@@ -99,5 +116,6 @@ DIALECTS: Final[Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any] | None
     "haystack.component.type": _haystack,
     "spring.ai.kind": _spring,
     "request_data": _logfire,
+    "logfire.msg_template": _logfire_agents,
 }
-"""By the marker. None from one means that the attributes are not of this tracer."""
+"""By the marker, of which the first counts. None from one means that the attributes are not of this tracer."""

@@ -213,6 +213,7 @@ EVIDENCE: Final[tuple[Evidence, ...]] = (
     ("mastra.span.type", lambda value: _MASTRA.get(value.lower())),
     ("gen_ai.operation.name", lambda value: _OPERATIONS.get(value.lower())),
     ("mcp.method.name", lambda value: SpanType.TOOL if value == MCP_TOOL_CALL else None),
+    ("rpc.method", lambda value: SpanType.TOOL if value == MCP_TOOL_CALL else None),  # Logfire's tracer of MCP
     ("openinference.span.kind", lambda value: _OPENINFERENCE.get(value.upper())),
     ("traceloop.span.kind", lambda value: _TRACELOOP.get(value.lower())),
     ("llm.request.type", lambda value: _LLM_REQUESTS.get(value.lower())),

@@ -44,7 +44,7 @@ _RETURNED: Final = (
 )
 """Attributes with the arguments and the result of a tool, and with the query and the documents of a retrieval."""
 _DOCUMENTS: Final = ("retrieval.documents", "reranker.output_documents")
-_MCP_NAMES: Final = ("MCP send tools/call ", "tools/call ")
+_MCP_NAMES: Final = ("MCP send tools/call ", "MCP request: tools/call ", "tools/call ")
 _CANCELLED: Final = frozenset(
     {"CancelledError", "asyncio.CancelledError", "asyncio.exceptions.CancelledError", "KeyboardInterrupt"}
 )

@@ -34,7 +34,7 @@ def read(document: Any) -> Iterator[ForeignSpan | Rejected]:
             spans.append((_span(span), span.get("shared") is True))
         except CodecError as error:
             yield Rejected(place=place, reason=str(error))
-    yield from _without_shared(spans)
+    yield from _without_twins(_without_shared(_merged(spans)))
 
 
 def _spans(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -48,6 +48,54 @@ def _spans(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]
         and not ("observations" in document or "attributes" in document)  # Langfuse, JavaScript's SDK
     ):
         yield place, document
+
+
+def _merged(spans: list[tuple[ForeignSpan, bool]]) -> list[tuple[ForeignSpan, bool]]:
+    """Join what came of a span without a time, such as an annotation that was late, to what its side reported before or after."""
+    found: list[tuple[ForeignSpan, bool]] = []
+    places: dict[tuple[Any, ...], int] = {}
+    for span, shared in spans:
+        key = (span.trace_id, span.span_id, shared or span.kind == "server", str(span.resource.get("service.name")))
+        at = places.get(key)
+        if at is None or (span.start_ns and found[at][0].start_ns):
+            places.setdefault(key, len(found))
+            found.append((span, shared))
+        else:
+            found[at] = (_joined(found[at][0], span), shared or found[at][1])
+    return found
+
+
+def _joined(one: ForeignSpan, other: ForeignSpan) -> ForeignSpan:
+    starts = [span.start_ns for span in (one, other) if span.start_ns]
+    ends = [span.end_ns or 0 for span in (one, other)]
+    failed = next((span for span in (other, one) if span.status == "error"), one)
+    return _replace(
+        one,
+        parent_span_id=one.parent_span_id or other.parent_span_id,
+        name=one.name or other.name,
+        kind=other.kind if one.kind == "internal" else one.kind,
+        start_ns=min(starts, default=0),
+        end_ns=max(ends),
+        status=failed.status,
+        status_message=failed.status_message,
+        attributes={**one.attributes, **other.attributes},
+        events=one.events + [event for event in other.events if event not in one.events],
+        resource={**one.resource, **other.resource},
+    )
+
+
+def _without_twins(spans: Iterator[ForeignSpan]) -> Iterator[ForeignSpan]:
+    """Give a span whose id another service has used an own one, below it."""
+    seen: dict[tuple[bytes, bytes], int] = {}
+    for span in spans:
+        key = (span.trace_id, span.span_id)
+        number = seen[key] = seen.get(key, -1) + 1
+        if number == 0:
+            yield span
+            continue
+        seed = b"twin" + span.trace_id + span.span_id + number.to_bytes(4, "big")
+        own = hashlib.blake2b(seed, digest_size=8).digest()
+        yield _replace(span, span_id=own, parent_span_id=span.span_id, remote_parent=True)
 
 
 def _without_shared(spans: list[tuple[ForeignSpan, bool]]) -> Iterator[ForeignSpan]:

@@ -502,6 +502,10 @@ TYPES: Final[list[tuple[dict[str, Any], str, SpanType]]] = [
         SpanType.CUSTOM,
     ),
     ({"fi.span.kind": "LLM"}, "", SpanType.LLM),
+    ({"rpc.system": "jsonrpc", "rpc.method": "tools/call"}, "MCP request: tools/call add", SpanType.TOOL),
+    ({"rpc.system": "grpc", "rpc.method": "Export"}, "", SpanType.CUSTOM),
+    ({"logfire.msg_template": "Agent run: {name!r}", "name": "a"}, "", SpanType.AGENT),
+    ({"logfire.msg_template": "a {b}", "name": "a"}, "", SpanType.CUSTOM),
     ({"logfire.span_type": "pending_span", "gen_ai.operation.name": "chat"}, "", SpanType.CUSTOM),
     ({"agent_name": "a", "gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 3}, "agent run", SpanType.AGENT),
     (
@@ -714,6 +718,13 @@ TOOL_CALLS: Final[dict[str, dict[str, Any]]] = {
         "gen_ai.tool.name": "add",
         "input": '{"a": 3}',
         "output": '{"sum": 7}',
+    },
+    "Logfire, OpenAI's agents": {
+        "logfire.msg_template": "Function: {name}",
+        "name": "add",
+        "input": '{"a": 3}',
+        "output": '{"sum": 7}',
+        "gen_ai.system": "openai",
     },
     "Spring AI": {
         "spring.ai.kind": "tool_call",

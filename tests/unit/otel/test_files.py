@@ -528,6 +528,38 @@ def test_any_json_gives_spans_rejections_or_one_error(document: Any) -> None:
     assert all(isinstance(one, ForeignSpan | Rejected) for one in found)
 
 
+def reported(span_id: str, service: str, **more: Any) -> dict[str, Any]:
+    """A span of Zipkin that took one second."""
+    times = {"timestamp": START // 1000, "duration": 1_000_000}
+    return {"traceId": TRACE, "id": span_id, "localEndpoint": {"serviceName": service}, **times, **more}
+
+
+def test_the_parts_of_a_zipkin_span_are_joined() -> None:
+    first = reported(CHILD, "shop", parentId=ROOT, name="pay", kind="CLIENT", tags={"a": "1"})
+    late = {
+        "traceId": TRACE,
+        "id": CHILD,
+        "localEndpoint": {"serviceName": "shop"},
+        "tags": {"b": "2", "error": "no"},
+        "annotations": [{"timestamp": START // 1000, "value": "late"}],
+    }
+    for parts in ([first, late], [late, first]):
+        (span,) = read_text(json.dumps(parts).encode())
+        assert isinstance(span, ForeignSpan)
+        assert (span.name, span.kind, span.parent_span_id) == ("pay", "client", bytes.fromhex(ROOT))
+        assert (span.start_ns, span.end_ns) == (START, START + 10**9)
+        assert (span.attributes, span.status, span.status_message) == ({"a": "1", "b": "2"}, "error", "no")
+        assert [event.name for event in span.events] == ["late"]
+
+
+def test_spans_of_several_services_with_one_id_are_all_kept() -> None:
+    shared = [reported(CHILD, service, kind="SERVER", shared=True) for service in ("a", "b")]
+    for spans in (shared, [reported(CHILD, service) for service in ("a", "b", "c")]):
+        found = [one for one in read_text(json.dumps(spans).encode()) if isinstance(one, ForeignSpan)]
+        assert len({one.span_id for one in found}) == len(spans)
+        assert [one.parent_span_id for one in found[1:]] == [bytes.fromhex(CHILD)] * (len(spans) - 1)
+
+
 def replaced(document: Any, by: Any) -> Iterator[Any]:
     """Documents that differ from this one in one value each."""
     yield by
