@@ -8,9 +8,15 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
     try:
-        from prela_stream.cli.main import app
+        from prela_stream.cli.working import worker_start
 
-        app(prog_name="prela-stream")
+        start = worker_start(sys.argv[1:])
+        if start is not None:
+            start()
+        else:
+            from prela_stream.cli.main import app
+
+            app(prog_name="prela-stream")
     except ModuleNotFoundError as error:
         if "--debug" in sys.argv:
             raise

@@ -20,7 +20,6 @@ from prela_stream.app.adapters import (
 from prela_stream.app.allocator import keep_freed_memory
 from prela_stream.app.garbage import rare_collections
 from prela_stream.app.health import Health, exposed
-from prela_stream.app.pages import page_beside
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.errors import PrelaError, TransportError, guard
 
@@ -172,6 +171,7 @@ async def run_dev(
         on_decision: Called for each decision that is committed from now on.
     """
     from prela_stream.app.otlp import receive_beside
+    from prela_stream.app.pages import page_beside
 
     evaluator = _evaluator(dev_policy_set(settings))
     health = Health(("worker", "sink", "otlp"), ["worker", *_parts(settings.sink)])

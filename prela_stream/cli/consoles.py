@@ -11,8 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -71,7 +69,9 @@ def _is_same(one: Path, other: Path) -> bool:
 
 def print_json(text: str) -> None:
     """A line of JSON on standard output."""
-    typer.echo(text)
+    if sys.stdout is not None:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
 
 
 def progress_bar(*, transient: bool = False) -> Progress:

@@ -1,5 +1,6 @@
 """How a command ends if something goes wrong: a sentence on standard error and an exit code, and no traceback unless asked for.
 
+It does not need typer, so that a worker can start without it.
 Exit codes: 0 done; 1 the answer is no, or the command failed; 2 wrong usage, settings or arguments; 130 stopped by Ctrl-C.
 """
 
@@ -7,16 +8,11 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from functools import partial
-from typing import Any, Final, TextIO
-
-from typer import Abort
-from typer.core import TyperGroup
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NoReturn, TextIO
 
 from prela_stream.cli.consoles import note
-from prela_stream.cli.values import convert_here
 from prela_stream.errors import ConfigurationError, PrelaError
 from prela_stream.text import visible, without_credentials
 
@@ -46,57 +42,35 @@ _TODO: Final = {
 _OF_OUTPUT: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF, errno.EFBIG})
 
 
-class Group(TyperGroup):
-    """A command group of which every error becomes a sentence and an exit code."""
+def run_and_exit(run: Callable[[], Any], *, shows_traceback: Callable[[], bool] = lambda: False) -> NoReturn:
+    """Run a command line and exit with its code. Errors that `run` raises become sentences; Ctrl-C and an abort too."""
+    for stream in (sys.stdout, sys.stderr):
+        _write_anything(stream)
+    try:
+        code = run()
+        if code == INTERRUPTED:  # while typer read the arguments
+            raise KeyboardInterrupt
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise SystemExit(_failed(["stopped by Ctrl-C"], INTERRUPTED)) from None
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the process ends here, with a code
+        if shows_traceback():
+            traceback.print_exc()
+        raise SystemExit(_failed(list(dict.fromkeys(map(sentence, leaves(error)))), code_of(error))) from None
+    sys.exit(code if isinstance(code, int) else 0)
 
-    debug = False
-    """Whether `--debug` was given: then the traceback is printed too."""
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
-        """Run the command line and exit with its code; with `standalone_mode=False`, return and raise as typer does."""
-        run = partial(super().main, args, prog_name, complete_var, False, windows_expand_args, **extra)
-        if not standalone_mode:
-            return run()
-        self.debug = False
-        for stream in (sys.stdout, sys.stderr):
-            _write_anything(stream)
-        try:
-            code = run()
-            if code == INTERRUPTED:  # while typer read the arguments
-                raise Abort
-            if sys.stdout is not None:
-                sys.stdout.flush()
-        except (KeyboardInterrupt, Abort):
-            raise SystemExit(_failed(["stopped by Ctrl-C"], INTERRUPTED)) from None
-        except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - the process ends here, with a code
-            if self.debug:
-                traceback.print_exc()
-            raise SystemExit(_failed(list(dict.fromkeys(map(sentence, leaves(error)))), code_of(error))) from None
-        sys.exit(code if isinstance(code, int) else 0)
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """The options of the group."""
-        return convert_here(super().get_params(ctx))
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command. Errors that typer would answer with only an exit code are raised in a form that is reported."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Abort from None
-        except OSError as error:
-            if error.errno != errno.EPIPE:
-                raise
-            msg = f"standard output was closed: {_TODO[errno.EPIPE]}"
-            raise PrelaError(msg) from error
+@contextmanager
+def output_closed() -> Iterator[None]:
+    """Report an output that its reader has closed as what it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EPIPE:
+            raise
+        msg = f"standard output was closed: {_TODO[errno.EPIPE]}"
+        raise PrelaError(msg) from error
 
 
 def _failed(texts: list[str], code: int) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from prela_stream._version import __version__
-from prela_stream.cli.faults import Group
+from prela_stream.cli.group import Group
 from prela_stream.cli.options import ConfigOption, DebugOption, DirOption, TransportOption
 
 COMMANDS: Final[Mapping[str, tuple[str, str]]] = {

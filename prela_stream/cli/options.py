@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 import typer
 
-from prela_stream.cli.faults import Group
+from prela_stream.cli.group import Group
 from prela_stream.cli.values import Command
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from prela_stream.cli.consoles import note, print_json
-from prela_stream.cli.formats import clean, to_json
 from prela_stream.cli.running import log_to_stderr
 from prela_stream.text import without_user_info
+from prela_stream.views.formats import clean
 
 JSON_HELP: Final = (
     "Print events (ready, stopped, decisions of dev) as JSON lines, and the log as JSON lines on standard error."
@@ -55,6 +55,8 @@ class Reports(msgspec.Struct, frozen=True):
             if not self.as_json:
                 note(clean(text))
             elif sys.stdout is not None:
+                from prela_stream.cli.formats import to_json
+
                 print_json(to_json({"event": event, "service": self.service, **facts}))
 
 
@@ -63,6 +65,8 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""
+        from prela_stream.cli.formats import to_json
+
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,

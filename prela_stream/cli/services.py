@@ -18,6 +18,7 @@ from prela_stream.cli.options import Options, command
 from prela_stream.cli.reporting import JSON_HELP, Reports
 from prela_stream.cli.running import run_until_stopped
 from prela_stream.cli.screen import standard_output
+from prela_stream.cli.working import exposing, run_worker_until_stopped
 from prela_stream.config import Settings, checked_settings
 from prela_stream.model.decision import Decision
 from prela_stream.sampling.policyset import PolicySet
@@ -71,13 +72,6 @@ def add_to(app: typer.Typer) -> None:
         command(app, name, as_json=JsonEventsOption)(function)
 
 
-def _exposing(settings: Settings, http: str | None) -> Settings:
-    """The settings with the address of `--http`, if it was given."""
-    if http is None:
-        return settings
-    return msgspec.structs.replace(settings, http=msgspec.structs.replace(settings.http, listen=http))
-
-
 def _with_page(settings: Settings, listen: str | None) -> Settings:
     """The settings with this address of the web page, if one was given; raises ConfigurationError."""
     if listen is None:
@@ -88,19 +82,12 @@ def _with_page(settings: Settings, listen: str | None) -> Settings:
 
 def worker_command(options: Options, http: HttpOption = None) -> None:
     """Assemble traces, decide which are kept, and write the kept ones to the log. SIGTERM or Ctrl-C stops it cleanly."""
-    settings = _exposing(options.settings(), http)
-    reports = Reports("worker", options.as_json)
-    reports.begin()
-    ready = f"worker is ready on the {settings.transport} transport"
-    run_until_stopped(
-        lambda: root.run_worker(settings, on_ready=lambda: reports.ready(ready, transport=settings.transport))
-    )
-    reports.stopped()
+    run_worker_until_stopped(exposing(options.settings(), http), as_json=options.as_json)
 
 
 def sink_command(options: Options, only: OnlyOption = None, http: HttpOption = None) -> None:
     """Write kept traces to the sinks of the settings ([[sink]]). SIGTERM or Ctrl-C stops it cleanly."""
-    settings = _exposing(options.settings(), http)
+    settings = exposing(options.settings(), http)
     reports = Reports("sink", options.as_json)
     reports.begin()
     sinks = root.chosen_sinks(settings, only or ())
@@ -119,7 +106,7 @@ def otlp_command(
 
     With --from-topic it reads a topic of OTLP requests (otlp_proto or otlp_json), and listens nowhere.
     """
-    settings = _exposing(options.settings(), http)
+    settings = exposing(options.settings(), http)
     if listen is not None:
         settings = msgspec.structs.replace(settings, otlp=msgspec.structs.replace(settings.otlp, listen=listen))
     reports = Reports("otlp", options.as_json)
@@ -148,7 +135,7 @@ def web_command(options: Options, listen: PageOption = None) -> None:
 
 def dev_command(options: Options, http: HttpOption = None, web: WebOption = None, no_web: NoWebOption = False) -> None:
     """Run worker, sinks, OTLP receiver and web page in one process; keep every trace unless a policy file is set."""
-    settings = _with_page(_exposing(options.settings(), http), "off" if no_web else web)
+    settings = _with_page(exposing(options.settings(), http), "off" if no_web else web)
     reports = Reports("dev", options.as_json)
     reports.begin()
     policies = root.dev_policy_set(settings)
