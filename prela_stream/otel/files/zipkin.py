@@ -51,14 +51,17 @@ def _spans(document: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def _merged(spans: list[tuple[ForeignSpan, bool]]) -> list[tuple[ForeignSpan, bool]]:
-    """Join what came of a span without a time, such as an annotation that was late, to what its side reported before or after."""
+    """Join what one side reported of a span several times: with the same start, or without one, such as a late annotation."""
     found: list[tuple[ForeignSpan, bool]] = []
-    places: dict[tuple[Any, ...], int] = {}
+    places: dict[tuple[Any, ...], list[int]] = {}
     for span, shared in spans:
         key = (span.trace_id, span.span_id, shared or span.kind == "server", str(span.resource.get("service.name")))
-        at = places.get(key)
-        if at is None or (span.start_ns and found[at][0].start_ns):
-            places.setdefault(key, len(found))
+        known = places.setdefault(key, [])
+        at = next(
+            (one for one in known if span.start_ns in (found[one][0].start_ns, 0) or not found[one][0].start_ns), None
+        )
+        if at is None:
+            known.append(len(found))
             found.append((span, shared))
         else:
             found[at] = (_joined(found[at][0], span), shared or found[at][1])

@@ -543,13 +543,20 @@ def test_the_parts_of_a_zipkin_span_are_joined() -> None:
         "tags": {"b": "2", "error": "no"},
         "annotations": [{"timestamp": START // 1000, "value": "late"}],
     }
-    for parts in ([first, late], [late, first]):
+    for parts in ([first, late], [late, first], [first, late, first, late]):
         (span,) = read_text(json.dumps(parts).encode())
         assert isinstance(span, ForeignSpan)
         assert (span.name, span.kind, span.parent_span_id) == ("pay", "client", bytes.fromhex(ROOT))
         assert (span.start_ns, span.end_ns) == (START, START + 10**9)
         assert (span.attributes, span.status, span.status_message) == ({"a": "1", "b": "2"}, "error", "no")
         assert [event.name for event in span.events] == ["late"]
+
+
+def test_what_received_one_message_twice_are_two_spans() -> None:
+    first = reported(CHILD, "shop", kind="CONSUMER")
+    again = {**first, "timestamp": START // 1000 + 5}
+    found = [one for one in read_text(json.dumps([first, again, first]).encode()) if isinstance(one, ForeignSpan)]
+    assert len({one.span_id for one in found}) == 2
 
 
 def test_spans_of_several_services_with_one_id_are_all_kept() -> None:
