@@ -114,7 +114,11 @@ def is_plain(value: object) -> bool:
             else:
                 return False
             if not are_scalars(map(type, parts)):
-                inner += [one for one in parts if id(type(one)) not in _SCALAR_IDS]  # is_scalar, without a call
+                inner += [
+                    one
+                    for one in parts  # is_scalar, without a call for most values
+                    if (kind := type(one)) is not str and kind is not int and id(kind) not in _SCALAR_IDS
+                ]
         if not inner:
             return True
         seen += len(inner)

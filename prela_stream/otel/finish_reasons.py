@@ -65,6 +65,8 @@ def normalise_finish_reason(raw: str) -> str:
 
 def finish_reasons_of(value: Any) -> list[str]:
     """The raw reasons of an attribute: a list, one string, or a list in a string, as JSON or as Python prints it."""
+    if value.__class__ is list:
+        return [one for one in value if isinstance(one, str) and one]
     found = parsed(json_string(value))
     if isinstance(found, str):
         if found.startswith(("[", "(")):
@@ -75,6 +77,6 @@ def finish_reasons_of(value: Any) -> list[str]:
         return [found] if found.lower() not in ("", "none", "null") else []
     if isinstance(found, Mapping):  # version 7 of the Vercel AI SDK
         return next(([one] for key in _IN_MAPS if isinstance(one := found.get(key), str) and one), [])
-    if isinstance(found, list | tuple) or (isinstance(found, Sequence) and not isinstance(found, bytes)):
+    if isinstance(found, Sequence) and not isinstance(found, bytes):
         return [one for one in found if isinstance(one, str) and one]
     return []

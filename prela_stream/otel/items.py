@@ -48,8 +48,11 @@ _RESOURCE: Final[Mapping[str, str]] = {
 }
 
 
-class Counts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What is known of the place of a foreign span in its trace. The fields are those of `ItemHead` and `SpanHead`."""
+class Counts(msgspec.Struct, frozen=True, gc=False):
+    """What is known of the place of a foreign span in its trace. The fields are those of `ItemHead` and `SpanHead`.
+
+    As for `ForeignSpan`, only code that runs for every span leaves out the names.
+    """
 
     parent_span_id: bytes | None
     flags: int
@@ -132,12 +135,8 @@ def _encode_slowly(fields: tuple[Any, ...]) -> bytes:
 def _counts(span: ForeignSpan, attributes: dict[str, Any]) -> Counts:
     """What the span itself contains: `ot` of its tracestate, and the counting processor's attributes, which are taken out."""
     if not span.trace_state and CHILDREN not in attributes and COUNTED_BY_PARENT not in attributes:
-        return Counts(
-            parent_span_id=span.parent_span_id,
-            flags=_REMOTE_CHILD if span.remote_parent and span.parent_span_id is not None else NOT_COUNTED,
-            child_count=None,
-            inject_count=None,
-        )
+        parent = span.parent_span_id
+        return Counts(parent, _REMOTE_CHILD if span.remote_parent and parent is not None else NOT_COUNTED, None, None)
     children, counted = attributes.pop(CHILDREN, None), attributes.pop(COUNTED_BY_PARENT, None)
     is_counted = type(children) is int and 0 <= children < 1 << 31
     flags = BY_PROCESSOR if is_counted else NOT_COUNTED

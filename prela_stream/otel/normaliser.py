@@ -50,7 +50,7 @@ _CANCELLED: Final = frozenset(
 )
 
 
-class Normalised(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Normalised(msgspec.Struct, frozen=True, gc=False):
     """What a foreign span means."""
 
     span_type: SpanType
@@ -109,13 +109,7 @@ def normalise_as(span: ForeignSpan, shape: Shape) -> Normalised:
         if None in found.values():
             found = {key: value for key, value in found.items() if value is not None}
         rest.update(found)
-    return Normalised(
-        span_type=span_type,
-        status=status,
-        status_message=span.status_message or None,
-        attributes=rest,
-        events=events,
-    )
+    return Normalised(span_type, status, span.status_message or None, rest, events)
 
 
 def _facts(span: ForeignSpan, shape: Shape, rest: dict[str, Any], found: dict[str, Any]) -> None:

@@ -25,8 +25,8 @@ class ForeignLink(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attributes: dict[str, Any] = {}
 
 
-class ForeignSpan(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A span as another tracer recorded it."""
+class ForeignSpan(msgspec.Struct, frozen=True, gc=False):
+    """A span as another tracer recorded it. Name its fields, except where every span is made: by position is twice as fast."""
 
     trace_id: bytes
     """16 bytes."""

@@ -34,16 +34,15 @@ def read(data: bytes) -> Iterator[ForeignSpan | Rejected]:
 
 def _spans(request: Any, *, is_large: bool) -> Iterator[ForeignSpan | Rejected]:
     for number, group in enumerate(request.resource_spans):
-        resource: dict[str, Any] | CodecError = _inside(_resource, group.resource)
+        resource: Any = _inside(_resource, group.resource)
         for key in ("scope_spans", "instrumentation_library_spans"):
             for at, part in enumerate(getattr(group, key)):
                 scope: Any = _inside(_scope, part.scope)
+                problem = next((one for one in (resource, scope) if isinstance(one, CodecError)), None)
                 for index, span in enumerate(part.spans):
                     try:
-                        if isinstance(resource, CodecError):
-                            raise resource
-                        if isinstance(scope, CodecError):
-                            raise scope
+                        if problem is not None:
+                            raise problem
                         yield _span(_parsed(span) if is_large else span, resource, scope[0], scope[1])
                     except (CodecError, DecodeError) as error:
                         place = f"resource_spans[{number}].{key}[{at}].spans[{index}]"
@@ -102,24 +101,24 @@ def _span(span: Any, resource: dict[str, Any], scope_name: str, scope_version: s
         check_parts(events, "events")
     if links:
         check_parts(links, "links")
-    return ForeignSpan(
-        trace_id=trace_id,
-        span_id=span_id,
-        parent_span_id=parent,
-        name=_text(span.name),
-        kind=_KINDS[kind] if 0 <= kind < len(_KINDS) else "internal",
-        start_ns=span.start_time_unix_nano,
-        end_ns=span.end_time_unix_nano or None,
-        status=status,
-        status_message=message,
-        attributes=attributes_of(span.attributes),
-        events=[_event(one) for one in events] if events else [],
-        links=[link for one in links if (link := _link(one)) is not None] if links else [],
-        resource=resource,
-        scope_name=scope_name,
-        scope_version=scope_version,
-        trace_state=_text(trace_state) if trace_state else "",
-        remote_parent=bool(flags & _IS_REMOTE) if flags & _HAS_REMOTE else None,
+    return ForeignSpan(  # in the order of its fields
+        trace_id,
+        span_id,
+        parent,
+        _text(span.name),
+        _KINDS[kind] if 0 <= kind < len(_KINDS) else "internal",
+        span.start_time_unix_nano,
+        span.end_time_unix_nano or None,
+        status,
+        message,
+        attributes_of(span.attributes),
+        [_event(one) for one in events] if events else [],
+        [link for one in links if (link := _link(one)) is not None] if links else [],
+        resource,
+        scope_name,
+        scope_version,
+        _text(trace_state) if trace_state else "",
+        bool(flags & _IS_REMOTE) if flags & _HAS_REMOTE else None,
     )
 
 
