@@ -31,7 +31,7 @@ def test_the_layer_contracts_hold() -> None:
 
 
 INTERFACES = {
-    "prela_stream.transport": {"base", "findings", "options", "refusals", "topics"},
+    "prela_stream.transport": {"base", "lag", "findings", "options", "refusals", "topics"},
     "prela_stream.sinks": {
         *("base", "registry", "fragments", "iterators", "kept_trace", "service", "span_items"),
         *("documents", "observer", "otlp_spans", "settings", "topic_consumer"),

@@ -5,14 +5,17 @@ its weight. Traces are kept independently of each other, so its variance is esti
 the trace's own sum (Särndal, Swensson, Wretman, "Model Assisted Survey Sampling", 3.5, for Poisson sampling). Calls of one trace
 are not independent, which is why the sums of traces count and not the calls. A quantile's error is that of the distribution
 function at the quantile, projected through it (Woodruff 1952).
+
+`grouped_totals` estimates nothing: every decision has these values.
 """
 
 import math
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from prela_stream.sinks.query import Estimate, StatisticRow
+from prela_stream.sinks.query import DecidedTotals, Estimate, StatisticRow, Totals
 
 QUANTILES = (0.5, 0.95, 0.99)
 
@@ -90,3 +93,22 @@ def statistic_row(name: str, calls: Calls) -> StatisticRow:
 def _at(ordered: list[tuple[float, float, float, int]], reached: list[float], q: float) -> float:
     """The smallest duration at which the distribution reaches `q`."""
     return ordered[min(bisect_left(reached, q - 1e-12), len(ordered) - 1)][0]
+
+
+def grouped_totals(rows: Iterable[Sequence[Any]]) -> list[DecidedTotals]:
+    """Rows of (name, kept, traces, spans, errors, input tokens, output tokens, cost) by name, the most traces first."""
+    found: dict[str, dict[bool, Totals]] = {}
+    for name, kept, traces, spans, errors, input_tokens, output_tokens, cost in rows:
+        found.setdefault(name, {})[bool(kept)] = Totals(
+            traces=traces,
+            spans=spans,
+            errors=errors,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cost_usd=cost,
+        )
+    none = Totals(traces=0, spans=0, errors=0, input_tokens=0, output_tokens=0, cost_usd=None)
+    totals = [
+        DecidedTotals(name=name, kept=one.get(True, none), dropped=one.get(False, none)) for name, one in found.items()
+    ]
+    return sorted(totals, key=lambda row: (-row.kept.traces - row.dropped.traces, row.name))

@@ -9,7 +9,7 @@ from prela_stream.errors import ConfigurationError
 from prela_stream.sinks.calls import KINDS
 from prela_stream.sinks.clickhouse.conditions import Where, where_of
 from prela_stream.sinks.clickhouse.questions import Questions
-from prela_stream.sinks.estimates import Calls, statistic_row
+from prela_stream.sinks.estimates import Calls, grouped_totals, statistic_row
 from prela_stream.sinks.query import (
     Bar,
     DecidedTotals,
@@ -17,7 +17,6 @@ from prela_stream.sinks.query import (
     SessionRow,
     StatisticKey,
     Statistics,
-    Totals,
     TraceQuery,
     TraceStatus,
 )
@@ -188,19 +187,4 @@ def decided_totals(
         SELECT {by}, kept, count(), sum(spans), countIf(status = {STATUSES.index("error")}), sum(input_tokens),
         sum(output_tokens), sumOrNull(cost_usd) FROM {{db}}.decisions FINAL WHERE {where.test} GROUP BY {by}, kept
     """  # noqa: S608 - constants; values are bound
-    found: dict[str, dict[bool, Totals]] = {}
-    for name, kept, *sums in ask(text, where.values):
-        traces, spans, errors, input_tokens, output_tokens, cost = sums
-        found.setdefault(name, {})[bool(kept)] = Totals(
-            traces=traces,
-            spans=spans,
-            errors=errors,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            cost_usd=cost,
-        )
-    none = Totals(traces=0, spans=0, errors=0, input_tokens=0, output_tokens=0, cost_usd=None)
-    rows = [
-        DecidedTotals(name=name, kept=one.get(True, none), dropped=one.get(False, none)) for name, one in found.items()
-    ]
-    return sorted(rows, key=lambda row: (-row.kept.traces - row.dropped.traces, row.name))
+    return grouped_totals(ask(text, where.values))

@@ -8,7 +8,8 @@ import msgspec
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.errors import ConfigurationError
 from prela_stream.sinks.briefs import wanted_tokens
-from prela_stream.sinks.query import DecidedTotals, SortKey, Totals, TraceQuery, TraceRow
+from prela_stream.sinks.estimates import grouped_totals
+from prela_stream.sinks.query import DecidedTotals, SortKey, TraceQuery, TraceRow
 from prela_stream.sinks.sqlite.conditions import int64, label, plain_conditions
 from prela_stream.sinks.sqlite.list_query import SORTS, check_page, cursor_of, read_cursor
 from prela_stream.sinks.sqlite.rollups import decided_sums
@@ -74,22 +75,7 @@ def decided_totals(
         raise ConfigurationError(msg)
     since = int64(-(1 << 63) if since_ns is None else since_ns)
     until = int64(1 << 63 if until_ns is None else until_ns)
-    found: dict[str, dict[bool, Totals]] = {}
-    for name, kept, *sums in decided_sums(connection, by, since, until):
-        traces, spans, errors, input_tokens, output_tokens, cost = sums
-        found.setdefault(name, {})[bool(kept)] = Totals(
-            traces=traces,
-            spans=spans,
-            errors=errors,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            cost_usd=cost,
-        )
-    none = Totals(traces=0, spans=0, errors=0, input_tokens=0, output_tokens=0, cost_usd=None)
-    rows = [
-        DecidedTotals(name=name, kept=one.get(True, none), dropped=one.get(False, none)) for name, one in found.items()
-    ]
-    return sorted(rows, key=lambda row: (-row.kept.traces - row.dropped.traces, row.name))
+    return grouped_totals(decided_sums(connection, by, since, until))
 
 
 def _trace_id(text: str, cursor: str) -> bytes:
