@@ -188,7 +188,8 @@ def _parts(value: Mapping[str, Any], role: str) -> list[Part]:
     parts = parts_of(content)
     if isinstance(reasoning := value.get("reasoning_content") or value.get("reasoning"), str) and reasoning:
         parts.insert(0, {"type": "reasoning", "content": reasoning})
-    return [*parts, *_calls(value)]
+    there = [(part.get("id"), part.get("name")) for part in parts if part.get("type") == "tool_call"]
+    return [*parts, *(call for call in _calls(value) if (call.get("id"), call["name"]) not in there)]
 
 
 def _content(value: Mapping[str, Any]) -> Any:

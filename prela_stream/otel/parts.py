@@ -193,6 +193,7 @@ _BY_TYPE: Final[Mapping[str, Callable[[Mapping[str, Any]], Part]]] = {
     **dict.fromkeys(("image", "image_url", "input_image"), _image),
 }
 _BY_KEY: Final[tuple[tuple[str, Callable[[Mapping[str, Any]], Part]], ...]] = (
+    ("tool_call", lambda block: _call(as_map(block["tool_call"]))),
     ("function_call", _gemini_call),
     ("functionCall", _gemini_call),
     ("function_response", _gemini_response),
@@ -208,7 +209,7 @@ _BY_KEY: Final[tuple[tuple[str, Callable[[Mapping[str, Any]], Part]], ...]] = (
     ("text", _text),
     ("content", _text),
 )
-"""For blocks without a type: Gemini, Bedrock Converse, Strands, any-agent."""
+"""For blocks without a type: OpenInference, Gemini, Bedrock Converse, Strands, any-agent."""
 
 
 def _inner(value: Any, key: str) -> Mapping[str, Any]:

@@ -1049,3 +1049,23 @@ def test_a_text_that_looks_like_what_python_prints_stays_a_text() -> None:
     for text in ("['", "[{'a': __import__('os')}]", "{'a': 1", "['" + "a" * 100_000 + "']"):
         found = read({"gen_ai.operation.name": "chat", "gen_ai.input.messages": text}).attributes
         assert found["gen_ai.input.messages"] == [{"role": "user", "parts": [{"type": "text", "content": text}]}]
+
+
+def test_a_tool_call_in_the_content_and_beside_it_is_one_part() -> None:
+    at = "llm.output_messages.0.message"
+    function = {"function.name": "add", "function.arguments": '{"a": 3}', "id": "c"}
+    flattened = {
+        INFERENCE: "LLM",
+        f"{at}.role": "assistant",
+        f"{at}.contents.0.message_content.type": "tool_use",
+        **{f"{at}.contents.0.tool_call.{key}": value for key, value in function.items()},
+        **{f"{at}.tool_calls.0.tool_call.{key}": value for key, value in function.items()},
+    }
+    langchain = {
+        "type": "ai",
+        "content": [{"type": "tool_use", "id": "c", "name": "add", "input": {"a": 3}}],
+        "tool_calls": [{"name": "add", "args": {"a": 3}, "id": "c"}],
+    }
+    for attributes in (flattened, {INFERENCE: "LLM", "output.value": json.dumps(langchain)}):
+        (answer,) = read(attributes).attributes["gen_ai.output.messages"]
+        assert answer["parts"] == [{**CALLED, "id": "c"}]
