@@ -6,7 +6,6 @@ else moves the clock. It holds the bytes of each span and a few numbers.
 
 from collections import deque
 from collections.abc import Container, Iterator
-from itertools import groupby
 
 from prela_stream.assembly.completeness import COMPLETE, TRIGGERS, OpenTrace, Process
 from prela_stream.assembly.deadlines import Deadlines
@@ -35,8 +34,8 @@ class TraceBuffer:
         self._traces: dict[bytes | None, OpenTrace] = {}
         self._processes: dict[bytes, Process] = {}
         self._opened: deque[OpenTrace] = deque()
-        self._touched: list[OpenTrace] = []
-        """The traces with items in the last record."""
+        self._large: list[OpenTrace] = []
+        """The traces that may exceed a limit since the last record."""
         self._clock_before = 0
         self.open_spans = 0
         """See `base.Core`."""
@@ -83,26 +82,23 @@ class TraceBuffer:
             batch.resource, Process(batch.resource)
         )
         late: list[int] = []
-        heads, raws, traces = batch.heads, batch.raws, self._traces
-        spans = end = 0
-        self._touched.clear()
-        # the spans of a trace often follow one another; None for an item that is not a span
-        for trace_id, run in groupby([None if head.kind else head.trace_id for head in heads]):
-            start, end = end, end + len(list(run))
+        heads, traces = batch.heads, self._traces
+        ids = [None if head.kind else head.trace_id for head in heads]  # None for an item that is not a span
+        count, spans, end = len(ids), 0, 0
+        while end < count:
+            start, trace_id = end, ids[end]
+            end += 1
+            while end < count and ids[end] == trace_id:  # the spans of a trace often follow one another
+                end += 1
             if trace_id is None:
                 for index in range(start, end):
-                    self._control(heads[index], raws[index], process, offset, batch.indexes[index])
+                    self._control(heads[index], batch.raws[index], process, offset, batch.indexes[index])
                 continue
             trace = traces.get(trace_id) or self._open(trace_id, process, offset, batch.indexes[start])
             if trace is None:
                 late += range(start, end)
                 continue
-            if trace.touched != offset:
-                self._touch(trace, process, offset)
-            if trace.new_process is not process:
-                self._fold(trace)
-                trace.new_process = process
-            self.open_bytes += trace.collect(heads[start:end], raws[start:end])
+            self._collect(trace, batch, start, end, process, offset)
             spans += end - start
         self.open_spans += spans
         self._deadlines.compact(len(traces))
@@ -110,15 +106,32 @@ class TraceBuffer:
             del self._processes[process.resource]
         return spans, late
 
+    def _collect(self, trace: OpenTrace, batch: ItemBatch, start: int, end: int, process: Process, offset: int) -> None:
+        """Hold SPAN items of a trace that follow one another."""
+        if trace.touched != offset:
+            self._touch(trace, process, offset)
+        if trace.new_process is not process:
+            self._fold(trace)
+            trace.new_process = process
+        if not batch.views:
+            trace.are_read = False
+        raws = batch.raws[start:end]
+        trace.new += batch.heads[start:end]
+        trace.new_raws += raws
+        size = sum(map(len, raws))
+        trace.bytes += size
+        self.open_bytes += size
+        if trace.bytes > self._options.max_bytes or trace.size() + len(trace.new) > self._options.max_spans:
+            self._large.append(trace)
+
     def over_limits(self) -> list[DueTrace]:
         """See `base.Core`."""
-        most_spans, most_bytes = self._options.max_spans, self._options.max_bytes
-        over = [one for one in self._touched if one.size() + len(one.new) > most_spans or one.bytes > most_bytes]
-        if not over:
+        if not self._large:
             return []
-        self._touched.clear()
+        most_spans, most_bytes = self._options.max_spans, self._options.max_bytes
+        large, self._large = dict.fromkeys(self._large), []
         result = []
-        for trace in sorted(over, key=lambda trace: (trace.first_offset, trace.first_index)):
+        for trace in sorted(large, key=lambda trace: (trace.first_offset, trace.first_index)):
             self._fold(trace)  # without duplicates it may be within the limits
             size = trace.size()
             if size > most_spans or trace.bytes > most_bytes:
@@ -133,7 +146,7 @@ class TraceBuffer:
         now = self.clock_ms
         for trace in self._traces.values():
             self._fold(trace)  # duplicates take memory, and do not count
-            trace.heads = None
+            trace.age()
         found: list[OpenTrace] = []
         held = self.open_bytes + trace_bytes * len(self._traces)
         by_weight = sorted(
@@ -190,7 +203,6 @@ class TraceBuffer:
     def _touch(self, trace: OpenTrace, process: Process, offset: int) -> None:
         """The first item of a trace in the record at `offset`."""
         trace.touched = offset
-        self._touched.append(trace)
         if process is not trace.process:
             trace.add_process(process, offset)
         self._deadlines.restart(trace)
@@ -215,6 +227,8 @@ class TraceBuffer:
             size = trace.bytes
             self._found_duplicates(trace.control(head, raw, process))
             self.open_bytes += trace.bytes - size
+            if trace.bytes > self._options.max_bytes or trace.size() > self._options.max_spans:
+                self._large.append(trace)
 
     def _fold(self, trace: OpenTrace) -> None:
         size = trace.bytes

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from prela_stream.assembly.decoding import cached_resource
+from prela_stream.codec.item_reader import ReadItem
 from prela_stream.model.decision import Basis, Trigger
 from prela_stream.model.span import (
     BY_PROCESSOR,
@@ -24,7 +25,6 @@ from prela_stream.model.span import (
     REMOTE_PARENT,
     ItemHead,
     ItemKind,
-    SpanHead,
 )
 
 COMPLETE, REMOTE_WAIT, ROOT_WAIT, IDLE, LOST, SUSPENDED, IDLE_WITHOUT_HEARTBEATS, OTLP_ROOT_WAIT = range(8)
@@ -66,10 +66,10 @@ class OpenTrace:
     """The state of one undecided trace. Offsets and stream times are those of the records with its items."""
 
     __slots__ = (
-        "_answers", "_balance", "_beating", "_foreign", "_injects", "_new_raws", "_others", "_roots", "_uncounted", "_unknown",
-        "bytes", "clock_before", "closed", "first_index", "first_ms", "first_offset", "heads", "heard", "heartbeats",
-        "last_ms", "lost", "new", "new_process", "open", "process", "pushed", "sources", "spans", "starts", "suspended",
-        "touched", "trace_id", "watched",
+        "_answers", "_balance", "_beating", "_foreign", "_injects", "_others", "_roots", "_uncounted", "_unknown",
+        "_views", "are_read", "bytes", "clock_before", "closed", "first_index", "first_ms", "first_offset", "folded_ms",
+        "heads", "heard", "heartbeats", "last_ms", "lost", "new", "new_process", "new_raws", "open", "process", "pushed",
+        "sources", "spans", "starts", "suspended", "touched", "trace_id", "watched",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0915 - one statement per field
@@ -79,7 +79,7 @@ class OpenTrace:
         self.first_offset = offset
         self.first_index = index
         """Index of the first item in its record."""
-        self.first_ms = self.last_ms = now_ms
+        self.first_ms = self.last_ms = self.folded_ms = now_ms
         self.clock_before = clock_before
         """Stream time just before its first record."""
         self.heard = 0
@@ -92,17 +92,22 @@ class OpenTrace:
         """Whether it is in the queue of traces that wait for heartbeats."""
         self.closed = False
 
-        self.new: list[SpanHead] = []
-        """Heads of SPAN items of one process that are not folded yet. They are young, so they are still decoded."""
-        self._new_raws: list[bytes] = []
+        self.new: list[ItemHead] = []
+        """SPAN items of one process that are not folded yet. They are young, so they are still decoded."""
+        self.new_raws: list[bytes] = []
+        """Their bytes, or views of their records."""
+        self.are_read = True
+        """Whether every item that was collected is a `ReadItem`."""
         self.new_process = process
         """The process of `new`."""
         self.bytes = 0
         """Bytes of the items that are held. Those of duplicates count until they are folded."""
         self.spans: dict[bytes, bytes] = {}
-        """The item with the highest revision of each span, in order of arrival."""
-        self.heads: list[SpanHead] | None = None
-        """The heads of `spans`, if all of them were folded at once."""
+        """The item with the highest revision of each span, in order of arrival: its bytes, or a view of its record."""
+        self._views: list[bytes] | None = None
+        """The spans whose item may be a view."""
+        self.heads: list[ReadItem] | None = None
+        """The decoded items of `spans`, if all of them were folded at once."""
         self.starts = 0
         """Number of spans with only a START item."""
         self.open: dict[bytes, int] = _NOTHING
@@ -152,32 +157,35 @@ class OpenTrace:
         """Every process of this trace once."""
         return [self.process, *self._others]
 
-    def collect(self, heads: Sequence[SpanHead], raws: Sequence[bytes]) -> int:
-        """Hold SPAN items of `new_process` that follow one another; returns their bytes."""
-        self.new += heads
-        self._new_raws += raws
-        size = sum(map(len, raws))
-        self.bytes += size
-        return size
-
     def fold(self) -> int:
         """Count the collected items.
 
         Returns:
             How many SPAN items are duplicates: one of these, or one that it replaced.
         """
-        heads, raws = self.new, self._new_raws
+        heads, raws = self.new, self.new_raws
         if not heads:
             return 0
-        self.new, self._new_raws = [], []
-        added = dict(zip([head.span_id for head in heads], raws, strict=True))
-        if len(added) < len(heads) or not self.spans.keys().isdisjoint(added) or PENDING in [h.status for h in heads]:
+        self.new, self.new_raws = [], []
+        ids: list[bytes] = [head.span_id for head in heads]  # type: ignore[misc] # the codec rejects a span without an id
+        added = dict(zip(ids, raws, strict=True))
+        spans = self.spans
+        if (
+            len(added) < len(heads)
+            or (spans and not spans.keys().isdisjoint(added))
+            or PENDING in [h.status for h in heads]
+        ):
             return self._fold_one_by_one(heads, raws)
-        self.heads = None if self.spans else heads
-        self.spans.update(added)  # type: ignore[arg-type] # the codec rejects a span without an id
+        if spans:
+            self.heads = None
+            spans.update(added)
+        else:
+            self.heads = heads if self.are_read else None  # type: ignore[assignment] # what `are_read` states
+            self.spans = added
+        self._views = [*self._views, *ids] if self._views else ids
         if self.new_process is not self.process:
-            for span_id in added:
-                self._set_process(span_id, self.new_process)  # type: ignore[arg-type] # as above
+            for span_id in ids:
+                self._set_process(span_id, self.new_process)
         for span_id in self.suspended.keys() & added.keys() if self.suspended else ():
             del self.suspended[span_id]
         balance = self._balance
@@ -190,12 +198,21 @@ class OpenTrace:
                 self._count(head, 1)
         return 0
 
-    def _fold_one_by_one(self, heads: Sequence[SpanHead], raws: Sequence[bytes]) -> int:
+    def age(self) -> None:
+        """Hold the folded items as bytes only, because the trace waits on, maybe for hours. A view holds a whole record."""
+        self.heads = None
+        spans = self.spans
+        for span_id in self._views or ():
+            spans[span_id] = bytes(spans[span_id])
+        self._views = None
+
+    def _fold_one_by_one(self, heads: Sequence[ItemHead], raws: Sequence[bytes]) -> int:
         """Fold items some of which are of spans that are known already, or still open."""
         self.heads = None
         process = self.new_process
         duplicates = 0
-        for head, raw in zip(heads, raws, strict=True):
+        for head, view in zip(heads, raws, strict=True):
+            raw = bytes(view)
             self.sources |= head.flags & FOREIGN
             span_id: bytes = head.span_id  # type: ignore[assignment] # as above
             if span_id in self.spans or head.status == PENDING:
@@ -219,7 +236,7 @@ class OpenTrace:
             self.lost = True
         elif head.kind == ItemKind.START:
             self.bytes += len(raw)
-            self._report(head, raw, process)
+            self._report(head, bytes(raw), process)
         elif head.kind == ItemKind.RESUME and span_id is not None:
             self.suspended.pop(span_id, None)
         elif (

@@ -17,6 +17,8 @@ from prela_stream.assembly.options import AssemblyOptions
 _Entry = tuple[int, int, int, OpenTrace]
 _STEP = 512
 """Traces that are checked in one step: about a millisecond."""
+_YOUNG_MS = 5_000
+"""So long the items of a trace that receives more are held as they arrived, which takes more memory than their bytes."""
 
 
 class Deadlines:
@@ -57,9 +59,9 @@ class Deadlines:
         """Restart the waits of a trace that receives an item now."""
         trace.last_ms = self.clock_ms
         trace.heard = self._heard
-        deadline = min(self.clock_ms + self._soonest_ms, trace.first_ms + self._max_age_ms)
-        if deadline < trace.pushed:
-            self._push(trace, deadline)
+        soonest = self.clock_ms + self._soonest_ms
+        if soonest < trace.pushed:  # an entry is never later than the age limit
+            self._push(trace, min(soonest, trace.first_ms + self._max_age_ms))
 
     def advance(self, now_ms: int) -> bool:
         """Move the clock to `now_ms`, never back. Returns whether any trace may be due; then call `find`."""
@@ -100,6 +102,10 @@ class Deadlines:
         """Check a trace whose entry in the queue is reached, and which has no other."""
         soonest = min(trace.last_ms + self._soonest_ms, trace.first_ms + self._max_age_ms)
         if soonest > self.clock_ms:  # items arrived after the entry was made
+            if self.clock_ms - trace.folded_ms > _YOUNG_MS:
+                trace.folded_ms = self.clock_ms
+                self._fold(trace)
+                trace.age()
             self._push(trace, soonest)
             return
         self._fold(trace)
@@ -108,7 +114,7 @@ class Deadlines:
         if deadline <= self.clock_ms:
             self._mark(trace, deadline, awaited)
             return
-        trace.heads = None  # it waits on, maybe for hours
+        trace.age()
         if awaits == LOST:
             self._watch(trace)
         self._push(trace, deadline)
@@ -121,7 +127,7 @@ class Deadlines:
         if trace.heard + self._lost_ms <= self._heard:
             self._mark(trace, *self._deadline(trace, awaits))
         else:
-            trace.heads = None
+            trace.age()
             self._watch(trace)
 
     def _deadline(self, trace: OpenTrace, awaits: int) -> tuple[int, int]:
@@ -161,7 +167,7 @@ class Deadlines:
                 heappop(queue)
                 continue
             self._fold(trace)
-            trace.heads = None
+            trace.age()
             awaits = trace.awaits()
             if awaits == LOST:
                 self._watch(trace)

@@ -14,6 +14,7 @@ A decision takes about 45 bytes, and a live one of a kept trace also its entry. 
 
 from array import array
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -28,6 +29,7 @@ _ROW: Final = 24
 _ROWS: Final = 32
 """Rows of a bucket of the index, on average."""
 _KEY_BITS: Final = 0xFFFF_FFFF
+_NEVER: Final = 1 << 63
 
 
 class _Loaded(msgspec.Struct, frozen=True, gc=False):
@@ -182,6 +184,8 @@ class DecidedTraces:
         """Number of the first live decision; those before it are forgotten."""
         self._entry_bytes = 0
         """Nominal bytes of the entries of live decisions."""
+        self._next_ms = _NEVER
+        """Before this stream time no decision expires."""
         self._replaced: dict[int, bytes | None] = {}
         """Entries that replaced those in the ring, by number. Rarely any."""
         self._loaded: deque[_Loaded] = deque()
@@ -219,6 +223,7 @@ class DecidedTraces:
             index.remove(trace_id)  # it was forgotten
         if self._live < ring.end:
             decided_at_ms = max(decided_at_ms, ring.time(ring.end - 1))
+        self._next_ms = min(self._next_ms, decided_at_ms + self._window_ms)
         index.add(trace_id, ring.push(hash(trace_id) & _KEY_BITS, decided_at_ms, entry))
 
     def expire(self, now_ms: int) -> list[bytes]:
@@ -228,6 +233,8 @@ class DecidedTraces:
             The ids of the decisions that were forgotten early, because of `max_decided_bytes`.
         """
         early: list[bytes] = []
+        if now_ms < self._next_ms and not (self._loaded or self._passing) and self.size <= self._most_bytes:
+            return early
         if self._loaded:
             self._sort()
         while self._loaded and self._loaded[0].decided_at_ms <= now_ms:
@@ -238,7 +245,17 @@ class DecidedTraces:
         while self._passing and self._passing[0].decided_at_ms < now_ms:
             self._pass(self._passing.popleft())
         self._forget(now_ms)
-        return early + self._forget_oldest()
+        early += self._forget_oldest()
+        self._next_ms = min(self._expiries(), default=_NEVER)
+        return early
+
+    def _expiries(self) -> Iterator[int]:
+        """When the first live decision is forgotten, and when the first forgotten one is removed."""
+        ring, window_ms = self._ring, self._window_ms
+        if self._live < ring.end:
+            yield ring.time(self._live) + window_ms
+        if ring.front < self._live:
+            yield ring.time(ring.front) + 2 * window_ms
 
     def was_forgotten(self, trace_id: bytes, now_ms: int) -> bool:
         """Whether the trace had a decision that expired less than `late_window_ms` before `now_ms`."""

@@ -8,19 +8,12 @@ import msgspec
 from prela_stream.codec.bodies import are_plain, check_bodies
 from prela_stream.codec.byte_cache import ByteCache
 from prela_stream.codec.decisions import DropFields
-from prela_stream.codec.spans import (
-    BadItem,
-    decode_head,
-    decode_heads,
-    decode_resource,
-    kind_of,
-    projection,
-    projections,
-)
+from prela_stream.codec.item_reader import ItemReader, ReadItem
+from prela_stream.codec.spans import BadItem, decode_head, decode_heads, decode_resource, kind_of, projection
 from prela_stream.errors import CodecError
 from prela_stream.model import semconv
 from prela_stream.model.decision import Basis, Trigger
-from prela_stream.model.span import EMPTY_MAP, SPAN_TYPE_CODES, ItemKind, Resource, SpanHead, SpanType
+from prela_stream.model.span import SPAN_TYPE_CODES, ItemKind, Resource, SpanFields, SpanHead, SpanType
 from prela_stream.model.trace import Trace
 
 _LLM = SPAN_TYPE_CODES[SpanType.LLM]
@@ -51,9 +44,10 @@ class DueTrace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     basis: Basis
     first_offset: int
     raws: Sequence[bytes]
+    """Or views of their records."""
     resources: Sequence[bytes]
-    heads: list[SpanHead] | None
-    """The heads of `raws` if they are still decoded."""
+    heads: list[ReadItem] | None
+    """The decoded `raws`, if they still are."""
     lost: bool
     open_spans: int
     due_ms: int
@@ -61,11 +55,12 @@ class DueTrace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
-    """See `base.ReadyTrace`. `raws` and `resources` belong to its readable spans, in the order of `trace.heads`."""
+    """See `base.ReadyTrace`. `items` and `resources` belong to its readable spans, in the order of `trace.heads`."""
 
     due: DueTrace
     trace: Trace | None
-    raws: Sequence[bytes]
+    items: Sequence[bytes]
+    """Or views of their records."""
     resources: Sequence[bytes]
     poison: Sequence[BadItem] = ()
     poison_spans: int = 0
@@ -74,6 +69,11 @@ class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
     def trace_id(self) -> bytes:
         """See `base.ReadyTrace`."""
         return self.due.trace_id
+
+    @property
+    def raws(self) -> Sequence[bytes]:
+        """See `base.ReadyTrace`."""
+        return [bytes(item) for item in self.items]
 
     @property
     def basis(self) -> Basis:
@@ -112,18 +112,21 @@ class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
     def with_checked_bodies(self) -> "DecodedTrace":
         """See `base.ReadyTrace`."""
         trace = self.trace
-        if trace is None or are_plain(trace.heads):
+        if trace is None:
+            return self
+        heads = decode_heads(self.items)
+        if are_plain(heads):
             return self
         problems: dict[int, str] = {}
-        for index, head in enumerate(trace.heads):
+        for index, head in enumerate(heads):
             try:
                 check_bodies(head)
             except CodecError as error:
                 problems[index] = str(error)
         if not problems:
             return self
-        good = [index for index in range(len(self.raws)) if index not in problems]
-        bad = [BadItem(index=-1, raw=self.raws[index], reason=reason) for index, reason in problems.items()]
+        good = [index for index in range(len(heads)) if index not in problems]
+        bad = [BadItem(index=-1, raw=bytes(self.items[index]), reason=reason) for index, reason in problems.items()]
         poison = [*self.poison, *bad]
         resources = [self.resources[index] for index in good]
         return msgspec.structs.replace(
@@ -131,7 +134,7 @@ class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
             trace=_trace(
                 self.due, [trace.heads[index] for index in good], [trace.attributes[index] for index in good], resources
             ),
-            raws=[self.raws[index] for index in good],
+            items=[self.items[index] for index in good],
             resources=resources,
             poison=poison,
             poison_spans=_spans_of(poison),
@@ -147,8 +150,8 @@ class TraceDecoder:
 
     def __init__(self, reads: Iterable[str]) -> None:
         reads = frozenset(reads)
+        self._reader = ItemReader(reads | SUMMARY_KEYS)
         self._project = projection(reads | SUMMARY_KEYS)
-        self._project_all = projections(reads | SUMMARY_KEYS)
         self._every_span = bool(reads)
         """Whether policies read attributes of any span. The summary reads those of LLM spans only."""
 
@@ -156,19 +159,13 @@ class TraceDecoder:
         """Decode a trace for the policies. Unreadable spans are excluded and returned as `poison`."""
         raws, resources = due.raws, due.resources
         try:
-            heads = decode_heads(raws) if due.heads is None else due.heads
-            attributes = self._attributes(heads)
+            items = self._reader.items(raws) if due.heads is None else due.heads
         except CodecError:
             heads, attributes, raws, resources, poison = self._one_by_one(raws, resources)
             return DecodedTrace(
                 due, _trace(due, heads, attributes, resources), raws, resources, poison, _spans_of(poison)
             )
-        return DecodedTrace(due, _trace(due, heads, attributes, resources), raws, resources)
-
-    def _attributes(self, heads: list[SpanHead]) -> list[dict[str, Any]]:
-        """The attributes that policies or the summary read, of every span."""
-        every = self._every_span
-        return self._project_all([head.attributes if every or head.span_type == _LLM else EMPTY_MAP for head in heads])
+        return DecodedTrace(due, _trace(due, items, [item.attributes for item in items], resources), raws, resources)
 
     def _one_by_one(
         self, raws: Sequence[bytes], resources: Sequence[bytes]
@@ -183,7 +180,7 @@ class TraceDecoder:
                 head = decode_head(raw)
                 found = self._project(head.attributes) if self._every_span or head.span_type == _LLM else {}
             except CodecError as error:
-                poison.append(BadItem(index=-1, raw=raw, reason=str(error)))
+                poison.append(BadItem(index=-1, raw=bytes(raw), reason=str(error)))
                 continue
             heads.append(head)
             attributes.append(found)
@@ -206,7 +203,7 @@ def _spans_of(poison: Sequence[BadItem]) -> int:
 
 
 def _trace(
-    due: DueTrace, heads: list[SpanHead], attributes: list[dict[str, Any]], resources: Sequence[bytes]
+    due: DueTrace, heads: Sequence[SpanFields], attributes: list[dict[str, Any]], resources: Sequence[bytes]
 ) -> Trace | None:
     if not heads:
         return None

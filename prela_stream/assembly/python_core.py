@@ -8,9 +8,10 @@ import msgspec
 from prela_stream.assembly.base import TRACE_BYTES, Applied, LateSpan, ReadyTrace
 from prela_stream.assembly.buffer import TraceBuffer
 from prela_stream.assembly.decided import DecidedTraces
-from prela_stream.assembly.decoding import TraceDecoder
+from prela_stream.assembly.decoding import SUMMARY_KEYS, TraceDecoder
 from prela_stream.assembly.options import AssemblyOptions
-from prela_stream.codec.spans import ItemBatch, decode_batch
+from prela_stream.codec.item_reader import ItemReader
+from prela_stream.codec.spans import ItemBatch
 
 
 class PythonCore:
@@ -28,7 +29,7 @@ class PythonCore:
         self._decided = DecidedTraces(options)
         self._buffer = TraceBuffer(options, self._decided)
         self._decoder = TraceDecoder(reads)
-        self._max_item_bytes = max_item_bytes
+        self._reader = ItemReader({*reads, *SUMMARY_KEYS}, max_item_bytes)
 
     @property
     def clock_ms(self) -> int:
@@ -75,21 +76,17 @@ class PythonCore:
 
     def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied:
         """See `base.Core`."""
-        batch = decode_batch(value, self._max_item_bytes)
-        whole = batch
+        batch = whole = self._reader.batch(value)
         if replay:
             batch = self._without_covered(batch, offset)
         spans, late = self._buffer.add(batch, offset)
-        return Applied(
-            items=len(whole.heads),
-            control=len(batch.heads) - spans - len(late),
-            spans=spans,
-            covered=len(whole.heads) - len(batch.heads),
-            late=[_late(batch, index) for index in late],
-            late_resource=batch.resource if late else None,
-            bad=whole.bad,
-            unknown=whole.unknown,
-        )
+        items = len(whole.heads)
+        held = len(batch.heads)
+        control, covered = held - spans - len(late), items - held
+        if late or whole.bad or whole.unknown:
+            found, resource = [_late(batch, index) for index in late], batch.resource if late else None
+            return Applied(items, control, spans, covered, found, resource, whole.bad, whole.unknown)
+        return Applied(items, control, spans, covered)
 
     def _without_covered(self, batch: ItemBatch, offset: int) -> ItemBatch:
         covers = self._decided.covers
@@ -149,4 +146,4 @@ class PythonCore:
 def _late(batch: ItemBatch, index: int) -> LateSpan:
     trace_id = batch.heads[index].trace_id
     assert trace_id is not None  # only spans are late
-    return LateSpan(trace_id, batch.indexes[index], batch.raws[index])
+    return LateSpan(trace_id, batch.indexes[index], bytes(batch.raws[index]))

@@ -7,7 +7,7 @@ again as `SpanHead`s, with only the attributes that the policies declare. One un
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Final, TypedDict
+from typing import Annotated, Any, Final, TypedDict
 
 import msgspec
 
@@ -24,6 +24,7 @@ from prela_stream.model.span import (
     ItemKind,
     Resource,
     SpanData,
+    SpanFields,
     SpanHead,
 )
 from prela_stream.transport.base import UNREAD, why_unread
@@ -50,23 +51,25 @@ class BadItem(msgspec.Struct, frozen=True, kw_only=True):
 class ItemBatch(msgspec.Struct, frozen=True, kw_only=True):
     """The decoded record of the `spans` topic. `heads[i]` and `raws[i]` are the same item.
 
-    `raws` are copies. Do not keep `heads`: each contains views of the record, which keep all of it in memory.
+    `raws` are copies, unless `views` is true. A view keeps the whole record in memory, and so does each `SpanHead`.
     """
 
     resource: bytes
     """The resource map as MessagePack bytes, for `decode_resource`."""
-    heads: Sequence[SpanHead]
+    heads: Sequence[SpanFields]
     raws: Sequence[bytes]
     indexes: Sequence[int]
     """Index of each item in the record."""
-    bad: list[BadItem]
-    unknown: int
+    bad: Sequence[BadItem] = ()
+    unknown: int = 0
     """Number of skipped items with a kind that this version does not know."""
+    views: bool = False
+    """Whether `raws` are views of the record, and `heads` have decoded attributes; see `ItemReader`."""
 
 
 class _Envelope(msgspec.Struct, array_like=True):
     resource: msgspec.Raw
-    items: list[msgspec.Raw]
+    items: Annotated[list[msgspec.Raw], msgspec.Meta(max_length=MAX_ITEMS)]
 
 
 class _Outline(msgspec.Struct, array_like=True):
@@ -86,7 +89,7 @@ class _KindOnly(msgspec.Struct, array_like=True, gc=False):
 
 _encoder: Final = msgspec.msgpack.Encoder(enc_hook=safe_text)
 _outline: Final = msgspec.msgpack.Decoder(_Outline)
-_envelope: Final = msgspec.msgpack.Decoder(_Envelope)
+envelope_decoder: Final = msgspec.msgpack.Decoder(_Envelope)
 _head_envelope: Final = msgspec.msgpack.Decoder(_HeadEnvelope)
 _kind_only: Final = msgspec.msgpack.Decoder(_KindOnly)
 _span_head: Final = msgspec.msgpack.Decoder(SpanHead)
@@ -133,12 +136,12 @@ def decode_batch(value: bytes | memoryview, max_item_bytes: int | None = None) -
     view = memoryview(value)
     try:
         check_version(view)
-        if len(view) > MAX_ITEMS and (problem := _count_problem(view)):
-            return _whole(view, *problem)
-        envelope = _envelope.decode(view[1:])
+        envelope = envelope_decoder.decode(view[1:])
     except CodecError as error:
         return _whole(view, str(error), why_unread(view)[1] if view and view[0] == UNREAD else 1)
     except READ_ERRORS as error:
+        if len(view) > MAX_ITEMS and (problem := _count_problem(view)):
+            return _whole(view, *problem)
         return _rescue(view, str(error), max_item_bytes)
     resource = bytes(envelope.resource)
     if max_item_bytes is not None and len(view) > max_item_bytes:
@@ -164,11 +167,10 @@ def _whole(view: memoryview, problem: str, items: int = 1) -> ItemBatch:
 
 def _count_problem(view: memoryview) -> tuple[str, int] | None:
     """Why the record has too many items, and how many; None if it has not. Nothing is allocated per item."""
-    items = memoryview(_outline.decode(view[1:]).items)
     try:
-        _, count = rescue.array_at(items, 0)
-    except rescue.FramingError:
-        return None  # no array: the next decoder reports it
+        _, count = rescue.array_at(memoryview(_outline.decode(view[1:]).items), 0)
+    except (rescue.FramingError, *READ_ERRORS):
+        return None  # no array, or more is wrong: the caller reports it
     return (f"a record has at most {MAX_ITEMS:,} items, this one has {count:,}", count) if count > MAX_ITEMS else None
 
 
@@ -331,25 +333,15 @@ def projection(keys: Iterable[str]) -> Callable[[bytes | msgspec.Raw], dict[str,
     The returned function takes the bytes of an attribute map and returns the attributes with these keys. It raises CodecError if
     the bytes are not a map.
     """
-    some: Any = _some(keys)
+    some: Any = selection(keys)
     if some is None:
         return lambda _: {}
     decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(some)
     return lambda raw: read(decoder, raw, "attributes")
 
 
-def projections(keys: Iterable[str]) -> Callable[[Sequence[msgspec.Raw]], list[dict[str, Any]]]:
-    """As `projection` for the attribute maps of many spans in one call."""
-    some: Any = _some(keys)
-    if some is None:
-        return lambda raws: [{} for _ in raws]
-    many: Any = list[some]
-    decoder: msgspec.msgpack.Decoder[list[dict[str, Any]]] = msgspec.msgpack.Decoder(many)
-    return lambda raws: read(decoder, b"".join((b"\xdd", len(raws).to_bytes(4, "big"), *raws)), "attributes")
-
-
-def _some(keys: Iterable[str]) -> Any:
-    """The type of a map of which only these keys are read; None if there are none."""
+def selection(keys: Iterable[str]) -> Any:
+    """The type of an attribute map of which only these keys are decoded; None if there are none."""
     wanted = sorted(set(keys))
     return _type_of(tuple(wanted)) if wanted else None
 

@@ -135,8 +135,8 @@ class ItemHead(msgspec.Struct, frozen=True, array_like=True, gc=False):
     count injects; this span is then a local root."""
 
 
-class SpanHead(ItemHead, frozen=True, array_like=True, gc=False):
-    """A whole item of the `spans` topic with attributes, events and links left as bytes."""
+class SpanFields(ItemHead, frozen=True, array_like=True, gc=False):
+    """An item of the `spans` topic without its body."""
 
     span_type: Annotated[int, msgspec.Meta(ge=0, le=5)] = 5
     """Index into SPAN_TYPES."""
@@ -149,15 +149,20 @@ class SpanHead(ItemHead, frozen=True, array_like=True, gc=False):
     """Explicit randomness (`ot=rv`), 56 bits; None: the last 56 bits of the trace id."""
     threshold: Bits56 | None = None
     """Head-sampling rejection threshold (`ot=th`), 56 bits; None: no head sampling happened."""
-    attributes: msgspec.Raw = EMPTY_MAP
-    events: msgspec.Raw = EMPTY_ARRAY
-    links: msgspec.Raw = EMPTY_ARRAY
-    status_message: str | None = None
 
     @property
     def end_ns(self) -> int | None:
         """Start plus duration, ns since the epoch; None while the span is open."""
         return None if self.duration_ns is None else self.start_ns + self.duration_ns
+
+
+class SpanHead(SpanFields, frozen=True, array_like=True, gc=False):
+    """A whole item of the `spans` topic with attributes, events and links left as bytes."""
+
+    attributes: msgspec.Raw = EMPTY_MAP
+    events: msgspec.Raw = EMPTY_ARRAY
+    links: msgspec.Raw = EMPTY_ARRAY
+    status_message: str | None = None
 
 
 class SpanEvent(msgspec.Struct, frozen=True, array_like=True):

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from prela_stream.model.decision import TraceSummary, Trigger
 from prela_stream.model.ids import trace_randomness
-from prela_stream.model.span import ERROR, Resource, SpanHead
+from prela_stream.model.span import ERROR, Resource, SpanFields
 from prela_stream.model.tree import SpanTree
 
 NAME_CHARACTERS = 200
@@ -35,7 +35,7 @@ class Trace:
         self,
         *,
         trace_id: bytes,
-        heads: list[SpanHead],
+        heads: Sequence[SpanFields],
         attributes: list[dict[str, Any]],
         resources: list[Resource],
         trigger: Trigger,
@@ -47,7 +47,7 @@ class Trace:
         self._heads = heads
         self._attributes = attributes
         self._resources = resources
-        self._tree: SpanTree[SpanHead] | None = None
+        self._tree: SpanTree[SpanFields] | None = None
         self.statuses: Sequence[int] = [head.status for head in heads]
         """Wire code of each span's status."""
         self.errors = self.statuses.count(ERROR)
@@ -62,7 +62,7 @@ class Trace:
         """The distinct head-sampling thresholds of the spans; 0 for a span that was not head-sampled."""
 
     @property
-    def heads(self) -> list[SpanHead]:
+    def heads(self) -> Sequence[SpanFields]:
         """One per span, in order of arrival."""
         return self._heads
 
@@ -77,7 +77,7 @@ class Trace:
         return self._resources
 
     @property
-    def tree(self) -> SpanTree[SpanHead]:
+    def tree(self) -> SpanTree[SpanFields]:
         """The spans as a tree, built on first use."""
         if self._tree is None:
             self._tree = SpanTree(self.heads)
@@ -104,7 +104,7 @@ class Trace:
         )
 
 
-def _times(heads: Sequence[SpanHead], root: int | None) -> tuple[int, int]:
+def _times(heads: Sequence[SpanFields], root: int | None) -> tuple[int, int]:
     """Start and duration of a trace.
 
     They are those of the root, if it has a known start and has ended. Only the clock of the root measures its duration; starts of

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import msgspec
 
 from prela_stream.model.semconv import read_keys
-from prela_stream.model.span import SPAN_TYPE_CODES, SpanHead, SpanType
+from prela_stream.model.span import SPAN_TYPE_CODES, SpanFields, SpanType
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.policy import Vote
 
@@ -90,7 +90,7 @@ def spellings(*keys: str) -> frozenset[str]:
     return frozenset(spelling for key in keys for spelling in read_keys(key))
 
 
-def spans_of(trace: Trace, span_type: SpanType | None) -> Iterator[tuple[int, SpanHead]]:
+def spans_of(trace: Trace, span_type: SpanType | None) -> Iterator[tuple[int, SpanFields]]:
     """Index and head of the spans of one type; None: of all spans."""
     code = None if span_type is None else SPAN_TYPE_CODES[span_type]
     return ((i, head) for i, head in enumerate(trace.heads) if code is None or head.span_type == code)

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 
 from prela_stream.model.decision import Trigger
-from prela_stream.model.span import PENDING, SPAN_STATUS_CODES, SpanHead, SpanStatus, SpanType
+from prela_stream.model.span import PENDING, SPAN_STATUS_CODES, SpanFields, SpanStatus, SpanType
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.conditions import Match, counted, shorten, spans_of
 
@@ -28,7 +28,7 @@ class Status(Match, frozen=True, kw_only=True, tag="status"):
     def match(self, trace: Trace) -> str | None:
         """The number of matching spans, the statuses, and the name of the first one."""
         codes = _codes(self.statuses)
-        found: list[SpanHead] = []
+        found: list[SpanFields] = []
         if not codes.isdisjoint(trace.statuses):
             found = [head for _, head in spans_of(trace, self.span_type) if head.status in codes]
         if found:

@@ -16,6 +16,7 @@ from prela_stream.assembly.base import Applied, ReadyTrace
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind, choose_core
 from prela_stream.codec.spans import encode_batch
+from prela_stream.model.span import SpanFields
 from tests.support.any_log import RESOURCES, an_item, damaged
 from tests.support.cores import MAX_ITEM_BYTES
 
@@ -56,7 +57,8 @@ def _content(ready: ReadyTrace) -> tuple[Any, ...]:
         sorted(trace.head_thresholds), trace.errors, repr(trace.summary(7)),
     )  # fmt: skip
     chosen = [{key: msgspec.msgpack.encode(own[key]) for key in READS if key in own} for own in trace.attributes]
-    return state, bodies, facts, trace.heads, trace.resources, chosen
+    heads = [[getattr(head, name) for name in SpanFields.__struct_fields__] for head in trace.heads]
+    return state, bodies, facts, heads, trace.resources, chosen
 
 
 def compare_decoders(seeds: Iterable[int]) -> Counter[str]:

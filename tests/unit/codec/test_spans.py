@@ -24,7 +24,6 @@ from prela_stream.codec.spans import (
     encode_item,
     encode_resource,
     projection,
-    projections,
 )
 from prela_stream.errors import CodecError
 from prela_stream.model.decision import Decision, TraceSummary, Trigger
@@ -358,14 +357,6 @@ def test_projection_reads_what_was_asked_and_nothing_else() -> None:
     assert projection(["c", "a", "zz", "b", "a"])(raw) == {"a": 1, "b": None, "c": [{"d": 2}]}
     odd = ["f0", "self", "a.b", "", "class", "ключ"]
     assert projection(odd)(msgspec.Raw(pack(dict.fromkeys(odd, 1)))) == dict.fromkeys(odd, 1)
-
-
-def test_projections_read_many_maps_at_once() -> None:
-    raws = [msgspec.Raw(pack({"a": 1, "b": 2})), msgspec.Raw(pack({})), msgspec.Raw(pack({"a": [3]}))]
-    assert projections(["a"])(raws) == [{"a": 1}, {}, {"a": [3]}]
-    assert projections([])(raws) == [{}, {}, {}]
-    with pytest.raises(CodecError, match="cannot read attributes"):
-        projections(["a"])([*raws, msgspec.Raw(pack(7))])
 
 
 def test_projection_of_a_key_that_is_not_ascii() -> None:

@@ -1,0 +1,77 @@
+"""Decodes the items of `spans` in one pass, together with the attributes that policies and summaries read.
+
+It accepts less than `spans.decode_batch`, at half of its cost. What it does not accept is decoded by that function.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from prela_stream.codec.spans import ItemBatch, decode_batch, envelope_decoder, selection
+from prela_stream.codec.versions import PREFIX, READ_ERRORS, read
+from prela_stream.model.span import ItemKind, SpanFields, SpanId, TraceId
+
+_VERSION: Final = PREFIX[0]
+
+
+class _Skipped(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An array whose elements are checked to be MessagePack and not decoded."""
+
+
+class ReadItem(SpanFields, frozen=True, array_like=True, gc=False):
+    """An item with both ids. Its fields are in the order of `SpanHead`."""
+
+    kind: Annotated[int, msgspec.Meta(ge=0, le=int(ItemKind.RESUME))]
+    trace_id: TraceId
+    span_id: SpanId
+    attributes: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Those that were selected."""
+    events: _Skipped = _Skipped()
+    links: _Skipped = _Skipped()
+    status_message: str | None = None
+
+
+class ItemReader:
+    """Decodes records and items.
+
+    Args:
+        keys: The attributes that are decoded.
+        max_item_bytes: See `spans.decode_batch`.
+    """
+
+    def __init__(self, keys: Iterable[str], max_item_bytes: int | None = None) -> None:
+        self._record, self._items = _decoders(frozenset(keys))
+        self._max_item_bytes = max_item_bytes
+
+    def batch(self, value: bytes) -> ItemBatch:
+        """As `spans.decode_batch`. If all of the record is accepted, `raws` are views and `heads` are `ReadItem`s."""
+        most = self._max_item_bytes
+        if value and value[0] == _VERSION and (most is None or len(value) <= most):
+            rest = memoryview(value)[1:]
+            try:
+                envelope = envelope_decoder.decode(rest)
+                heads = self._record.decode(rest).items
+            except READ_ERRORS:
+                return decode_batch(value, most)
+            raws: Any = envelope.items
+            return ItemBatch(
+                resource=bytes(envelope.resource), heads=heads, raws=raws, indexes=range(len(raws)), views=True
+            )
+        return decode_batch(value, most)
+
+    def items(self, raws: Sequence[bytes]) -> list[ReadItem]:
+        """Decode items in one call. Raises CodecError if any of them is not accepted."""
+        return read(self._items, b"".join((b"\xdd", len(raws).to_bytes(4, "big"), *raws)), "items")
+
+
+@lru_cache(maxsize=16)  # every partition of a worker reads the same keys
+def _decoders(keys: frozenset[str]) -> tuple[msgspec.msgpack.Decoder[Any], msgspec.msgpack.Decoder[list[ReadItem]]]:
+    """The decoder of a record, and that of several items."""
+    attributes = selection(keys) or dict[str, Any]
+    item: Any = msgspec.defstruct(
+        "_Item", [("attributes", attributes, {})], bases=(ReadItem,), frozen=True, array_like=True, gc=False
+    )
+    record: Any = msgspec.defstruct("_Record", [("resource", msgspec.Raw), ("items", list[item])], array_like=True)
+    return msgspec.msgpack.Decoder(record), msgspec.msgpack.Decoder(list[item])
