@@ -95,13 +95,14 @@ def has_parts(attributes: Mapping[str, Any], keys: tuple[str, ...], found: Mappi
 
 def _facts(answer: Any) -> Iterator[tuple[str, Any]]:
     maps = list(_maps(answer))
+    counts: dict[str, int] = {}
     for one in maps:
         usage = next((one[key] for key in _USAGES if isinstance(one.get(key), Mapping)), None)
         if usage is None and ("prompt_eval_count" in one or "eval_count" in one):  # Ollama
             usage = one
-        if usage is not None and (counts := counts_of(usage)):
-            yield from counts.items()
-            break
+        if usage is not None and len(more := counts_of(usage)) > len(counts):
+            counts = more  # LangChain has a short usage beside a full one
+    yield from counts.items()
     reasons = [reason for one in maps if (reason := _reason(one)) is not None]
     if reasons:
         yield semconv.FINISH_REASONS, list(dict.fromkeys(reasons)) if _repeats(answer) else reasons
@@ -166,6 +167,8 @@ def _reason(answer: Mapping[str, Any]) -> str | None:
 
 def counts_of(usage: Mapping[str, Any]) -> dict[str, int]:
     """Token counts of a provider's usage. Input includes cached tokens, and output includes reasoning."""
+    if isinstance(inner := usage.get("tokens"), Mapping):  # Cohere
+        usage = inner
     input_key = next((key for key in _INPUT if _count(usage.get(key)) is not None), "")
     into, out = _count(usage.get(input_key)), _number(usage, _OUTPUT)
     total = _number(usage, _TOTAL)

@@ -196,7 +196,9 @@ def _content(value: Mapping[str, Any]) -> Any:
     listed = next((value[key] for key in ("contents", "blocks") if isinstance(value.get(key), list)), None)
     if listed is not None:
         return listed
-    return next((value[key] for key in ("content", "text", "message") if value.get(key) not in (None, "")), None)
+    return next(
+        (value[key] for key in ("content", "text", "message", "refusal") if value.get(key) not in (None, "")), None
+    )
 
 
 def _holds_results(content: Any) -> bool:

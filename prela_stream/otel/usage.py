@@ -252,6 +252,8 @@ def cost_of(attributes: Mapping[str, Any]) -> float | None:
     details = as_map(attributes.get(_COST_DETAILS))
     if (cost := as_float(details.get("total"))) is not None:
         return cost
+    if costs := [cost for value in details.values() if (cost := as_float(value)) is not None]:
+        return sum(costs)
     for pair in _COST_PARTS:
         parts = [cost for name in pair if (cost := as_float(attributes.get(name))) is not None]
         if parts:

@@ -101,6 +101,15 @@ LANGCHAIN: Final = {
     ],
     "llm_output": None,
 }
+COHERE: Final = {
+    "id": "x",
+    "message": {"role": "assistant", "content": [{"type": "text", "text": ANSWERED}]},
+    "finish_reason": "COMPLETE",
+    "usage": {
+        "billed_units": {"input_tokens": 90, "output_tokens": 20},
+        "tokens": {"input_tokens": 97, "output_tokens": 25},
+    },
+}
 REQUEST: Final = json.dumps({"model": "m-1", "messages": [{"role": "user", "content": ASKED}]})
 PLAIN: Final = json.dumps([{"role": "user", "content": ASKED}])
 INFERENCE: Final = "openinference.span.kind"
@@ -118,6 +127,10 @@ CALLS: Final[dict[str, dict[str, Any]]] = {
     "raw answer of Gemini": raw(GEMINI),
     "raw answer of Bedrock": raw(BEDROCK),
     "raw answer of LangChain": raw(LANGCHAIN),
+    "raw answer of LangChain with a short usage": raw(
+        {**LANGCHAIN, "llm_output": {"usage": {"input_tokens": 33, "output_tokens": 25}}}
+    ),
+    "raw answer of Cohere": raw(COHERE),
     "LangSmith": {
         "langsmith.span.kind": "llm",
         "gen_ai.operation.name": "chat",
@@ -822,6 +835,7 @@ CALLED: Final = {"type": "tool_call", "name": "add", "arguments": {"a": 3}}
             {"role": "assistant", "content": '{"text": "7", "score": 1}'},
             [{"type": "text", "content": '{"text": "7", "score": 1}'}],
         ),
+        ({"role": "assistant", "content": None, "refusal": "No."}, [{"type": "text", "content": "No."}]),
         ({"role": "assistant", "content": "[1, 2]"}, [{"type": "text", "content": "[1, 2]"}]),
         ({"role": "assistant", "content": '[{"text": "7"}]'}, [{"type": "text", "content": "7"}]),
         (
@@ -1069,3 +1083,9 @@ def test_a_tool_call_in_the_content_and_beside_it_is_one_part() -> None:
     for attributes in (flattened, {INFERENCE: "LLM", "output.value": json.dumps(langchain)}):
         (answer,) = read(attributes).attributes["gen_ai.output.messages"]
         assert answer["parts"] == [{**CALLED, "id": "c"}]
+
+
+def test_costs_without_a_total_are_added() -> None:
+    for details, cost in (({"input": 0.25, "output": "0.5"}, 0.75), ({"input": 0.25, "total": 2}, 2)):
+        found = read({"langfuse.observation.type": "generation", "langfuse.observation.cost_details": details})
+        assert found.attributes["prela.cost.usd"] == cost
