@@ -36,7 +36,7 @@ use crate::partition::{Applied, Closed, Options, Partition};
 use crate::trace::Wait;
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
-const INTERFACE: u32 = 7;
+const INTERFACE: u32 = 8;
 /// Spans that one step folds, or returns the facts of: about a millisecond.
 const STEP: usize = 1024;
 
@@ -349,11 +349,26 @@ impl PyPartition {
         })
     }
 
-    /// Returns the traces with the most bytes times age, so that at most `most` bytes are held.
-    fn heaviest(&mut self, py: Python<'_>, most: usize, trace_bytes: usize) -> PyResult<Vec<Py<ReadyTrace>>> {
+    /// Begins to take out the traces with the most bytes times age, so that at most `most` bytes are held: then call `next_heaviest`
+    /// until it returns None, before the next record.
+    fn begin_heaviest(&mut self, py: Python<'_>, most: usize, trace_bytes: usize) -> PyResult<()> {
         self.guarded(py, |this| {
-            let closed = this.inner.heaviest(most, trace_bytes);
-            this.ready(py, closed)
+            this.inner.begin_heaviest(most, trace_bytes);
+            Ok(())
+        })
+    }
+
+    /// As `next_due`, in the order in which the traces began.
+    fn next_heaviest(&mut self, py: Python<'_>) -> PyResult<Option<Vec<Py<ReadyTrace>>>> {
+        self.guarded(py, |this| {
+            if !this.inner.find_heaviest(STEP) {
+                return Ok(Some(Vec::new()));
+            }
+            let closed = this.inner.take_heaviest(STEP);
+            if closed.is_empty() {
+                return Ok(None);
+            }
+            this.ready(py, closed).map(Some) // it may be empty: traces without a span
         })
     }
 

@@ -59,6 +59,27 @@ pub struct Applied {
     pub late_resource: Option<Py<PyBytes>>,
 }
 
+/// An open trace; the largest is decided first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Heavy {
+    weight: u128,
+    /// Offset and index of its first item.
+    first: Reverse<(i64, u32)>,
+    slot: u32,
+    bytes: usize,
+}
+
+/// What is known while the heaviest traces are taken out.
+struct Relief {
+    most: usize,
+    trace_bytes: usize,
+    held: usize,
+    /// The slots before this one are weighed.
+    weighed: u32,
+    open: BinaryHeap<Heavy>,
+    found: BinaryHeap<Reverse<((i64, u32), u32)>>,
+}
+
 /// A trace that left the partition, and why.
 pub struct Closed {
     pub trace: Trace,
@@ -82,6 +103,7 @@ pub struct Partition {
     parsed: Vec<Parsed>,
     /// What `collect` found, the next decision last.
     found: Vec<(i64, (i64, u32), u32, Wait)>,
+    relief: Option<Relief>,
     /// Stream time minus the clock that skips silence, before the last step.
     ahead: i64,
     heard: i64,
@@ -111,6 +133,7 @@ impl Partition {
             over: Vec::new(),
             parsed: Vec::new(),
             found: Vec::new(),
+            relief: None,
             ahead: 0,
             heard: 0,
             clock_ms: 0,
@@ -590,39 +613,71 @@ impl Partition {
         closed
     }
 
-    /// Takes out the traces with the most bytes times age, until at most `most` bytes are held, with `trace_bytes` for each trace.
-    pub fn heaviest(&mut self, most: usize, trace_bytes: usize) -> Vec<Closed> {
-        let now = self.clock_ms;
-        let open: Vec<u32> = self.begun.iter().filter(|one| self.is_open(**one)).map(|(_, slot)| *slot).collect();
-        let mut order: Vec<(u128, i64, u32, u32, usize)> = Vec::with_capacity(open.len());
-        let mut held = trace_bytes * self.slots.len();
-        for slot in open {
-            self.fold(slot); // duplicates take memory, and do not count
-            if let Some(trace) = self.slots.get(slot) {
-                let bytes = trace.sizes().1;
-                held += bytes;
-                let weight = bytes as u128 * (now - trace.first_ms + 1).max(1) as u128;
-                order.push((u128::MAX - weight, trace.first_offset, trace.first_index, slot, bytes));
-            }
+    /// Begins to take out the traces with the most bytes times age, until at most `most` bytes are held, with `trace_bytes` for
+    /// each trace. Call `find_heaviest` until it returns true, and then `take_heaviest` until it returns nothing, all of it between
+    /// two records.
+    pub fn begin_heaviest(&mut self, most: usize, trace_bytes: usize) {
+        let traces = self.slots.len();
+        let open = BinaryHeap::with_capacity(traces); // at once: to grow it copies all of it
+        let held = trace_bytes * traces;
+        self.relief = Some(Relief { most, trace_bytes, held, weighed: 0, open, found: BinaryHeap::new() });
+    }
+
+    /// Weighs all traces, and finds the heaviest ones, until about `work` spans were folded. Returns whether all are found.
+    pub fn find_heaviest(&mut self, work: usize) -> bool {
+        let Some(mut relief) = self.relief.take() else {
+            return true;
+        };
+        let mut left = work;
+        while left > 0 && relief.weighed < self.slots.end() {
+            left = left.saturating_sub(1 + self.weigh(&mut relief));
         }
-        order.sort_unstable();
-        let mut found: Vec<(i64, u32, u32)> = Vec::new();
-        for &(_, offset, index, slot, bytes) in &order {
-            if held <= most {
+        while left > 0 && relief.held > relief.most {
+            let Some(heavy) = relief.open.pop() else {
                 break;
-            }
-            held = held.saturating_sub(bytes + trace_bytes);
-            found.push((offset, index, slot));
+            };
+            relief.held = relief.held.saturating_sub(heavy.bytes + relief.trace_bytes);
+            relief.found.push(Reverse((heavy.first.0, heavy.slot)));
+            left -= 1;
         }
-        found.sort_unstable();
+        self.relief = Some(relief);
+        left > 0
+    }
+
+    /// Weighs the next trace. Returns the number of spans that this folded.
+    fn weigh(&mut self, relief: &mut Relief) -> usize {
+        let slot = relief.weighed;
+        relief.weighed += 1;
+        let folded = self.slots.get(slot).map_or(0, |trace| trace.pending as usize);
+        self.fold(slot); // duplicates take memory, and do not count
+        let Some(trace) = self.slots.get(slot) else {
+            return 0;
+        };
+        let bytes = trace.sizes().1;
+        let weight = bytes as u128 * (self.clock_ms - trace.first_ms + 1).max(1) as u128;
+        let first = Reverse((trace.first_offset, trace.first_index));
+        relief.held += bytes;
+        relief.open.push(Heavy { weight, first, slot, bytes });
+        self.rest(slot);
+        folded
+    }
+
+    /// Removes the next of the heaviest traces, about `most` spans of them, in the order in which they began.
+    pub fn take_heaviest(&mut self, most: usize) -> Vec<Closed> {
         let mut closed = Vec::new();
-        for (_, _, slot) in found {
+        let mut left = most;
+        while left > 0 {
+            let Some(Reverse((_, slot))) = self.relief.as_mut().and_then(|relief| relief.found.pop()) else {
+                break;
+            };
+            self.fold(slot);
             if let Some(trace) = self.close(slot) {
-                closed.push(Closed { trace, trigger: MEMORY, due_ms: now });
+                left = left.saturating_sub(trace.sizes().0.max(1));
+                closed.push(Closed { trace, trigger: MEMORY, due_ms: self.clock_ms });
             }
         }
-        for (_, _, _, slot, _) in order {
-            self.rest(slot);
+        if closed.is_empty() {
+            self.relief = None;
         }
         closed
     }

@@ -30,6 +30,12 @@ impl Slots {
         self.index.len()
     }
 
+    /// All slots are below this one.
+    pub fn end(&self) -> u32 {
+        let last = self.blocks.last().map_or(0, Vec::len);
+        (self.blocks.len().saturating_sub(1) * BLOCK + last) as u32
+    }
+
     pub fn find(&self, id: &TraceId) -> Option<u32> {
         let is_it = |slot: &u32| self.get(*slot).is_some_and(|trace| trace.id == *id);
         self.index.find(self.keys.hash(id), is_it).copied()

@@ -208,11 +208,14 @@ class Core(Protocol):
         """
         ...
 
-    def heaviest(self, most_bytes: int) -> Sequence[ReadyTrace]:
+    def heaviest(self, most_bytes: int) -> Iterator[ReadyTrace | None]:
         """Remove the traces with the most bytes x age, until the items take at most this, with `TRACE_BYTES` for each trace.
 
         Traces without a span are removed too, and not returned. The others are in order of their first item, with trigger
-        MEMORY. Call it between two records.
+        MEMORY. Call it between two records, and consume all of it before the next one.
+
+        Yields:
+            As `due`, None about once in a millisecond.
         """
         ...
 

@@ -6,6 +6,8 @@ else moves the clock. It holds the bytes of each span and a few numbers.
 
 from collections import deque
 from collections.abc import Container, Iterator
+from heapq import heappop, heappush
+from typing import Final
 
 from prela_stream.assembly.completeness import COMPLETE, TRIGGERS, OpenTrace, Process
 from prela_stream.assembly.deadlines import Deadlines
@@ -14,6 +16,9 @@ from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import ItemBatch
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import FOREIGN, ItemHead, ItemKind
+
+_STEP: Final = 64
+"""So many traces are weighed in about a millisecond."""
 
 
 class TraceBuffer:
@@ -141,29 +146,31 @@ class TraceBuffer:
                     result.append(self._leaving(trace, trigger, self.clock_ms, complete=trace.is_complete()))
         return result
 
-    def heaviest(self, most_bytes: int, trace_bytes: int) -> list[DueTrace]:
+    def heaviest(self, most_bytes: int, trace_bytes: int) -> Iterator[DueTrace | None]:
         """See `base.Core.heaviest`."""
         now = self.clock_ms
-        for trace in self._traces.values():
+        by_weight: list[tuple[int, int, int, OpenTrace]] = []
+        for trace in list(self._traces.values()):
+            folded = len(trace.new)
             self._fold(trace)  # duplicates take memory, and do not count
             trace.age()
-        found: list[OpenTrace] = []
+            weight = trace.bytes * (now - trace.first_ms + 1)
+            heappush(by_weight, (-weight, trace.first_offset, trace.first_index, trace))
+            if folded > _STEP or len(by_weight) % _STEP == 0:
+                yield None
         held = self.open_bytes + trace_bytes * len(self._traces)
-        by_weight = sorted(
-            self._traces.values(),
-            key=lambda trace: (-trace.bytes * (now - trace.first_ms + 1), trace.first_offset, trace.first_index),
-        )
-        for trace in by_weight:
-            if held <= most_bytes:
-                break
+        found: list[tuple[int, int, OpenTrace]] = []
+        while by_weight and held > most_bytes:
+            *_, trace = heappop(by_weight)
             held -= trace.bytes + trace_bytes
-            found.append(trace)
-        found.sort(key=lambda trace: (trace.first_offset, trace.first_index))
-        for trace in found:
+            heappush(found, (trace.first_offset, trace.first_index, trace))
+            if len(found) % _STEP == 0:
+                yield None
+        while found:
+            *_, trace = heappop(found)
+            complete = trace.is_complete()
             self._close(trace)
-        return [
-            self._leaving(trace, Trigger.MEMORY, now, complete=trace.is_complete()) for trace in found if trace.spans
-        ]
+            yield self._leaving(trace, Trigger.MEMORY, now, complete=complete) if trace.spans else None
 
     def low_watermark(self) -> tuple[int, int] | None:
         """See `base.Core`."""

@@ -21,7 +21,7 @@ from prela_stream.model.decision import Basis, TraceSummary, Trigger
 from prela_stream.model.span import Resource, SpanHead
 from prela_stream.model.trace import NAME_CHARACTERS, UNSAMPLED, Trace
 
-INTERFACE: Final = 7
+INTERFACE: Final = 8
 """The version of the extension's interface. An extension with another one is not used."""
 _TRIGGERS: Final = (*TRIGGERS, Trigger.MAX_SPANS, Trigger.MAX_BYTES, Trigger.MEMORY)
 _BASES: Final = tuple(Basis)
@@ -127,9 +127,13 @@ class NativeCore:
         """See `base.Core`."""
         return [_ready(facts, self._decoder) for facts in self._partition.over_limits()]
 
-    def heaviest(self, most_bytes: int) -> Sequence[ReadyTrace]:
+    def heaviest(self, most_bytes: int) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""
-        return [_ready(facts, self._decoder) for facts in self._partition.heaviest(most_bytes, TRACE_BYTES)]
+        self._partition.begin_heaviest(most_bytes, TRACE_BYTES)
+        while (piece := self._partition.next_heaviest()) is not None:
+            for facts in piece:
+                yield _ready(facts, self._decoder)
+            yield None
 
     def low_watermark(self) -> tuple[int, int] | None:
         """See `base.Core`."""

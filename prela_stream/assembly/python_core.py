@@ -108,9 +108,10 @@ class PythonCore:
         """See `base.Core`."""
         return [self._decoder.read(due) for due in self._buffer.over_limits()]
 
-    def heaviest(self, most_bytes: int) -> Sequence[ReadyTrace]:
+    def heaviest(self, most_bytes: int) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""
-        return [self._decoder.read(due) for due in self._buffer.heaviest(most_bytes, TRACE_BYTES)]
+        for due in self._buffer.heaviest(most_bytes, TRACE_BYTES):
+            yield None if due is None else self._decoder.read(due)
 
     def low_watermark(self) -> tuple[int, int] | None:
         """See `base.Core`."""

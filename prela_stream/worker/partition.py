@@ -292,13 +292,14 @@ class PartitionState:
     def relieve(self, most_bytes: int) -> Iterator[int]:
         """Decide the traces with the most bytes x age, until `open_bytes` is at most this. Not in a replay.
 
-        The cut is the position. It yields after each decision, as `steps` does inside of a record.
+        The cut is the position. It yields after each decision, and about once in a millisecond, as `steps` does.
         """
         if self.replaying or not self._between_records:
             return
         self._between_records = False
         for ready in self._core.heaviest(most_bytes):
-            self._decide(ready, self._new, cut=self.position)
+            if ready is not None:
+                self._decide(ready, self._new, cut=self.position)
             yield 0
         self._between_records = True
         self._seal_if_full()

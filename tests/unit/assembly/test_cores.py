@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from prela_stream.assembly.base import TRACE_BYTES, ReadyTrace
+from prela_stream.assembly.base import TRACE_BYTES, Core, ReadyTrace
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.python_core import PythonCore
 from prela_stream.assembly.selection import CoreKind, choose_core
@@ -327,6 +327,10 @@ def test_a_resource_that_cannot_be_read_is_one_without_heartbeats(new_log: NewLo
     assert fates(log.at(900_000)) == [(Trigger.IDLE, False, 900_000)]
 
 
+def heaviest(core: Core, most_bytes: int) -> list[ReadyTrace]:
+    return list(filter(None, core.heaviest(most_bytes)))
+
+
 def test_the_traces_with_the_most_bytes_times_age_are_decided_for_memory_in_order_of_their_begin(
     new_log: NewLog,
 ) -> None:
@@ -336,13 +340,13 @@ def test_the_traces_with_the_most_bytes_times_age_are_decided_for_memory_in_orde
     log.at(1_002, span(3, 9, T3, name="x" * 3_000))
     log.at(10_000, control(ItemKind.TICK, trace=None))
     core = log.core
-    assert core.heaviest(core.open_bytes + 3 * TRACE_BYTES) == []
-    found = core.heaviest(core.open_bytes + 3 * TRACE_BYTES - 4_000)
+    assert heaviest(core, core.open_bytes + 3 * TRACE_BYTES) == []
+    found = heaviest(core, core.open_bytes + 3 * TRACE_BYTES - 4_000)
     assert [ready.trace_id for ready in found] == [T2, T3]
     assert [trace_of(ready).trigger for ready in found] == [Trigger.MEMORY, Trigger.MEMORY]
     assert [ready.due_ms for ready in found] == [10_000, 10_000]
     assert (core.open_traces, core.open_spans) == (1, 1)
-    assert [ready.trace_id for ready in core.heaviest(0)] == [T1]
+    assert [ready.trace_id for ready in heaviest(core, 0)] == [T1]
     assert (core.open_traces, core.open_bytes, core.low_watermark()) == (0, 0, None)
 
 
@@ -350,12 +354,29 @@ def test_an_old_trace_outweighs_a_young_larger_one(new_log: NewLog) -> None:
     log = new_log(idle_without_heartbeats_ms=3_600_000, idle_ms=3_600_000)
     log.at(1_000, span(1, 9, T1, name="x" * 1_000))
     log.at(60_000, span(2, 9, T2, name="x" * 5_000))
-    assert [ready.trace_id for ready in log.core.heaviest(log.core.open_bytes + 2 * TRACE_BYTES - 1)] == [T1]
+    assert [ready.trace_id for ready in heaviest(log.core, log.core.open_bytes + 2 * TRACE_BYTES - 1)] == [T1]
+
+
+def test_the_work_for_memory_is_cut_into_steps(new_log: NewLog) -> None:
+    log = new_log(idle_without_heartbeats_ms=3_600_000, idle_ms=3_600_000)
+    traces = [number.to_bytes(16, "big") for number in range(1, 10_001)]
+    for start in range(0, len(traces), 1_000):
+        log.at(1_000 + start, *(span(1, 9, trace) for trace in traces[start : start + 1_000]))
+    core, steps = log.core, 0
+    left: list[bytes] = []
+    for ready in core.heaviest(0):
+        steps += ready is None
+        if ready is not None and not left:
+            assert steps >= 2 * len(traces) // 1_024  # to weigh all, and to find the heaviest
+        left += [] if ready is None else [ready.trace_id]
+    assert left == traces
+    assert steps >= 3 * len(traces) // 1_024
+    assert (core.open_traces, core.open_spans) == (0, 0)
 
 
 def test_a_trace_without_a_span_is_forgotten_for_memory(new_log: NewLog) -> None:
     log = new_log()
     log.at(1_000, control(ItemKind.HEARTBEAT, 1))
     assert log.core.open_traces == 1
-    assert log.core.heaviest(0) == []
+    assert heaviest(log.core, 0) == []
     assert log.core.open_traces == 0
