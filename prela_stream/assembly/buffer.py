@@ -33,7 +33,7 @@ class TraceBuffer:
     """
 
     def __init__(self, options: AssemblyOptions, decided: Container[bytes]) -> None:
-        self._options = options
+        self._most_spans, self._most_bytes = options.max_spans, options.max_bytes
         self._decided = decided
         self._deadlines = Deadlines(options, self._fold)
         self._traces: dict[bytes | None, OpenTrace] = {}
@@ -103,18 +103,17 @@ class TraceBuffer:
             if trace is None:
                 late += range(start, end)
                 continue
-            self._collect(trace, batch, start, end, process, offset)
+            if trace.touched != offset:
+                self._touch(trace, process, offset)
+            self._collect(trace, batch, start, end, process)
             spans += end - start
         self.open_spans += spans
-        self._deadlines.compact(len(traces))
         if not process.traces:
             del self._processes[process.resource]
         return spans, late
 
-    def _collect(self, trace: OpenTrace, batch: ItemBatch, start: int, end: int, process: Process, offset: int) -> None:
+    def _collect(self, trace: OpenTrace, batch: ItemBatch, start: int, end: int, process: Process) -> None:
         """Hold SPAN items of a trace that follow one another."""
-        if trace.touched != offset:
-            self._touch(trace, process, offset)
         if trace.new_process is not process:
             self._fold(trace)
             trace.new_process = process
@@ -126,14 +125,14 @@ class TraceBuffer:
         size = sum(map(len, raws))
         trace.bytes += size
         self.open_bytes += size
-        if trace.bytes > self._options.max_bytes or trace.size() + len(trace.new) > self._options.max_spans:
+        if trace.bytes > self._most_bytes or trace.size() + len(trace.new) > self._most_spans:
             self._large.append(trace)
 
     def over_limits(self) -> list[DueTrace]:
         """See `base.Core`."""
         if not self._large:
             return []
-        most_spans, most_bytes = self._options.max_spans, self._options.max_bytes
+        most_spans, most_bytes = self._most_spans, self._most_bytes
         large, self._large = dict.fromkeys(self._large), []
         result = []
         for trace in sorted(large, key=lambda trace: (trace.first_offset, trace.first_index)):
@@ -234,7 +233,7 @@ class TraceBuffer:
             size = trace.bytes
             self._found_duplicates(trace.control(head, raw, process))
             self.open_bytes += trace.bytes - size
-            if trace.bytes > self._options.max_bytes or trace.size() > self._options.max_spans:
+            if trace.bytes > self._most_bytes or trace.size() > self._most_spans:
                 self._large.append(trace)
 
     def _fold(self, trace: OpenTrace) -> None:

@@ -45,6 +45,8 @@ class Deadlines:
         )
         self._queue: list[_Entry] = []
         self._watched: list[_Entry] = []
+        # stale entries are removed once they may outnumber the others
+        self._most_queued, self._most_watched = _most(self._queue), _most(self._watched)
         self._found: list[tuple[int, int, int, OpenTrace, int]] = []
         self._heard = 0
         self._ahead = 0
@@ -152,10 +154,18 @@ class Deadlines:
         if not trace.watched:
             trace.watched = True
             heappush(self._watched, (trace.heard + self._lost_ms, trace.first_offset, trace.first_index, trace))
+            if len(self._watched) > self._most_watched:
+                self._watched[:] = [entry for entry in self._watched if not entry[3].closed]
+                heapify(self._watched)
+                self._most_watched = _most(self._watched)
 
     def _push(self, trace: OpenTrace, deadline: int) -> None:
         trace.pushed = deadline
         heappush(self._queue, (deadline, trace.first_offset, trace.first_index, trace))
+        if len(self._queue) > self._most_queued:
+            self._queue[:] = [entry for entry in self._queue if not entry[3].closed and entry[0] == entry[3].pushed]
+            heapify(self._queue)
+            self._most_queued = _most(self._queue)
 
     def next_ms(self) -> int | None:
         """Stream time of the next deadline if no item arrives; None if no trace is open."""
@@ -184,12 +194,7 @@ class Deadlines:
             return queue[0][0]
         return min(queue[0][0], self.clock_ms + max(0, watched[0][0] - self._heard))
 
-    def compact(self, traces: int) -> None:
-        """Remove stale entries once they outnumber the others; `traces` is the number of open traces."""
-        most = 2 * traces + 1024
-        if len(self._queue) > most:
-            self._queue = [entry for entry in self._queue if not entry[3].closed and entry[0] == entry[3].pushed]
-            heapify(self._queue)
-        if len(self._watched) > most:
-            self._watched = [entry for entry in self._watched if not entry[3].closed]
-            heapify(self._watched)
+
+def _most(entries: list[_Entry]) -> int:
+    """At how many entries to remove the stale ones, if these are not stale."""
+    return 2 * len(entries) + 1024

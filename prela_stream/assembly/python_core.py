@@ -8,7 +8,7 @@ import msgspec
 from prela_stream.assembly.base import TRACE_BYTES, Applied, LateSpan, ReadyTrace
 from prela_stream.assembly.buffer import TraceBuffer
 from prela_stream.assembly.decided import DecidedTraces
-from prela_stream.assembly.decoding import SUMMARY_KEYS, TraceDecoder
+from prela_stream.assembly.decoding import SUMMARY_KEYS, DueTrace, TraceDecoder
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.item_reader import ItemReader
 from prela_stream.codec.spans import ItemBatch
@@ -67,8 +67,10 @@ class PythonCore:
 
     def due(self, now_ms: int) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""
-        for due in self._buffer.due(now_ms):
-            yield None if due is None else self._decoder.read(due)
+        return map(self._ready, self._buffer.due(now_ms))
+
+    def _ready(self, due: DueTrace | None) -> ReadyTrace | None:
+        return None if due is None else self._decoder.read(due)
 
     def expire(self) -> Sequence[bytes]:
         """See `base.Core`."""
