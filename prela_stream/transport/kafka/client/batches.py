@@ -115,7 +115,8 @@ def _replacement(data: bytes, at: int, payload: memoryview, count: int, limit: i
     return bytes(batch)
 
 
-def _zstd_bound(payload: memoryview) -> int:
+def zstd_bound(payload: memoryview) -> int:
+    """Most bytes of a decompressed payload, by its blocks. Raises IndexError if it is cut."""
     at = total = 0
     while at < len(payload):
         if bytes(payload[at : at + 4]) != _ZSTD_MAGIC:  # a skippable frame; anything else is invalid
@@ -208,7 +209,7 @@ _BOUNDS: Final[dict[int, Callable[[memoryview], int]]] = {
     _GZIP: lambda payload: len(payload) * _GZIP_RATIO,
     _SNAPPY: lambda payload: len(payload) * _SNAPPY_RATIO,
     _LZ4: _lz4_bound,
-    _ZSTD: _zstd_bound,
+    _ZSTD: zstd_bound,
 }
 _MEASURES: Final[dict[int, Callable[[memoryview, int], int]]] = {
     _GZIP: _gzip_size,

@@ -18,6 +18,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from prela_stream import telemetry
 from prela_stream.transport.base import LogRecord, TopicPartition
 from prela_stream.transport.kafka.client.batches import check_batches
+from prela_stream.transport.kafka.client.zstd import use_sized_decompression
 from prela_stream.transport.kafka.connect.arguments import connection, forbid_topic_creation
 from prela_stream.transport.kafka.connect.steps import abort_connection, connected
 from prela_stream.transport.options import KafkaOptions
@@ -66,6 +67,7 @@ class Fetcher(ConsumerRebalanceListener):
         self._kafka: Any = AIOKafkaConsumer(**connection(options, **more) | options.consumer_extra)
         forbid_topic_creation(self._kafka._client, self._count_metadata_request)
         self._bound_batches(self._kafka._client)
+        use_sized_decompression()
         self._options = options
         self._is_paced_by_user = not options.consumer_extra.keys().isdisjoint(("fetch_min_bytes", "fetch_max_wait_ms"))
         self._on_change = on_change
