@@ -20,6 +20,7 @@ from prela_stream.app.adapters import (
 from prela_stream.app.allocator import keep_freed_memory
 from prela_stream.app.garbage import rare_collections
 from prela_stream.app.health import Health, exposed
+from prela_stream.app.switching import quick_switches
 from prela_stream.codec.decisions import decode_decisions
 from prela_stream.errors import PrelaError, TransportError, guard
 
@@ -93,7 +94,7 @@ async def run_sinks(
     sinks = chosen_sinks(settings, only)
     health = Health(("sink",), _parts(sinks))
     async with exposed(settings.http, health), ready_transport(settings) as transport:
-        with rare_collections():  # a batch is many small objects, too
+        with rare_collections(), quick_switches():  # a batch is many small objects, too
             await _run_sinks(settings, transport, sinks, health, on_ready)
 
 
