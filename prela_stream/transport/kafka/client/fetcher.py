@@ -27,7 +27,7 @@ _LEAVE_S: Final = 3.0
 """How long leaving the group may take. After that the group notices it by the session timeout."""
 _FETCH_WAIT_MS: Final = 250
 """How long a broker holds a fetch that finds nothing. A seek or resume may wait so long for the fetch before it."""
-_TOGETHER_MS: Final = 100
+_TOGETHER_MS: Final = 150
 _TOGETHER_BYTES: Final = 64 << 10
 """While records trickle in, a broker holds a fetch so long, or until it finds so many bytes."""
 _FETCH: Final = 1

@@ -13,8 +13,9 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from prela_stream.transport.kafka.client.batches import zstd_bound
 
 _NAME: Final = "zstd_decode"
+_LEAST: Final = 256 << 10
 _MOST: Final = 32 << 20
-"""A batch that may be larger is left to aiokafka: most of this memory may be for nothing."""
+"""Other batches are left to aiokafka: a small one is copied quickly, and memory for a large one may be for nothing."""
 
 Decode = Callable[[Any], bytes | bytearray]
 
@@ -33,7 +34,7 @@ class ZstdDecode:
         """The decompressed payload."""
         try:
             bound = zstd_bound(memoryview(payload))
-            if bound <= _MOST:
+            if _LEAST <= bound <= _MOST:
                 found = bytearray(bound)
                 del found[cramjam.zstd.decompress_into(payload, found) :]
                 return found

@@ -15,7 +15,9 @@ from prela_stream.transport.kafka.client.zstd import Decode, ZstdDecode, use_siz
 
 MAGIC: Final = b"\x28\xb5\x2f\xfd"
 decode: Final = ZstdDecode(codec.zstd_decode)
-contents = st.binary(max_size=300) | st.builds(bytes.__mul__, st.binary(max_size=20), st.integers(0, 30_000))
+contents = st.binary(max_size=300) | st.builds(
+    bytes.__mul__, st.binary(max_size=20), st.integers(0, 30_000) | st.integers(200_000, 300_000)
+)
 
 
 @given(contents, contents)
@@ -51,7 +53,7 @@ def test_the_batches_of_aiokafka_are_decompressed_so() -> None:
         magic=2, compression_type=4, is_transactional=False, producer_id=-1, producer_epoch=-1, base_sequence=-1,
         batch_size=1 << 20,
     )  # fmt: skip
-    values = [b"%d" % number * 500 for number in range(20)]
+    values = [b"%02d" % number * 10_000 for number in range(40)]
     for number, value in enumerate(values):
         builder.append(number, 1_790_000_000_000, None, value, [])
     batch = DefaultRecordBatch(bytes(builder.build()))
