@@ -107,7 +107,7 @@ $(NEXT)/.dev: pyproject.toml requirements.lock
 	@touch $@
 
 $(VENV)/.native: $(wildcard native/src/*.rs) native/Cargo.toml native/Cargo.lock | $(VENV)/.dev
-	@if command -v cargo >/dev/null; then (cd native && ../$(BIN)/maturin develop --release -q); \
+	@if command -v cargo >/dev/null; then (cd native && VIRTUAL_ENV=$(CURDIR)/$(VENV) ../$(BIN)/maturin develop --release -q); \
 	elif [ "$(CI)" = true ]; then echo "cargo is missing: install Rust, the native core has to be built here"; exit 1; \
 	else echo "cargo is missing: the native core is not built, and its tests are skipped"; fi
 	@touch $@

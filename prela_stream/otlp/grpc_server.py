@@ -27,7 +27,7 @@ _STREAMS: Final = 16
 """Requests of one connection at a time."""
 _REQUESTS: Final = 256
 _AHEAD: Final = 256 << 10
-_READING: Final = 4
+_READING: Final = 2
 """Requests that are read at a time."""
 _READ_S: Final = 5.0
 """How long a client may take to send a request once it is read."""
