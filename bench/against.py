@@ -60,7 +60,7 @@ def measure_core(spans: int, a_record: int, rate: int) -> float:
         options=settings.worker,
     )
     # the earlier name of a record in the log
-    record_type: Any = getattr(base, "LogRecord", None) or base.Stored  # type: ignore[attr-defined]
+    record_type: Any = getattr(base, "LogRecord", None) or base.Stored  # type: ignore[attr-defined] # an older checkout has it
     rng = random.Random(7)
     body = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz     ", k=760))
     used = 0.0

@@ -1,6 +1,6 @@
 """Tracers whose attributes have names of their own that mean something else elsewhere: `model`, `input_tokens`.
 
-A marker, which only this tracer writes, says which names they are. They get the names that the normaliser reads.
+A marker, which only this tracer writes, shows which names they are. They get the names that the normaliser reads.
 """
 
 from collections.abc import Callable, Mapping
@@ -98,7 +98,7 @@ def _logfire(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _logfire_agents(attributes: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Logfire's spans of OpenAI's agents, whose template says what they are."""
+    """Logfire's spans of OpenAI's agents, whose template shows what they are."""
     operation, names = _TEMPLATES.get(str(attributes["logfire.msg_template"]), (None, {}))
     return None if operation is None else _renamed({_OPERATION: operation, **attributes}, names)
 

@@ -87,7 +87,7 @@ class GroupingSink(Sink, Protocol):
         Args:
             batches: At least one; any number of each partition.
             began: Called when the transaction has begun, if no other process can commit before it. From here on the next
-                batches may be fetched and prepared: whoever receives one of the partitions in this time writes after this
+                batches may be fetched and prepared: a member that receives one of the partitions in this time writes after this
                 transaction, and what is stored already changes nothing.
         """
         ...

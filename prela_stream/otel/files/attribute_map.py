@@ -16,7 +16,7 @@ _KINDS: Final = tuple(key for key, _ in EVIDENCE if "." in key)
 
 
 def recognised(document: Any) -> bool:
-    """Whether a document is a map of attributes, of which some say what kind of work it is, or a list of such maps."""
+    """Whether a document is a map of attributes, of which some state the kind of work, or a list of such maps."""
     several = document if isinstance(document, list) else [document]
     return bool(several) and all(isinstance(one, Mapping) and _is_evident(_attributes(one)) for one in several)
 

@@ -31,7 +31,7 @@ def nanoseconds_of(value: Any) -> int | None:
 
 
 def moment_of(value: Any) -> int | None:
-    """As `time_of`, of a number whose unit nobody states: s, ms, µs or ns since the epoch, by its size."""
+    """As `time_of`, of a number whose unit is not stated: s, ms, µs or ns since the epoch, by its size."""
     whole = as_int(value)
     number: float | None = as_float(value) if whole is None else whole
     if number is None or number >= 1e17:

@@ -42,7 +42,7 @@ def attributes_of(raws: Sequence[bytes]) -> dict[str, Any]:
         check_parts(raws, "attributes")
     found: dict[str, Any] = {}
     known = _attributes.get
-    for raw in raws[:]:  # a list: at the end of its own iterator, protobuf raises an error with a text
+    for raw in raws[:]:  # a list: protobuf's own iterator ends with an error whose text takes time to make
         pair = known(raw)
         if pair is None:
             key, value = _quick(raw) or _usual(raw) or _any(raw)
