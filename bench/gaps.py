@@ -23,6 +23,7 @@ from prela_stream.app.garbage import rare_collections
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import choose_core
 from prela_stream.codec.spans import encode_batch, encode_item, encode_resource
+from prela_stream.model.decision import Decision
 from prela_stream.model.span import COUNTED, ItemKind, Resource
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policyset import load_policies
@@ -113,6 +114,12 @@ class Gaps:
             began = time.thread_time()
         self.found.append(time.thread_time() - began)
 
+    def load(self, decision: Decision) -> None:
+        """Load a decision, and measure it."""
+        began = time.thread_time()
+        self.state.load(decision)
+        self.found.append(time.thread_time() - began)
+
 
 def many_items(core: str) -> Gaps:
     """Records of 16,384 tiny items, each a trace."""
@@ -187,7 +194,7 @@ def expiry(core: str) -> Gaps:
 
 
 def restored(core: str) -> Gaps:
-    """A replay after 1,000,000 decisions were loaded, 300,000 of them of the record at which it ends."""
+    """1,000,000 decisions are loaded, 300,000 of them of the record at which the replay ends. Then it begins."""
     gaps, log = Gaps(core), Log()
     counters = ItemCounters()
     checkpoint = Checkpoint(partitions=3, position=50, clock_before_ms=BEGAN_MS, clock_ms=BEGAN_MS, counters=counters)
@@ -203,8 +210,7 @@ def restored(core: str) -> Gaps:
             first_offset=0,
             cut_offset=20,
         )
-        gaps.take(iter(()))
-        gaps.state.load(one)
+        gaps.load(one)
     gaps.apply(log.of(log.roots(4_000), 0))
     gaps.apply(log.of(log.roots(4_000), 10_000))
     gaps.apply(log.of(log.roots(100), 25_000))

@@ -2,19 +2,19 @@
 //!
 //! All decisions are in one ring in the order of their time: the older ones are forgotten, the others live. A decision costs its id, its
 //! time, the end of its entry, and a place in the index: 35 to 40 bytes. A live one of a kept trace also costs its entry. The ring and the
-//! index grow in blocks, so that none of them stops the worker.
+//! index grow in blocks, and no call touches more than a given number of decisions, so that none of them stops the worker.
 
 use std::collections::{HashMap, VecDeque};
 
-use hashbrown::HashTable;
-
-use crate::ids::Keys;
 use crate::item::TraceId;
+use crate::loaded::Loaded;
+use crate::shards::Shards;
 
 const BLOCK: usize = 1024;
-const SHARDS: usize = 256;
 /// What a decision counts where the memory of decisions is bounded, and the least that the entry of a kept one counts in addition.
 const DECISION_BYTES: usize = 64;
+/// What a decision that is forgotten early counts as in a step, because the caller remembers its id.
+const EARLY: usize = 8;
 
 /// Decisions that follow one another.
 struct Block {
@@ -116,19 +116,6 @@ impl Ring {
     }
 }
 
-/// A shard finds its places by the lower and the uppermost bits, so it is chosen by others.
-fn shard_of(hash: u64) -> usize {
-    (hash >> 40) as usize % SHARDS
-}
-
-struct Loaded {
-    decided_at_ms: i64,
-    cut_offset: i64,
-    first_offset: i64,
-    id: TraceId,
-    entry: Option<Box<[u8]>>,
-}
-
 pub struct Decided {
     window_ms: i64,
     most_bytes: usize,
@@ -136,18 +123,14 @@ pub struct Decided {
     /// Number of the first live decision; those before it are forgotten.
     live: u64,
     /// The last 32 bits of the number of the last decision of each id.
-    index: Vec<HashTable<u32>>,
-    known: usize,
-    keys: Keys,
+    index: Shards,
     /// Nominal bytes of the entries of live decisions.
     entry_bytes: usize,
     /// Entries that replaced those in the ring, by number. Rarely any.
     replaced: HashMap<u64, Option<Box<[u8]>>>,
-    loaded: VecDeque<Loaded>,
-    in_order: bool,
-    passing: VecDeque<(i64, TraceId, i64, i64)>,
-    /// Offsets that loaded decisions cover, `first..cut`.
-    ranges: HashMap<TraceId, Vec<(i64, i64)>>,
+    loaded: Loaded,
+    /// A loaded decision took effect, and the memory is not yet within its bound.
+    arrived: bool,
 }
 
 impl Decided {
@@ -157,24 +140,18 @@ impl Decided {
             most_bytes,
             ring: Ring::default(),
             live: 0,
-            index: (0..SHARDS).map(|_| HashTable::new()).collect(),
-            known: 0,
-            keys: Keys::default(),
+            index: Shards::default(),
             entry_bytes: 0,
             replaced: HashMap::new(),
-            loaded: VecDeque::new(),
-            in_order: true,
-            passing: VecDeque::new(),
-            ranges: HashMap::new(),
+            loaded: Loaded::default(),
+            arrived: false,
         }
     }
 
     /// The number of the last decision of an id.
     fn number(&self, id: &TraceId) -> Option<u64> {
-        let hash = self.keys.hash(id);
         let ring = &self.ring;
-        let is_it = |short: &u32| ring.id(ring.whole(*short)) == Some(id);
-        self.index.get(shard_of(hash))?.find(hash, is_it).map(|short| ring.whole(*short))
+        self.index.find(id, |short| ring.id(ring.whole(short)) == Some(id)).map(|short| ring.whole(short))
     }
 
     pub fn contains(&self, id: &TraceId) -> bool {
@@ -188,7 +165,7 @@ impl Decided {
 
     /// Nominal bytes of all remembered decisions.
     fn bytes(&self) -> usize {
-        DECISION_BYTES * self.known + self.entry_bytes
+        DECISION_BYTES * self.index.count + self.entry_bytes
     }
 
     fn entry_of(&self, number: u64) -> Option<&[u8]> {
@@ -219,35 +196,28 @@ impl Decided {
         let last = self.ring.end.checked_sub(1).and_then(|number| self.ring.time(number));
         let at = last.filter(|_| self.live < self.ring.end).map_or(decided_at_ms, |last| decided_at_ms.max(last));
         let number = self.ring.push(id, at, entry.unwrap_or(&[]));
-        let hash = self.keys.hash(&id);
-        let (ring, keys) = (&self.ring, &self.keys);
-        if let Some(shard) = self.index.get_mut(shard_of(hash)) {
-            let hash_of = |short: &u32| ring.id(ring.whole(*short)).map_or(0, |id| keys.hash(id));
-            shard.insert_unique(hash, number as u32, hash_of);
-            self.known += 1;
-        }
+        let ring = &self.ring;
+        self.index.insert(&id, number as u32, |short| ring.id(ring.whole(short)));
     }
 
     fn remove(&mut self, id: &TraceId) {
-        let hash = self.keys.hash(id);
         let ring = &self.ring;
-        let is_it = |short: &u32| ring.id(ring.whole(*short)) == Some(id);
-        if let Some(shard) = self.index.get_mut(shard_of(hash)) {
-            if let Ok(found) = shard.find_entry(hash, is_it) {
-                found.remove();
-                self.known -= 1;
-            }
-        }
+        self.index.remove(id, |short| ring.id(ring.whole(short)) == Some(id));
     }
 
-    /// Forgets the oldest decisions completely until at most `most_bytes` are left; appends their ids.
-    fn forget_oldest(&mut self, early: &mut Vec<TraceId>) {
+    /// Forgets the oldest decisions completely until at most `most_bytes` are left; appends their ids. Returns whether it is done.
+    fn forget_oldest(&mut self, early: &mut Vec<TraceId>, left: &mut usize) -> bool {
         while self.bytes() > self.most_bytes && self.ring.front < self.ring.end {
+            if *left == 0 {
+                return false;
+            }
             if self.ring.front == self.live {
                 self.forget_first();
             }
             early.extend(self.pop());
+            *left = left.saturating_sub(EARLY);
         }
+        true
     }
 
     /// The first live decision is forgotten.
@@ -270,60 +240,61 @@ impl Decided {
         is_last.then_some(id)
     }
 
+    /// The replay starts at this stream time.
+    pub fn restore_clock(&mut self, clock_ms: i64) {
+        self.loaded = Loaded::new(clock_ms);
+    }
+
     pub fn load(&mut self, id: TraceId, entry: Option<&[u8]>, decided_at_ms: i64, first_offset: i64, cut_offset: i64) {
-        self.loaded.push_back(Loaded { decided_at_ms, cut_offset, first_offset, id, entry: entry.map(Box::from) });
-        self.in_order = false;
-        self.ranges.entry(id).or_default().push((first_offset, cut_offset));
+        self.loaded.load(id, entry, decided_at_ms, first_offset, cut_offset);
     }
 
-    fn sort(&mut self) {
-        if !self.in_order {
-            self.loaded.make_contiguous().sort_by_key(|loaded| (loaded.decided_at_ms, loaded.cut_offset));
-            self.in_order = true;
+    /// The next loaded decision takes effect.
+    fn arrive(&mut self) {
+        let mut loaded = std::mem::take(&mut self.loaded);
+        if let Some((id, entry, at)) = loaded.arrive() {
+            self.remember(id, entry, at);
         }
+        self.loaded = loaded;
     }
 
-    fn arrive(&mut self, loaded: Loaded) {
-        self.remember(loaded.id, loaded.entry.as_deref(), loaded.decided_at_ms);
-        self.passing.push_back((loaded.decided_at_ms, loaded.id, loaded.first_offset, loaded.cut_offset));
-    }
-
-    /// Makes all loaded decisions effective.
-    pub fn end_load(&mut self) {
-        self.sort();
-        while let Some(loaded) = self.loaded.pop_front() {
-            self.arrive(loaded);
+    /// Makes so many of the loaded decisions effective. Returns whether there are more.
+    pub fn end_load(&mut self, step: usize) -> bool {
+        for _ in 0..step {
+            if self.loaded.arrives_ms().is_none() {
+                return false;
+            }
+            self.arrive();
         }
+        self.loaded.arrives_ms().is_some()
     }
 
-    /// Returns the ids of the decisions that were forgotten early.
-    pub fn expire(&mut self, now_ms: i64) -> Vec<TraceId> {
-        let mut early = Vec::new();
-        self.sort();
-        while self.loaded.front().is_some_and(|loaded| loaded.decided_at_ms <= now_ms) {
-            let Some(loaded) = self.loaded.pop_front() else {
-                break;
-            };
-            self.forget(loaded.decided_at_ms);
-            self.arrive(loaded);
-            self.forget_oldest(&mut early); // at once, because a trace that was decided again is loaded again
-        }
-        while self.passing.front().is_some_and(|(at, ..)| *at < now_ms) {
-            let Some((_, id, first, cut)) = self.passing.pop_front() else {
-                break;
-            };
-            if let Some(ranges) = self.ranges.get_mut(&id) {
-                if let Some(at) = ranges.iter().position(|range| *range == (first, cut)) {
-                    ranges.remove(at);
+    /// Touches about so many decisions, and appends the ids of those that were forgotten early. Returns whether it is done. It
+    /// continues where it was, so the pieces change nothing.
+    pub fn expire(&mut self, now_ms: i64, step: usize, early: &mut Vec<TraceId>) -> bool {
+        let mut left = step.max(1);
+        while left > 0 && !self.loaded.is_empty() {
+            if self.arrived {
+                // a trace that was decided again is loaded again, so there may be more than there were
+                if !self.forget_oldest(early, &mut left) {
+                    return false;
                 }
-                if ranges.is_empty() {
-                    self.ranges.remove(&id);
+                self.arrived = false;
+            } else if self.loaded.passes_ms().is_some_and(|at| at < now_ms) {
+                self.loaded.remove();
+                left -= 1;
+            } else if let Some(at) = self.loaded.arrives_ms().filter(|at| *at <= now_ms) {
+                if !self.forget(at, &mut left) {
+                    return false;
                 }
+                self.arrive();
+                self.arrived = true;
+                left = left.saturating_sub(1);
+            } else {
+                break;
             }
         }
-        self.forget(now_ms);
-        self.forget_oldest(&mut early);
-        early
+        left > 0 && self.forget(now_ms, &mut left) && self.forget_oldest(early, &mut left)
     }
 
     pub fn was_forgotten(&self, id: &TraceId, now_ms: i64) -> bool {
@@ -333,20 +304,30 @@ impl Decided {
 
     /// Whether an item of this trace in the record at `offset` belongs to a loaded decision.
     pub fn covers(&self, id: &TraceId, offset: i64) -> bool {
-        self.ranges.get(id).is_some_and(|ranges| ranges.iter().any(|(first, cut)| (*first..*cut).contains(&offset)))
+        self.loaded.covers(id, offset)
     }
 
     pub fn any_covers(&self) -> bool {
-        !self.ranges.is_empty()
+        self.loaded.any_covers()
     }
 
-    fn forget(&mut self, now_ms: i64) {
+    /// Forgets live decisions, and removes forgotten ones. Returns whether it is done.
+    fn forget(&mut self, now_ms: i64, left: &mut usize) -> bool {
         while self.ring.time(self.live).is_some_and(|at| at + self.window_ms <= now_ms) {
+            if *left == 0 {
+                return false;
+            }
             self.forget_first();
+            *left -= 1;
         }
         while self.ring.front < self.live && self.ring.time(self.ring.front).is_some_and(|at| at + 2 * self.window_ms <= now_ms) {
+            if *left == 0 {
+                return false;
+            }
             self.pop();
+            *left -= 1;
         }
+        true
     }
 }
 

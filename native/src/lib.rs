@@ -11,10 +11,12 @@ mod decision;
 mod facts;
 mod ids;
 mod item;
+mod loaded;
 mod msgpack;
 mod names;
 mod partition;
 mod processes;
+mod shards;
 mod slots;
 mod small;
 mod trace;
@@ -36,7 +38,7 @@ use crate::partition::{Applied, Closed, Options, Partition};
 use crate::trace::Wait;
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
-const INTERFACE: u32 = 8;
+const INTERFACE: u32 = 9;
 /// Spans that one step folds, or returns the facts of: about a millisecond.
 const STEP: usize = 1024;
 
@@ -443,29 +445,39 @@ impl PyPartition {
         Ok(self.inner.decided.was_forgotten(&id_of(trace_id)?, now_ms))
     }
 
-    /// Brings the decisions to a stream time. Called at each record, between `due` and `add`.
-    /// Returns the ids of those that were forgotten early.
-    fn expire<'py>(&mut self, py: Python<'py>, now_ms: i64) -> PyResult<Bound<'py, PyList>> {
-        let early = self.inner.decided.expire(now_ms);
-        PyList::new(py, early.iter().map(|id| PyBytes::new(py, id)))
+    /// Brings the decisions up to date with the clock. Called at each record, between `due` and `add`, until it returns None: then it
+    /// is done. Otherwise it has touched about `step` decisions, and returns the ids of those that were forgotten early.
+    fn expire<'py>(&mut self, py: Python<'py>, step: usize) -> PyResult<Option<Bound<'py, PyList>>> {
+        self.guarded(py, |this| {
+            let mut early = Vec::new();
+            let done = this.inner.decided.expire(this.inner.clock_ms, step, &mut early);
+            if done && early.is_empty() {
+                return Ok(None);
+            }
+            PyList::new(py, early.iter().map(|id| PyBytes::new(py, id))).map(Some)
+        })
     }
 
     /// Takes in a decision that was committed earlier.
     fn load(
         &mut self,
+        py: Python<'_>,
         trace_id: &[u8],
         entry: Option<&[u8]>,
         decided_at_ms: i64,
         first_offset: i64,
         cut_offset: i64,
     ) -> PyResult<()> {
-        self.inner.decided.load(id_of(trace_id)?, entry, decided_at_ms, first_offset, cut_offset);
-        Ok(())
+        let id = id_of(trace_id)?;
+        self.guarded(py, |this| {
+            this.inner.decided.load(id, entry, decided_at_ms, first_offset, cut_offset);
+            Ok(())
+        })
     }
 
-    /// Makes all loaded decisions effective.
-    fn end_load(&mut self) {
-        self.inner.decided.end_load();
+    /// Makes about `step` loaded decisions effective. Returns whether there are more.
+    fn end_load(&mut self, py: Python<'_>, step: usize) -> PyResult<bool> {
+        self.guarded(py, |this| Ok(this.inner.decided.end_load(step)))
     }
 }
 

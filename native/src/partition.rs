@@ -151,6 +151,7 @@ impl Partition {
     pub fn restore_clock(&mut self, clock_ms: i64) {
         self.clock_ms = clock_ms;
         self.clock_before = clock_ms;
+        self.decided.restore_clock(clock_ms);
     }
 
     /// Takes in a plain record. `NotPlain` leaves everything as it was: all items are read before the first is applied.

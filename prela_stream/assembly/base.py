@@ -136,7 +136,7 @@ class Core(Protocol):
     """The undecided traces of one partition, and its decisions in their late window.
 
     A core is a function of the log: for each record the caller calls `due` with the stream time of the record and consumes what
-    it returns, then `expire`, then `add`, then `over_limits`. Nothing else moves the clock.
+    it returns, then `expire` until it is done, then `add`, then `over_limits`. Nothing else moves the clock.
 
     Any method may raise CoreError.
     """
@@ -189,11 +189,12 @@ class Core(Protocol):
         """
         ...
 
-    def expire(self) -> Sequence[bytes]:
+    def expire(self) -> Sequence[bytes] | None:
         """Bring the remembered decisions up to date with the clock and with `max_decided_bytes`.
 
-        Returns the ids of the traces whose decisions were forgotten early. A decision counts 64 bytes, that of a kept trace in
-        its late window as many bytes more as its entry has, and at least 128.
+        Returns None if it is done. Otherwise about a millisecond of work is done: the caller can let other tasks run, and has to
+        call it again. It returns the ids of the traces whose decisions were forgotten early, possibly none. A decision counts 64
+        bytes, that of a kept trace in its late window as many bytes more as its entry has, and at least 128.
         """
         ...
 
@@ -247,9 +248,11 @@ class Core(Protocol):
         """Load a committed decision. Load all of them before the first record of a replay."""
         ...
 
-    def end_load(self) -> None:
+    def end_load(self) -> bool:
         """Make the loaded decisions effective that are later than the clock. Call it before the first record after a replay.
 
         A commit can contain a part of the decisions that are due by the time of that record.
+
+        Returns whether there are more: then about a millisecond of work is done, and the caller has to call it again.
         """
         ...

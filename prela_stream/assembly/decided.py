@@ -9,7 +9,7 @@ live from `cut_offset` on. The caller loads all decisions before the first recor
 skips covered items. So the buffer uses the same lookup in a replay and after it: is this trace decided now?
 
 A decision takes about 45 bytes, and a live one of a kept trace also its entry. Decisions are numbered in the order of their time.
-`_Ring` has them by number, and `_Index` finds the number of a trace id.
+`_Ring` has them by number, and `IdIndex` finds the number of a trace id. No call does more than about a millisecond of work.
 """
 
 from array import array
@@ -17,96 +17,19 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
+from prela_stream.assembly.id_index import IdIndex
+from prela_stream.assembly.loaded import NEVER, LoadedDecisions
 from prela_stream.assembly.options import AssemblyOptions
 
 DECISION_BYTES: Final = 64
 """What a decision counts where the memory of decisions is bounded, and the least that a live entry counts in addition."""
+STEP = 512
+"""Decisions that one call touches, about a millisecond."""
+_EARLY: Final = 8
+"""What a decision that is forgotten early counts as in a step, because the caller remembers its id."""
 _BLOCK: Final = 1024
-_ROW: Final = 24
-"""Bytes of a row of the index: a trace id and a number."""
-_ROWS: Final = 32
-"""Rows of a bucket of the index, on average."""
 _KEY_BITS: Final = 0xFFFF_FFFF
-_NEVER: Final = 1 << 63
-
-
-class _Loaded(msgspec.Struct, frozen=True, gc=False):
-    decided_at_ms: int
-    cut_offset: int
-    first_offset: int
-    trace_id: bytes
-    entry: bytes | None
-
-
-class _Index:
-    """The number of the last decision of each trace id.
-
-    A row is found by a search for its id in the bytes of its bucket. Buckets are split one at a time, so no pause is long.
-    """
-
-    def __init__(self) -> None:
-        self._buckets = [bytearray()]
-        self._level = 1
-        """The greatest power of two that is not above the number of buckets."""
-        self.count = 0
-
-    def _bucket(self, key: int) -> bytearray:
-        index = key & (2 * self._level - 1)
-        return self._buckets[index if index < len(self._buckets) else index - self._level]
-
-    def find(self, trace_id: bytes) -> int | None:
-        index = hash(trace_id) & (2 * self._level - 1)  # as `_bucket`
-        buckets = self._buckets
-        bucket = buckets[index if index < len(buckets) else index - self._level]
-        at = bucket.find(trace_id)
-        if at > 0 and at % _ROW:
-            at = _row_of(bucket, trace_id)
-        return None if at < 0 else int.from_bytes(bucket[at + 16 : at + _ROW], "little")
-
-    def add(self, trace_id: bytes, number: int) -> None:
-        """Add an id that is not in the index."""
-        self._bucket(hash(trace_id)).extend(trace_id + number.to_bytes(8, "little"))
-        self.count += 1
-        if self.count > _ROWS * len(self._buckets):
-            self._split()
-
-    def _split(self) -> None:
-        level = self._level
-        index = len(self._buckets) - level
-        rows = self._buckets[index]
-        parts = bytearray(), bytearray()
-        for at in range(0, len(rows), _ROW):
-            row = rows[at : at + _ROW]
-            parts[hash(bytes(row[:16])) & level > 0].extend(row)
-        self._buckets[index] = parts[0]
-        self._buckets.append(parts[1])
-        if len(self._buckets) == 2 * level:
-            self._level = 2 * level
-
-    def remove(self, trace_id: bytes) -> None:
-        bucket = self._bucket(hash(trace_id))
-        at = _row_of(bucket, trace_id)
-        del bucket[at : at + _ROW]
-        self.count -= 1
-
-    def remove_first(self, key: int, number: int) -> bytes | None:
-        """Remove the first number of all, whose id has this hash; returns the id, or None if that was decided again."""
-        bucket = self._bucket(key)
-        if int.from_bytes(bucket[16:_ROW], "little") != number or not bucket:  # rows are in the order of their numbers
-            return None
-        trace_id = bytes(bucket[:16])
-        del bucket[:_ROW]
-        self.count -= 1
-        return trace_id
-
-
-def _row_of(bucket: bytearray, trace_id: bytes) -> int:
-    at = bucket.find(trace_id)
-    while at > 0 and at % _ROW:
-        at = bucket.find(trace_id, at + 1)
-    return at
+_ALWAYS: Final = -NEVER
 
 
 class _Block:
@@ -178,20 +101,21 @@ class DecidedTraces:
     def __init__(self, options: AssemblyOptions) -> None:
         self._window_ms = options.late_window_ms
         self._most_bytes = options.max_decided_bytes
-        self._index = _Index()
+        self._index = IdIndex()
         self._ring = _Ring()
         self._live = 0
         """Number of the first live decision; those before it are forgotten."""
         self._entry_bytes = 0
         """Nominal bytes of the entries of live decisions."""
-        self._next_ms = _NEVER
-        """Before this stream time no decision expires."""
+        self._next_ms = NEVER
+        """Before this stream time there is nothing to do."""
         self._replaced: dict[int, bytes | None] = {}
         """Entries that replaced those in the ring, by number. Rarely any."""
-        self._loaded: deque[_Loaded] = deque()
-        self._in_order = True
-        self._passing: deque[_Loaded] = deque()
-        self._ranges: dict[bytes, list[tuple[int, int]]] = {}
+        self._loaded = LoadedDecisions()
+        self._arrived = False
+        """A loaded decision took effect, and the memory is not yet within its bound."""
+        self._left = 0
+        """Decisions that the call may still touch."""
 
     def __contains__(self, trace_id: object) -> bool:
         """Whether spans of this trace are late now."""
@@ -219,38 +143,60 @@ class DecidedTraces:
             if number >= self._live:
                 self._entry_bytes -= _nominal(self._entry_of(number))
                 self._replaced[number] = entry
+                self._next_ms = _ALWAYS  # the memory may be above its bound
                 return
             index.remove(trace_id)  # it was forgotten
         if self._live < ring.end:
             decided_at_ms = max(decided_at_ms, ring.time(ring.end - 1))
-        self._next_ms = min(self._next_ms, decided_at_ms + self._window_ms)
         index.add(trace_id, ring.push(hash(trace_id) & _KEY_BITS, decided_at_ms, entry))
+        self._next_ms = _ALWAYS if self.size > self._most_bytes else min(self._next_ms, decided_at_ms + self._window_ms)
 
-    def expire(self, now_ms: int) -> list[bytes]:
+    def expire(self, now_ms: int) -> list[bytes] | None:
         """Advance to stream time `now_ms`; amortised O(1) per decision. Call it for each record, between due and add.
 
         Returns:
-            The ids of the decisions that were forgotten early, because of `max_decided_bytes`.
+            None if it is done. Otherwise the ids of the decisions that were forgotten early, because of `max_decided_bytes`:
+            call it again with the same time, until it is done.
         """
+        if now_ms < self._next_ms:
+            return None
         early: list[bytes] = []
-        if now_ms < self._next_ms and not (self._loaded or self._passing) and self.size <= self._most_bytes:
+        self._left = STEP
+        self._loaded.ready()
+        if not self._advance(now_ms, early):
             return early
-        if self._loaded:
-            self._sort()
-        while self._loaded and self._loaded[0].decided_at_ms <= now_ms:
-            loaded = self._loaded.popleft()
-            self._forget(loaded.decided_at_ms)
-            self._arrive(loaded)
-            early += self._forget_oldest()  # at once, because a trace that was decided again is loaded again
-        while self._passing and self._passing[0].decided_at_ms < now_ms:
-            self._pass(self._passing.popleft())
-        self._forget(now_ms)
-        early += self._forget_oldest()
-        self._next_ms = min(self._expiries(), default=_NEVER)
-        return early
+        self._next_ms = min(self._expiries(), default=NEVER)
+        return early or None
+
+    def _advance(self, now_ms: int, early: list[bytes]) -> bool:
+        """Work until `_left` is 0. Returns whether it is done. It continues where it was, so the pieces change nothing."""
+        loaded = self._loaded
+        while self._left > 0:
+            if self._arrived:  # a trace that was decided again is loaded again, so there may be more than there were
+                if not self._forget_oldest(early):
+                    return False
+                self._arrived = False
+            elif loaded.passes_ms < now_ms:
+                loaded.remove()
+                self._left -= 1
+            elif (arrives_ms := loaded.arrives_ms) <= now_ms:
+                if not self._forget(arrives_ms):
+                    return False
+                self._arrive()
+                self._arrived = True
+            else:
+                return self._forget(now_ms) and self._forget_oldest(early) and loaded.free(STEP)
+        return False
+
+    def _arrive(self) -> None:
+        """The next loaded decision takes effect."""
+        self.remember(*self._loaded.arrive())
+        self._left -= 1
 
     def _expiries(self) -> Iterator[int]:
-        """When the first live decision is forgotten, and when the first forgotten one is removed."""
+        """When something is to do: a decision takes effect, or no longer covers items, or is forgotten, or is removed."""
+        yield self._loaded.arrives_ms
+        yield self._loaded.passes_ms + 1
         ring, window_ms = self._ring, self._window_ms
         if self._live < ring.end:
             yield ring.time(self._live) + window_ms
@@ -269,15 +215,21 @@ class DecidedTraces:
         """Nominal bytes: `DECISION_BYTES` for each remembered decision, and as many or its size for a live entry."""
         return DECISION_BYTES * self._index.count + self._entry_bytes
 
-    def _forget_oldest(self) -> list[bytes]:
-        """Forget the oldest decisions completely, until at most `max_decided_bytes` are left; their ids."""
-        found: list[bytes] = []
+    def _forget_oldest(self, early: list[bytes]) -> bool:
+        """Forget the oldest decisions completely, until at most `max_decided_bytes` are left; append their ids."""
         while self.size > self._most_bytes and self._ring.front < self._ring.end:
+            if self._left <= 0:
+                return False
             if self._ring.front == self._live:
                 self._forget_first()
             if (trace_id := self._pop()) is not None:
-                found.append(trace_id)
-        return found
+                early.append(trace_id)
+            self._left -= _EARLY
+        return True
+
+    def restore_clock(self, clock_ms: int) -> None:
+        """The replay starts at this stream time. Call it before anything is loaded."""
+        self._loaded = LoadedDecisions(clock_ms)
 
     def load(
         self, trace_id: bytes, entry: bytes | None, decided_at_ms: int, first_offset: int, cut_offset: int
@@ -286,43 +238,37 @@ class DecidedTraces:
 
         Needed are the decisions made later than twice `late_window_ms` before the clock at which the replay starts.
         """
-        self._loaded.append(_Loaded(decided_at_ms, cut_offset, first_offset, trace_id, entry))
-        self._in_order = False
-        self._ranges.setdefault(trace_id, []).append((first_offset, cut_offset))
+        self._loaded.load(trace_id, entry, decided_at_ms, first_offset, cut_offset)
+        self._next_ms = _ALWAYS
 
-    def end_load(self) -> None:
-        """Make all loaded decisions effective; see `base.Core`."""
-        self._sort()
-        while self._loaded:
-            self._arrive(self._loaded.popleft())
-
-    def _sort(self) -> None:
-        if not self._in_order:
-            self._loaded = deque(sorted(self._loaded, key=lambda loaded: (loaded.decided_at_ms, loaded.cut_offset)))
-            self._in_order = True
-
-    def _arrive(self, loaded: _Loaded) -> None:
-        self.remember(loaded.trace_id, loaded.entry, loaded.decided_at_ms)
-        self._passing.append(loaded)
+    def end_load(self) -> bool:
+        """Make the loaded decisions effective; see `base.Core`. Call it until it returns False."""
+        self._left = STEP
+        self._next_ms = _ALWAYS
+        self._loaded.ready()
+        while self._loaded.arrives_ms != NEVER:
+            if self._left <= 0:
+                return True
+            self._arrive()
+        return False
 
     def covers(self, trace_id: bytes, offset: int) -> bool:
         """Whether an item of this trace in the record at `offset` belongs to a loaded decision. False after the replay."""
-        ranges = self._ranges.get(trace_id)
-        return ranges is not None and any(first <= offset < cut for first, cut in ranges)
+        return self._loaded.covers(trace_id, offset)
 
-    def _pass(self, loaded: _Loaded) -> None:
-        """Remove the range of a loaded decision. The clock is past the decision, so all items in the range have been read."""
-        ranges = self._ranges[loaded.trace_id]
-        ranges.remove((loaded.first_offset, loaded.cut_offset))
-        if not ranges:
-            del self._ranges[loaded.trace_id]
-
-    def _forget(self, now_ms: int) -> None:
+    def _forget(self, now_ms: int) -> bool:
         ring, window_ms = self._ring, self._window_ms
         while self._live < ring.end and ring.time(self._live) + window_ms <= now_ms:
+            if self._left <= 0:
+                return False
             self._forget_first()
+            self._left -= 1
         while ring.front < self._live and ring.time(ring.front) + 2 * window_ms <= now_ms:
+            if self._left <= 0:
+                return False
             self._pop()
+            self._left -= 1
+        return True
 
     def _forget_first(self) -> None:
         """The first live decision is forgotten."""

@@ -21,8 +21,10 @@ from prela_stream.model.decision import Basis, TraceSummary, Trigger
 from prela_stream.model.span import Resource, SpanHead
 from prela_stream.model.trace import NAME_CHARACTERS, UNSAMPLED, Trace
 
-INTERFACE: Final = 8
+INTERFACE: Final = 9
 """The version of the extension's interface. An extension with another one is not used."""
+DECIDED_STEP = 1024
+"""Remembered decisions that one call touches: less than a millisecond."""
 _TRIGGERS: Final = (*TRIGGERS, Trigger.MAX_SPANS, Trigger.MAX_BYTES, Trigger.MEMORY)
 _BASES: Final = tuple(Basis)
 _attributes: Final = msgspec.msgpack.Decoder(list[dict[str, Any]])
@@ -106,9 +108,9 @@ class NativeCore:
             before = partition.open_spans + partition.duplicates
             yield None
 
-    def expire(self) -> Sequence[bytes]:
+    def expire(self) -> Sequence[bytes] | None:
         """See `base.Core`."""
-        return self._partition.expire(self._partition.clock_ms)  # type: ignore[no-any-return]
+        return self._partition.expire(DECIDED_STEP)  # type: ignore[no-any-return]
 
     def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied:
         """See `base.Core`."""
@@ -161,9 +163,9 @@ class NativeCore:
         """See `base.Core`."""
         self._partition.load(trace_id, entry, decided_at_ms, first_offset, cut_offset)
 
-    def end_load(self) -> None:
+    def end_load(self) -> bool:
         """See `base.Core`."""
-        self._partition.end_load()
+        return self._partition.end_load(DECIDED_STEP)  # type: ignore[no-any-return]
 
 
 def _described(resource: bytes) -> tuple[bool, str]:

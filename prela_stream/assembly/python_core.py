@@ -64,6 +64,7 @@ class PythonCore:
     def restore_clock(self, clock_ms: int) -> None:
         """See `base.Core`."""
         self._buffer.restore_clock(clock_ms)
+        self._decided.restore_clock(clock_ms)
 
     def due(self, now_ms: int) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""
@@ -72,7 +73,7 @@ class PythonCore:
     def _ready(self, due: DueTrace | None) -> ReadyTrace | None:
         return None if due is None else self._decoder.read(due)
 
-    def expire(self) -> Sequence[bytes]:
+    def expire(self) -> Sequence[bytes] | None:
         """See `base.Core`."""
         return self._decided.expire(self._buffer.clock_ms)
 
@@ -141,9 +142,9 @@ class PythonCore:
         """See `base.Core`."""
         self._decided.load(trace_id, entry, decided_at_ms, first_offset, cut_offset)
 
-    def end_load(self) -> None:
+    def end_load(self) -> bool:
         """See `base.Core`."""
-        self._decided.end_load()
+        return self._decided.end_load()
 
 
 def _late(batch: ItemBatch, index: int) -> LateSpan:

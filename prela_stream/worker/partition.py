@@ -11,7 +11,6 @@ import msgspec
 
 from prela_stream.assembly.base import TRACE_BYTES, ReadyTrace
 from prela_stream.assembly.clock import ClockJump, StreamClock
-from prela_stream.assembly.forgotten import ForgottenTraces
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind, choose_core
 from prela_stream.model.decision import Decision
@@ -27,7 +26,9 @@ from prela_stream.worker.outputs import Outputs
 from prela_stream.worker.packing import PackedDecisions
 from prela_stream.worker.partition_data import PartitionStatus, PendingCommit
 from prela_stream.worker.poison import PoisonWatch
+from prela_stream.worker.remembered import Remembered
 from prela_stream.worker.replay import Replay
+from prela_stream.worker.shifts import Shifts
 from prela_stream.worker.tally import Tally
 
 _COMMIT_RECORDS = 2_000
@@ -65,14 +66,13 @@ class PartitionState:
         self._options = options
         self._evaluator = evaluator
         self._clock = StreamClock(assembly.max_jump_ms)
-        self._shifts: deque[tuple[int, int]] = deque()
-        """Changes of the clock's shift since the low watermark, as (offset, shift from the next record on). Rarely any."""
+        self._shifts = Shifts()
         self._unconfirmed: LogRecord | None = None
         """The last record, if its time needs confirmation by the next one."""
         self._core = (core or choose_core(options.core)).new(assembly, evaluator.reads, topics.max_record_bytes)
         self._duplicates = 0
         """Duplicates of the core that are in the counters, or that a replay found again."""
-        self._forgotten = ForgottenTraces(assembly.forgotten_bytes, 2 * max(1, assembly.late_window_ms))
+        self._remembered = Remembered(self._core, assembly)
         self._packed = PackedDecisions(source)
         self._deciding = Deciding(source, evaluator.policy_set.version)
         self._outputs = Outputs(source, topics, options.group)
@@ -86,7 +86,6 @@ class PartitionState:
         self._between_records = True
         self._low_before: tuple[int, int] | None = None
         """The low watermark before the record whose due traces are being decided."""
-        self._loaded = False
         self._discarded = 0
         """Unreadable traces since the beginning of the record."""
         self._discarded_before = 0
@@ -186,7 +185,7 @@ class PartitionState:
         """Continue from a commit: replay from its low watermark `offset`, with the clock of the checkpoint."""
         self._clock.restore(checkpoint.clock_before_ms, checkpoint.shift_before_ms)
         if checkpoint.shift_before_ms:
-            self._shifts.append((offset - 1, checkpoint.shift_before_ms))
+            self._shifts.add(offset - 1, checkpoint.shift_before_ms)
         self._core.restore_clock(checkpoint.clock_before_ms)
         self._watermark_ms = checkpoint.clock_before_ms
         self._use_counters(checkpoint.counters)
@@ -201,7 +200,7 @@ class PartitionState:
         """Load a committed decision. Load decisions in the order of the log."""
         entry = self._packed.pack(decision) if decision.kept else None
         self._core.load(decision.trace_id, entry, decision.decided_at_ms, decision.first_offset, decision.cut_offset)
-        self._loaded = True
+        self._remembered.loaded = True
 
     def apply(self, *records: LogRecord) -> None:
         """Apply the next records in one go; see `steps`."""
@@ -239,10 +238,9 @@ class PartitionState:
         return found
 
     def _advance(self, record: LogRecord, next_stamp_ms: int | None = None) -> int:
-        shift = self._clock.shift_ms
         now = self._clock.advance(record.offset, record.timestamp_ms, next_stamp_ms)
-        if self._clock.shift_ms != shift:
-            self._shifts.append((record.offset, self._clock.shift_ms))
+        if self._clock.shift_ms != self._shifts.last_ms:
+            self._shifts.add(record.offset, self._clock.shift_ms)
         return now
 
     def _apply_at(self, record: LogRecord, now: int) -> Iterator[int]:
@@ -251,10 +249,8 @@ class PartitionState:
         self._discarded = 0
         intake: Intake = self._replay or self._new
         core = self._core
-        if self._loaded and self._replay is None:
-            self._expire()  # as before the commit
-            core.end_load()  # with the decisions that a commit in the middle of this record contained
-            self._loaded = False
+        if self._remembered.loaded and self._replay is None:
+            yield from self._forget(self._remembered.end_load())
         self._low_before = self._low_watermark()
         decided = 0
         for ready in core.due(now):
@@ -266,7 +262,8 @@ class PartitionState:
                     continue
             yield 0
         self._low_before = None
-        self._expire()
+        if (early := core.expire()) is not None:
+            yield from self._forget(self._remembered.forget(early))
         applied = core.add(record.value or b"", record.offset, replay=self._replay is not None)
         intake.applied(applied, record.offset)
         if applied.late:
@@ -274,6 +271,9 @@ class PartitionState:
         for ready in core.over_limits():
             self._decide(ready, intake, cut=record.offset + 1)
             yield 0
+        self._end_record(record)
+
+    def _end_record(self, record: LogRecord) -> None:
         self._applied_ms = record.timestamp_ms
         self.position = record.offset + 1
         self._discarded = 0
@@ -283,11 +283,11 @@ class PartitionState:
             self._end_replay()
         self._poison.check(self._new.unreadable_share())
 
-    def _expire(self) -> None:
-        if early := self._core.expire():
-            self._forgotten.add(early, self._core.clock_ms)
-            if self._replay is None:
-                self._dead_letters.tally.forgotten(len(early))
+    def _forget(self, steps: Iterator[int]) -> Iterator[int]:
+        for decisions in steps:
+            if decisions and self._replay is None:
+                self._dead_letters.tally.forgotten(decisions)
+            yield 0
 
     def relieve(self, most_bytes: int) -> Iterator[int]:
         """Decide the traces with the most bytes x age, until `open_bytes` is at most this. Not in a replay.
@@ -340,10 +340,8 @@ class PartitionState:
     def _next_commit(self) -> PendingCommit:
         offset, clock_before = self._low_before or self._low_watermark()
         size = self._outputs.bytes
-        while len(self._shifts) > 1 and self._shifts[1][0] < offset:
-            self._shifts.popleft()
         checkpoint = Checkpoint(
-            shift_before_ms=self._shifts[0][1] if self._shifts and self._shifts[0][0] < offset else 0,
+            shift_before_ms=self._shifts.before(offset),
             position=self.position,
             clock_before_ms=clock_before,
             clock_ms=self._core.clock_ms,
@@ -381,7 +379,7 @@ class PartitionState:
             self._dead_letters.add_poison_of(ready)
         trace, trace_id = ready.trace, ready.trace_id
         intake.decided(trace_id)
-        repeated = self._core.was_forgotten(trace_id, ready.due_ms) or trace_id in self._forgotten
+        repeated = self._remembered.was_decided(trace_id, ready.due_ms)
         readable = ready.spans - ready.poison_spans
         entry = None
         if verdict.kept:

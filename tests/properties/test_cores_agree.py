@@ -1,5 +1,6 @@
 """Both cores give the same for any log, and the native decoder reads an input as the Python decoder does."""
 
+import random
 from collections import Counter
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind
 from prela_stream.model.decision import Trigger
-from tests.support.core_comparison import compare
-from tests.support.cores import MAX_ITEM_BYTES, core_named
+from tests.support.any_log import any_log
+from tests.support.core_comparison import compare, run
+from tests.support.cores import MAX_ITEM_BYTES, core_named, decided_step
 from tests.support.decoder_comparison import compare_decoders
 
 LOGS = 600
@@ -25,6 +27,19 @@ def test_both_cores_write_the_same_bytes_for_any_log() -> None:
         min(happened[one] for one in ("restarts", "replayed", "kept", "late", "repeated", "dead", "duplicates")) > 100
     )
     assert {one for one in happened if one.startswith("trigger ")} == {f"trigger {one}" for one in Trigger}
+
+
+def test_decisions_expire_and_load_in_steps_of_any_size(core: CoreKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    restarts = 0
+    for seed in range(100):
+        log = any_log(random.Random(seed))
+        decided_step(monkeypatch, 1 << 20)
+        expected, _ = run(core, log, seed)
+        decided_step(monkeypatch, 1 + seed % 3)
+        found, workers = run(core, log, seed)
+        assert found == expected, seed
+        restarts += workers.restarts
+    assert restarts > 20
 
 
 def test_both_decoders_read_the_same_from_any_input() -> None:

@@ -9,7 +9,7 @@ from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind
 from prela_stream.codec.spans import decode_batch, decode_head, encode_batch
 from prela_stream.model.span import SpanFields
-from tests.support.cores import MAX_ITEM_BYTES
+from tests.support.cores import MAX_ITEM_BYTES, expire
 from tests.support.reference import DecidedTrace, Outcome, ReadRecord
 
 
@@ -35,7 +35,7 @@ class Driver:
         for ready in core.due(record.timestamp_ms):
             if ready is not None:
                 self._decide(ready, record.offset)
-        core.expire()
+        expire(core)
         applied = core.add(encode_batch(record.batch.resource, record.batch.raws), record.offset, replay=replay)
         self.late += [(record.offset, late.place) for late in applied.late]
         for ready in core.over_limits():

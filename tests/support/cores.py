@@ -7,7 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from prela_stream.assembly.base import ReadyTrace
+from prela_stream.assembly import decided, native_core
+from prela_stream.assembly.base import Core, ReadyTrace
 from prela_stream.assembly.selection import EXTENSION, CoreKind, choose_core
 from prela_stream.model.trace import Trace
 
@@ -54,3 +55,23 @@ def trace_of(ready: ReadyTrace) -> Trace:
     """The trace, some of whose spans are readable."""
     assert ready.trace is not None
     return ready.trace
+
+
+def expire(core: Core) -> list[bytes]:
+    """`Core.expire` until it is done; all ids that it returned."""
+    found: list[bytes] = []
+    while (early := core.expire()) is not None:
+        found += early
+    return found
+
+
+def end_load(core: Core) -> None:
+    """`Core.end_load` until it is done."""
+    while core.end_load():
+        pass
+
+
+def decided_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Let each core touch so many remembered decisions in one call."""
+    monkeypatch.setattr(decided, "STEP", step)
+    monkeypatch.setattr(native_core, "DECIDED_STEP", step)

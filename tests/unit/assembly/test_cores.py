@@ -12,7 +12,7 @@ from prela_stream.assembly.selection import CoreKind, choose_core
 from prela_stream.codec.spans import decode_head, encode_batch, encode_item, encode_resource
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import COUNTED, REMOTE_PARENT, ItemKind, Resource
-from tests.support.cores import MAX_ITEM_BYTES, trace_of
+from tests.support.cores import MAX_ITEM_BYTES, end_load, expire, trace_of
 
 T1, T2, T3 = (bytes([number]) * 16 for number in (1, 2, 3))
 AGENT = encode_resource(Resource(pid=1, heartbeat_ms=10_000))
@@ -50,7 +50,7 @@ class Log:
         """Append a record and return what is decided before and after it."""
         self.offset += 1
         found = [ready for ready in self.core.due(now_ms) if ready is not None]
-        self.core.expire()
+        expire(self.core)
         self.applied = self.core.add(encode_batch(resource, items), self.offset)
         return [*found, *self.core.over_limits()]
 
@@ -253,7 +253,7 @@ def test_a_replay_skips_the_items_of_committed_decisions(new_log: NewLog) -> Non
     for covered, spans in ((2, 1), (0, 2)):
         log.offset += 1
         list(log.core.due(4))
-        log.core.expire()
+        expire(log.core)
         applied = log.core.add(encode_batch(AGENT, items), log.offset, replay=True)
         assert (applied.items, applied.covered, applied.spans) == (4, covered, spans)
 
@@ -263,13 +263,13 @@ def test_a_decision_that_was_loaded_after_the_clock_keeps_its_time(core: CoreKin
     partition = core.new(AssemblyOptions(late_window_ms=500), (), MAX_ITEM_BYTES)
     partition.restore_clock(900)
     partition.load(T1, b"entry", 1_000, first_offset=0, cut_offset=2)
-    partition.end_load()
+    end_load(partition)
     partition.remember(T2, None, 1_400)
     list(partition.due(1_450))
-    partition.expire()
+    expire(partition)
     assert partition.entry(T1) == b"entry"
     list(partition.due(1_500))
-    partition.expire()
+    expire(partition)
     assert partition.entry(T1) is None
 
 

@@ -88,7 +88,7 @@ def test_a_loaded_decision_takes_effect_when_it_was_made() -> None:
     assert traces.covers(A, 39)
     traces.expire(1_201)
     assert not traces.covers(A, 39)
-    assert (traces._ranges, len(traces._loaded), len(traces._passing)) == ({}, 0, 0)
+    assert (traces._loaded._blocks, traces._loaded._index.count) == ([], 0)
 
 
 def test_one_step_over_many_loaded_decisions_ends_where_single_steps_do() -> None:

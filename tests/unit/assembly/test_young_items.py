@@ -8,7 +8,7 @@ from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.python_core import PythonCore
 from prela_stream.codec.spans import encode_batch, encode_item, encode_resource
 from prela_stream.model.span import COUNTED, ItemKind, Resource
-from tests.support.cores import MAX_ITEM_BYTES
+from tests.support.cores import MAX_ITEM_BYTES, expire
 
 RESOURCE = encode_resource(Resource(pid=1))
 TRACE, PARENT = b"t" * 16, b"p" * 8
@@ -24,7 +24,7 @@ def record(number: int, *, other: int = 0) -> bytes:
 
 def apply(core: PythonCore, now_ms: int, value: bytes, offset: int) -> None:
     assert [ready for ready in core.due(now_ms) if ready] == []
-    core.expire()
+    expire(core)
     core.add(value, offset)
     assert not core.over_limits()
 
