@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from prela_stream.assembly.decoding import cached_resource
+from prela_stream.assembly.process import Process
 from prela_stream.codec.item_reader import ReadItem
 from prela_stream.model.decision import Basis, Trigger
 from prela_stream.model.span import (
@@ -26,6 +26,7 @@ from prela_stream.model.span import (
     ItemHead,
     ItemKind,
 )
+from prela_stream.model.structure import parents_of
 
 COMPLETE, REMOTE_WAIT, ROOT_WAIT, IDLE, LOST, SUSPENDED, IDLE_WITHOUT_HEARTBEATS, OTLP_ROOT_WAIT = range(8)
 """What a trace waits for. The native core has the same numbers."""
@@ -48,28 +49,14 @@ _NOTHING: Final[dict[Any, Any]] = {}
 """The value of every dict that a trace does not need yet; most traces need few of them. It is never written to."""
 
 
-class Process:
-    """A process with items in open traces, identified by its resource bytes, of which it holds the only copy."""
-
-    __slots__ = ("heartbeats", "lost_offset", "resource", "traces")
-
-    def __init__(self, resource: bytes) -> None:
-        self.resource = resource
-        self.heartbeats = cached_resource(resource).heartbeat_ms > 0
-        self.lost_offset = -1
-        """Offset of its last LOST item without a trace id."""
-        self.traces = 0
-        """Number of open traces with items from it."""
-
-
 class OpenTrace:
     """The state of one undecided trace. Offsets and stream times are those of the records with its items."""
 
     __slots__ = (
         "_answers", "_balance", "_beating", "_foreign", "_injects", "_others", "_roots", "_uncounted", "_unknown",
-        "_views", "are_read", "bytes", "clock_before", "closed", "first_index", "first_ms", "first_offset", "folded_ms",
-        "heads", "heard", "heartbeats", "last_ms", "lost", "new", "new_process", "new_raws", "open", "process", "pushed",
-        "sources", "spans", "starts", "suspended", "touched", "trace_id", "watched",
+        "are_read", "bytes", "clock_before", "closed", "first_index", "first_ms", "first_offset", "folded_ms",
+        "heads", "heard", "heartbeats", "items", "last_ms", "lost", "new", "new_process", "new_raws", "open", "parents",
+        "process", "pushed", "sources", "spans", "starts", "suspended", "touched", "trace_id", "views_from", "watched",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0915 - one statement per field
@@ -102,12 +89,16 @@ class OpenTrace:
         """The process of `new`."""
         self.bytes = 0
         """Bytes of the items that are held. Those of duplicates count until they are folded."""
-        self.spans: dict[bytes, bytes] = {}
+        self.spans: dict[bytes, int] = {}
+        """The index of each span in `items`."""
+        self.items: list[bytes] = []
         """The item with the highest revision of each span, in order of arrival: its bytes, or a view of its record."""
-        self._views: list[bytes] | None = None
-        """The spans whose item may be a view."""
+        self.views_from = 0
+        """The items before this one are bytes."""
         self.heads: list[ReadItem] | None = None
-        """The decoded items of `spans`, if all of them were folded at once."""
+        """The decoded `items`, if all of them were folded at once."""
+        self.parents: tuple[int, ...] = ()
+        """The index of the parent of each of `heads`; see `structure.parents_of`."""
         self.starts = 0
         """Number of spans with only a START item."""
         self.open: dict[bytes, int] = _NOTHING
@@ -168,21 +159,24 @@ class OpenTrace:
             return 0
         self.new, self.new_raws = [], []
         ids: list[bytes] = [head.span_id for head in heads]  # type: ignore[misc] # the codec rejects a span without an id
-        added = dict(zip(ids, raws, strict=True))
-        spans = self.spans
+        known = self.spans
+        first = len(known)
+        added = dict(zip(ids, range(first, first + len(ids)), strict=True))
         if (
             len(added) < len(heads)
-            or (spans and not spans.keys().isdisjoint(added))
+            or (known and not known.keys().isdisjoint(added))
             or PENDING in [h.status for h in heads]
         ):
             return self._fold_one_by_one(heads, raws)
-        if spans:
+        if known:
             self.heads = None
-            spans.update(added)
+            known.update(added)
+            self.items += raws
         else:
-            self.heads = heads if self.are_read else None  # type: ignore[assignment] # what `are_read` states
-            self.spans = added
-        self._views = [*self._views, *ids] if self._views else ids
+            self.spans, self.items = added, raws
+            if self.are_read:
+                self.heads = heads  # type: ignore[assignment] # what `are_read` states
+                self.parents = parents_of(heads, added)
         if self.new_process is not self.process:
             for span_id in ids:
                 self._set_process(span_id, self.new_process)
@@ -201,10 +195,10 @@ class OpenTrace:
     def age(self) -> None:
         """Hold the folded items as bytes only, because the trace waits on, maybe for hours. A view holds a whole record."""
         self.heads = None
-        spans = self.spans
-        for span_id in self._views or ():
-            spans[span_id] = bytes(spans[span_id])
-        self._views = None
+        items = self.items
+        for index in range(self.views_from, len(items)):
+            items[index] = bytes(items[index])
+        self.views_from = len(items)
 
     def _fold_one_by_one(self, heads: Sequence[ItemHead], raws: Sequence[bytes]) -> int:
         """Fold items some of which are of spans that are known already, or still open."""
@@ -221,7 +215,7 @@ class OpenTrace:
                 if ended:
                     self._count(head, 1)
                 continue
-            self.spans[span_id] = raw
+            self._hold(span_id, raw)
             self._set_process(span_id, process)
             self.suspended.pop(span_id, None)
             self._count(head, 1)
@@ -258,10 +252,11 @@ class OpenTrace:
         span_id: bytes = head.span_id  # type: ignore[assignment] # the codec rejects such an item without an id
         level = _STARTED if head.kind == ItemKind.START else _OPEN if head.status == PENDING else _ENDED
         is_first = level > _STARTED
-        old = self.spans.get(span_id)
-        if old is None:
+        place = self.spans.get(span_id)
+        if place is None:
             self.starts += not is_first
         else:
+            old = self.items[place]
             known = self.open.get(span_id)
             before = _ENDED if known is None else known >> 1
             if level < before or (level == before and not self._replaces(head, old, level)):
@@ -280,9 +275,13 @@ class OpenTrace:
             self._beating += process.heartbeats
         else:
             self.suspended.pop(span_id, None)
-        self.spans[span_id] = raw
+        self._hold(span_id, raw)
         self._set_process(span_id, process)
         return is_first, level == _ENDED
+
+    def _hold(self, span_id: bytes, raw: bytes) -> None:
+        place = self.spans.setdefault(span_id, len(self.items))
+        self.items[place : place + 1] = [raw]
 
     def _replaces(self, head: ItemHead, old: bytes, level: int) -> bool:
         """Whether an item of the same level has a higher revision than the old one, which then no longer counts."""
@@ -391,4 +390,5 @@ class OpenTrace:
         """Release everything large, because a queue may still refer to this trace for a while."""
         self.spans = self._balance = self.open = self.suspended = self._uncounted = _NOTHING
         self._answers = self._injects = self._others = self._foreign = _NOTHING
+        self.items = []
         self.heads = None

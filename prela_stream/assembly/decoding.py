@@ -14,6 +14,7 @@ from prela_stream.errors import CodecError
 from prela_stream.model import semconv
 from prela_stream.model.decision import Basis, Trigger
 from prela_stream.model.span import SPAN_TYPE_CODES, ItemKind, Resource, SpanFields, SpanHead, SpanType
+from prela_stream.model.structure import is_whole
 from prela_stream.model.trace import Trace
 
 _LLM = SPAN_TYPE_CODES[SpanType.LLM]
@@ -48,6 +49,8 @@ class DueTrace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     resources: Sequence[bytes]
     heads: list[ReadItem] | None
     """The decoded `raws`, if they still are."""
+    parents: tuple[int, ...] = ()
+    """The index of the parent of each of `heads`; see `structure.parents_of`."""
     lost: bool
     open_spans: int
     due_ms: int
@@ -57,7 +60,13 @@ class DueTrace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
     """See `base.ReadyTrace`. `items` and `resources` belong to its readable spans, in the order of `trace.heads`."""
 
-    due: DueTrace
+    trace_id: bytes
+    basis: Basis
+    first_offset: int
+    due_ms: int
+    spans: int
+    open_spans: int
+    lost: bool
     trace: Trace | None
     items: Sequence[bytes]
     """Or views of their records."""
@@ -66,44 +75,9 @@ class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
     poison_spans: int = 0
 
     @property
-    def trace_id(self) -> bytes:
-        """See `base.ReadyTrace`."""
-        return self.due.trace_id
-
-    @property
     def raws(self) -> Sequence[bytes]:
         """See `base.ReadyTrace`."""
         return [bytes(item) for item in self.items]
-
-    @property
-    def basis(self) -> Basis:
-        """See `base.ReadyTrace`."""
-        return self.due.basis
-
-    @property
-    def first_offset(self) -> int:
-        """See `base.ReadyTrace`."""
-        return self.due.first_offset
-
-    @property
-    def due_ms(self) -> int:
-        """See `base.ReadyTrace`."""
-        return self.due.due_ms
-
-    @property
-    def spans(self) -> int:
-        """See `base.ReadyTrace`."""
-        return self.due.spans
-
-    @property
-    def open_spans(self) -> int:
-        """See `base.ReadyTrace`."""
-        return self.due.open_spans
-
-    @property
-    def lost(self) -> bool:
-        """See `base.ReadyTrace`."""
-        return self.due.lost
 
     def dropped(self, fields: DropFields, cut: int, *, repeated: bool) -> bytes | None:  # noqa: ARG002 - the contract
         """See `base.ReadyTrace`: the caller encodes it."""
@@ -131,9 +105,7 @@ class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
         resources = [self.resources[index] for index in good]
         return msgspec.structs.replace(
             self,
-            trace=_trace(
-                self.due, [trace.heads[index] for index in good], [trace.attributes[index] for index in good], resources
-            ),
+            trace=_trace(trace, [trace.heads[i] for i in good], [trace.attributes[i] for i in good], resources),
             items=[self.items[index] for index in good],
             resources=resources,
             poison=poison,
@@ -158,14 +130,16 @@ class TraceDecoder:
     def read(self, due: DueTrace) -> DecodedTrace:
         """Decode a trace for the policies. Unreadable spans are excluded and returned as `poison`."""
         raws, resources = due.raws, due.resources
+        items = due.heads
+        parents = due.parents if items is not None and is_whole(due.parents) else None
         try:
-            items = self._reader.items(raws) if due.heads is None else due.heads
+            items = self._reader.items(raws) if items is None else items
         except CodecError:
             heads, attributes, raws, resources, poison = self._one_by_one(raws, resources)
-            return DecodedTrace(
-                due, _trace(due, heads, attributes, resources), raws, resources, poison, _spans_of(poison)
-            )
-        return DecodedTrace(due, _trace(due, items, [item.attributes for item in items], resources), raws, resources)
+            trace = _trace(due, heads, attributes, resources)
+            return _decoded(due, trace, raws, resources, poison, _spans_of(poison))
+        attributes = [item.attributes for item in items]
+        return _decoded(due, _trace(due, items, attributes, resources, parents), raws, resources)
 
     def _one_by_one(
         self, raws: Sequence[bytes], resources: Sequence[bytes]
@@ -202,8 +176,21 @@ def _spans_of(poison: Sequence[BadItem]) -> int:
     return sum(kind_of(bad.raw) == ItemKind.SPAN for bad in poison)
 
 
+def _decoded(
+    due: DueTrace, trace: Trace | None, items: Sequence[bytes], resources: Sequence[bytes], *poison: Any
+) -> DecodedTrace:
+    return DecodedTrace(
+        due.trace_id, due.basis, due.first_offset, due.due_ms, due.spans, due.open_spans, due.lost, trace, items,
+        resources, *poison,
+    )  # fmt: skip
+
+
 def _trace(
-    due: DueTrace, heads: Sequence[SpanFields], attributes: list[dict[str, Any]], resources: Sequence[bytes]
+    due: DueTrace | Trace,
+    heads: Sequence[SpanFields],
+    attributes: list[dict[str, Any]],
+    resources: Sequence[bytes],
+    parents: tuple[int, ...] | None = None,
 ) -> Trace | None:
     if not heads:
         return None
@@ -214,4 +201,5 @@ def _trace(
         resources=decoded_resources(resources),
         trigger=due.trigger,
         complete=due.complete,
+        parents=parents,
     )

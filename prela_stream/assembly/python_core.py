@@ -29,6 +29,8 @@ class PythonCore:
         self._decided = DecidedTraces(options)
         self._buffer = TraceBuffer(options, self._decided)
         self._decoder = TraceDecoder(reads)
+        self._taken = 0
+        """Spans of due traces that the buffer no longer holds, and the caller does not have yet."""
         self._reader = ItemReader({*reads, *SUMMARY_KEYS}, max_item_bytes)
 
     @property
@@ -44,7 +46,7 @@ class PythonCore:
     @property
     def open_spans(self) -> int:
         """See `base.Core`."""
-        return self._buffer.open_spans
+        return self._buffer.open_spans + self._taken
 
     @property
     def open_bytes(self) -> int:
@@ -68,10 +70,16 @@ class PythonCore:
 
     def due(self, now_ms: int) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""
-        return map(self._ready, self._buffer.due(now_ms))
+        return self._pieces(self._buffer.due(now_ms))
 
-    def _ready(self, due: DueTrace | None) -> ReadyTrace | None:
-        return None if due is None else self._decoder.read(due)
+    def _pieces(self, pieces: Iterator[list[DueTrace]]) -> Iterator[ReadyTrace | None]:
+        read = self._decoder.read
+        for piece in pieces:
+            self._taken = sum([due.spans for due in piece])
+            for ready in [read(due) for due in piece]:
+                self._taken -= ready.spans
+                yield ready
+            yield None
 
     def expire(self) -> Sequence[bytes] | None:
         """See `base.Core`."""

@@ -4,7 +4,7 @@ A worker summarises every trace that it decides and drops most of them, so a sum
 from the structure for callers that walk the tree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -17,6 +17,13 @@ _MISSING: Final = -2
 """In place of the index of a parent: there is none; it is not among the spans."""
 MOST_REMEMBERED: Final = 64
 """The structure of up to so many spans is remembered: a few KB."""
+
+
+class ChildLike(Protocol):
+    """What may be a child of a span."""
+
+    @property
+    def parent_span_id(self) -> bytes | str | None: ...
 
 
 class SpanLike(Protocol):
@@ -65,17 +72,16 @@ class Structure(msgspec.Struct, frozen=True, kw_only=True):
 def structure_of(spans: Sequence[SpanLike]) -> Structure:
     """Find the parent of every span. If several spans share an id, the one with the earliest start gets the children."""
     ids = [span.span_id for span in spans]
-    index_of: dict[bytes | str | None, int] = dict(zip(ids, range(len(ids)), strict=True))
+    index_of = dict(zip(ids, range(len(ids)), strict=True))
     shared = len(index_of) < len(ids)
     if shared:
         _resolve_shared_ids(spans, index_of)
-    index_of[None] = _ROOT
-    parents = tuple([index_of.get(span.parent_span_id, _MISSING) for span in spans])
+    parents = parents_of(spans, index_of)
     if shared:
         itself = [span.parent_span_id is not None and span.parent_span_id == span.span_id for span in spans]
         parents = tuple([index if itself[index] else parent for index, parent in enumerate(parents)])
     if _MISSING not in parents:
-        return structure_below(parents) if len(parents) <= MOST_REMEMBERED else _structure(parents, {})
+        return structure_of_parents(parents)
     orphans: dict[bytes | str, list[int]] = {}
     known = list(parents)
     for index, span in enumerate(spans):
@@ -85,6 +91,22 @@ def structure_of(spans: Sequence[SpanLike]) -> Structure:
             else:
                 orphans.setdefault(span.parent_span_id, []).append(index)  # type: ignore[arg-type] # it has a parent
     return _structure(tuple(known), orphans)
+
+
+def parents_of(spans: Sequence[ChildLike], index_of: Mapping[Any, int]) -> tuple[int, ...]:
+    """The index of each span's parent by its id; negative for a root, or if the parent is not in `index_of`."""
+    find = index_of.get
+    return tuple([_ROOT if (parent := span.parent_span_id) is None else find(parent, _MISSING) for span in spans])
+
+
+def is_whole(parents: tuple[int, ...]) -> bool:
+    """Whether none of these parents is missing."""
+    return _MISSING not in parents
+
+
+def structure_of_parents(parents: tuple[int, ...]) -> Structure:
+    """The structure of spans with different ids and these parents, none of which is missing."""
+    return structure_below(parents) if len(parents) <= MOST_REMEMBERED else _structure(parents, {})
 
 
 @lru_cache(maxsize=512)
@@ -127,7 +149,7 @@ def type_code(span: SpanLike) -> int:
     return SPAN_TYPE_CODES[kind] if isinstance(kind, SpanType) else kind
 
 
-def _resolve_shared_ids(spans: Sequence[SpanLike], index_of: dict[bytes | str | None, int]) -> None:
+def _resolve_shared_ids(spans: Sequence[SpanLike], index_of: dict[Any, int]) -> None:
     for index, span in enumerate(spans):
         first = index_of[span.span_id]
         if first != index and _precedence(span) < _precedence(spans[first]):

@@ -29,6 +29,7 @@ class Trace:
         resources: One per span, in the same order; spans of one process share the object.
         trigger: Why the trace is decided now.
         complete: Whether every counted span was received.
+        parents: See `SpanTree`.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Trace:
         resources: list[Resource],
         trigger: Trigger,
         complete: bool,
+        parents: tuple[int, ...] | None = None,
     ) -> None:
         self.trace_id = trace_id
         self.trigger = trigger
@@ -47,12 +49,12 @@ class Trace:
         self._heads = heads
         self._attributes = attributes
         self._resources = resources
-        self._tree: SpanTree[SpanFields] | None = None
+        self._tree: SpanTree[SpanFields] | None = SpanTree(heads, parents)
         self.statuses: Sequence[int] = [head.status for head in heads]
         """Wire code of each span's status."""
         self.errors = self.statuses.count(ERROR)
         """Spans that ended as ERROR."""
-        self.start_ns, self.duration_ns = _times(heads, self.tree.root)
+        self.start_ns, self.duration_ns = _times(heads, self._tree.root)
         """ns since the epoch, 0 if no start is known; and ns. See `_times`."""
         marked = [head for head in heads if head.randomness is not None or head.threshold]
         explicit = [head.randomness for head in marked if head.randomness is not None]

@@ -15,7 +15,15 @@ import msgspec
 
 from prela_stream.model import semconv
 from prela_stream.model.span import SPAN_TYPE_CODES, SpanType
-from prela_stream.model.structure import MOST_REMEMBERED, SpanLike, Structure, codes_of, structure_below, structure_of
+from prela_stream.model.structure import (
+    MOST_REMEMBERED,
+    SpanLike,
+    Structure,
+    codes_of,
+    structure_below,
+    structure_of,
+    structure_of_parents,
+)
 from prela_stream.model.times import PathSegment, critical_path
 
 _LLM: Final = SPAN_TYPE_CODES[SpanType.LLM]
@@ -75,14 +83,15 @@ class SpanTree(Generic[S]):
 
     Args:
         spans: In any order. If several spans share an id, the one with the earliest start gets the children.
+        parents: The index of each span's parent, or -1, if the caller knows them, all ids differ, and none is missing.
 
     A local root (its remote parent does not count its injects) is a root if its parent is missing. Every member of a cycle is
     cut from its parent and is a root.
     """
 
-    def __init__(self, spans: Sequence[S]) -> None:
+    def __init__(self, spans: Sequence[S], parents: tuple[int, ...] | None = None) -> None:
         self.spans = spans
-        self._structure = structure_of(spans)
+        self._structure = structure_of(spans) if parents is None else structure_of_parents(parents)
         self._codes = codes_of(spans)
 
     def __len__(self) -> int:
@@ -240,10 +249,13 @@ class SpanTree(Generic[S]):
             own = attributes[index]
             if not own:
                 continue
-            if len(own) == 2 and (tokens := own.get(_INPUT)).__class__ is (more := own.get(_OUTPUT)).__class__ is int:
-                tokens_in += tokens if 0 <= tokens < _MOST else 0
-                tokens_out += more if 0 <= more < _MOST else 0
-                continue  # these are all attributes of most spans
+            if len(own) == 2 and _INPUT in own and _OUTPUT in own:  # these are all attributes of most spans
+                tokens, more = own[_INPUT], own[_OUTPUT]
+                if tokens.__class__ is int and 0 <= tokens < _MOST:
+                    tokens_in += tokens
+                if more.__class__ is int and 0 <= more < _MOST:
+                    tokens_out += more
+                continue
             count = own.get(_INPUT) or _first(own, _INPUT_TOKENS)  # most spans have the preferred spelling
             if count.__class__ is int and 0 <= count < _MOST:
                 tokens_in += count
