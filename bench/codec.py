@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from prela_stream.codec.projection import projection
 from prela_stream.codec.spans import (
     decode_batch,
     decode_heads,
@@ -20,7 +21,6 @@ from prela_stream.codec.spans import (
     encode_batch,
     encode_item,
     encode_resource,
-    projection,
 )
 from prela_stream.model.span import ItemKind, Resource, SpanData, SpanStatus, SpanType
 from tests.support.items import encode_span

@@ -224,6 +224,8 @@ impl<'a> Head<'a> {
 /// A record of `spans`: the bytes of its resource, and a reader at its first item.
 pub struct Envelope<'a> {
     pub resource: &'a [u8],
+    /// Where it begins.
+    pub resource_at: usize,
     pub items: usize,
     pub reader: Reader<'a>,
 }
@@ -241,6 +243,6 @@ impl<'a> Envelope<'a> {
         reader.skip(MAX_DEPTH)?;
         let resource = &value[start..reader.at];
         let items = reader.array()?;
-        Ok(Envelope { resource, items, reader })
+        Ok(Envelope { resource, resource_at: start, items, reader })
     }
 }

@@ -34,13 +34,13 @@ use crate::decided::Decided;
 use crate::decision::{dropped, hex, Frame, Known};
 use crate::facts::{Amount, Facts, Memo, Spellings};
 use crate::item::{Head, TraceId};
-use crate::partition::{Applied, Closed, Options, Partition};
+use crate::partition::{Added, Applied, Closed, Options, Partition};
 use crate::trace::Wait;
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
-const INTERFACE: u32 = 9;
-/// Spans that one step folds, or returns the facts of: about a millisecond.
-const STEP: usize = 1024;
+const INTERFACE: u32 = 10;
+/// An item counts once more as work for each so many bytes.
+const PIECE_BYTES: usize = 1024;
 
 /// A trace that is to be decided now.
 #[pyclass(frozen, name = "ReadyTrace")]
@@ -105,10 +105,19 @@ impl ReadyTrace {
         PyList::new(py, self.won.iter().map(|one| self.resource_of(py, one.process)))
     }
 
-    /// Whether every reader can read the attributes, events and links of all items. If not, Python decides which ones.
-    fn has_plain_bodies(&self) -> bool {
+    /// `raws` and `resources` of the next items from this one on: as much as takes about as long as `step` small ones.
+    fn piece<'py>(&self, py: Python<'py>, first: usize, step: usize) -> PyResult<(Bound<'py, PyList>, Bound<'py, PyList>)> {
+        let piece = &self.won[first.min(self.won.len())..self.end_of(first, step)];
+        let raws = PyList::new(py, piece.iter().map(|one| PyBytes::new(py, one.item(&self.bytes))))?;
+        Ok((raws, PyList::new(py, piece.iter().map(|one| self.resource_of(py, one.process)))?))
+    }
+
+    /// Whether every reader can read the attributes, events and links of the next items from this one on; see `piece`. Returns the
+    /// first item that is not checked. None: not every reader can, and Python decides which ones.
+    fn check_bodies(&self, first: usize, step: usize) -> Option<usize> {
         let is_plain = |item| Head::whole(item).is_ok_and(|head| bodies::are_plain(&head));
-        self.won.iter().all(|one| is_plain(one.item(&self.bytes)))
+        let end = self.end_of(first, step);
+        self.won[first.min(end)..end].iter().all(|one| is_plain(one.item(&self.bytes))).then_some(end)
     }
 
     /// Whether the facts of this trace are known. If not, Python reads the items.
@@ -220,6 +229,17 @@ impl ReadyTrace {
         self.facts.as_ref().ok_or_else(|| PyValueError::new_err("the facts of this trace are not known: read its items"))
     }
 
+    /// Where a piece ends. It has at least one item.
+    fn end_of(&self, first: usize, step: usize) -> usize {
+        let mut left = step.max(1);
+        let mut end = first;
+        while left > 0 && end < self.won.len() {
+            left = left.saturating_sub(1 + self.won[end].len() / PIECE_BYTES);
+            end += 1;
+        }
+        end
+    }
+
     fn resource_of(&self, py: Python<'_>, process: u32) -> Py<PyBytes> {
         let other = self.resources.iter().find(|(one, _)| *one == process);
         other.map_or(&self.resource, |(_, resource)| resource).clone_ref(py)
@@ -243,15 +263,19 @@ struct PyPartition {
     spellings: Spellings,
     wanted: Vec<Vec<u8>>,
     memo: Memo,
+    /// Spans that one step reads, folds, or returns the facts of: about a millisecond.
+    step: usize,
+    /// The value of the record that is taken in in part.
+    value: Option<Py<PyBytes>>,
 }
 
 #[pymethods]
 impl PyPartition {
     /// `options`: the fields of `AssemblyOptions` as a dict; `describe`: whether a resource belongs to a process with
     /// heartbeats, and its service;
-    /// `failure`: the exception that a panic becomes.
+    /// `failure`: the exception that a panic becomes; `step`: the spans of one step.
     #[new]
-    #[pyo3(signature = (options, describe, failure, *, input_tokens, output_tokens, cost, reads, max_item_bytes))]
+    #[pyo3(signature = (options, describe, failure, *, input_tokens, output_tokens, cost, reads, max_item_bytes, step))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         options: &Bound<'_, PyDict>,
@@ -262,6 +286,7 @@ impl PyPartition {
         cost: Vec<String>,
         reads: Vec<String>,
         max_item_bytes: usize,
+        step: usize,
     ) -> PyResult<Self> {
         let get = |name: &str| -> PyResult<i64> {
             let value = options.get_item(name)?;
@@ -279,6 +304,7 @@ impl PyPartition {
             max_spans: usize::try_from(get("max_spans")?).unwrap_or(usize::MAX),
             max_bytes: usize::try_from(get("max_bytes")?).unwrap_or(usize::MAX),
             max_item_bytes,
+            most_pending: step,
         };
         let mut wanted: Vec<Vec<u8>> = reads.into_iter().map(String::into_bytes).collect();
         wanted.sort();
@@ -292,6 +318,8 @@ impl PyPartition {
             spellings: Spellings::new(&input_tokens, &output_tokens, &cost),
             wanted,
             memo: Memo::default(),
+            step: step.max(1),
+            value: None,
         })
     }
 
@@ -340,10 +368,10 @@ impl PyPartition {
     /// is not done yet, and None is returned if it is.
     fn next_due(&mut self, py: Python<'_>) -> PyResult<Option<Vec<Py<ReadyTrace>>>> {
         self.guarded(py, |this| {
-            if !this.inner.collect(STEP) {
+            if !this.inner.collect(this.step) {
                 return Ok(Some(Vec::new()));
             }
-            let closed = this.inner.take_due(STEP);
+            let closed = this.inner.take_due(this.step);
             if closed.is_empty() {
                 return Ok(None);
             }
@@ -363,10 +391,10 @@ impl PyPartition {
     /// As `next_due`, in the order in which the traces began.
     fn next_heaviest(&mut self, py: Python<'_>) -> PyResult<Option<Vec<Py<ReadyTrace>>>> {
         self.guarded(py, |this| {
-            if !this.inner.find_heaviest(STEP) {
+            if !this.inner.find_heaviest(this.step) {
                 return Ok(Some(Vec::new()));
             }
-            let closed = this.inner.take_heaviest(STEP);
+            let closed = this.inner.take_heaviest(this.step);
             if closed.is_empty() {
                 return Ok(None);
             }
@@ -374,40 +402,77 @@ impl PyPartition {
         })
     }
 
-    /// Returns the traces that the last record made too large.
-    fn over_limits(&mut self, py: Python<'_>) -> PyResult<Vec<Py<ReadyTrace>>> {
-        self.guarded(py, |this| {
-            let closed = this.inner.over_limits();
-            this.ready(py, closed)
+    /// Begins to take out the traces that the last record made too large. Returns whether any may be: then call `next_over_limits`
+    /// until it returns None.
+    fn begin_over_limits(&mut self, py: Python<'_>) -> PyResult<bool> {
+        self.guarded(py, |this| Ok(this.inner.begin_over()))
+    }
+
+    /// As `next_due`, in the order in which the traces began.
+    fn next_over_limits(&mut self, py: Python<'_>) -> PyResult<Option<Vec<Py<ReadyTrace>>>> {
+        self.guarded(py, |this| match this.inner.take_over(this.step) {
+            Some(closed) => this.ready(py, closed).map(Some),
+            None => Ok(None),
         })
     }
 
     /// Takes in the value of a record: `(items, control, spans, covered, late, resource)`. `late` has the trace id, the index and
-    /// the bytes of each late span, and `resource` their process. None, with nothing changed, if any of it is unusual: then Python
-    /// decodes it and calls `add_items`.
+    /// the bytes of each late span, and `resource` their process. An empty tuple: that is done in part, so call `add_more`. None, with
+    /// nothing changed: an item is unusual, so Python decodes the record, and calls `begin_items`.
     #[pyo3(signature = (value, offset, *, replay = false))]
-    fn add<'py>(&mut self, py: Python<'py>, value: &[u8], offset: i64, replay: bool) -> PyResult<Option<Bound<'py, PyTuple>>> {
-        self.guarded(py, |this| match this.inner.add(py, value, offset, replay, (&this.spellings, &mut this.memo.names))? {
-            Ok(applied) => applied_tuple(py, applied).map(Some),
-            Err(_) => Ok(None),
+    fn add<'py>(
+        &mut self,
+        py: Python<'py>,
+        value: &Bound<'py, PyBytes>,
+        offset: i64,
+        replay: bool,
+    ) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        self.guarded(py, |this| {
+            let names = (&this.spellings, &mut this.memo.names);
+            let added = this.inner.add(py, value.as_bytes(), offset, replay, this.step, names)?;
+            if matches!(added, Added::Part) {
+                this.value = Some(value.clone().unbind());
+            }
+            added_tuple(py, added)
         })
     }
 
-    /// As `add`, with items that Python decoded: pairs of the index in the record and the bytes.
-    #[pyo3(signature = (resource, items, offset, *, replay = false))]
-    fn add_items<'py>(
-        &mut self,
-        py: Python<'py>,
-        resource: &[u8],
-        items: Vec<(u32, Vec<u8>)>,
-        offset: i64,
-        replay: bool,
-    ) -> PyResult<Bound<'py, PyTuple>> {
+    /// Takes in more of a record; see `add`.
+    fn add_more<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
         self.guarded(py, |this| {
-            match this.inner.add_items(py, resource, &items, offset, replay, (&this.spellings, &mut this.memo.names))? {
-                Ok(applied) => applied_tuple(py, applied),
-                Err(_) => Err(PyValueError::new_err("an item was accepted by Python's decoder and cannot be read here")),
+            let Some(value) = this.value.take() else {
+                return Err(PyValueError::new_err("no record is taken in"));
+            };
+            let names = (&this.spellings, &mut this.memo.names);
+            let added = this.inner.add_more(py, value.as_bytes(py), this.step, names)?;
+            if matches!(added, Added::Part) {
+                this.value = Some(value);
             }
+            added_tuple(py, added)
+        })
+    }
+
+    /// Begins to take in a record that Python decodes: then call `add_items` for all of its readable items, and `end_items`.
+    #[pyo3(signature = (resource, offset, *, replay = false))]
+    fn begin_items(&mut self, py: Python<'_>, resource: &[u8], offset: i64, replay: bool) -> PyResult<()> {
+        self.guarded(py, |this| this.inner.begin_items(py, resource, offset, replay))
+    }
+
+    /// The next items: pairs of the index in the record and the bytes.
+    fn add_items(&mut self, py: Python<'_>, items: Vec<(u32, Vec<u8>)>) -> PyResult<()> {
+        self.guarded(py, |this| {
+            let names = (&this.spellings, &mut this.memo.names);
+            this.inner
+                .add_items(&items, names)
+                .map_err(|_| PyValueError::new_err("an item was accepted by Python's decoder and cannot be read here"))
+        })
+    }
+
+    /// As `add`, after all items.
+    fn end_items<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        self.guarded(py, |this| match this.inner.end_items(py) {
+            Ok(applied) => applied_tuple(py, applied),
+            Err(_) => Err(PyValueError::new_err("begin_items was not called")),
         })
     }
 
@@ -539,6 +604,14 @@ fn id_of(bytes: &[u8]) -> PyResult<TraceId> {
 fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_string())
+}
+
+fn added_tuple<'py>(py: Python<'py>, added: Added) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    match added {
+        Added::Whole(applied) => applied_tuple(py, applied).map(Some),
+        Added::Part => Ok(Some(PyTuple::empty(py))),
+        Added::NotPlain => Ok(None),
+    }
 }
 
 fn applied_tuple<'py>(py: Python<'py>, applied: Applied) -> PyResult<Bound<'py, PyTuple>> {

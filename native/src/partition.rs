@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::ops::Range;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -25,6 +26,9 @@ const MAX_ITEMS: usize = 16_384;
 /// The memory for the items of a larger record is not kept.
 const KEPT_ITEMS: usize = 1024;
 
+/// An item counts once more as work for each so many bytes.
+const STEP_BYTES: usize = 4096;
+
 pub const MAX_SPANS: u8 = 8;
 pub const MAX_BYTES: u8 = 9;
 pub const MEMORY: u8 = 10;
@@ -43,6 +47,8 @@ pub struct Options {
     pub max_bytes: usize,
     /// Of an item and its resource together.
     pub max_item_bytes: usize,
+    /// A trace with so many collected items is folded at once.
+    pub most_pending: usize,
 }
 
 /// What became of the items of one record.
@@ -80,6 +86,38 @@ struct Relief {
     found: BinaryHeap<Reverse<((i64, u32), u32)>>,
 }
 
+/// A record that is taken in, in pieces.
+struct Record {
+    offset: i64,
+    replay: bool,
+    /// Where its resource is in its value.
+    resource: Range<usize>,
+    /// Items that are not read yet, and where they begin.
+    unread: usize,
+    at: usize,
+    items: Vec<Parsed>,
+    /// So many of `items` are applied.
+    done: usize,
+    /// What has become of them, once all are read.
+    adding: Option<Adding>,
+}
+
+/// The items of a record that are applied, in pieces.
+struct Adding {
+    process: u32,
+    offset: i64,
+    replay: bool,
+    applied: Applied,
+}
+
+/// Whether a record is taken in.
+pub enum Added {
+    Whole(Applied),
+    /// Call `add_more`.
+    Part,
+    NotPlain,
+}
+
 /// A trace that left the partition, and why.
 pub struct Closed {
     pub trace: Trace,
@@ -101,8 +139,11 @@ pub struct Partition {
     over: Vec<u32>,
     /// Memory for the items of a record.
     parsed: Vec<Parsed>,
-    /// What `collect` found, the next decision last.
-    found: Vec<(i64, (i64, u32), u32, Wait)>,
+    /// A plain record that is taken in in part, and one whose items Python decodes.
+    record: Option<Record>,
+    adding: Option<Adding>,
+    /// What `collect` found: deadline, first item, slot, and the wait that ends.
+    found: BinaryHeap<Reverse<(i64, (i64, u32), u32, u8)>>,
     relief: Option<Relief>,
     /// Stream time minus the clock that skips silence, before the last step.
     ahead: i64,
@@ -132,7 +173,9 @@ impl Partition {
             begun: VecDeque::new(),
             over: Vec::new(),
             parsed: Vec::new(),
-            found: Vec::new(),
+            record: None,
+            adding: None,
+            found: BinaryHeap::new(),
             relief: None,
             ahead: 0,
             heard: 0,
@@ -154,121 +197,166 @@ impl Partition {
         self.decided.restore_clock(clock_ms);
     }
 
-    /// Takes in a plain record. `NotPlain` leaves everything as it was: all items are read before the first is applied.
+    /// Begins to take in a plain record: until about `work` items were read and applied. If that is a part of it, call `add_more` until
+    /// the whole record is taken in. `NotPlain` leaves everything as it was: all items are read before the first is applied.
+    #[allow(clippy::too_many_arguments)]
     pub fn add(
         &mut self,
         py: Python<'_>,
         value: &[u8],
         offset: i64,
         replay: bool,
-        (spellings, names): (&Spellings, &mut Names),
-    ) -> PyResult<Result<Applied, NotPlain>> {
+        work: usize,
+        names: (&Spellings, &mut Names),
+    ) -> PyResult<Added> {
         let Ok(envelope) = Envelope::read(value) else {
-            return Ok(Err(NotPlain));
+            return Ok(Added::NotPlain);
         };
         if envelope.items > MAX_ITEMS || u32::try_from(value.len()).is_err() {
-            return Ok(Err(NotPlain)); // Python dead-letters the record
+            return Ok(Added::NotPlain); // Python dead-letters the record
         }
         let mut items = std::mem::take(&mut self.parsed);
-        let readable = self.read(value, &envelope, (spellings, names), &mut items).is_ok();
-        let applied =
-            if readable { Ok(self.apply(py, value, &items, envelope.resource, offset, replay)?) } else { Err(NotPlain) };
-        if items.capacity() <= KEPT_ITEMS {
-            self.parsed = items;
-        }
-        Ok(applied)
-    }
-
-    fn read(
-        &self,
-        value: &[u8],
-        envelope: &Envelope,
-        (spellings, names): (&Spellings, &mut Names),
-        items: &mut Vec<Parsed>,
-    ) -> Read<()> {
         items.clear();
         // A declared count is not believed: an item takes at least two bytes.
         items.reserve(envelope.items.min(value.len() / 2));
-        let mut reader = envelope.reader;
-        for index in 0..envelope.items {
+        let start = envelope.resource_at;
+        let resource = start..start + envelope.resource.len();
+        let (unread, at) = (envelope.items, envelope.reader.at);
+        let record = Record { offset, replay, resource, unread, at, items, done: 0, adding: None };
+        self.continue_with(py, value, record, work, names)
+    }
+
+    /// Takes in more of the record whose value this is; see `add`.
+    pub fn add_more(&mut self, py: Python<'_>, value: &[u8], work: usize, names: (&Spellings, &mut Names)) -> PyResult<Added> {
+        match self.record.take() {
+            Some(record) => self.continue_with(py, value, record, work, names),
+            None => Ok(Added::NotPlain),
+        }
+    }
+
+    fn continue_with(
+        &mut self,
+        py: Python<'_>,
+        value: &[u8],
+        mut record: Record,
+        work: usize,
+        names: (&Spellings, &mut Names),
+    ) -> PyResult<Added> {
+        let mut left = work;
+        let added = match self.read(value, &mut record, &mut left, names) {
+            Err(NotPlain) => Added::NotPlain,
+            Ok(()) if record.unread > 0 => Added::Part,
+            Ok(()) => match self.apply(py, value, &mut record, &mut left)? {
+                Some(applied) => Added::Whole(applied),
+                None => Added::Part,
+            },
+        };
+        if matches!(added, Added::Part) {
+            self.record = Some(record);
+        } else if record.items.capacity() <= KEPT_ITEMS {
+            self.parsed = record.items;
+        }
+        Ok(added)
+    }
+
+    /// Reads items until about `left` are read.
+    fn read(
+        &self,
+        value: &[u8],
+        record: &mut Record,
+        left: &mut usize,
+        (spellings, names): (&Spellings, &mut Names),
+    ) -> Read<()> {
+        if record.unread == 0 && !record.items.is_empty() {
+            return Ok(());
+        }
+        let most = self.options.max_item_bytes.saturating_sub(record.resource.len());
+        let mut reader = Reader { bytes: value, at: record.at };
+        while record.unread > 0 && *left > 0 {
             let start = reader.at;
             let mut head = Head::EMPTY;
             let usage = head.read(&mut reader, MAX_DEPTH, spellings)?;
-            if reader.at - start + envelope.resource.len() > self.options.max_item_bytes {
+            let length = reader.at - start;
+            if length > most {
                 return Err(NotPlain);
             }
-            let brief = Brief::of(&head, usage, start, reader.at - start, names);
-            items.push(Parsed { trace_id: head.trace_id, index: index as u32, brief });
+            let brief = Brief::of(&head, usage, start, length, names);
+            record.items.push(Parsed { trace_id: head.trace_id, index: record.items.len() as u32, brief });
+            record.unread -= 1;
+            *left = left.saturating_sub(1 + length / STEP_BYTES);
         }
-        if reader.at_end() {
+        record.at = reader.at;
+        if record.unread > 0 || reader.at_end() {
             Ok(())
         } else {
             Err(NotPlain)
         }
     }
 
-    fn apply(
-        &mut self,
-        py: Python<'_>,
-        value: &[u8],
-        items: &[Parsed],
-        resource: &[u8],
-        offset: i64,
-        replay: bool,
-    ) -> PyResult<Applied> {
-        self.over.clear();
-        let process = self.processes.find_or_add(py, resource)?;
-        let mut applied = Applied { items: items.len() as u64, ..Applied::default() };
-        let mut rest = items;
-        while let Some(first) = rest.first() {
+    /// Applies items of which all are read, until about `left` are applied. Returns what became of all items once that is known.
+    fn apply(&mut self, py: Python<'_>, value: &[u8], record: &mut Record, left: &mut usize) -> PyResult<Option<Applied>> {
+        let mut adding = match record.adding.take() {
+            Some(adding) => adding,
+            None => self.begin(py, &value[record.resource.clone()], record.offset, record.replay)?,
+        };
+        while let Some(first) = record.items.get(record.done) {
+            if *left == 0 {
+                record.adding = Some(adding);
+                return Ok(None);
+            }
+            let rest = &record.items[record.done..];
             let is_next = |one: &&Parsed| one.brief.kind() == SPAN && one.trace_id == first.trace_id;
-            let count = if first.brief.kind() == SPAN { rest.iter().take_while(is_next).count() } else { 1 };
-            let (run, others) = rest.split_at(count);
-            self.take(value, run, process, offset, replay, &mut applied);
-            rest = others;
+            let count = if first.brief.kind() == SPAN { rest.iter().take(*left).take_while(is_next).count() } else { 1 };
+            self.take(value, &rest[..count], &mut adding);
+            record.done += count;
+            *left -= count;
         }
-        self.finish(py, process, &mut applied);
-        Ok(applied)
+        Ok(Some(self.end(py, adding)))
     }
 
-    /// Takes in the readable items of a record that is not plain, with their indexes in it.
-    #[allow(clippy::too_many_arguments)]
-    pub fn add_items(
-        &mut self,
-        py: Python<'_>,
-        resource: &[u8],
-        items: &[(u32, Vec<u8>)],
-        offset: i64,
-        replay: bool,
-        (spellings, names): (&Spellings, &mut Names),
-    ) -> PyResult<Result<Applied, NotPlain>> {
-        let mut parsed = Vec::with_capacity(items.len());
+    fn begin(&mut self, py: Python<'_>, resource: &[u8], offset: i64, replay: bool) -> PyResult<Adding> {
+        self.over.clear();
+        let process = self.processes.find_or_add(py, resource)?;
+        Ok(Adding { process, offset, replay, applied: Applied::default() })
+    }
+
+    /// Begins to take in a record whose readable items Python decodes. Then call `add_items` with all of them, and `end_items`.
+    pub fn begin_items(&mut self, py: Python<'_>, resource: &[u8], offset: i64, replay: bool) -> PyResult<()> {
+        self.adding = Some(self.begin(py, resource, offset, replay)?);
+        Ok(())
+    }
+
+    /// Takes in the next items of the record, with their indexes in it.
+    pub fn add_items(&mut self, items: &[(u32, Vec<u8>)], (spellings, names): (&Spellings, &mut Names)) -> Read<()> {
+        let mut adding = self.adding.take().ok_or(NotPlain)?;
         for (index, item) in items {
             let mut reader = Reader::new(item);
             let mut head = Head::EMPTY;
-            match head.read(&mut reader, usize::MAX, spellings) {
-                Ok(usage) if reader.at_end() && u32::try_from(item.len()).is_ok() => {
-                    let brief = Brief::of(&head, usage, 0, item.len(), names);
-                    parsed.push(Parsed { trace_id: head.trace_id, index: *index, brief });
-                }
-                _ => return Ok(Err(NotPlain)),
+            let usage = head.read(&mut reader, usize::MAX, spellings)?;
+            if !reader.at_end() || u32::try_from(item.len()).is_err() {
+                return Err(NotPlain);
             }
+            let brief = Brief::of(&head, usage, 0, item.len(), names);
+            let one = Parsed { trace_id: head.trace_id, index: *index, brief };
+            self.take(item, std::slice::from_ref(&one), &mut adding);
         }
-        self.over.clear();
-        let process = self.processes.find_or_add(py, resource)?;
-        let mut applied = Applied { items: items.len() as u64, ..Applied::default() };
-        for (one, (_, item)) in parsed.iter().zip(items) {
-            self.take(item, std::slice::from_ref(one), process, offset, replay, &mut applied);
-        }
-        self.finish(py, process, &mut applied);
-        Ok(Ok(applied))
+        self.adding = Some(adding);
+        Ok(())
+    }
+
+    /// What became of the items.
+    pub fn end_items(&mut self, py: Python<'_>) -> Read<Applied> {
+        let adding = self.adding.take().ok_or(NotPlain)?;
+        Ok(self.end(py, adding))
     }
 
     /// Takes in one item, or SPAN items of one trace that follow one another in `bytes`.
-    fn take(&mut self, bytes: &[u8], run: &[Parsed], process: u32, offset: i64, replay: bool, applied: &mut Applied) {
+    fn take(&mut self, bytes: &[u8], run: &[Parsed], adding: &mut Adding) {
+        let Adding { process, offset, replay, ref mut applied } = *adding;
         let Some(first) = run.first() else {
             return;
         };
+        applied.items += run.len() as u64;
         let (kind, count) = (first.brief.kind(), run.len() as u64);
         let Some(id) = first.trace_id else {
             applied.control += count;
@@ -314,6 +402,9 @@ impl Partition {
             self.duplicates += u64::from(found);
         }
         self.open_bytes = self.open_bytes + trace.stored() - before;
+        if trace.pending as usize >= self.options.most_pending {
+            self.fold(slot); // so that no later fold takes long
+        }
     }
 
     fn find_or_begin(&mut self, id: TraceId, index: u32, process: u32, offset: i64) -> Option<u32> {
@@ -365,7 +456,8 @@ impl Partition {
         self.over.push(slot);
     }
 
-    fn finish(&mut self, py: Python<'_>, process: u32, applied: &mut Applied) {
+    fn end(&mut self, py: Python<'_>, adding: Adding) -> Applied {
+        let Adding { process, mut applied, .. } = adding;
         if !applied.late.is_empty() {
             applied.late_resource = Some(self.processes.resource(py, process));
         }
@@ -383,6 +475,7 @@ impl Partition {
             let entries = std::mem::take(&mut self.watched).into_vec();
             self.watched = entries.into_iter().filter(|entry| self.is_watched(entry)).collect();
         }
+        applied
     }
 
     /// Whether the trace that began in the record at this offset is still open in this slot.
@@ -454,7 +547,6 @@ impl Partition {
                 left = left.saturating_sub(self.check_watched(slot));
             }
         }
-        self.found.sort_unstable_by_key(|one| Reverse((one.0, one.1)));
         true
     }
 
@@ -474,7 +566,7 @@ impl Partition {
         self.fold(slot);
         let (deadline, awaited, awaits) = self.deadline(slot, self.ahead);
         if deadline <= self.clock_ms {
-            self.found.push((deadline, first, slot, awaited));
+            self.found.push(Reverse((deadline, first, slot, awaited as u8)));
             if let Some(trace) = self.slots.get_mut(slot) {
                 trace.pushed = TAKEN;
             }
@@ -516,7 +608,7 @@ impl Partition {
         };
         if trace.heard + self.options.lost_ms <= self.heard {
             trace.pushed = TAKEN;
-            self.found.push((deadline, (trace.first_offset, trace.first_index), slot, awaited));
+            self.found.push(Reverse((deadline, (trace.first_offset, trace.first_index), slot, awaited as u8)));
         } else {
             self.watch(slot);
             self.rest(slot);
@@ -529,12 +621,12 @@ impl Partition {
         let mut closed = Vec::new();
         let mut left = most;
         while left > 0 {
-            let Some((deadline, _, slot, awaited)) = self.found.pop() else {
+            let Some(Reverse((deadline, _, slot, awaited))) = self.found.pop() else {
                 break;
             };
             if let Some(trace) = self.close(slot) {
                 left = left.saturating_sub(trace.sizes().0.max(1));
-                closed.push(Closed { trace, trigger: awaited as u8, due_ms: deadline });
+                closed.push(Closed { trace, trigger: awaited, due_ms: deadline });
             }
         }
         closed
@@ -590,15 +682,30 @@ impl Partition {
         Some(trace)
     }
 
-    /// Takes out the traces that the last record made larger than a limit, in the order in which they began.
-    pub fn over_limits(&mut self) -> Vec<Closed> {
-        let mut over = std::mem::take(&mut self.over);
-        over.sort_unstable_by_key(|slot| {
-            self.slots.get(*slot).map_or((i64::MAX, 0), |trace| (trace.first_offset, trace.first_index))
+    /// Begins to take out the traces that the last record made larger than a limit. Returns whether any may be; if so, call
+    /// `take_over` until it returns nothing.
+    pub fn begin_over(&mut self) -> bool {
+        let slots = &self.slots;
+        self.over.sort_by_cached_key(|slot| {
+            Reverse(slots.get(*slot).map_or((i64::MAX, 0), |trace| (trace.first_offset, trace.first_index)))
         });
+        !self.over.is_empty()
+    }
+
+    /// Takes out the next traces that are too large, in the order in which they began, until about `work` spans were folded or taken.
+    /// None: there are no more.
+    pub fn take_over(&mut self, work: usize) -> Option<Vec<Closed>> {
+        if self.over.is_empty() {
+            return None;
+        }
         let mut closed = Vec::new();
-        for slot in over {
+        let mut left = work;
+        while left > 0 {
+            let Some(slot) = self.over.pop() else {
+                break;
+            };
             self.fold(slot);
+            left -= 1;
             let Some(trace) = self.slots.get(slot) else {
                 continue;
             };
@@ -606,12 +713,13 @@ impl Partition {
             if spans <= self.options.max_spans && bytes <= self.options.max_bytes {
                 continue;
             }
+            left = left.saturating_sub(spans);
             let trigger = if spans <= self.options.max_spans { MAX_BYTES } else { MAX_SPANS };
             if let Some(trace) = self.close(slot) {
                 closed.push(Closed { trace, trigger, due_ms: self.clock_ms });
             }
         }
-        closed
+        Some(closed)
     }
 
     /// Begins to take out the traces with the most bytes times age, until at most `most` bytes are held, with `trace_bytes` for

@@ -4,7 +4,7 @@ There are two. The Python core (`python_core`) is the specification in readable 
 same in Rust at a fraction of the cost. For any log both give the same traces at the same times, with the same facts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from prela_stream.codec.decisions import DropFields
@@ -124,10 +124,17 @@ class ReadyTrace(Protocol):
         """
         ...
 
-    def with_checked_bodies(self) -> "ReadyTrace":
+    def pieces(self) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
+        """`raws` and `resources` in pieces, each of about a millisecond of work. Most traces have one."""
+        ...
+
+    def with_checked_bodies(self) -> Generator[int, None, "ReadyTrace"]:
         """The same trace without the spans whose bodies are not completely readable. They are added to `poison`.
 
         The policies need some attributes only. A kept trace is written with all of them, so they have to be checked first.
+
+        Yields:
+            0 about once in a millisecond. For most traces nothing.
         """
         ...
 
@@ -137,6 +144,9 @@ class Core(Protocol):
 
     A core is a function of the log: for each record the caller calls `due` with the stream time of the record and consumes what
     it returns, then `expire` until it is done, then `add`, then `over_limits`. Nothing else moves the clock.
+
+    Everything that may take long is done in steps of about a millisecond. Between two of them the caller can let other tasks run,
+    read the properties, and call `remember`, `entry`, `was_forgotten` and `low_watermark`. It may also discard the core.
 
     Any method may raise CoreError.
     """
@@ -198,14 +208,24 @@ class Core(Protocol):
         """
         ...
 
-    def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied:
-        """Apply the value of one record. In a replay the items of loaded decisions are skipped."""
+    def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied | None:
+        """Apply the value of one record. In a replay the items of loaded decisions are skipped.
+
+        Returns None if the first step did not finish it, as with many items: then call `add_more` until it returns the result.
+        """
         ...
 
-    def over_limits(self) -> Sequence[ReadyTrace]:
+    def add_more(self) -> Applied | None:
+        """Apply more of the record for which `add` returned None; None if it is still not finished."""
+        ...
+
+    def over_limits(self) -> Iterator[ReadyTrace | None]:
         """Remove the traces that exceed `max_spans` or `max_bytes` since the last record, in order of their first item.
 
         Items of the same record that arrived after the limit are included, because a decision is always cut between records.
+
+        Yields:
+            As `due`, None about once in a millisecond.
         """
         ...
 

@@ -18,10 +18,12 @@ from prela_stream.codec.spans import ItemBatch
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import FOREIGN, ItemHead, ItemKind
 
-_TOGETHER: Final = 16
+TOGETHER: Final = 16
 """So many traces take each stage together: the code of one stage fits into the processor's first cache, that of all does not."""
-_STEP: Final = 64
-"""So many traces are weighed in about a millisecond."""
+STEP = 64
+"""So many traces are weighed, or taken out, in about a millisecond."""
+MOST_COLLECTED = 512
+"""A trace with more items that are not folded is folded at once, so that no later fold takes long."""
 
 
 class TraceBuffer:
@@ -38,8 +40,8 @@ class TraceBuffer:
     def __init__(self, options: AssemblyOptions, decided: Container[bytes]) -> None:
         self._most_spans, self._most_bytes = options.max_spans, options.max_bytes
         self._decided = decided
-        self._deadlines = Deadlines(options, self._fold)
         self._traces: dict[bytes | None, OpenTrace] = {}
+        self._deadlines = Deadlines(options, self._fold, self._traces)
         self._processes: dict[bytes, Process] = {}
         self._opened: deque[OpenTrace] = deque()
         self._large: list[OpenTrace] = []
@@ -78,19 +80,17 @@ class TraceBuffer:
     def _take_due(self) -> Iterator[list[DueTrace]]:
         for _ in self._deadlines.find():
             yield []
-        due = self._deadlines.take()
-        for start in range(0, len(due), _TOGETHER):
-            some = due[start : start + _TOGETHER]
-            for _, trace, _ in some:
+        while due := self._deadlines.take(TOGETHER, MOST_COLLECTED):
+            for _, trace, _ in due:
                 self._close(trace)
             yield [
                 self._leaving(trace, TRIGGERS[wait], deadline, complete=wait == COMPLETE or trace.is_complete())
-                for deadline, trace, wait in some
+                for deadline, trace, wait in due
                 if trace.spans
             ]
 
     def add(self, batch: ItemBatch, offset: int) -> tuple[int, list[int]]:
-        """Collect the items of one record at the time that was passed to `due`.
+        """Collect the items of a record, or a piece of them, at the time that was passed to `due`. After the last one call `end`.
 
         Returns:
             The number of spans that the buffer holds in addition, and the indexes in `batch.heads` of late spans. Their trace is
@@ -121,9 +121,12 @@ class TraceBuffer:
             self._collect(trace, batch, start, end, process)
             spans += end - start
         self.open_spans += spans
-        if not process.traces:
-            del self._processes[process.resource]
         return spans, late
+
+    def end(self, resource: bytes) -> None:
+        """The record of this process has no more items."""
+        if not self._processes[resource].traces:
+            del self._processes[resource]
 
     def _collect(self, trace: OpenTrace, batch: ItemBatch, start: int, end: int, process: Process) -> None:
         """Hold SPAN items of a trace that follow one another."""
@@ -140,23 +143,28 @@ class TraceBuffer:
         self.open_bytes += size
         if trace.bytes > self._most_bytes or trace.size() + len(trace.new) > self._most_spans:
             self._large.append(trace)
+        if len(trace.new) > MOST_COLLECTED:
+            self._fold(trace)
+            trace.age()
 
-    def over_limits(self) -> list[DueTrace]:
+    def over_limits(self) -> Iterator[DueTrace | None]:
         """See `base.Core`."""
-        if not self._large:
-            return []
+        return self._take_large() if self._large else iter(())
+
+    def _take_large(self) -> Iterator[DueTrace | None]:
         most_spans, most_bytes = self._most_spans, self._most_bytes
         large, self._large = dict.fromkeys(self._large), []
-        result = []
-        for trace in sorted(large, key=lambda trace: (trace.first_offset, trace.first_index)):
+        ordered = sorted(large, key=lambda trace: (trace.first_offset, trace.first_index))
+        for place, trace in enumerate(ordered):
+            if place % STEP == 0:
+                yield None
             self._fold(trace)  # without duplicates it may be within the limits
             size = trace.size()
             if size > most_spans or trace.bytes > most_bytes:
                 self._close(trace)
                 if trace.spans:
                     trigger = Trigger.MAX_SPANS if size > most_spans else Trigger.MAX_BYTES
-                    result.append(self._leaving(trace, trigger, self.clock_ms, complete=trace.is_complete()))
-        return result
+                    yield self._leaving(trace, trigger, self.clock_ms, complete=trace.is_complete())
 
     def heaviest(self, most_bytes: int, trace_bytes: int) -> Iterator[DueTrace | None]:
         """See `base.Core.heaviest`."""
@@ -168,7 +176,7 @@ class TraceBuffer:
             trace.age()
             weight = trace.bytes * (now - trace.first_ms + 1)
             heappush(by_weight, (-weight, trace.first_offset, trace.first_index, trace))
-            if folded > _STEP or len(by_weight) % _STEP == 0:
+            if folded > STEP or len(by_weight) % STEP == 0:
                 yield None
         held = self.open_bytes + trace_bytes * len(self._traces)
         found: list[tuple[int, int, OpenTrace]] = []
@@ -176,7 +184,7 @@ class TraceBuffer:
             *_, trace = heappop(by_weight)
             held -= trace.bytes + trace_bytes
             heappush(found, (trace.first_offset, trace.first_index, trace))
-            if len(found) % _STEP == 0:
+            if len(found) % STEP == 0:
                 yield None
         while found:
             *_, trace = heappop(found)

@@ -8,15 +8,16 @@ the shortest wait. Items that arrive later do not move the entry. Only when an e
 counted and the real deadline is computed. A trace that waits for heartbeats has an entry in a second queue, too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from heapq import heapify, heappop, heappush
 
 from prela_stream.assembly.completeness import LOST, SUSPENDED, OpenTrace
 from prela_stream.assembly.options import AssemblyOptions
 
 _Entry = tuple[int, int, int, OpenTrace]
-_STEP = 512
-"""Traces that are checked in one step: about a millisecond."""
+STEP = 128
+"""Traces that are checked in one step, or `_SPANS` times as many new spans: about a millisecond."""
+_SPANS = 8
 _YOUNG_MS = 5_000
 """So long the items of a trace that receives more are held as they arrived, which takes more memory than their bytes."""
 
@@ -27,9 +28,10 @@ class Deadlines:
     Args:
         options: Waits.
         fold: Counts what a trace has collected; see `OpenTrace.fold`.
+        traces: The open traces; each has one entry.
     """
 
-    def __init__(self, options: AssemblyOptions, fold: Callable[[OpenTrace], None]) -> None:
+    def __init__(self, options: AssemblyOptions, fold: Callable[[OpenTrace], None], traces: Sized) -> None:
         self._fold = fold
         self._silence_ms = options.silence_ms
         self._lost_ms = options.lost_ms
@@ -45,9 +47,9 @@ class Deadlines:
         )
         self._queue: list[_Entry] = []
         self._watched: list[_Entry] = []
-        # stale entries are removed once they may outnumber the others
-        self._most_queued, self._most_watched = _most(self._queue), _most(self._watched)
+        self._traces = traces
         self._found: list[tuple[int, int, int, OpenTrace, int]] = []
+        """What `find` found: a heap."""
         self._heard = 0
         self._ahead = 0
         """Stream time minus the second clock before the last step."""
@@ -76,29 +78,38 @@ class Deadlines:
         return bool((queue and queue[0][0] <= self.clock_ms) or (watched and watched[0][0] <= self._heard))
 
     def find(self) -> Iterator[None]:
-        """Find the traces that are due; yields after each step of the work. `take` has them when it is exhausted."""
-        checked = 0
+        """Find the traces that are due; yields after each step of the work. `take` returns them when it is exhausted."""
+        work = 0
         while self._queue and self._queue[0][0] <= self.clock_ms:
             pushed, _, _, trace = heappop(self._queue)
             if not trace.closed and pushed == trace.pushed:
+                work += 1 + len(trace.new) // _SPANS
                 self._check(trace)
-                checked += 1
-                if checked % _STEP == 0:
+                if work >= STEP:
+                    work = 0
                     yield
         while self._watched and self._watched[0][0] <= self._heard:
             trace = heappop(self._watched)[3]
             trace.watched = False
             if not trace.closed:
+                work += 1 + len(trace.new) // _SPANS
                 self._check_heartbeats(trace)
-                checked += 1
-                if checked % _STEP == 0:
+                if work >= STEP:
+                    work = 0
                     yield
 
-    def take(self) -> list[tuple[int, OpenTrace, int]]:
-        """The traces that are due, as (deadline, trace, what it waited for), in order of (deadline, first item)."""
-        found, self._found = self._found, []
-        found.sort()
-        return [(deadline, trace, awaited) for deadline, _, _, trace, awaited in found]
+    def take(self, traces: int, spans: int) -> list[tuple[int, OpenTrace, int]]:
+        """The next traces that are due, as (deadline, trace, what it waited for), in order of (deadline, first item).
+
+        Up to so many traces, and fewer if they have about so many spans together. An empty list: there are no more.
+        """
+        found = self._found
+        taken: list[tuple[int, OpenTrace, int]] = []
+        while found and len(taken) < traces and spans > 0:
+            deadline, _, _, trace, awaited = heappop(found)
+            taken.append((deadline, trace, awaited))
+            spans -= len(trace.spans)
+        return taken
 
     def _check(self, trace: OpenTrace) -> None:
         """Check a trace whose entry in the queue is reached, and which has no other."""
@@ -148,24 +159,22 @@ class Deadlines:
 
     def _mark(self, trace: OpenTrace, deadline: int, awaited: int) -> None:
         trace.closed = True
-        self._found.append((deadline, trace.first_offset, trace.first_index, trace, awaited))
+        heappush(self._found, (deadline, trace.first_offset, trace.first_index, trace, awaited))
 
     def _watch(self, trace: OpenTrace) -> None:
         if not trace.watched:
             trace.watched = True
             heappush(self._watched, (trace.heard + self._lost_ms, trace.first_offset, trace.first_index, trace))
-            if len(self._watched) > self._most_watched:
+            if len(self._watched) > 2 * len(self._traces) + 1024:  # most of them are stale
                 self._watched[:] = [entry for entry in self._watched if not entry[3].closed]
                 heapify(self._watched)
-                self._most_watched = _most(self._watched)
 
     def _push(self, trace: OpenTrace, deadline: int) -> None:
         trace.pushed = deadline
         heappush(self._queue, (deadline, trace.first_offset, trace.first_index, trace))
-        if len(self._queue) > self._most_queued:
+        if len(self._queue) > 2 * len(self._traces) + 1024:
             self._queue[:] = [entry for entry in self._queue if not entry[3].closed and entry[0] == entry[3].pushed]
             heapify(self._queue)
-            self._most_queued = _most(self._queue)
 
     def next_ms(self) -> int | None:
         """Stream time of the next deadline if no item arrives; None if no trace is open."""
@@ -193,8 +202,3 @@ class Deadlines:
         if not watched:
             return queue[0][0]
         return min(queue[0][0], self.clock_ms + max(0, watched[0][0] - self._heard))
-
-
-def _most(entries: list[_Entry]) -> int:
-    """At how many entries to remove the stale ones, if these are not stale."""
-    return 2 * len(entries) + 1024

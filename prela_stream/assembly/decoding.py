@@ -1,6 +1,6 @@
 """Decodes the bytes of a trace that is ready to be decided, for the policies and for its summary."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -9,7 +9,8 @@ from prela_stream.codec.bodies import are_plain, check_bodies
 from prela_stream.codec.byte_cache import ByteCache
 from prela_stream.codec.decisions import DropFields
 from prela_stream.codec.item_reader import ItemReader, ReadItem
-from prela_stream.codec.spans import BadItem, decode_head, decode_heads, decode_resource, kind_of, projection
+from prela_stream.codec.projection import projection
+from prela_stream.codec.spans import BadItem, decode_head, decode_heads, decode_resource, kind_of
 from prela_stream.errors import CodecError
 from prela_stream.model import semconv
 from prela_stream.model.decision import Basis, Trigger
@@ -24,6 +25,8 @@ SUMMARY_KEYS = frozenset(
     for spelling in semconv.read_keys(key)
 )
 """Attribute keys that every summary needs."""
+RUN_ITEMS, RUN_BYTES = 256, 256 << 10
+"""So many items, of so many bytes, are checked or written in about a millisecond."""
 cached_resource = ByteCache(decode_resource, 8 << 20, factor=4)
 """The decoded resource of a process. Spans of one process have equal resource bytes."""
 
@@ -34,6 +37,22 @@ def decoded_resources(raws: Sequence[bytes]) -> list[Resource]:
     if raws.count(first) == len(raws):
         return [cached_resource(first)] * len(raws)
     return [cached_resource(raw) for raw in raws]
+
+
+def runs(items: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """The begin and the end of each part of these items that takes about a millisecond to check or to write."""
+    count = len(items)
+    if count <= RUN_ITEMS and sum(map(len, items)) <= RUN_BYTES:
+        yield 0, count
+        return
+    start = size = 0
+    for index, item in enumerate(items):
+        size += len(item)
+        if index + 1 - start >= RUN_ITEMS or size > RUN_BYTES:
+            yield start, index + 1
+            start, size = index + 1, 0
+    if start < count:
+        yield start, count
 
 
 class DueTrace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -83,23 +102,29 @@ class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
         """See `base.ReadyTrace`: the caller encodes it."""
         return None
 
-    def with_checked_bodies(self) -> "DecodedTrace":
+    def pieces(self) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
+        """See `base.ReadyTrace`."""
+        for start, end in runs(self.items):
+            yield [bytes(item) for item in self.items[start:end]], self.resources[start:end]
+
+    def with_checked_bodies(self) -> Generator[int, None, "DecodedTrace"]:
         """See `base.ReadyTrace`."""
         trace = self.trace
         if trace is None:
             return self
-        heads = decode_heads(self.items)
-        if are_plain(heads):
-            return self
         problems: dict[int, str] = {}
-        for index, head in enumerate(heads):
-            try:
-                check_bodies(head)
-            except CodecError as error:
-                problems[index] = str(error)
+        for start, end in runs(self.items):
+            if start:
+                yield 0
+            heads = decode_heads(self.items[start:end])
+            for index, head in enumerate(() if are_plain(heads) else heads, start):
+                try:
+                    check_bodies(head)
+                except CodecError as error:
+                    problems[index] = str(error)
         if not problems:
             return self
-        good = [index for index in range(len(heads)) if index not in problems]
+        good = [index for index in range(len(self.items)) if index not in problems]
         bad = [BadItem(index=-1, raw=bytes(self.items[index]), reason=reason) for index, reason in problems.items()]
         poison = [*self.poison, *bad]
         resources = [self.resources[index] for index in good]

@@ -4,7 +4,7 @@ The extension takes a record as it is, unless any of it is unusual. Such a recor
 Python decoder and handed over item by item. So only one decoder decides what is poison.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -15,16 +15,18 @@ from prela_stream.assembly.completeness import TRIGGERS
 from prela_stream.assembly.decoding import DecodedTrace, DueTrace, TraceDecoder, cached_resource, decoded_resources
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.decisions import DropFields
-from prela_stream.codec.spans import BadItem, decode_batch, decode_heads
+from prela_stream.codec.spans import BadItem, decode_heads, decode_pieces
 from prela_stream.model import semconv
 from prela_stream.model.decision import Basis, TraceSummary, Trigger
 from prela_stream.model.span import Resource, SpanHead
 from prela_stream.model.trace import NAME_CHARACTERS, UNSAMPLED, Trace
 
-INTERFACE: Final = 9
+INTERFACE: Final = 10
 """The version of the extension's interface. An extension with another one is not used."""
 DECIDED_STEP = 1024
 """Remembered decisions that one call touches: less than a millisecond."""
+STEP: Final = 1024
+"""Spans that one step reads, folds, or returns the facts of: about a millisecond."""
 _TRIGGERS: Final = (*TRIGGERS, Trigger.MAX_SPANS, Trigger.MAX_BYTES, Trigger.MEMORY)
 _BASES: Final = tuple(Basis)
 _attributes: Final = msgspec.msgpack.Decoder(list[dict[str, Any]])
@@ -47,6 +49,7 @@ class NativeCore:
         self._decoder = TraceDecoder(reads)
         self._taken = 0
         """Spans of due traces that the extension no longer holds, and the caller does not have yet."""
+        self._adding: Iterator[Applied | None] = iter(())
         self._partition = native.Partition(
             msgspec.structs.asdict(options),
             _described,
@@ -56,6 +59,7 @@ class NativeCore:
             input_tokens=list(semconv.read_keys(semconv.INPUT_TOKENS)),
             output_tokens=list(semconv.read_keys(semconv.OUTPUT_TOKENS)),
             cost=list(semconv.read_keys(semconv.COST_USD)),
+            step=STEP,
         )
 
     @property
@@ -112,30 +116,56 @@ class NativeCore:
         """See `base.Core`."""
         return self._partition.expire(DECIDED_STEP)  # type: ignore[no-any-return]
 
-    def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied:
+    def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied | None:
         """See `base.Core`."""
         found = self._partition.add(value, offset, replay=replay)
-        if found is None:
-            return self._add_one_by_one(value, offset, replay=replay)
-        return _applied(found)
+        if found:
+            return _applied(found)
+        self._adding = self._in_steps(found, value, offset, replay=replay)
+        return next(self._adding)
 
-    def _add_one_by_one(self, value: bytes, offset: int, *, replay: bool) -> Applied:
-        batch = decode_batch(value, self._max_item_bytes)
-        items = list(zip(batch.indexes, batch.raws, strict=True))
-        found = _applied(self._partition.add_items(batch.resource, items, offset, replay=replay))
-        return found._replace(bad=batch.bad, unknown=batch.unknown)
-
-    def over_limits(self) -> Sequence[ReadyTrace]:
+    def add_more(self) -> Applied | None:
         """See `base.Core`."""
-        return [_ready(facts, self._decoder) for facts in self._partition.over_limits()]
+        return next(self._adding)
+
+    def _in_steps(self, found: Any, value: bytes, offset: int, *, replay: bool) -> Iterator[Applied | None]:
+        while found is not None:
+            yield None
+            if found := self._partition.add_more():
+                yield _applied(found)
+        partition = self._partition
+        bad: list[BadItem] = []
+        unknown = pieces = 0
+        for batch in decode_pieces(value, self._max_item_bytes):
+            if batch is None:
+                yield None
+                continue
+            if pieces:
+                yield None
+            else:
+                partition.begin_items(batch.resource, offset, replay=replay)
+            pieces += 1
+            partition.add_items(list(zip(batch.indexes, batch.raws, strict=True)))
+            bad += batch.bad
+            unknown += batch.unknown
+        if pieces > 1:
+            yield None
+        yield _applied(partition.end_items())._replace(bad=bad, unknown=unknown)
+
+    def over_limits(self) -> Iterator[ReadyTrace | None]:
+        """See `base.Core`."""
+        return self._until_none(self._partition.next_over_limits) if self._partition.begin_over_limits() else iter(())
+
+    def _until_none(self, take: Callable[[], Any]) -> Iterator[ReadyTrace | None]:
+        while (piece := take()) is not None:
+            for facts in piece:
+                yield _ready(facts, self._decoder)
+            yield None
 
     def heaviest(self, most_bytes: int) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""
         self._partition.begin_heaviest(most_bytes, TRACE_BYTES)
-        while (piece := self._partition.next_heaviest()) is not None:
-            for facts in piece:
-                yield _ready(facts, self._decoder)
-            yield None
+        return self._until_none(self._partition.next_heaviest)
 
     def low_watermark(self) -> tuple[int, int] | None:
         """See `base.Core`."""
@@ -203,6 +233,14 @@ def _decoded(facts: Any, decoder: TraceDecoder) -> DecodedTrace:
     return decoder.read(due)
 
 
+def _pieces(facts: Any) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
+    taken = 0
+    while taken < facts.items:
+        raws, resources = facts.piece(taken, STEP)
+        taken += len(raws)
+        yield raws, resources
+
+
 def _cost(facts: Any) -> float | None:
     costs = facts.costs
     return None if costs is None else sum(sorted(costs), 0.0)
@@ -255,9 +293,20 @@ class NativeReadyTrace:
             self.trace.trigger, self.basis,
         )  # fmt: skip
 
-    def with_checked_bodies(self) -> ReadyTrace:
+    def pieces(self) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
         """See `base.ReadyTrace`."""
-        return self if self._facts.has_plain_bodies() else _decoded(self._facts, self._decoder).with_checked_bodies()
+        return _pieces(self._facts)
+
+    def with_checked_bodies(self) -> Generator[int, None, ReadyTrace]:
+        """See `base.ReadyTrace`."""
+        facts: Any = self._facts
+        checked = facts.check_bodies(0, STEP)
+        while checked is not None:
+            if checked == facts.items:
+                return self
+            yield 0
+            checked = facts.check_bodies(checked, STEP)
+        return (yield from _decoded(facts, self._decoder).with_checked_bodies())
 
 
 class NativeTrace(Trace):

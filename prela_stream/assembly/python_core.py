@@ -32,6 +32,7 @@ class PythonCore:
         self._taken = 0
         """Spans of due traces that the buffer no longer holds, and the caller does not have yet."""
         self._reader = ItemReader({*reads, *SUMMARY_KEYS}, max_item_bytes)
+        self._adding: Iterator[Applied | None] = iter(())
 
     @property
     def clock_ms(self) -> int:
@@ -85,11 +86,41 @@ class PythonCore:
         """See `base.Core`."""
         return self._decided.expire(self._buffer.clock_ms)
 
-    def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied:
+    def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied | None:
         """See `base.Core`."""
-        batch = whole = self._reader.batch(value)
-        if replay:
-            batch = self._without_covered(batch, offset)
+        batch = self._reader.batch(value)
+        if batch is None:
+            self._adding = self._in_steps(value, offset, replay=replay)
+            return next(self._adding)
+        applied = self._apply(batch, offset, replay=replay)
+        self._buffer.end(batch.resource)
+        return applied
+
+    def add_more(self) -> Applied | None:
+        """See `base.Core`."""
+        return next(self._adding)
+
+    def _in_steps(self, value: bytes, offset: int, *, replay: bool) -> Iterator[Applied | None]:
+        found: list[Applied] = []
+        resource = b""
+        for batch in self._reader.pieces(value):
+            if batch is None:
+                yield None
+                continue
+            if found:
+                yield None
+            resource = batch.resource
+            found.append(self._apply(batch, offset, replay=replay))
+        self._buffer.end(resource)
+        if len(found) == 1:
+            yield found[0]
+            return
+        yield None
+        yield _sum(found)
+
+    def _apply(self, whole: ItemBatch, offset: int, *, replay: bool) -> Applied:
+        """Apply a piece of a record."""
+        batch = self._without_covered(whole, offset) if replay else whole
         spans, late = self._buffer.add(batch, offset)
         items = len(whole.heads)
         held = len(batch.heads)
@@ -115,14 +146,16 @@ class PythonCore:
             indexes=[batch.indexes[index] for index in open_items],
         )
 
-    def over_limits(self) -> Sequence[ReadyTrace]:
+    def over_limits(self) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""
-        return [self._decoder.read(due) for due in self._buffer.over_limits()]
+        return map(self._ready, self._buffer.over_limits())
+
+    def _ready(self, due: DueTrace | None) -> ReadyTrace | None:
+        return None if due is None else self._decoder.read(due)
 
     def heaviest(self, most_bytes: int) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""
-        for due in self._buffer.heaviest(most_bytes, TRACE_BYTES):
-            yield None if due is None else self._decoder.read(due)
+        return map(self._ready, self._buffer.heaviest(most_bytes, TRACE_BYTES))
 
     def low_watermark(self) -> tuple[int, int] | None:
         """See `base.Core`."""
@@ -159,3 +192,18 @@ def _late(batch: ItemBatch, index: int) -> LateSpan:
     trace_id = batch.heads[index].trace_id
     assert trace_id is not None  # only spans are late
     return LateSpan(trace_id, batch.indexes[index], bytes(batch.raws[index]))
+
+
+def _sum(found: Sequence[Applied]) -> Applied:
+    """The pieces of a record as one."""
+    late_resource = next((one.late_resource for one in found if one.late), None)
+    return Applied(
+        sum(one.items for one in found),
+        sum(one.control for one in found),
+        sum(one.spans for one in found),
+        sum(one.covered for one in found),
+        [late for one in found for late in one.late],
+        late_resource,
+        [bad for one in found for bad in one.bad],
+        sum(one.unknown for one in found),
+    )

@@ -1,15 +1,17 @@
 """Decodes the items of `spans` in one pass, together with the attributes that policies and summaries read.
 
-It accepts less than `spans.decode_batch`, at half of its cost. What it does not accept is decoded by that function.
+It accepts less than `spans.decode_pieces`, at half of its cost. What it does not accept is decoded by that function.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
 
-from prela_stream.codec.spans import ItemBatch, decode_batch, envelope_decoder, selection
+from prela_stream.codec import spans
+from prela_stream.codec.projection import selection
+from prela_stream.codec.spans import ItemBatch, decode_piece, decode_pieces, envelope_decoder, joined, pieces_of
 from prela_stream.codec.versions import PREFIX, READ_ERRORS, read
 from prela_stream.model.span import ItemKind, SpanFields, SpanId, TraceId
 
@@ -45,25 +47,54 @@ class ItemReader:
         self._record, self._items = _decoders(frozenset(keys))
         self._max_item_bytes = max_item_bytes
 
-    def batch(self, value: bytes) -> ItemBatch:
-        """As `spans.decode_batch`. If all of the record is accepted, `raws` are views and `heads` are `ReadItem`s."""
+    def batch(self, value: bytes) -> ItemBatch | None:
+        """A record of one piece, of which everything is accepted; `raws` are views and `heads` are `ReadItem`s.
+
+        None for any other record: then use `pieces`.
+        """
         most = self._max_item_bytes
         if value and value[0] == _VERSION and (most is None or len(value) <= most):
             rest = memoryview(value)[1:]
             try:
                 envelope = envelope_decoder.decode(rest)
+                raws: Any = envelope.items
+                if len(raws) > spans.PIECE_ITEMS:
+                    return None
                 heads = self._record.decode(rest).items
             except READ_ERRORS:
-                return decode_batch(value, most)
-            raws: Any = envelope.items
+                return None
             return ItemBatch(
                 resource=bytes(envelope.resource), heads=heads, raws=raws, indexes=range(len(raws)), views=True
             )
-        return decode_batch(value, most)
+        return None
+
+    def pieces(self, value: bytes) -> Iterator[ItemBatch | None]:
+        """As `spans.decode_pieces`. If all of a piece is accepted, it is as that of `batch`."""
+        most = self._max_item_bytes
+        if value and value[0] == _VERSION and (most is None or len(value) <= most):
+            try:
+                envelope = envelope_decoder.decode(memoryview(value)[1:])
+            except READ_ERRORS:
+                pass
+            else:
+                yield from self._pieces_of(bytes(envelope.resource), envelope.items)
+                return
+        yield from decode_pieces(value, most)
+
+    def _pieces_of(self, resource: bytes, items: Any) -> Iterator[ItemBatch]:
+        for start in pieces_of(items):
+            raws = items[start : start + spans.PIECE_ITEMS]
+            try:
+                heads = self._items.decode(joined(raws))
+            except READ_ERRORS:
+                yield decode_piece(resource, items, start, self._max_item_bytes)
+                continue
+            indexes = range(start, start + len(raws))
+            yield ItemBatch(resource=resource, heads=heads, raws=raws, indexes=indexes, views=True)
 
     def items(self, raws: Sequence[bytes]) -> list[ReadItem]:
         """Decode items in one call. Raises CodecError if any of them is not accepted."""
-        return read(self._items, b"".join((b"\xdd", len(raws).to_bytes(4, "big"), *raws)), "items")
+        return read(self._items, joined(raws), "items")
 
 
 @lru_cache(maxsize=16)  # every partition of a worker reads the same keys

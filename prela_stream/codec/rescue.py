@@ -4,7 +4,7 @@ The codec decodes records with msgspec, in C. If msgspec rejects a whole record,
 stack, this module finds the items that are still readable. It is slow (one step per value) and never reads past the end.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -25,7 +25,9 @@ _COUNTED: Final[Mapping[int, tuple[int, int]]] = {0xDC: (2, 1), 0xDD: (4, 1), 0x
 
 
 _MOST_STEPS: Final = 300_000
-"""Most values in a record that is split. A step takes half a microsecond, and nothing else runs during them."""
+"""Most values in a record that is split. A step takes half a microsecond."""
+PIECE_STEPS = 2_048
+"""So many steps are taken in a millisecond."""
 
 
 class FramingError(ValueError):
@@ -50,15 +52,28 @@ def end_of(data: memoryview, start: int, steps: _Steps | None = None) -> int:
 
     With `steps`, raises TooLongError if it contains more values than are left of them.
     """
+    walk = _walk(data, start, steps)
+    while True:
+        try:
+            next(walk)
+        except StopIteration as done:
+            return int(done.value)
+
+
+def _walk(data: memoryview, start: int, steps: _Steps | None) -> Generator[None, None, int]:
+    """As `end_of`; yields after each `PIECE_STEPS` values, those of earlier calls with the same `steps` included."""
     at, values, taken = start, 1, 0
     most = None if steps is None else steps.left
     while values:
         at, inner = _step(data, at)
         values += inner - 1
         taken += 1
-        if most is not None and taken > most:
-            msg = f"the record contains more than {_MOST_STEPS:,} values"
-            raise TooLongError(msg)
+        if most is not None:
+            if taken > most:
+                msg = f"the record contains more than {_MOST_STEPS:,} values"
+                raise TooLongError(msg)
+            if (most - taken) % PIECE_STEPS == 0:
+                yield
         if at > len(data):
             msg = f"the value at byte {start} is truncated: it needs more than the {len(data) - start} bytes there are"
             raise FramingError(msg)
@@ -108,8 +123,8 @@ class Parts(NamedTuple):
     """Why `rest` is unreadable; None if it is empty."""
 
 
-def split(data: memoryview, start: int, most: int) -> Parts:
-    """Split the array at `start`. Raises FramingError if it does not start with `[first, [`.
+def split(data: memoryview, start: int, most: int) -> Generator[None, None, Parts]:
+    """Split the array at `start`; yields about once in a millisecond. Raises FramingError if it does not start with `[first, [`.
 
     Raises TooLongError if it has more than `most` items, or more values than can be walked through in a moment.
     """
@@ -118,20 +133,20 @@ def split(data: memoryview, start: int, most: int) -> Parts:
     if parts < 2:
         msg = f"expected an array of at least 2 elements at byte {start}, got {parts}"
         raise FramingError(msg)
-    first_end = end_of(data, at, steps)
+    first_end = yield from _walk(data, at, steps)
     first = data[at:first_end]
     at, count = array_at(data, first_end)
     items: list[memoryview] = []
     try:
         for _ in range(count):
-            end = end_of(data, at, steps)
+            end = yield from _walk(data, at, steps)
             if len(items) == most:
                 msg = f"the record has more than {most:,} items"
                 raise TooLongError(msg)
             items.append(data[at:end])
             at = end
         for _ in range(parts - 2):
-            at = end_of(data, at, steps)
+            at = yield from _walk(data, at, steps)
     except TooLongError:
         raise
     except FramingError as error:

@@ -4,10 +4,9 @@ Spans are decoded in two steps. Assembly reads `ItemHead`s and keeps the bytes o
 again as `SpanHead`s, with only the attributes that the policies declare. One unreadable item never affects the others.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import lru_cache
-from typing import Annotated, Any, Final, TypedDict
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -32,6 +31,9 @@ from prela_stream.transport.base import UNREAD, why_unread
 SPANS_FORMAT: Final = b"spans/1"
 MAX_ITEMS: Final = 16_384
 """Most items of a record. A record with more is poison: decoded, an item of one byte takes 300 bytes of memory."""
+
+PIECE_ITEMS = 256
+"""Most items of a piece of a record: about a millisecond of work, up to three if they are unreadable."""
 
 _KNOWN_KINDS: Final = frozenset(int(kind) for kind in ItemKind)
 _NO_IDS: Final = frozenset({int(ItemKind.TICK), int(ItemKind.LOST)})
@@ -77,12 +79,6 @@ class _Outline(msgspec.Struct, array_like=True):
     items: msgspec.Raw
 
 
-class _HeadEnvelope(msgspec.Struct, array_like=True):
-    resource: msgspec.Raw
-    items: list[SpanHead]
-    """Whole items instead of `ItemHead`s. That is half as fast, but every accepted item can be decided."""
-
-
 class _KindOnly(msgspec.Struct, array_like=True, gc=False):
     kind: int
 
@@ -90,7 +86,6 @@ class _KindOnly(msgspec.Struct, array_like=True, gc=False):
 _encoder: Final = msgspec.msgpack.Encoder(enc_hook=safe_text)
 _outline: Final = msgspec.msgpack.Decoder(_Outline)
 envelope_decoder: Final = msgspec.msgpack.Decoder(_Envelope)
-_head_envelope: Final = msgspec.msgpack.Decoder(_HeadEnvelope)
 _kind_only: Final = msgspec.msgpack.Decoder(_KindOnly)
 _span_head: Final = msgspec.msgpack.Decoder(SpanHead)
 _span_heads: Final = msgspec.msgpack.Decoder(list[SpanHead])
@@ -133,30 +128,71 @@ def decode_batch(value: bytes | memoryview, max_item_bytes: int | None = None) -
         value: The value of the record.
         max_item_bytes: Most bytes of an item and the resource together. A larger item could not be written as kept.
     """
+    found = list(filter(None, decode_pieces(value, max_item_bytes)))
+    if len(found) == 1:
+        return found[0]
+    return ItemBatch(
+        resource=found[0].resource,
+        heads=[head for one in found for head in one.heads],
+        raws=[raw for one in found for raw in one.raws],
+        indexes=[index for one in found for index in one.indexes],
+        bad=[bad for one in found for bad in one.bad],
+        unknown=sum(one.unknown for one in found),
+    )
+
+
+def decode_pieces(value: bytes | memoryview, max_item_bytes: int | None = None) -> Iterator[ItemBatch | None]:
+    """As `decode_batch`, in pieces of up to `PIECE_ITEMS` items. There is at least one, and all have the same resource.
+
+    Yields:
+        The pieces, in order. Before them None, about once in a millisecond of other work.
+    """
     view = memoryview(value)
     try:
         check_version(view)
         envelope = envelope_decoder.decode(view[1:])
     except CodecError as error:
-        return _whole(view, str(error), why_unread(view)[1] if view and view[0] == UNREAD else 1)
+        yield _whole(view, str(error), why_unread(view)[1] if view and view[0] == UNREAD else 1)
     except READ_ERRORS as error:
         if len(view) > MAX_ITEMS and (problem := _count_problem(view)):
-            return _whole(view, *problem)
-        return _rescue(view, str(error), max_item_bytes)
-    resource = bytes(envelope.resource)
-    if max_item_bytes is not None and len(view) > max_item_bytes:
-        return _decode_one_by_one(resource, envelope.items, max_item_bytes)
+            yield _whole(view, *problem)
+        else:
+            yield from _rescue(view, str(error), max_item_bytes)
+    else:
+        resource, items = bytes(envelope.resource), envelope.items
+        for start in pieces_of(items):
+            yield decode_piece(resource, items, start, max_item_bytes)
+
+
+def pieces_of(items: Sequence[object]) -> range:
+    """Where each piece of the items of a record starts. An empty record has one."""
+    return range(0, len(items) or 1, PIECE_ITEMS)
+
+
+def decode_piece(
+    resource: bytes, items: Sequence[msgspec.Raw | memoryview], start: int, max_item_bytes: int | None = None
+) -> ItemBatch:
+    """The piece of these items that starts at `start`; see `decode_batch`."""
+    part = items[start : start + PIECE_ITEMS]
+    if max_item_bytes is not None and sum(map(len, part)) + len(resource) > max_item_bytes:
+        return _decode_one_by_one(resource, part, start, max_item_bytes)
     try:
-        heads = _head_envelope.decode(view[1:]).items
+        heads = _span_heads.decode(joined(part))
     except READ_ERRORS:
-        return _decode_one_by_one(resource, envelope.items)
+        return _decode_one_by_one(resource, part, start)
     for head in heads:
         if (head.trace_id is None or head.span_id is None or head.kind not in _KNOWN_KINDS) and (
             head.kind not in _NO_IDS
         ):
-            return _decode_one_by_one(resource, envelope.items)
-    raws = [bytes(raw) for raw in envelope.items]
-    return ItemBatch(resource=resource, heads=heads, raws=raws, indexes=range(len(raws)), bad=[], unknown=0)
+            return _decode_one_by_one(resource, part, start)
+    raws = [bytes(raw) for raw in part]
+    indexes = range(start, start + len(raws))
+    return ItemBatch(resource=resource, heads=heads, raws=raws, indexes=indexes, bad=[], unknown=0)
+
+
+def joined(items: Sequence[bytes | msgspec.Raw | memoryview]) -> bytes:
+    """The items as one MessagePack array."""
+    return b"".join((b"\xdd", len(items).to_bytes(4, "big"), *items))
 
 
 def _whole(view: memoryview, problem: str, items: int = 1) -> ItemBatch:
@@ -174,28 +210,31 @@ def _count_problem(view: memoryview) -> tuple[str, int] | None:
     return (f"a record has at most {MAX_ITEMS:,} items, this one has {count:,}", count) if count > MAX_ITEMS else None
 
 
-def _rescue(view: memoryview, problem: str, max_item_bytes: int | None) -> ItemBatch:
+def _rescue(view: memoryview, problem: str, max_item_bytes: int | None) -> Iterator[ItemBatch | None]:
     """The readable items of a record that msgspec rejects: truncated, nested too deep, or with bytes after its end."""
     try:
-        parts = rescue.split(view, 1, MAX_ITEMS)
+        parts = yield from rescue.split(view, 1, MAX_ITEMS)
     except rescue.FramingError:
-        return _whole(view, problem)
-    batch = _decode_one_by_one(bytes(parts.first), parts.items, max_item_bytes)
-    if parts.problem is None:
-        return batch
-    rest = BadItem(index=len(parts.items), raw=bytes(parts.rest), reason=parts.problem)
-    return msgspec.structs.replace(batch, bad=[*batch.bad, rest])
+        yield _whole(view, problem)
+        return
+    resource, items = bytes(parts.first), parts.items
+    for start in pieces_of(items):
+        batch = _decode_one_by_one(resource, items[start : start + PIECE_ITEMS], start, max_item_bytes)
+        if parts.problem is not None and start + PIECE_ITEMS >= len(items):
+            rest = BadItem(index=len(items), raw=bytes(parts.rest), reason=parts.problem)
+            batch = msgspec.structs.replace(batch, bad=[*batch.bad, rest])
+        yield batch
 
 
 def _decode_one_by_one(
-    resource: bytes, items: Iterable[msgspec.Raw | memoryview], max_item_bytes: int | None = None
+    resource: bytes, items: Iterable[msgspec.Raw | memoryview], start: int, max_item_bytes: int | None = None
 ) -> ItemBatch:
     heads: list[SpanHead] = []
     raws: list[bytes] = []
     indexes: list[int] = []
     bad: list[BadItem] = []
     unknown = 0
-    for index, item in enumerate(items):
+    for index, item in enumerate(items, start):
         raw = bytes(item)
         try:
             if _kind_only.decode(raw).kind not in _KNOWN_KINDS:
@@ -234,7 +273,7 @@ def decode_head(raw: bytes | msgspec.Raw) -> SpanHead:
 
 def decode_heads(raws: Sequence[bytes]) -> list[SpanHead]:
     """As `decode_head` for all items of a trace in one call; raises CodecError if any of them is unreadable."""
-    return read(_span_heads, b"".join((b"\xdd", len(raws).to_bytes(4, "big"), *raws)), "items")
+    return read(_span_heads, joined(raws), "items")
 
 
 def kind_of(raw: bytes) -> int:
@@ -325,31 +364,3 @@ def span_of(head: SpanHead, resource: Resource | None = None) -> SpanData:
         links=[] if head.links is EMPTY_ARRAY else read(links_decoder, head.links, "links"),
         resource=resource or Resource(),
     )
-
-
-def projection(keys: Iterable[str]) -> Callable[[bytes | msgspec.Raw], dict[str, Any]]:
-    """A decoder for these attribute keys only; msgspec skips all others in C.
-
-    The returned function takes the bytes of an attribute map and returns the attributes with these keys. It raises CodecError if
-    the bytes are not a map.
-    """
-    some: Any = selection(keys)
-    if some is None:
-        return lambda _: {}
-    decoder: msgspec.msgpack.Decoder[dict[str, Any]] = msgspec.msgpack.Decoder(some)
-    return lambda raw: read(decoder, raw, "attributes")
-
-
-def selection(keys: Iterable[str]) -> Any:
-    """The type of an attribute map of which only these keys are decoded; None if there are none."""
-    wanted = sorted(set(keys))
-    return _type_of(tuple(wanted)) if wanted else None
-
-
-@lru_cache(maxsize=16)  # every partition of a worker reads the same keys
-def _type_of(wanted: tuple[str, ...]) -> Any:
-    # msgspec decodes a TypedDict to a dict of the present keys, five times as fast as reading each field of a Struct.
-    # It compares keys by the cached UTF-8 form of a str; a non-ASCII str has none until it was encoded once.
-    _encoder.encode(wanted)
-    some: Any = TypedDict("some", dict.fromkeys(wanted, Any), total=False)  # type: ignore[misc]
-    return some

@@ -1,6 +1,6 @@
 """The pending output of a partition: records of `sampled`, `decisions` and `dlq`, within the size limits of their topics."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -23,6 +23,9 @@ _DECISION_BYTES = 400
 
 _readable = ByteCache(readable_resource, 4 << 20)
 """The resource of a process as it is stored. One that readers cannot skip would cost the whole record of `sampled`."""
+
+
+Pieces = Iterable[tuple[Sequence[bytes], Sequence[bytes]]]
 
 
 class Outputs:
@@ -57,17 +60,24 @@ class Outputs:
         if len(self._decisions) >= self._step:  # encoding all of a large commit at once would block the event loop
             self._write_decisions()
 
-    def keep(self, decision: Decision, raws: Sequence[bytes], resources: Sequence[bytes]) -> None:
-        """Add a kept trace, in as many fragments as it needs. `resources[i]` is the resource of `raws[i]`."""
-        parts = list(self._cut(raws, resources))
-        for number, (part_raws, part_resources) in enumerate(parts):
-            last = number == len(parts) - 1
-            self._forward(decision, part_raws, part_resources, fragment=number, last=last, late=False)
+    def keep(self, decision: Decision, pieces: Pieces) -> Iterator[int]:
+        """Add a kept trace, in as many fragments as it needs. `pieces`: its items and the resource of each.
+
+        Yields 0 after each piece but the last, and after each fragment but the last.
+        """
+        number = 0
+        for fragment, last in self._cut(pieces):
+            if fragment is not None:
+                self._forward(decision, fragment, number=number, last=last, late=False)
+                number += 1
+            if not last:
+                yield 0
 
     def keep_late(self, decision: Decision, raws: Sequence[bytes], resource: bytes, offset: int) -> None:
         """Add late spans of a kept trace from the record at `offset`."""
-        for part_raws, part_resources in self._cut(raws, [resource] * len(raws)):
-            self._forward(decision, part_raws, part_resources, fragment=offset, last=True, late=True)
+        for fragment, _ in self._cut([(raws, [resource] * len(raws))]):
+            if fragment is not None:
+                self._forward(decision, fragment, number=offset, last=True, late=True)
 
     def dead_letter(self, letter: DeadLetter) -> None:
         """Add unreadable bytes. What exceeds the size limit of a record is cut, and the reason records it."""
@@ -103,54 +113,82 @@ class Outputs:
             return
         self._add(TopicPartition(self._topics.decisions, self._source.partition), value, DECISIONS_FORMAT, key=None)
 
-    def _forward(
-        self,
-        decision: Decision,
-        raws: Sequence[bytes],
-        resources: Sequence[bytes],
-        *,
-        fragment: int,
-        last: bool,
-        late: bool,
-    ) -> None:
-        indexes: dict[bytes, int] = {}
-        items = [
-            (indexes.setdefault(resource, len(indexes)), msgspec.Raw(raw))
-            for raw, resource in zip(raws, resources, strict=True)
-        ]
+    def _forward(self, decision: Decision, fragment: "_Fragment", *, number: int, last: bool, late: bool) -> None:
         value = encode_kept(
             KeptFragment(
                 decision=decision,
-                fragment=fragment,
+                fragment=number,
                 last=last,
                 late=late,
-                resources=[msgspec.Raw(_readable(resource)) for resource in indexes],
-                items=items,
+                resources=[msgspec.Raw(_readable(resource)) for resource in fragment.resources],
+                items=fragment.items,
             )
         )
         to = TopicPartition(self._topics.sampled, partition_of(decision.trace_id, self._topics.sampled_partitions))
         self._add(to, value, SAMPLED_FORMAT, key=decision.trace_id)
 
-    def _cut(
-        self, raws: Sequence[bytes], resources: Sequence[bytes]
-    ) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
-        most = sum(map(len, raws)) + 8 * len(raws) + sum(map(len, set(resources)))
-        if most <= self._limit:
-            yield raws, resources
-            return
-        start, size = 0, 0
-        seen: set[bytes] = set()
-        for index, (raw, resource) in enumerate(zip(raws, resources, strict=True)):
-            cost = len(raw) + 8 + (0 if resource in seen else len(resource))
-            if size and size + cost > self._limit:
-                yield raws[start:index], resources[start:index]
-                start, size = index, 0
-                seen = set()
-                cost = len(raw) + 8 + len(resource)
-            seen.add(resource)
-            size += cost
-        yield raws[start:], resources[start:]
+    def _cut(self, pieces: Pieces) -> Iterator[tuple["_Fragment | None", bool]]:
+        """The fragments, and whether each is the last. Between pieces None."""
+        fragment = _Fragment()
+        is_first = True
+        for raws, resources in pieces:
+            if not is_first:
+                yield None, False
+            is_first = False
+            if fragment.takes(raws, resources, self._limit):
+                continue
+            start = 0
+            for index, (raw, resource) in enumerate(zip(raws, resources, strict=True)):
+                if not fragment.has_room(raw, resource, self._limit):
+                    fragment.add(raws[start:index], resources[start:index])
+                    yield fragment, False
+                    fragment, start = _Fragment(), index
+                    fragment.has_room(raw, resource, self._limit)
+            fragment.add(raws[start:], resources[start:])
+        yield fragment, True
 
     def _add(self, to: TopicPartition, value: bytes, form: bytes, *, key: bytes | None) -> None:
         self._records.append((to, Record(value=value, key=key, headers=((FORMAT_HEADER, form), self._group))))
         self.bytes += len(value)
+
+
+class _Fragment:
+    """The items of one record of `sampled`.
+
+    An item costs 8 bytes more than it has, and each resource costs its bytes once.
+    """
+
+    __slots__ = ("_size", "items", "resources")
+
+    def __init__(self) -> None:
+        self._size = 0
+        self.resources: dict[bytes, int] = {}
+        """The index of each resource."""
+        self.items: list[tuple[int, msgspec.Raw]] = []
+
+    def takes(self, raws: Sequence[bytes], resources: Sequence[bytes], limit: int) -> bool:
+        """Add all of these items if there is room for them."""
+        new = set(resources) - self.resources.keys()
+        size = self._size + sum(map(len, raws)) + 8 * len(raws) + sum(map(len, new))
+        if size > limit:
+            return False
+        self._size = size
+        self.add(raws, resources)
+        return True
+
+    def has_room(self, raw: bytes, resource: bytes, limit: int) -> bool:
+        """Whether there is room for this item, which is reserved then. There is always room for the first one."""
+        cost = len(raw) + 8 + (0 if resource in self.resources else len(resource))
+        if self._size and self._size + cost > limit:
+            return False
+        self.resources.setdefault(resource, len(self.resources))
+        self._size += cost
+        return True
+
+    def add(self, raws: Sequence[bytes], resources: Sequence[bytes]) -> None:
+        """Add items for which there is room."""
+        indexes = self.resources
+        self.items += [
+            (indexes.setdefault(resource, len(indexes)), msgspec.Raw(raw))
+            for raw, resource in zip(raws, resources, strict=True)
+        ]

@@ -64,7 +64,6 @@ class PartitionState:
         self._source = source
         self._topics = topics
         self._options = options
-        self._evaluator = evaluator
         self._clock = StreamClock(assembly.max_jump_ms)
         self._shifts = Shifts()
         self._unconfirmed: LogRecord | None = None
@@ -74,8 +73,16 @@ class PartitionState:
         """Duplicates of the core that are in the counters, or that a replay found again."""
         self._remembered = Remembered(self._core, assembly)
         self._packed = PackedDecisions(source)
-        self._deciding = Deciding(source, evaluator.policy_set.version)
         self._outputs = Outputs(source, topics, options.group)
+        self._deciding = Deciding(
+            source,
+            evaluator,
+            core=self._core,
+            packed=self._packed,
+            remembered=self._remembered,
+            outputs=self._outputs,
+            discard=self._discard,
+        )
         self._committed_position = start
         self._replay: Replay | None = None
         self._sealed: deque[PendingCommit] = deque()
@@ -101,6 +108,7 @@ class PartitionState:
         self._dead_letters = DeadLetters(self._source, self._outputs, counters)
         self._late = LateSpans(self._core, self._packed, self._outputs, self._dead_letters, counters)
         self._new = NewRecords(counters, self._dead_letters, self._options.poison_window)
+        self._deciding.use(counters, self._dead_letters)
 
     @property
     def counters(self) -> ItemCounters:
@@ -144,7 +152,9 @@ class PartitionState:
     @property
     def _can_commit(self) -> bool:
         """Not inside of a record, except between the traces that are due by its time: they precede its items."""
-        return not self.replaying and (self._between_records or self._low_before is not None)
+        if self.replaying or self._deciding.is_writing:
+            return False
+        return self._between_records or self._low_before is not None
 
     @property
     def stopping(self) -> bool:
@@ -244,11 +254,8 @@ class PartitionState:
         return now
 
     def _apply_at(self, record: LogRecord, now: int) -> Iterator[int]:
-        if self._replay is not None and record.offset >= self._replay.until:
-            self._end_replay()
-        self._discarded = 0
-        intake: Intake = self._replay or self._new
-        core = self._core
+        intake = self._begin_record(record)
+        core, decide = self._core, self._deciding.decide
         if self._remembered.loaded and self._replay is None:
             yield from self._forget(self._remembered.end_load())
         self._low_before = self._low_watermark()
@@ -256,22 +263,32 @@ class PartitionState:
         for ready in core.due(now):
             if ready is not None:
                 decided += 1
-                kept = self._decide(ready, intake, cut=record.offset)
+                kept = decide(ready, intake, record.offset)
+                if kept is not None:
+                    yield from kept
                 self._seal_if_full()
-                if not kept and decided % _DROPPED_AT_ONCE:
+                if kept is None and decided % _DROPPED_AT_ONCE:
                     continue
             yield 0
         self._low_before = None
         if (early := core.expire()) is not None:
             yield from self._forget(self._remembered.forget(early))
         applied = core.add(record.value or b"", record.offset, replay=self._replay is not None)
-        intake.applied(applied, record.offset)
-        if applied.late:
-            self._late.forward(applied, record.offset, intake)
-        for ready in core.over_limits():
-            self._decide(ready, intake, cut=record.offset + 1)
+        while applied is None:
             yield 0
+            applied = core.add_more()
+        intake.applied(applied, record.offset)
+        if applied.late or applied.bad:
+            yield from self._late.forward(applied, record.offset, intake)
+        for ready in core.over_limits():
+            yield from self._deciding.decide_in_steps(ready, intake, record.offset + 1)
         self._end_record(record)
+
+    def _begin_record(self, record: LogRecord) -> Intake:
+        if self._replay is not None and record.offset >= self._replay.until:
+            self._end_replay()
+        self._discarded = 0
+        return self._replay or self._new
 
     def _end_record(self, record: LogRecord) -> None:
         self._applied_ms = record.timestamp_ms
@@ -298,9 +315,7 @@ class PartitionState:
             return
         self._between_records = False
         for ready in self._core.heaviest(most_bytes):
-            if ready is not None:
-                self._decide(ready, self._new, cut=self.position)
-            yield 0
+            yield from self._deciding.decide_in_steps(ready, self._new, self.position)
         self._between_records = True
         self._seal_if_full()
 
@@ -362,35 +377,11 @@ class PartitionState:
             tally=tally,
         )
 
-    def _decide(self, ready: ReadyTrace, intake: Intake, *, cut: int) -> bool:
-        """Decide a trace. Returns whether it is kept, which takes more time."""
-        verdict = None if ready.trace is None else self._evaluator.decide(ready.trace)
-        if verdict is not None and verdict.kept:
-            ready = ready.with_checked_bodies()
-        if verdict is None or ready.trace is None:
-            self._discarded += 1
-            if self._replay is not None or self._discarded > self._discarded_before:
-                intake.discarded(ready)
-            else:
-                # They are in `dlq` already, and the end of the replay has subtracted them from the duplicates.
-                self._counters.duplicates += ready.spans
-            return False
-        if ready.poison:
-            self._dead_letters.add_poison_of(ready)
-        trace, trace_id = ready.trace, ready.trace_id
-        intake.decided(trace_id)
-        repeated = self._remembered.was_decided(trace_id, ready.due_ms)
-        readable = ready.spans - ready.poison_spans
-        entry = None
-        if verdict.kept:
-            decision = self._deciding.decision(ready, trace, verdict, cut, repeated=repeated)
-            self._outputs.decide(decision)
-            self._outputs.keep(decision, ready.raws, ready.resources)
-            self._counters.kept += readable
-            entry = self._packed.pack(decision)
+    def _discard(self, ready: ReadyTrace, intake: Intake) -> None:
+        """No span of this trace is readable."""
+        self._discarded += 1
+        if self._replay is not None or self._discarded > self._discarded_before:
+            intake.discarded(ready)
         else:
-            self._outputs.decide(self._deciding.drop(ready, trace, verdict, cut, repeated=repeated))
-            self._counters.dropped += readable
-        self._core.remember(trace_id, entry, ready.due_ms)
-        self._dead_letters.tally.decided(trace.trigger, verdict.policy, ready.due_ms, kept=verdict.kept)
-        return verdict.kept
+            # They are in `dlq` already, and the end of the replay has subtracted them from the duplicates.
+            self._counters.duplicates += ready.spans

@@ -14,6 +14,7 @@ from prela_stream.model.span import ItemKind, Resource
 from tests.support.assembly_driver import Driver, make_log
 from tests.support.programs import Faults, simulate
 from tests.support.reference import ReadRecord, decide
+from tests.support.steps import step_size
 
 OPTIONS: Final = AssemblyOptions(
     settle_ms=5,
@@ -62,13 +63,14 @@ steps = st.one_of(gaps, gaps, gaps, st.sampled_from([-100_000, -40_000, -500, -1
 logs = st.lists(st.tuples(gaps, st.sampled_from(RESOURCES), st.lists(items, max_size=6)), max_size=25).map(make_log)
 
 
-@given(logs)
+@given(logs, st.sampled_from([None, 1, 2, 3]))
 @settings(max_examples=200)
-def test_any_log_gives_the_decisions_of_the_reference(core: CoreKind, log: list[ReadRecord]) -> None:
+def test_any_log_gives_the_decisions_of_the_reference(core: CoreKind, log: list[ReadRecord], size: int | None) -> None:
     nothing = ItemBatch(resource=b"\x80", heads=[], raws=[], indexes=[], bad=[], unknown=0)
     whole = [*log, ReadRecord(10_000, 1_000_000_000, nothing), ReadRecord(10_001, 1_000_000_000, nothing)]
-    driver = Driver(core, OPTIONS)
-    assert driver.run(whole) == decide(whole, OPTIONS)
+    with step_size(size):
+        driver = Driver(core, OPTIONS)
+        assert driver.run(whole) == decide(whole, OPTIONS)
     assert driver.core.open_traces == driver.core.open_spans == driver.core.open_bytes == 0
     assert driver.core.next_deadline_ms() is None
 
@@ -141,7 +143,8 @@ def test_logs_of_programs_give_the_decisions_of_the_reference(core: CoreKind) ->
             records.append((rng.choice([0, 1, 2, 6, 30]), resource, taken))
         records += [(10, RESOURCES[2], [encode_item(ItemKind.TICK)])] * 60
         log = make_log(records)
-        outcome = Driver(core, PROGRAM_OPTIONS).run(log)
+        with step_size((None, 1, 3)[seed % 3]):
+            outcome = Driver(core, PROGRAM_OPTIONS).run(log)
         assert outcome == decide(log, PROGRAM_OPTIONS)
         triggers |= {(decided.trigger, decided.complete) for decided in outcome.decided}
         assert all(before.due_ms <= after.due_ms for before, after in pairwise(outcome.decided))

@@ -8,6 +8,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from prela_stream.codec import rescue as framing
+from prela_stream.codec.projection import projection
 from prela_stream.codec.spans import (
     ItemBatch,
     decode_batch,
@@ -16,7 +17,6 @@ from prela_stream.codec.spans import (
     decode_span,
     encode_batch,
     encode_item,
-    projection,
 )
 from prela_stream.model.plain import plain
 from prela_stream.model.span import ItemKind, SpanData, SpanEvent, SpanLink, SpanStatus, SpanType

@@ -10,7 +10,7 @@ from prela_stream.assembly.selection import CoreKind
 from prela_stream.model.decision import Trigger
 from tests.support.any_log import any_log
 from tests.support.core_comparison import compare, run
-from tests.support.cores import MAX_ITEM_BYTES, core_named, decided_step
+from tests.support.cores import MAX_ITEM_BYTES, add, core_named, decided_step
 from tests.support.decoder_comparison import compare_decoders
 
 LOGS = 600
@@ -62,6 +62,6 @@ def test_both_decoders_read_the_same_from_any_input() -> None:
     ],
 )
 def test_a_hostile_record_opens_no_trace(core: CoreKind, value: bytes) -> None:
-    applied = (partition := core.new(AssemblyOptions(), (), MAX_ITEM_BYTES)).add(value, 1)
+    applied = add(partition := core.new(AssemblyOptions(), (), MAX_ITEM_BYTES), value, 1)
     assert applied.bad
     assert applied.spans == partition.open_traces == 0

@@ -15,7 +15,9 @@ from prela_stream.sampling.policyset import load_policies
 from prela_stream.transport.base import LogRecord
 from tests.support.any_log import RESOURCES, any_log, any_options, any_policies
 from tests.support.partition_driver import SOURCE, Committed, Workers
+from tests.support.steps import step_size
 
+CUT = ("inside of a record", "in part of the items", "left behind", "restarts", "replayed")
 KEEP = Evaluator(load_policies('[[policy]]\nname = "all"\ntype = "always"\n', source="test"))
 
 
@@ -40,6 +42,9 @@ def cut_run(core: CoreKind, log: list[LogRecord], seed: int) -> tuple[Workers, C
         for _ in workers.parts():
             going = True
             state = workers.state
+            if not state._between_records and state._low_before is None:
+                happened["in part of the items"] += 1
+                assert state.has_news == state.is_sealed  # what was sealed before
             if state.has_news and rng.random() < commit_at:
                 happened["inside of a record"] += not state._between_records
                 workers.commit_piece()
@@ -61,13 +66,14 @@ def test_commits_that_are_cut_anywhere_decide_the_same(core: CoreKind) -> None:
         log = any_log(random.Random(seed))
         whole = Workers(log, _options(seed), any_policies(random.Random(seed)), core)
         expected = whole.finish()
-        workers, found = cut_run(core, log, seed)
+        with step_size((2, 1, None, None)[seed % 4]):
+            workers, found = cut_run(core, log, seed)
         assert written(workers.committed) == written(expected), seed
         assert workers.state.counters == whole.state.counters, seed
         happened += found
         happened["restarts"] += workers.restarts
         happened["replayed"] += workers.replayed
-    assert min(happened[one] for one in ("inside of a record", "left behind", "restarts", "replayed")) > 100, happened
+    assert min(happened[one] for one in CUT) > 100, happened
 
 
 def idle_traces(count: int, step_ms: int) -> list[LogRecord]:

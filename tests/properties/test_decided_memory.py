@@ -10,7 +10,7 @@ from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind
 from prela_stream.codec.spans import encode_batch, encode_item, encode_resource
 from prela_stream.model.span import ItemKind, Resource
-from tests.support.cores import MAX_ITEM_BYTES, decided_step, end_load, expire
+from tests.support.cores import MAX_ITEM_BYTES, add, decided_step, end_load, expire
 
 WINDOW_MS = 100
 RESOURCE = encode_resource(Resource(pid=1))
@@ -182,7 +182,7 @@ def test_loaded_decisions_take_effect_as_in_a_list(
             offset = rng.randrange(30 + (loaded[-1].cut if loaded else 0))
             trace_id = rng.choice(loaded).trace_id if loaded else IDS[0]
             value = encode_batch(RESOURCE, [encode_item(ItemKind.HEARTBEAT, trace_id, bytes(8))])
-            applied = found.add(value, offset, replay=True)
+            applied = add(found, value, offset, replay=True)
             assert applied.covered == expected.covers(trace_id, offset)
             covered += applied.covered
             some = differences(found, expected, rng.sample(IDS, 5), now)

@@ -9,7 +9,7 @@ from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind
 from prela_stream.codec.spans import decode_batch, decode_head, encode_batch
 from prela_stream.model.span import SpanFields
-from tests.support.cores import MAX_ITEM_BYTES, expire
+from tests.support.cores import MAX_ITEM_BYTES, add, expire
 from tests.support.reference import DecidedTrace, Outcome, ReadRecord
 
 
@@ -36,10 +36,11 @@ class Driver:
             if ready is not None:
                 self._decide(ready, record.offset)
         expire(core)
-        applied = core.add(encode_batch(record.batch.resource, record.batch.raws), record.offset, replay=replay)
+        applied = add(core, encode_batch(record.batch.resource, record.batch.raws), record.offset, replay=replay)
         self.late += [(record.offset, late.place) for late in applied.late]
         for ready in core.over_limits():
-            self._decide(ready, record.offset + 1)
+            if ready is not None:
+                self._decide(ready, record.offset + 1)
         self.position = record.offset + 1
         assert applied.items == len(record.batch.heads)
         assert not applied.bad

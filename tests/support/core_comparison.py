@@ -17,6 +17,7 @@ from prela_stream.transport.base import LogRecord
 from prela_stream.worker.checkpoint import Checkpoint, ItemCounters
 from tests.support.any_log import any_log, any_options, any_policies
 from tests.support.partition_driver import Workers
+from tests.support.steps import step_size
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -60,8 +61,9 @@ def _comparable(checkpoint: Checkpoint) -> tuple[Any, ...]:
 def compare(native: CoreKind, python: CoreKind, seed: int) -> Counter[str]:
     """Compare both cores on one log. Raises AssertionError; returns what happened."""
     log = any_log(random.Random(seed))
-    found, workers = run(native, log, seed)
-    expected, _ = run(python, log, seed)
+    with step_size((None, None, 1, 2, 5)[seed % 5]):
+        found, workers = run(native, log, seed)
+        expected, _ = run(python, log, seed)
     assert found == expected, f"the cores differ on the log of seed {seed}"
     committed = workers.committed
     happened: Counter[str] = Counter(

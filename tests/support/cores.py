@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from prela_stream.assembly import decided, native_core
-from prela_stream.assembly.base import Core, ReadyTrace
+from prela_stream.assembly.base import Applied, Core, ReadyTrace
 from prela_stream.assembly.selection import EXTENSION, CoreKind, choose_core
 from prela_stream.model.trace import Trace
 
@@ -49,6 +49,25 @@ def process_core(request: pytest.FixtureRequest) -> str:
     Without cargo it is the Python core.
     """
     return core_named(request.param).name
+
+
+def add(core: Core, value: bytes, offset: int, *, replay: bool = False) -> Applied:
+    """Apply the value of a record in as many steps as it takes."""
+    applied = core.add(value, offset, replay=replay)
+    while applied is None:
+        applied = core.add_more()
+    return applied
+
+
+def checked(ready: ReadyTrace) -> ReadyTrace:
+    """The trace with checked bodies, in as many steps as it takes."""
+    steps = ready.with_checked_bodies()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: ReadyTrace = done.value
+            return found
 
 
 def trace_of(ready: ReadyTrace) -> Trace:

@@ -12,6 +12,7 @@ from prela_stream.model.decision import Basis, Trigger
 from prela_stream.model.span import AFTER_END, BY_PROCESSOR, COUNTED, REMOTE_PARENT, Resource
 from prela_stream.otel.items import encode_foreign
 from prela_stream.otel.spans import ForeignSpan
+from tests.support.cores import add
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "opentelemetry.md"
 RESOURCE: Final = encode_resource(Resource(service_name="counting"))
@@ -63,7 +64,7 @@ def decide(spans: Iterable[ForeignSpan]) -> tuple[bool, Trigger, Basis]:
     """What a worker decides about spans of one trace."""
     core = choose_core("python").new(AssemblyOptions(), (), 1_000_000)
     list(core.due(1_000))
-    core.add(encode_batch(RESOURCE, [encode_foreign(span) for span in spans]), 1)
+    add(core, encode_batch(RESOURCE, [encode_foreign(span) for span in spans]), 1)
     (ready,) = [one for one in core.due(100_000) if one is not None]
     assert ready.trace is not None
     return ready.trace.complete, ready.trace.trigger, ready.basis

@@ -18,7 +18,7 @@ from prela_stream.assembly.selection import CoreKind, choose_core
 from prela_stream.codec.spans import encode_batch
 from prela_stream.model.span import SpanFields
 from tests.support.any_log import RESOURCES, an_item, damaged
-from tests.support.cores import MAX_ITEM_BYTES
+from tests.support.cores import MAX_ITEM_BYTES, add, checked
 
 OPTIONS = AssemblyOptions()
 READS = ("gen_ai.usage.input_tokens", "k", "x")
@@ -40,16 +40,16 @@ def read(kind: CoreKind, value: bytes) -> tuple[Applied, list[tuple[Any, ...]]]:
     """What a core makes of a record, and of its traces at their decisions."""
     core = kind.new(OPTIONS, READS, MAX_ITEM_BYTES)
     list(core.due(1))
-    applied = core.add(value, 1)
-    ready = [*core.over_limits(), *filter(None, core.due(10**15))]
+    applied = add(core, value, 1)
+    ready = [*filter(None, core.over_limits()), *filter(None, core.due(10**15))]
     return applied._replace(late=list(applied.late), bad=list(applied.bad)), [_content(one) for one in ready]
 
 
 def _content(ready: ReadyTrace) -> tuple[Any, ...]:
     trace = ready.trace
-    checked = ready.with_checked_bodies()
+    whole = checked(ready)
     state = (ready.trace_id, ready.basis, ready.due_ms, ready.spans, ready.open_spans, ready.lost, list(ready.poison))
-    bodies = (list(checked.raws), list(checked.resources), list(checked.poison))
+    bodies = (list(whole.raws), list(whole.resources), list(whole.poison))
     if trace is None:
         return state, bodies
     facts = (

@@ -12,7 +12,7 @@ from prela_stream.assembly.selection import CoreKind, choose_core
 from prela_stream.codec.spans import decode_head, encode_batch, encode_item, encode_resource
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import COUNTED, REMOTE_PARENT, ItemKind, Resource
-from tests.support.cores import MAX_ITEM_BYTES, end_load, expire, trace_of
+from tests.support.cores import MAX_ITEM_BYTES, add, end_load, expire, trace_of
 
 T1, T2, T3 = (bytes([number]) * 16 for number in (1, 2, 3))
 AGENT = encode_resource(Resource(pid=1, heartbeat_ms=10_000))
@@ -51,8 +51,8 @@ class Log:
         self.offset += 1
         found = [ready for ready in self.core.due(now_ms) if ready is not None]
         expire(self.core)
-        self.applied = self.core.add(encode_batch(resource, items), self.offset)
-        return [*found, *self.core.over_limits()]
+        self.applied = add(self.core, encode_batch(resource, items), self.offset)
+        return [*found, *filter(None, self.core.over_limits())]
 
 
 NewLog = Callable[..., Log]
@@ -254,7 +254,7 @@ def test_a_replay_skips_the_items_of_committed_decisions(new_log: NewLog) -> Non
         log.offset += 1
         list(log.core.due(4))
         expire(log.core)
-        applied = log.core.add(encode_batch(AGENT, items), log.offset, replay=True)
+        applied = add(log.core, encode_batch(AGENT, items), log.offset, replay=True)
         assert (applied.items, applied.covered, applied.spans) == (4, covered, spans)
 
 

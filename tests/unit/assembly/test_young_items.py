@@ -25,8 +25,8 @@ def record(number: int, *, other: int = 0) -> bytes:
 def apply(core: PythonCore, now_ms: int, value: bytes, offset: int) -> None:
     assert [ready for ready in core.due(now_ms) if ready] == []
     expire(core)
-    core.add(value, offset)
-    assert not core.over_limits()
+    assert core.add(value, offset) is not None
+    assert not list(core.over_limits())
 
 
 def test_a_trace_that_waits_holds_bytes_and_not_its_record() -> None:

@@ -27,6 +27,8 @@ def test_an_accepted_record_has_views_and_the_selected_attributes() -> None:
     items = [span(), span({"цена": 1.5, "k": None}, [event], [[TRACE, SPAN, {}]], "failed"), span(kind=ItemKind.START)]
     value = encode_batch(RESOURCE, items)
     batch, expected = READER.batch(value), decode_batch(value)
+    assert batch is not None
+    assert list(READER.pieces(value)) == [batch]
     assert batch.views
     assert not expected.views
     assert [bytes(raw) for raw in batch.raws] == expected.raws == items
@@ -63,13 +65,17 @@ def test_an_accepted_record_has_views_and_the_selected_attributes() -> None:
 def test_a_record_with_another_item_is_decoded_as_decode_batch_does(other: bytes) -> None:
     for items in ([other], [span(), other, span()]):
         value = encode_batch(RESOURCE, items)
-        assert READER.batch(value) == decode_batch(value, 5_000)
+        assert READER.batch(value) is None
+        assert list(READER.pieces(value)) == [decode_batch(value, 5_000)]
 
 
 @pytest.mark.parametrize("value", [b"", b"\x00", b"\x02\x92", b"\x01", b"\x01\x92\x80", b"\x01\x92\x80\x90junk"])
 def test_an_unreadable_record_is_reported_as_decode_batch_does(value: bytes) -> None:
-    assert READER.batch(value) == decode_batch(value, 5_000)
-    assert READER.batch(value).bad
+    assert READER.batch(value) is None
+    (batch,) = READER.pieces(value)
+    assert batch is not None
+    assert batch == decode_batch(value, 5_000)
+    assert batch.bad
 
 
 def test_items_that_are_not_accepted_are_an_error() -> None:

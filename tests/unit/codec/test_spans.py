@@ -11,6 +11,7 @@ import pytest
 
 from prela_stream.codec.decisions import decode_decisions, encode_decisions
 from prela_stream.codec.dlq import DeadLetter, decode_dead_letter, encode_dead_letter
+from prela_stream.codec.projection import projection
 from prela_stream.codec.sampled import KeptFragment, decode_kept, encode_kept
 from prela_stream.codec.spans import (
     MAX_ITEMS,
@@ -23,7 +24,6 @@ from prela_stream.codec.spans import (
     encode_batch,
     encode_item,
     encode_resource,
-    projection,
 )
 from prela_stream.errors import CodecError
 from prela_stream.model.decision import Decision, TraceSummary, Trigger

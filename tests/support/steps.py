@@ -1,0 +1,31 @@
+"""Makes the steps of a partition small, so that they happen with few items."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from prela_stream.assembly import buffer, deadlines, decoding, native_core
+from prela_stream.codec import rescue, spans
+from prela_stream.worker import late
+
+SIZES = (
+    (native_core, "STEP"),
+    (spans, "PIECE_ITEMS"),
+    (rescue, "PIECE_STEPS"),
+    (buffer, "STEP"),
+    (buffer, "MOST_COLLECTED"),
+    (deadlines, "STEP"),
+    (decoding, "RUN_ITEMS"),
+    (late, "SPANS"),
+    (late, "TRACES"),
+)
+
+
+@contextmanager
+def step_size(size: int | None) -> Iterator[None]:
+    """Each step does so much work; None: as much as in a worker. A core has the size with which it was made."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in SIZES if size else ():
+            patch.setattr(module, name, size)
+        yield
