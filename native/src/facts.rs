@@ -1,7 +1,8 @@
 //! What a decision needs to know of a trace: statuses, times, tokens, shape. The rules are those of `model.trace`, `model.structure`
 //! and `model.tree`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use blake2::digest::consts::U16;
 use blake2::{Blake2b, Digest as _};
@@ -20,6 +21,15 @@ const MOST_TOKENS: i64 = 1 << 53;
 pub enum Amount {
     Int(i64),
     Float(f64),
+}
+
+impl Amount {
+    fn as_float(self) -> f64 {
+        match self {
+            Amount::Int(amount) => amount as f64,
+            Amount::Float(amount) => amount,
+        }
+    }
 }
 
 /// The spellings of the attributes that every summary needs, the preferred one first.
@@ -64,6 +74,7 @@ pub struct Memo {
     structure: Structure,
     holds: Vec<bool>,
     digests: Vec<Digest>,
+    tops: Vec<Digest>,
     below: Vec<Digest>,
 }
 
@@ -136,50 +147,231 @@ impl Usage {
     }
 }
 
-impl Facts {
-    /// Reads the facts of a trace: its items are parts of `bytes`. `NotPlain`: an attribute map is unusual, and Python has to read it.
-    pub fn of(heads: &[Brief], bytes: &[u8], spellings: &Spellings, wanted: &[Vec<u8>], memo: &mut Memo) -> Read<Facts> {
-        let mut facts = Facts::default();
-        let mut any_unsampled = false;
-        for head in heads {
+/// The items of a trace, which are parts of `bytes`.
+#[derive(Clone, Copy)]
+pub struct Items<'a> {
+    pub heads: &'a [Brief],
+    pub bytes: &'a [u8],
+}
+
+/// What facts are read with.
+#[derive(Clone, Copy)]
+pub struct Tools<'a> {
+    pub spellings: &'a Spellings,
+    /// Attribute keys, in order.
+    pub wanted: &'a [Vec<u8>],
+}
+
+/// The stages in which facts are read, in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Scan,
+    Index,
+    Parents,
+    Order,
+    Times,
+    Calls,
+    Costs,
+    Shapes,
+    Orphans,
+    Select,
+    Done,
+}
+
+/// A span is visited so often, that of a small trace included.
+pub const STAGES: usize = 10;
+
+/// The facts of one trace, read in pieces.
+pub struct Reading {
+    facts: Facts,
+    stage: Stage,
+    /// So many spans, or groups of orphans, are done in this stage.
+    at: usize,
+    any_unsampled: bool,
+    /// The thresholds, once there are more than a few.
+    thresholds: HashSet<i64>,
+    index: Index,
+    structure: Structure,
+    holds: Vec<bool>,
+    digests: Vec<Digest>,
+    tops: Vec<Digest>,
+}
+
+impl Reading {
+    /// Takes memory from `memo`; `finish` gives it back.
+    pub fn new(memo: &mut Memo) -> Self {
+        Reading {
+            facts: Facts::default(),
+            stage: Stage::Scan,
+            at: 0,
+            any_unsampled: false,
+            thresholds: HashSet::new(),
+            index: Index(None),
+            structure: std::mem::take(&mut memo.structure),
+            holds: std::mem::take(&mut memo.holds),
+            digests: std::mem::take(&mut memo.digests),
+            tops: std::mem::take(&mut memo.tops),
+        }
+    }
+
+    pub fn finish(mut self, memo: &mut Memo) -> Facts {
+        if self.digests.capacity() <= KEPT_SPANS {
+            self.tops.clear();
+            memo.structure = self.structure;
+            memo.holds = self.holds;
+            memo.digests = self.digests;
+            memo.tops = self.tops;
+        }
+        self.facts
+    }
+
+    /// Reads on, until about `left` spans were visited, each once in each stage. Returns whether all is read. `NotPlain`: an attribute
+    /// map is unusual, and Python has to read it.
+    pub fn step(&mut self, items: Items, tools: Tools, memo: &mut Memo, left: &mut usize) -> Read<bool> {
+        while self.stage != Stage::Done {
+            if *left == 0 {
+                return Ok(false);
+            }
+            let count = if self.stage == Stage::Orphans { self.structure.orphans.len() } else { items.heads.len() };
+            let end = (self.at.saturating_add(*left)).min(count);
+            let done = self.visit(items, tools, memo, end)?;
+            *left = left.saturating_sub((done - self.at).max(1));
+            self.at = done;
+            if done == count {
+                self.at = 0;
+                self.stage = self.next(items, tools);
+            }
+        }
+        Ok(true)
+    }
+
+    fn next(&self, items: Items, tools: Tools) -> Stage {
+        match self.stage {
+            Stage::Scan if items.heads.len() > FEW => Stage::Index,
+            Stage::Scan | Stage::Index => Stage::Parents,
+            Stage::Parents => Stage::Order,
+            Stage::Order => Stage::Times,
+            Stage::Times => Stage::Calls,
+            Stage::Calls if self.facts.costs.len() > FEW => Stage::Costs,
+            Stage::Calls | Stage::Costs => Stage::Shapes,
+            Stage::Shapes => Stage::Orphans,
+            Stage::Orphans if !tools.wanted.is_empty() => Stage::Select,
+            Stage::Orphans | Stage::Select | Stage::Done => Stage::Done,
+        }
+    }
+
+    /// Visits the spans from `self.at` to `end` in this stage. Returns up to where; that is all of them in a stage that is quick.
+    fn visit(&mut self, items: Items, tools: Tools, memo: &mut Memo, end: usize) -> Read<usize> {
+        let Items { heads, bytes } = items;
+        match self.stage {
+            Stage::Scan => self.scan(items, end)?,
+            Stage::Index => self.index.add(heads, self.at..end),
+            Stage::Parents => self.structure.find_parents(heads, &self.index, self.at..end),
+            Stage::Order => {
+                self.structure.find_order();
+                return Ok(heads.len());
+            }
+            Stage::Times => {
+                self.facts.foremost = self.structure.foremost(heads);
+                (self.facts.start_ns, self.facts.duration_ns) = self.structure.times(heads);
+                self.facts.outside_parent = self.structure.outside_parent(heads);
+                return Ok(heads.len());
+            }
+            Stage::Calls => self.add_calls(items, tools.spellings, end)?,
+            Stage::Costs => {
+                self.facts.costs.sort_unstable_by(|one, other| one.as_float().total_cmp(&other.as_float()));
+                return Ok(heads.len());
+            }
+            Stage::Shapes => {
+                if self.at == 0 {
+                    self.digests.clear();
+                    self.digests.resize(heads.len(), [0; 16]);
+                }
+                let shapes = (&memo.names, &mut self.digests, &mut memo.below);
+                self.structure.add_shapes(heads, bytes, shapes, self.at..end);
+            }
+            Stage::Orphans => {
+                if self.at == 0 {
+                    self.tops.clear();
+                    self.tops.extend(self.structure.roots().map(|at| self.digests[at]));
+                }
+                for (_, group) in &self.structure.orphans[self.at..end] {
+                    join(group, &self.digests, &mut memo.below);
+                    self.tops.push(shape_of(-1, b"", memo.below.as_flattened()));
+                }
+                if end == self.structure.orphans.len() {
+                    self.tops.sort_unstable();
+                    self.facts.shape = shape_of(-2, b"", self.tops.as_flattened());
+                }
+            }
+            Stage::Select => {
+                let out = self.facts.selected.get_or_insert_with(|| {
+                    let mut out = vec![0xdd];
+                    out.extend_from_slice(&(heads.len() as u32).to_be_bytes());
+                    out
+                });
+                select(&heads[self.at..end], bytes, tools, out)?;
+            }
+            Stage::Done => {}
+        }
+        Ok(end)
+    }
+
+    fn scan(&mut self, Items { heads, bytes }: Items, end: usize) -> Read<()> {
+        let facts = &mut self.facts;
+        for head in &heads[self.at..end] {
             if head.span_type() == LLM && head.is_odd() {
                 return Err(NotPlain);
             }
             facts.errors += usize::from(head.is_error());
             if !head.has_sampling() {
-                any_unsampled = true;
+                self.any_unsampled = true;
                 continue;
             }
             let whole = Head::of(head.item(bytes))?;
             facts.randomness = facts.randomness.or(whole.randomness);
             let threshold = whole.threshold.unwrap_or(0);
-            if !facts.thresholds.contains(&threshold) {
+            if facts.thresholds.len() > FEW && self.thresholds.is_empty() {
+                self.thresholds.extend(&facts.thresholds);
+            }
+            let is_new = if self.thresholds.is_empty() {
+                !facts.thresholds.contains(&threshold)
+            } else {
+                self.thresholds.insert(threshold)
+            };
+            if is_new {
                 facts.thresholds.push(threshold);
             }
         }
-        if any_unsampled && !facts.thresholds.is_empty() && !facts.thresholds.contains(&0) {
+        if end == heads.len() && self.any_unsampled && !facts.thresholds.is_empty() && !facts.thresholds.contains(&0) {
             facts.thresholds.push(0);
         }
-        let Memo { names, structure, holds, digests, below } = memo;
-        structure.build(heads);
-        facts.foremost = structure.foremost(heads);
-        (facts.start_ns, facts.duration_ns) = structure.times(heads);
-        facts.outside_parent = structure.outside_parent(heads);
-        structure.each_leaf_call(heads, holds, |head| {
-            let usage = match head.usage() {
-                Some(usage) => usage,
-                None => Usage::read(head.attributes(bytes), spellings)?,
-            };
-            facts.input_tokens += usage.input;
-            facts.output_tokens += usage.output;
-            facts.costs.extend(usage.cost);
-            Ok(())
-        })?;
-        facts.shape = structure.shape(heads, bytes, names, digests, below);
-        if !wanted.is_empty() {
-            facts.selected = Some(select(heads, bytes, wanted, spellings)?);
+        Ok(())
+    }
+
+    /// Adds up the LLM spans that have no LLM span below them.
+    fn add_calls(&mut self, Items { heads, bytes }: Items, spellings: &Spellings, end: usize) -> Read<()> {
+        if self.at == 0 {
+            self.holds.clear();
+            self.holds.resize(heads.len(), false);
         }
-        Ok(facts)
+        let (structure, holds, facts) = (&self.structure, &mut self.holds, &mut self.facts);
+        for at in structure.order[heads.len() - end..heads.len() - self.at].iter().rev() {
+            let covered = structure.below(*at).iter().any(|child| holds[*child as usize]);
+            let head = &heads[*at as usize];
+            let is_call = head.span_type() == LLM;
+            holds[*at as usize] = covered || is_call;
+            if is_call && !covered {
+                let usage = match head.usage() {
+                    Some(usage) => usage,
+                    None => Usage::read(head.attributes(bytes), spellings)?,
+                };
+                facts.input_tokens += usage.input;
+                facts.output_tokens += usage.output;
+                facts.costs.extend(usage.cost);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -222,11 +414,9 @@ fn each<'a>(attributes: &'a [u8], mut visit: impl FnMut(&'a [u8], &'a [u8]) -> R
     Ok(())
 }
 
-/// The wanted attributes of every span. Values are copied as they are; Python decodes them. It would also read the attributes of
-/// the summary, so those have to be readable too.
-fn select(heads: &[Brief], bytes: &[u8], wanted: &[Vec<u8>], spellings: &Spellings) -> Read<Vec<u8>> {
-    let mut out = vec![0xdd];
-    out.extend_from_slice(&(heads.len() as u32).to_be_bytes());
+/// Adds the wanted attributes of these spans. Values are copied as they are; Python decodes them. It would also read the attributes
+/// of the summary, so those have to be readable too.
+fn select(heads: &[Brief], bytes: &[u8], Tools { spellings, wanted }: Tools, out: &mut Vec<u8>) -> Read<()> {
     for head in heads {
         let at = out.len();
         out.extend_from_slice(&[0xde, 0, 0]);
@@ -247,7 +437,7 @@ fn select(heads: &[Brief], bytes: &[u8], wanted: &[Vec<u8>], spellings: &Spellin
         })?;
         out[at + 1..at + 3].copy_from_slice(&count.to_be_bytes());
     }
-    Ok(out)
+    Ok(())
 }
 
 /// Clocks of several hosts agree no better than this.
@@ -256,6 +446,8 @@ const ROOT: u32 = u32::MAX;
 const ORPHAN: u32 = u32::MAX - 1;
 /// Up to so many spans are searched one by one; a map would cost more.
 const FEW: usize = 24;
+/// The memory for a larger trace is not kept.
+const KEPT_SPANS: usize = 1 << 14;
 
 /// Who is below whom.
 #[derive(Default)]
@@ -264,6 +456,8 @@ struct Structure {
     parents: Vec<u32>,
     /// Spans whose parent is missing, by the id of that parent.
     orphans: Vec<(SpanId, Vec<u32>)>,
+    /// The places in `orphans`, once there are more than a few.
+    missing: HashMap<SpanId, u32>,
     /// The children of span `i` are `children[starts[i]..starts[i + 1]]`.
     starts: Vec<u32>,
     children: Vec<u32>,
@@ -272,12 +466,15 @@ struct Structure {
 }
 
 impl Structure {
-    /// Makes this the structure of these spans.
-    fn build(&mut self, heads: &[Brief]) {
-        let index = Index::of(heads);
-        self.parents.clear();
-        self.orphans.clear();
-        for (at, head) in heads.iter().enumerate() {
+    /// Finds the parents of these spans. Each piece follows the one before it; the first starts again.
+    fn find_parents(&mut self, heads: &[Brief], index: &Index, places: Range<usize>) {
+        if places.start == 0 {
+            self.parents.clear();
+            self.orphans.clear();
+            self.missing.clear();
+        }
+        for at in places {
+            let head = &heads[at];
             let parent = match head.parent() {
                 None => ROOT,
                 Some(parent_id) => match index.find(heads, &parent_id) {
@@ -292,17 +489,31 @@ impl Structure {
             };
             self.parents.push(parent);
         }
+    }
+
+    /// Finds the order, and cuts cycles.
+    fn find_order(&mut self) {
         self.walk();
-        if self.order.len() < heads.len() {
+        if self.order.len() < self.parents.len() {
             self.cut_cycles();
             self.walk();
         }
     }
 
     fn add_orphan(&mut self, parent_id: SpanId, at: u32) {
-        match self.orphans.iter_mut().find(|(id, _)| *id == parent_id) {
-            Some((_, group)) => group.push(at),
-            None => self.orphans.push((parent_id, vec![at])),
+        let place = match self.missing.is_empty() {
+            true => self.orphans.iter().position(|(id, _)| *id == parent_id),
+            false => self.missing.get(&parent_id).map(|place| *place as usize),
+        };
+        if let Some(place) = place {
+            self.orphans[place].1.push(at);
+            return;
+        }
+        self.orphans.push((parent_id, vec![at]));
+        if self.orphans.len() == FEW {
+            self.missing.extend(self.orphans.iter().enumerate().map(|(place, (id, _))| (*id, place as u32)));
+        } else if self.orphans.len() > FEW {
+            self.missing.insert(parent_id, (self.orphans.len() - 1) as u32);
         }
     }
 
@@ -407,26 +618,9 @@ impl Structure {
         heads.iter().zip(&self.parents).filter(|pair| is_outside(*pair)).count()
     }
 
-    /// Calls `visit` with each LLM span that has no LLM span below it.
-    fn each_leaf_call(&self, heads: &[Brief], holds: &mut Vec<bool>, mut visit: impl FnMut(&Brief) -> Read<()>) -> Read<()> {
-        holds.clear();
-        holds.resize(heads.len(), false);
-        for at in self.order.iter().rev() {
-            let covered = self.below(*at).iter().any(|child| holds[*child as usize]);
-            let head = &heads[*at as usize];
-            let is_call = head.span_type() == LLM;
-            holds[*at as usize] = covered || is_call;
-            if is_call && !covered {
-                visit(head)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn shape(&self, heads: &[Brief], bytes: &[u8], names: &Names, digests: &mut Vec<Digest>, below: &mut Vec<Digest>) -> Digest {
-        digests.clear();
-        digests.resize(heads.len(), [0; 16]);
-        for at in self.order.iter().rev() {
+    /// Adds the digests of the spans at these places of the reverse of `order`.
+    fn add_shapes(&self, heads: &[Brief], bytes: &[u8], (names, digests, below): Shapes, places: Range<usize>) {
+        for at in self.order[heads.len() - places.end..heads.len() - places.start].iter().rev() {
             let head = &heads[*at as usize];
             let children = self.below(*at);
             let known = if children.is_empty() { names.shape(head.name_number()) } else { None };
@@ -435,25 +629,20 @@ impl Structure {
                 shape_of(i64::from(head.span_type()), head.name(bytes), below.as_flattened())
             });
         }
-        let mut tops: Vec<Digest> = self.roots().map(|at| digests[at]).collect();
-        for (_, group) in &self.orphans {
-            join(group, digests, below);
-            tops.push(shape_of(-1, b"", below.as_flattened()));
-        }
-        tops.sort_unstable();
-        shape_of(-2, b"", tops.as_flattened())
     }
 }
+
+/// Known shapes, the digest of each span, and memory.
+type Shapes<'a> = (&'a Names, &'a mut Vec<Digest>, &'a mut Vec<Digest>);
 
 /// Finds spans by id.
 struct Index(Option<HashMap<SpanId, u32>>);
 
 impl Index {
-    fn of(heads: &[Brief]) -> Index {
-        if heads.len() <= FEW {
-            return Index(None);
-        }
-        Index(Some(heads.iter().enumerate().map(|(at, head)| (head.id, at as u32)).collect()))
+    /// Adds these spans; the first piece reserves memory for all. A trace of a few spans needs none.
+    fn add(&mut self, heads: &[Brief], places: Range<usize>) {
+        let map = self.0.get_or_insert_with(|| HashMap::with_capacity(heads.len()));
+        map.extend(places.map(|at| (heads[at].id, at as u32)));
     }
 
     fn find(&self, heads: &[Brief], id: &SpanId) -> Option<u32> {

@@ -22,6 +22,7 @@ mod small;
 mod trace;
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
@@ -32,10 +33,10 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple, PyType};
 use crate::brief::Brief;
 use crate::decided::Decided;
 use crate::decision::{dropped, hex, Frame, Known};
-use crate::facts::{Amount, Facts, Memo, Spellings};
+use crate::facts::{Amount, Facts, Items, Memo, Reading, Spellings, Tools, STAGES};
 use crate::item::{Head, TraceId};
 use crate::partition::{Added, Applied, Closed, Options, Partition};
-use crate::trace::Wait;
+use crate::trace::{Trace, Wait};
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
 const INTERFACE: u32 = 10;
@@ -241,8 +242,8 @@ impl ReadyTrace {
     }
 
     fn resource_of(&self, py: Python<'_>, process: u32) -> Py<PyBytes> {
-        let other = self.resources.iter().find(|(one, _)| *one == process);
-        other.map_or(&self.resource, |(_, resource)| resource).clone_ref(py)
+        let other = self.resources.binary_search_by_key(&process, |(one, _)| *one);
+        other.map_or(&self.resource, |place| &self.resources[place].1).clone_ref(py)
     }
 
     fn root_name(&self, facts: &Facts) -> PyResult<&str> {
@@ -265,6 +266,9 @@ struct PyPartition {
     memo: Memo,
     /// Spans that one step reads, folds, or returns the facts of: about a millisecond.
     step: usize,
+    /// Traces that left the partition, and are not returned yet.
+    leaving: VecDeque<Closed>,
+    reading: Option<Leaving>,
     /// The value of the record that is taken in in part.
     value: Option<Py<PyBytes>>,
 }
@@ -320,6 +324,8 @@ impl PyPartition {
             memo: Memo::default(),
             step: step.max(1),
             value: None,
+            leaving: VecDeque::new(),
+            reading: None,
         })
     }
 
@@ -368,14 +374,16 @@ impl PyPartition {
     /// is not done yet, and None is returned if it is.
     fn next_due(&mut self, py: Python<'_>) -> PyResult<Option<Vec<Py<ReadyTrace>>>> {
         self.guarded(py, |this| {
-            if !this.inner.collect(this.step) {
-                return Ok(Some(Vec::new()));
+            if !this.has_leaving() {
+                if !this.inner.collect(this.step) {
+                    return Ok(Some(Vec::new()));
+                }
+                this.leaving.extend(this.inner.take_due(this.step));
+                if this.leaving.is_empty() {
+                    return Ok(None);
+                }
             }
-            let closed = this.inner.take_due(this.step);
-            if closed.is_empty() {
-                return Ok(None);
-            }
-            this.ready(py, closed).map(Some)
+            this.ready(py).map(Some)
         })
     }
 
@@ -391,14 +399,16 @@ impl PyPartition {
     /// As `next_due`, in the order in which the traces began.
     fn next_heaviest(&mut self, py: Python<'_>) -> PyResult<Option<Vec<Py<ReadyTrace>>>> {
         self.guarded(py, |this| {
-            if !this.inner.find_heaviest(this.step) {
-                return Ok(Some(Vec::new()));
+            if !this.has_leaving() {
+                if !this.inner.find_heaviest(this.step) {
+                    return Ok(Some(Vec::new()));
+                }
+                this.leaving.extend(this.inner.take_heaviest(this.step));
+                if this.leaving.is_empty() {
+                    return Ok(None);
+                }
             }
-            let closed = this.inner.take_heaviest(this.step);
-            if closed.is_empty() {
-                return Ok(None);
-            }
-            this.ready(py, closed).map(Some) // it may be empty: traces without a span
+            this.ready(py).map(Some) // it may be empty: traces without a span
         })
     }
 
@@ -410,9 +420,14 @@ impl PyPartition {
 
     /// As `next_due`, in the order in which the traces began.
     fn next_over_limits(&mut self, py: Python<'_>) -> PyResult<Option<Vec<Py<ReadyTrace>>>> {
-        self.guarded(py, |this| match this.inner.take_over(this.step) {
-            Some(closed) => this.ready(py, closed).map(Some),
-            None => Ok(None),
+        self.guarded(py, |this| {
+            if !this.has_leaving() {
+                match this.inner.take_over(this.step) {
+                    Some(closed) => this.leaving.extend(closed),
+                    None => return Ok(None),
+                }
+            }
+            this.ready(py).map(Some)
         })
     }
 
@@ -558,37 +573,86 @@ impl PyPartition {
         Err(PyErr::from_type(failure, self.failed.clone().unwrap_or_default()))
     }
 
-    fn ready(&mut self, py: Python<'_>, closed: Vec<Closed>) -> PyResult<Vec<Py<ReadyTrace>>> {
-        let mut ready = Vec::with_capacity(closed.len());
-        for Closed { mut trace, trigger, due_ms } in closed {
-            let process = trace.process;
-            if !trace.spans().is_empty() {
-                let registry = &self.inner.processes;
-                let others = trace.others().iter().map(|other| (other.process, registry.resource(py, other.process)));
-                let resources = others.collect();
-                let resource = registry.resource(py, process);
-                let (complete, lost) = (trace.awaits(registry) == Wait::Complete, trace.is_lost(registry));
-                let (starts, open_spans) = trace.fold.as_ref().map_or((0, 0), |fold| (fold.starts as usize, fold.open));
-                let (id, first_offset, basis) = (trace.id, trace.first_offset, trace.basis() as u8);
-                let (won, bytes) = (trace.take_won(), std::mem::take(&mut trace.bytes));
-                let facts = Facts::of(&won, &bytes, &self.spellings, &self.wanted, &mut self.memo).ok();
-                let root = facts.as_ref().and_then(|facts| won.get(facts.foremost));
-                let service = registry.service(root.map_or(process, |root| root.process));
-                #[rustfmt::skip]
-                let one = ReadyTrace {
-                    id, trigger, basis, complete, lost, due_ms, first_offset, starts, open_spans, bytes, won, resource,
-                    resources, service, facts,
-                };
-                ready.push(Py::new(py, one)?);
-            }
-            self.inner.processes.release(py, process);
-            for other in trace.others() {
-                self.inner.processes.release(py, other.process);
-            }
-            trace.fold.take().into_iter().for_each(|fold| self.inner.spare.give(fold));
+    /// The next traces of which the facts are read, after about a step of work. It may be none.
+    fn ready(&mut self, py: Python<'_>) -> PyResult<Vec<Py<ReadyTrace>>> {
+        let mut ready = Vec::with_capacity(self.leaving.len() + 1);
+        let mut left = self.step.saturating_mul(STAGES);
+        while left > 0 {
+            let Some(mut one) = self.reading.take().or_else(|| self.leaving.pop_front().map(|closed| self.begin(closed))) else {
+                break;
+            };
+            left -= 1;
+            let is_plain = match one.reading.as_mut() {
+                Some(reading) => {
+                    let items = Items { heads: &one.won, bytes: &one.bytes };
+                    let tools = Tools { spellings: &self.spellings, wanted: &self.wanted };
+                    match reading.step(items, tools, &mut self.memo, &mut left) {
+                        Ok(false) => {
+                            self.reading = Some(one);
+                            break;
+                        }
+                        found => found.is_ok(),
+                    }
+                }
+                None => false,
+            };
+            self.end(py, one, is_plain, &mut ready)?;
         }
         Ok(ready)
     }
+
+    fn has_leaving(&self) -> bool {
+        self.reading.is_some() || !self.leaving.is_empty()
+    }
+
+    fn begin(&mut self, Closed { mut trace, trigger, due_ms }: Closed) -> Leaving {
+        let won = trace.take_won();
+        let bytes = std::mem::take(&mut trace.bytes);
+        let reading = (!won.is_empty()).then(|| Reading::new(&mut self.memo));
+        Leaving { trace, trigger, due_ms, won, bytes, reading }
+    }
+
+    fn end(&mut self, py: Python<'_>, one: Leaving, is_plain: bool, ready: &mut Vec<Py<ReadyTrace>>) -> PyResult<()> {
+        let Leaving { mut trace, trigger, due_ms, won, bytes, reading } = one;
+        let process = trace.process;
+        if let Some(reading) = reading {
+            let found = reading.finish(&mut self.memo);
+            let facts = is_plain.then_some(found);
+            let registry = &self.inner.processes;
+            let others = trace.others().iter().map(|other| (other.process, registry.resource(py, other.process)));
+            let mut resources: Vec<_> = others.collect();
+            resources.sort_unstable_by_key(|(process, _)| *process);
+            let resource = registry.resource(py, process);
+            let (complete, lost) = (trace.awaits(registry) == Wait::Complete, trace.is_lost(registry));
+            let (starts, open_spans) = trace.fold.as_ref().map_or((0, 0), |fold| (fold.starts as usize, fold.open));
+            let (id, first_offset, basis) = (trace.id, trace.first_offset, trace.basis() as u8);
+            let root = facts.as_ref().and_then(|facts| won.get(facts.foremost));
+            let service = registry.service(root.map_or(process, |root| root.process));
+            #[rustfmt::skip]
+            let one = ReadyTrace {
+                id, trigger, basis, complete, lost, due_ms, first_offset, starts, open_spans, bytes, won, resource,
+                resources, service, facts,
+            };
+            ready.push(Py::new(py, one)?);
+        }
+        self.inner.processes.release(py, process);
+        for other in trace.others() {
+            self.inner.processes.release(py, other.process);
+        }
+        trace.fold.take().into_iter().for_each(|fold| self.inner.spare.give(fold));
+        Ok(())
+    }
+}
+
+/// A trace that left the partition and of which the facts are read.
+struct Leaving {
+    trace: Trace,
+    trigger: u8,
+    due_ms: i64,
+    won: Vec<Brief>,
+    bytes: Vec<u8>,
+    /// None: it has no span.
+    reading: Option<Reading>,
 }
 
 /// As `trace_randomness` of `prela_stream.model.ids`: the last 56 bits of a trace id.

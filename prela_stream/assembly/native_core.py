@@ -104,7 +104,7 @@ class NativeCore:
         decoder, partition = self._decoder, self._partition
         before = partition.open_spans + partition.duplicates
         while (piece := partition.next_due()) is not None:
-            self._taken = before - partition.open_spans - partition.duplicates
+            self._taken += before - partition.open_spans - partition.duplicates
             for facts in piece:
                 ready = _ready(facts, decoder)
                 self._taken -= ready.spans
