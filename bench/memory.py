@@ -2,7 +2,8 @@
 
 Each row runs in a new process. An undecided span of 1 KB arrives in records of 100 spans; `over_wire` is what it takes in
 addition to its bytes on the wire. Decisions are remembered at 10 per ms of stream time for an hour, or as many as `--decisions`.
-5 % are of kept traces, and half of all are forgotten after the late window of 30 minutes. Prints one JSON document.
+5 % are of kept traces, and half of all are forgotten after the late window of 30 minutes. As many are read back for a replay that
+begins before all of them. Prints one JSON document.
 
     python bench/memory.py [--core native] [--spans 300000] [--decisions 36000000]
 """
@@ -14,6 +15,7 @@ import random
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,44 @@ def decisions(name: str, count: int, kept_every: int) -> dict[str, Any]:
     }
 
 
+def loaded(name: str, count: int, kept_every: int) -> dict[str, Any]:
+    """The memory of decisions that are read back, the oldest open trace being older than all of them, and of the replay.
+
+    They take effect one after the other in the replay, which reads again what they cover.
+    """
+    core, packed = new_core(name), PackedDecisions(SOURCE)
+    core.restore_clock(BEGAN_MS)
+    began, begin = time.process_time(), rss()
+    for number in range(count):
+        trace_id = os.urandom(16)
+        is_kept = kept_every and number % kept_every == 0
+        entry = packed.pack(kept(number, trace_id)) if is_kept else None
+        core.load(trace_id, entry, BEGAN_MS + number // A_MS, max(0, number // 100 - 1000), number // 100 + 1)
+    most = taken = rss()
+    load_s, longest = time.process_time() - began, 0.0
+    for ms in range(0, count // A_MS + 2, 10):
+        list(core.due(BEGAN_MS + ms))
+        more = True
+        while more:
+            step = time.thread_time()
+            more = core.expire() is not None
+            longest = max(longest, time.thread_time() - step)
+        if ms % 1_000 == 0:
+            most = max(most, rss())
+    return {
+        "core": name,
+        "loaded": count,
+        "kept": f"1 in {kept_every}" if kept_every else "none",
+        "bytes_a_decision_loaded": round((taken - begin) / count, 1),
+        "bytes_a_decision_most": round((most - begin) / count, 1),
+        "bytes_a_decision_after": round((rss() - begin) / count, 1),
+        "most_rss_mb": round(most / 1e6),
+        "load_us": round(load_s * 1e6 / count, 2),
+        "replay_us": round((time.process_time() - began - load_s) * 1e6 / count, 2),
+        "longest_step_ms": round(longest * 1000, 1),
+    }
+
+
 def in_new_process(row: str) -> dict[str, Any]:
     """One row: the arguments of its function, separated by commas."""
     done = subprocess.run([sys.executable, __file__, "--row", row], stdout=subprocess.PIPE, check=True)
@@ -175,10 +215,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.row:
         function, core, *numbers = arguments.row.split(",")
-        rows: dict[str, Callable[..., dict[str, Any]]] = {"undecided": undecided, "decisions": decisions}
+        rows: dict[str, Callable[..., dict[str, Any]]] = {
+            "undecided": undecided,
+            "decisions": decisions,
+            "loaded": loaded,
+        }
         sys.stdout.write(json.dumps(rows[function](core, *map(int, numbers))))
         return
-    result: dict[str, Any] = {"bench": "memory", "undecided": [], "decisions": []}
+    result: dict[str, Any] = {"bench": "memory", "undecided": [], "decisions": [], "loaded": []}
     for core in arguments.core or CORES:
         result["undecided"] += [in_new_process(f"undecided,{core},{arguments.spans},{size}") for size in (10, 1)]
         most = arguments.decisions if core == "native" else arguments.decisions // 10
@@ -186,6 +230,9 @@ def main() -> None:
         result["decisions"] += [
             in_new_process(f"decisions,{core},{count},{every}")
             for count, every in ((few, 0), (few, 1), (most, KEPT_EVERY))
+        ]
+        result["loaded"] += [
+            in_new_process(f"loaded,{core},{count},{every}") for count, every in ((few, 0), (most, KEPT_EVERY))
         ]
     print(json.dumps(result, indent=2))
 

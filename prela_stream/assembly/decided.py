@@ -182,16 +182,12 @@ class DecidedTraces:
             elif (arrives_ms := loaded.arrives_ms) <= now_ms:
                 if not self._forget(arrives_ms):
                     return False
-                self._arrive()
+                self.remember(*loaded.arrive(now_ms))
+                self._left -= 1
                 self._arrived = True
             else:
                 return self._forget(now_ms) and self._forget_oldest(early) and loaded.free(STEP)
         return False
-
-    def _arrive(self) -> None:
-        """The next loaded decision takes effect."""
-        self.remember(*self._loaded.arrive())
-        self._left -= 1
 
     def _expiries(self) -> Iterator[int]:
         """When something is to do: a decision takes effect, or no longer covers items, or is forgotten, or is removed."""
@@ -243,14 +239,13 @@ class DecidedTraces:
 
     def end_load(self) -> bool:
         """Make the loaded decisions effective; see `base.Core`. Call it until it returns False."""
-        self._left = STEP
         self._next_ms = _ALWAYS
         self._loaded.ready()
-        while self._loaded.arrives_ms != NEVER:
-            if self._left <= 0:
-                return True
-            self._arrive()
-        return False
+        for _ in range(STEP):
+            if self._loaded.arrives_ms == NEVER:
+                return False
+            self.remember(*self._loaded.arrive(_ALWAYS))
+        return self._loaded.arrives_ms != NEVER
 
     def covers(self, trace_id: bytes, offset: int) -> bool:
         """Whether an item of this trace in the record at `offset` belongs to a loaded decision. False after the replay."""

@@ -6,7 +6,8 @@ their own, each of which is in order, and are merged when they are read. So ther
 
 from array import array
 from bisect import bisect_left
-from heapq import heapify, heappop, heapreplace
+from collections import deque
+from heapq import heapify, heappop, heappush
 from typing import Final
 
 from prela_stream.assembly.id_index import IdIndex
@@ -14,6 +15,7 @@ from prela_stream.assembly.id_index import IdIndex
 NEVER: Final = 1 << 63
 """Later than any stream time."""
 _BLOCK: Final = 1024
+_UNKNOWN: Final = -NEVER
 
 
 class _Block:
@@ -39,36 +41,6 @@ class _Block:
         return bytes(self.entries[self.ends[place - 1] if place else 0 : self.ends[place]]) or None
 
 
-class _Cursor:
-    """Walks over the decisions of all runs in the order of (time, cut offset), and of loading if these are equal."""
-
-    def __init__(self, runs: list[list[int]], blocks: list[_Block | None]) -> None:
-        self._runs = runs
-        self._blocks = blocks
-        self._heads = [head for number in range(len(runs)) if (head := self._head(number, 0)) is not None]
-        heapify(self._heads)
-        self.time = self._heads[0][0] if self._heads else NEVER
-        """Of the next decision; NEVER after the last one."""
-
-    def _head(self, run: int, at: int) -> tuple[int, int, int, int] | None:
-        blocks = self._runs[run]
-        block = self._blocks[blocks[at // _BLOCK]] if at < len(blocks) * _BLOCK else None
-        place = at % _BLOCK
-        return None if block is None or place >= len(block.times) else (block.times[place], block.cuts[place], run, at)
-
-    def next(self) -> tuple[_Block, int]:
-        """The block and place of the next decision; moves on."""
-        _, _, run, at = self._heads[0]
-        block = self._blocks[self._runs[run][at // _BLOCK]]
-        assert block is not None  # it is freed behind both cursors
-        if (head := self._head(run, at + 1)) is not None:
-            heapreplace(self._heads, head)
-        else:
-            heappop(self._heads)
-        self.time = self._heads[0][0] if self._heads else NEVER
-        return block, at % _BLOCK
-
-
 class LoadedDecisions:
     """Load all of them before the first one is read.
 
@@ -85,10 +57,18 @@ class LoadedDecisions:
         """The negative of (time, cut offset) of the last decision of each run. They ascend."""
         self._index = IdIndex()
         """The decisions that cover items."""
-        self._arriving = self._passing = _Cursor([], [])
-        self._ready = True
-        self._waiting = 0
-        """Decisions between the two cursors: those that are in effect and may still cover items."""
+        self._block = _Block(0)
+        """The block of the next decision that takes effect."""
+        self._run = self._at = 0
+        """Run and place of the next decision that takes effect."""
+        self._others: list[tuple[int, int, int, int]] = []
+        """A heap with the next decision of each other run: time, cut offset, run, and place in the run."""
+        self._waiting: deque[int] = deque()
+        """Numbers of the decisions that are in effect and may still cover items."""
+        self.arrives_ms = NEVER
+        """When the next decision takes effect; NEVER if all are in effect."""
+        self.passes_ms = NEVER
+        """The time of the first decision that is in effect and may still cover items; NEVER if there is none."""
 
     def load(
         self, trace_id: bytes, entry: bytes | None, decided_at_ms: int, first_offset: int, cut_offset: int
@@ -110,7 +90,7 @@ class LoadedDecisions:
         if entry:
             block.entries += entry
         block.ends.append(len(block.entries))
-        self._ready = False
+        self.arrives_ms = _UNKNOWN
 
     def _last_block(self, run: list[int]) -> _Block:
         """The block of a run for its next decision."""
@@ -123,25 +103,45 @@ class LoadedDecisions:
 
     def ready(self) -> None:
         """Call it after loading, before anything is read."""
-        if not self._ready:
-            self._arriving, self._passing = _Cursor(self._runs, self._blocks), _Cursor(self._runs, self._blocks)
-            self._ready = True
+        if self.arrives_ms == _UNKNOWN:
+            self._others = [head for run in range(len(self._runs)) if (head := self._head(run, 0)) is not None]
+            heapify(self._others)
+            self._next_run()
 
-    @property
-    def arrives_ms(self) -> int:
-        """When the next decision takes effect; NEVER if all are in effect."""
-        return self._arriving.time
+    def _head(self, run: int, at: int) -> tuple[int, int, int, int] | None:
+        """The decision at a place of a run; None behind its end."""
+        blocks, place = self._runs[run], at % _BLOCK
+        block = self._blocks[blocks[at // _BLOCK]] if at < len(blocks) * _BLOCK else None
+        return None if block is None or place >= len(block.times) else (block.times[place], block.cuts[place], run, at)
 
-    @property
-    def passes_ms(self) -> int:
-        """The time of the first decision that is in effect and was not removed; NEVER if there is none."""
-        return self._passing.time if self._waiting else NEVER
+    def _next_run(self) -> None:
+        """The next decision is the first one of `_others`."""
+        if not self._others:
+            self.arrives_ms = NEVER
+            return
+        self.arrives_ms, _, self._run, self._at = heappop(self._others)
+        block = self._blocks[self._runs[self._run][self._at // _BLOCK]]
+        assert block is not None  # it is freed when its last decision is removed
+        self._block = block
 
-    def arrive(self) -> tuple[bytes, bytes | None, int]:
-        """The id, the entry and the time of the next decision. It is in effect now."""
-        block, place = self._arriving.next()
-        self._waiting += 1
-        return block.id(place), block.entry(place), block.times[place]
+    def arrive(self, now_ms: int) -> tuple[bytes, bytes | None, int]:
+        """The id, the entry and the time of the next decision. It is in effect now, and removed if it is before `now_ms`."""
+        block, at, time_ms = self._block, self._at, self.arrives_ms
+        place = at % _BLOCK
+        found = block.id(place), block.entry(place), time_ms
+        self._at = at + 1
+        if not self._others and place + 1 < len(block.times):
+            self.arrives_ms = block.times[place + 1]
+        else:
+            if (head := self._head(self._run, at + 1)) is not None:
+                heappush(self._others, head)
+            self._next_run()
+        if time_ms < now_ms and not self._waiting:
+            self._remove(block, place)
+        else:
+            self._waiting.append(block.number * _BLOCK + place)
+            self.passes_ms = min(self.passes_ms, time_ms)
+        return found
 
     def covers(self, trace_id: bytes, offset: int) -> bool:
         """Whether an item of this trace in the record at `offset` belongs to a decision. False after the replay."""
@@ -153,9 +153,19 @@ class LoadedDecisions:
         )
 
     def remove(self) -> None:
-        """Remove the first decision. The clock is past it, so all items that it covers have been read."""
-        block, place = self._passing.next()
-        self._waiting -= 1
+        """Remove the first decision that is in effect. The clock is past it, so all items that it covers have been read."""
+        block, place = self._row(self._waiting.popleft())
+        self._remove(block, place)
+        if self._waiting:
+            block, place = self._row(self._waiting[0])
+        self.passes_ms = block.times[place] if self._waiting else NEVER
+
+    def _row(self, number: int) -> tuple[_Block, int]:
+        block = self._blocks[number // _BLOCK]
+        assert block is not None  # it is freed when its last decision is removed
+        return block, number % _BLOCK
+
+    def _remove(self, block: _Block, place: int) -> None:
         if block.times[place] >= self._from_ms:
             self._index.remove(block.id(place), block.number * _BLOCK + place)
         if place == _BLOCK - 1:
@@ -163,7 +173,7 @@ class LoadedDecisions:
 
     def free(self, most: int) -> bool:
         """If all decisions are removed, free so many parts of the index. Returns whether all of them are free."""
-        if self._waiting or self._arriving.time != NEVER:
+        if self._waiting or self.arrives_ms != NEVER:
             return True
         if self._blocks:
             self._blocks, self._runs, self._lasts = [], [], []

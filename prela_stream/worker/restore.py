@@ -23,7 +23,9 @@ logger = logging.getLogger("prela_stream.worker")
 CLOCK_SLACK_MS = 60_000
 """Brokers of `decisions` and `spans` may have different clocks. The search starts this much earlier."""
 _LOAD_BYTES = 256 << 10
-"""Most bytes of decisions that are decoded between two turns of the event loop."""
+"""Most bytes of decisions that are fetched at once."""
+_LOAD_STEP = 256
+"""Decisions that are loaded between two turns of the event loop: about a millisecond."""
 
 
 class TruncatedLogError(PrelaError):
@@ -108,7 +110,6 @@ async def _read_decisions_back(
         count = 0
         while await log.position(where) < end:
             count += await _load(log, state, where, group)
-            await anyio.lowlevel.checkpoint()  # other partitions may be committing
     return count
 
 
@@ -146,4 +147,7 @@ async def _load(log: Consumer, state: PartitionState, where: TopicPartition, gro
             for decision in _decisions_of(record, group):
                 state.load(decision)
                 count += 1
+                if count % _LOAD_STEP == 0:
+                    await anyio.lowlevel.checkpoint()  # other partitions may be committing
+    await anyio.lowlevel.checkpoint()
     return count
