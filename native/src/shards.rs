@@ -5,7 +5,8 @@ use hashbrown::HashTable;
 use crate::ids::Keys;
 use crate::item::TraceId;
 
-const SHARDS: usize = 1024;
+const SHARDS: usize = 4096;
+const PARTS: u64 = 1 << 20;
 
 /// The caller has the ids: it finds the one of a number.
 pub struct Shards {
@@ -21,10 +22,9 @@ impl Default for Shards {
 }
 
 impl Shards {
-    /// A table finds its places by the lower and the uppermost bits, so it is chosen by others.
     fn place(&self, id: &TraceId) -> (u64, usize) {
         let hash = self.keys.hash(id);
-        (hash, (hash >> 40) as usize % SHARDS)
+        (hash, shard_of(hash))
     }
 
     /// The number of this id that `is_it` accepts.
@@ -55,5 +55,31 @@ impl Shards {
                 }
             }
         }
+    }
+}
+
+/// A table finds its places by the lower and the uppermost bits of the hash, so it is chosen by others. A table doubles when it is full. If
+/// all had the same size, all would double at once. So the last one gets twice as much as the first one, and they double one by one.
+fn shard_of(hash: u64) -> usize {
+    let part = hash >> 36 & (PARTS - 1);
+    let bend = part * (PARTS - part) / PARTS;
+    let part = part + bend * 343 / 1000; // about log2(1 + part)
+    part as usize / (PARTS as usize / SHARDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_double_one_by_one() {
+        let mut sizes = vec![0_u32; SHARDS];
+        for part in 0..PARTS {
+            sizes[shard_of(part << 36)] += 1;
+        }
+        let quarter = |at: usize| sizes[at * SHARDS / 4..(at + 1) * SHARDS / 4].iter().sum::<u32>() as f64;
+        let steps: Vec<f64> = (1..4).map(|at| quarter(at) / quarter(at - 1)).collect();
+        assert!(steps.iter().all(|step| (1.1..1.3).contains(step)), "{steps:?}"); // 2 ** (1 / 4) = 1.19
+        assert!(sizes.iter().all(|size| (180..400).contains(size)), "{sizes:?}");
     }
 }

@@ -1,6 +1,6 @@
 """The committed decisions that a replay needs: until they take effect, and then until all items that they cover were read.
 
-A decision takes about 75 bytes, and its entry. They normally arrive in the order of their time. Those that do not are in runs of
+A decision takes 45 to 75 bytes, and its entry. They normally arrive in the order of their time. Those that do not are in runs of
 their own, each of which is in order, and are merged when they are read. So there is no moment at which all of them are sorted.
 """
 

@@ -39,7 +39,8 @@ class AssemblyOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_decided_bytes: Annotated[int, bounded(64, 1 << 40)] = 768 << 20
     """Most bytes of the remembered decisions of a partition: 64 for each, and at least 128 for that of a kept trace in its late
     window (more if texts in it differ in each trace).
-    Above it the oldest are forgotten early. Late spans of such a trace are decided again, `repeated` and with weight 0."""
+    Above it the oldest are forgotten early. Late spans of such a trace are decided again, `repeated` and with weight 0. A
+    takeover also holds each decision that it has read back, until it takes effect in the replay: about 50 bytes."""
     forgotten_bytes: Annotated[int, bounded(1_024, 1 << 34)] = 8 << 20
     """Memory of the set of traces whose decisions were forgotten early, for each partition that needs it. It is approximate: at
     most one in 10,000 other traces is taken for one of them. It holds three million traces."""
