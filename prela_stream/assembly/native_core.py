@@ -121,12 +121,18 @@ class NativeCore:
         found = self._partition.add(value, offset, replay=replay)
         if found:
             return _applied(found)
-        self._adding = self._in_steps(found, value, offset, replay=replay)
-        return next(self._adding)
+        return self._step(self._in_steps(found, value, offset, replay=replay))
 
     def add_more(self) -> Applied | None:
         """See `base.Core`."""
-        return next(self._adding)
+        return self._step(self._adding)
+
+    def _step(self, adding: Iterator[Applied | None]) -> Applied | None:
+        applied = next(adding)
+        self._adding = (
+            iter(()) if applied else adding
+        )  # it refers to this core, which has to be freed when it is discarded
+        return applied
 
     def _in_steps(self, found: Any, value: bytes, offset: int, *, replay: bool) -> Iterator[Applied | None]:
         while found is not None:

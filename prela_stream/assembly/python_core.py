@@ -90,15 +90,21 @@ class PythonCore:
         """See `base.Core`."""
         batch = self._reader.batch(value)
         if batch is None:
-            self._adding = self._in_steps(value, offset, replay=replay)
-            return next(self._adding)
+            return self._step(self._in_steps(value, offset, replay=replay))
         applied = self._apply(batch, offset, replay=replay)
         self._buffer.end(batch.resource)
         return applied
 
     def add_more(self) -> Applied | None:
         """See `base.Core`."""
-        return next(self._adding)
+        return self._step(self._adding)
+
+    def _step(self, adding: Iterator[Applied | None]) -> Applied | None:
+        applied = next(adding)
+        self._adding = (
+            iter(()) if applied else adding
+        )  # it refers to this core, which has to be freed when it is discarded
+        return applied
 
     def _in_steps(self, value: bytes, offset: int, *, replay: bool) -> Iterator[Applied | None]:
         found: list[Applied] = []

@@ -1,6 +1,6 @@
 """Decides the traces of a partition by its policies, and adds the decisions and the kept traces to the output."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
@@ -30,7 +30,6 @@ class Deciding:
         packed: Packs the decisions on kept traces.
         remembered: Has the traces that were decided before.
         outputs: The pending output.
-        discard: Called with a trace of which no span is readable.
     """
 
     def __init__(
@@ -42,7 +41,6 @@ class Deciding:
         packed: PackedDecisions,
         remembered: Remembered,
         outputs: Outputs,
-        discard: Callable[[ReadyTrace, Intake], None],
     ) -> None:
         self._source = source
         self._evaluator = evaluator
@@ -50,7 +48,6 @@ class Deciding:
         self._packed = packed
         self._remembered = remembered
         self._outputs = outputs
-        self._discard = discard
         self._policy_version = evaluator.policy_set.version
         self._id_prefix = decision_source(source.topic, source.partition)
         self._verdict: Verdict | None = None
@@ -72,7 +69,7 @@ class Deciding:
         """
         trace = ready.trace
         if trace is None:
-            self._discard(ready, intake)
+            intake.discarded(ready)
             return None
         verdict = self._evaluator.decide(trace)
         if verdict.kept:
@@ -98,7 +95,7 @@ class Deciding:
         ready = yield from ready.with_checked_bodies()
         trace = ready.trace
         if trace is None:
-            self._discard(ready, intake)
+            intake.discarded(ready)
         else:
             if ready.poison:
                 self._dead_letters.add_poison_of(ready)

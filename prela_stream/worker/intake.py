@@ -104,6 +104,10 @@ class NewRecords:
         self._dead_letters = dead_letters
         self._window = window
         self._items = self._bad = 0
+        self.discards = 0
+        """Traces that were discarded since the beginning of the record."""
+        self.discards_before = 0
+        """How many of them the commit contained at which the partition was restored."""
 
     def applied(self, result: Applied, offset: int) -> None:
         """See `Intake.applied`."""
@@ -120,7 +124,12 @@ class NewRecords:
 
     def discarded(self, ready: ReadyTrace) -> None:
         """See `Intake.discarded`."""
-        self._dead_letters.add_poison_of(ready)
+        self.discards += 1
+        if self.discards > self.discards_before:
+            self._dead_letters.add_poison_of(ready)
+        else:
+            # They are in `dlq` already, and the end of the replay has subtracted them from the duplicates.
+            self._counters.duplicates += ready.spans
 
     def writes_late(self, trace_id: bytes) -> bool:  # noqa: ARG002 - all late spans of new records are written
         """See `Intake.writes_late`: always."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from prela_stream.assembly.base import TRACE_BYTES, ReadyTrace
+from prela_stream.assembly.base import TRACE_BYTES
 from prela_stream.assembly.clock import ClockJump, StreamClock
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind, choose_core
@@ -81,7 +81,6 @@ class PartitionState:
             packed=self._packed,
             remembered=self._remembered,
             outputs=self._outputs,
-            discard=self._discard,
         )
         self._committed_position = start
         self._replay: Replay | None = None
@@ -93,10 +92,6 @@ class PartitionState:
         self._between_records = True
         self._low_before: tuple[int, int] | None = None
         """The low watermark before the record whose due traces are being decided."""
-        self._discarded = 0
-        """Unreadable traces since the beginning of the record."""
-        self._discarded_before = 0
-        """How many of them the commit contained at which this state was restored."""
         self._poison = PoisonWatch(source, topics, options)
         self._applied_ms = self._watermark_ms = 0
         self.position = start
@@ -200,7 +195,7 @@ class PartitionState:
         self._watermark_ms = checkpoint.clock_before_ms
         self._use_counters(checkpoint.counters)
         self._committed_position = checkpoint.position
-        self._discarded_before = checkpoint.discarded
+        self._new.discards_before = checkpoint.discarded
         self.position = offset
         self._replay = Replay(checkpoint.position)
         if offset >= checkpoint.position:
@@ -287,15 +282,15 @@ class PartitionState:
     def _begin_record(self, record: LogRecord) -> Intake:
         if self._replay is not None and record.offset >= self._replay.until:
             self._end_replay()
-        self._discarded = 0
+        self._new.discards = 0
         return self._replay or self._new
 
     def _end_record(self, record: LogRecord) -> None:
         self._applied_ms = record.timestamp_ms
         self.position = record.offset + 1
-        self._discarded = 0
+        self._new.discards = 0
         if self._replay is None:
-            self._discarded_before = 0
+            self._new.discards_before = 0
         elif self.position >= self._replay.until:
             self._end_replay()
         self._poison.check(self._new.unreadable_share())
@@ -362,7 +357,7 @@ class PartitionState:
             clock_ms=self._core.clock_ms,
             partitions=self._topics.partitions,
             counters=self.counters,
-            discarded=self._discarded,
+            discarded=self._new.discards,
         )
         self._committed_position, self._watermark_ms = self.position, clock_before
         tally, self._dead_letters.tally = self._dead_letters.tally, Tally()
@@ -376,12 +371,3 @@ class PartitionState:
             poison_known=self._poison.known,
             tally=tally,
         )
-
-    def _discard(self, ready: ReadyTrace, intake: Intake) -> None:
-        """No span of this trace is readable."""
-        self._discarded += 1
-        if self._replay is not None or self._discarded > self._discarded_before:
-            intake.discarded(ready)
-        else:
-            # They are in `dlq` already, and the end of the replay has subtracted them from the duplicates.
-            self._counters.duplicates += ready.spans

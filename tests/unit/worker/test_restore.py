@@ -1,5 +1,8 @@
-"""A takeover loads the committed decisions in steps, between which other partitions are served."""
+"""A takeover loads the committed decisions in steps, between which other partitions are served, and into one state."""
 
+import gc
+import random
+import weakref
 from pathlib import Path
 
 import anyio
@@ -15,6 +18,8 @@ from prela_stream.worker import restore
 from prela_stream.worker.checkpoint import Checkpoint, ItemCounters
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.partition import PartitionState
+from tests.support.partition_driver import SOURCE, random_log
+from tests.support.partition_driver import TOPICS as MANY
 from tests.support.workers import KEEP_ALL, QUICK, SPANS, TOPICS, local_log, send
 
 CLOCK_MS = 1_000_000
@@ -88,3 +93,19 @@ async def test_other_tasks_run_while_decisions_are_loaded(
     assert max(steps) <= 10
     assert not state.replaying
     assert msgspec.structs.asdict(state.counters) == msgspec.structs.asdict(ItemCounters())
+
+
+def test_a_discarded_state_is_freed_at_once(core: CoreKind) -> None:
+    """Else a restore would hold the decisions twice, until the next collection of old objects."""
+    log = random_log(random.Random(1), programs=5, poison=True)
+    options = WorkerOptions()
+    state = PartitionState(SOURCE, topics=MANY, assembly=QUICK, evaluator=KEEP_ALL, options=options, core=core)
+    state.apply(*log)
+    assert state.freeze().records
+    found = weakref.ref(state), weakref.ref(state._core)
+    gc.disable()
+    try:
+        del state
+        assert [one() for one in found] == [None, None]
+    finally:
+        gc.enable()
