@@ -5,10 +5,10 @@ from typing import Any
 
 import msgspec
 
-from prela_stream.codec.bodies import are_plain, check_bodies
+from prela_stream.codec.bodies import check_bodies
 from prela_stream.codec.byte_cache import ByteCache
 from prela_stream.codec.decisions import DropFields
-from prela_stream.codec.item_reader import ItemReader, ReadItem
+from prela_stream.codec.item_reader import ItemReader, ReadItem, are_plain
 from prela_stream.codec.projection import projection
 from prela_stream.codec.spans import BadItem, decode_head, decode_heads, decode_resource, kind_of
 from prela_stream.errors import CodecError
@@ -116,8 +116,8 @@ class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
         for start, end in runs(self.items):
             if start:
                 yield 0
-            heads = decode_heads(self.items[start:end])
-            for index, head in enumerate(() if are_plain(heads) else heads, start):
+            items = self.items[start:end]
+            for index, head in enumerate(() if are_plain(items) else decode_heads(items), start):
                 try:
                     check_bodies(head)
                 except CodecError as error:

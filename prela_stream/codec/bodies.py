@@ -3,7 +3,6 @@
 Readers decode a body, write it as JSON, or do both. A body that one of them would reject must not be stored.
 """
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +14,6 @@ from prela_stream.model.span import EMPTY_ARRAY, SpanEvent, SpanHead, SpanLink
 MAX_NESTING: Final = 200
 """Most levels of arrays and maps in a body. Decoders and encoders recurse, so their limit depends on the caller's stack."""
 attributes_decoder: Final = msgspec.msgpack.Decoder(dict[str, Any])
-_all_attributes: Final = msgspec.msgpack.Decoder(list[dict[str, Any]])
 events_decoder: Final = msgspec.msgpack.Decoder(list[SpanEvent])
 links_decoder: Final = msgspec.msgpack.Decoder(list[SpanLink])
 _json: Final = msgspec.json.Encoder()
@@ -33,18 +31,6 @@ def check_bodies(head: SpanHead) -> None:
     if problem := _problem([attributes, *(event.attributes for event in events), *(link.attributes for link in links)]):
         msg = f"cannot read attributes: {problem}"
         raise CodecError(msg)
-
-
-def are_plain(heads: Sequence[SpanHead]) -> bool:
-    """Whether `check_bodies` certainly accepts all of these: for most traces, at a third of the cost."""
-    if any(head.events != EMPTY_ARRAY or head.links != EMPTY_ARRAY for head in heads):
-        return False
-    joined = b"".join((b"\xdd", len(heads).to_bytes(4, "big"), *[head.attributes for head in heads]))
-    try:
-        text = _json.encode(_all_attributes.decode(joined))
-    except (TypeError, *READ_ERRORS):
-        return False
-    return text.count(b"[") + text.count(b"{") <= MAX_NESTING
 
 
 def is_readable(value: object) -> bool:

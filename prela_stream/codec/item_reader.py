@@ -22,6 +22,10 @@ class _Skipped(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An array whose elements are checked to be MessagePack and not decoded."""
 
 
+_Parts = Annotated[tuple[_Skipped, ...], msgspec.Meta(max_length=16)]
+"""Events or links. All spans without any share one empty tuple."""
+
+
 class ReadItem(SpanFields, frozen=True, array_like=True, gc=False):
     """An item with both ids. Its fields are in the order of `SpanHead`."""
 
@@ -30,9 +34,32 @@ class ReadItem(SpanFields, frozen=True, array_like=True, gc=False):
     span_id: SpanId
     attributes: dict[str, Any] = msgspec.field(default_factory=dict)
     """Those that were selected."""
-    events: _Skipped = _Skipped()
-    links: _Skipped = _Skipped()
+    events: _Parts = ()
+    links: _Parts = ()
     status_message: str | None = None
+
+
+_Scalar = str | int | float | bool | None
+
+
+class _PlainItem(ReadItem, frozen=True, array_like=True, gc=False):
+    """An item all of whose values can be read and written as JSON, which is known from their types."""
+
+    attributes: dict[str, _Scalar | list[_Scalar]] = msgspec.field(default_factory=dict)
+    events: Annotated[tuple[_Skipped, ...], msgspec.Meta(max_length=0)] = ()
+    links: Annotated[tuple[_Skipped, ...], msgspec.Meta(max_length=0)] = ()
+
+
+_plain_items: Final = msgspec.msgpack.Decoder(list[_PlainItem])
+
+
+def are_plain(raws: Sequence[bytes]) -> bool:
+    """Whether `bodies.check_bodies` certainly accepts all of these items: true for most traces, at a fraction of the cost."""
+    try:
+        _plain_items.decode(joined(raws))
+    except READ_ERRORS:
+        return False
+    return True
 
 
 class ItemReader:

@@ -1,6 +1,6 @@
 """Decides the traces of a partition by its policies, and adds the decisions and the kept traces to the output."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -18,6 +18,10 @@ from prela_stream.worker.packing import PackedDecisions
 from prela_stream.worker.remembered import Remembered
 
 _REASON_CHARACTERS = 500
+_TOGETHER = 16
+"""So many traces take each stage together. The code of one stage fits into a processor's first cache, that of all does not."""
+_SPANS_TOGETHER = 256
+"""With so many spans a trace is the last of those that are decided together."""
 
 
 class Deciding:
@@ -55,40 +59,69 @@ class Deciding:
         """Encoded, for `_verdict`: the evaluator returns one object for most traces."""
         self.is_writing = False
         """A kept trace is added to the output in part."""
+        self.undecided_spans = 0
+        """Spans of traces that the core no longer holds, and that are not decided yet."""
 
     def use(self, counters: ItemCounters, dead_letters: DeadLetters) -> None:
         """Count with these."""
         self._counters = counters
         self._dead_letters = dead_letters
 
-    def decide(self, ready: ReadyTrace, intake: Intake, cut: int) -> Iterator[int] | None:
-        """Decide `ready`, whose items are in records below `cut`.
+    def decide(
+        self, found: Iterable[ReadyTrace | None], intake: Intake, cut: int, decided: Callable[[], None]
+    ) -> Iterator[int]:
+        """Decide traces whose items are in records below `cut`. `decided` is called after each.
 
-        Returns:
-            None if the trace is dropped. If it is kept, the steps that remain, which yield 0; take all of them.
+        It yields 0 where `found` has None, inside of a kept trace, and after a few traces.
         """
-        trace = ready.trace
-        if trace is None:
-            intake.discarded(ready)
-            return None
-        verdict = self._evaluator.decide(trace)
-        if verdict.kept:
-            return self._keep(ready, verdict, intake, cut)
-        if ready.poison:
-            self._dead_letters.add_poison_of(ready)
-        repeated = self._remembered.was_decided(ready.trace_id, ready.due_ms)
-        intake.decided(ready.trace_id)
-        self._outputs.decide(self._drop(ready, trace, verdict, cut, repeated=repeated))
-        self._counters.dropped += ready.spans - ready.poison_spans
-        self._core.remember(ready.trace_id, None, ready.due_ms)
-        self._dead_letters.tally.decided(trace.trigger, verdict.policy, ready.due_ms, kept=False)
-        return None
+        some: list[ReadyTrace] = []
+        spans = 0
+        for ready in found:
+            if ready is not None:
+                some.append(ready)
+                spans += ready.spans
+                if len(some) < _TOGETHER and spans < _SPANS_TOGETHER:
+                    continue
+            yield from self._decide(some, intake, cut, decided)
+            some, spans = [], 0
+            yield 0
+        yield from self._decide(some, intake, cut, decided)
 
-    def decide_in_steps(self, ready: ReadyTrace | None, intake: Intake, cut: int) -> Iterator[int]:
-        """As `decide`, if there is a trace. Yields 0, at least once."""
-        if ready is not None and (kept := self.decide(ready, intake, cut)) is not None:
-            yield from kept
-        yield 0
+    def _decide(
+        self, some: Sequence[ReadyTrace], intake: Intake, cut: int, decided: Callable[[], None]
+    ) -> Iterator[int]:
+        self.undecided_spans = sum([ready.spans for ready in some])
+        evaluate, was_decided = self._evaluator.decide, self._remembered.was_decided
+        verdicts = [None if ready.trace is None else evaluate(ready.trace) for ready in some]
+        dropped = [
+            None
+            if verdict is None or verdict.kept
+            else self._drop(ready, verdict, cut, repeated=was_decided(ready.trace_id, ready.due_ms))
+            for ready, verdict in zip(some, verdicts, strict=True)
+        ]
+        for ready, verdict, decision in zip(some, verdicts, dropped, strict=True):
+            self.undecided_spans -= ready.spans
+            if verdict is None:
+                intake.discarded(ready)
+            elif decision is None:
+                yield from self._keep(ready, verdict, intake, cut)
+            else:
+                if ready.poison:
+                    self._dead_letters.add_poison_of(ready)
+                intake.decided(ready.trace_id)
+                self._outputs.decide(decision)
+                self._count(ready, verdict, None)
+            decided()
+
+    def _count(self, ready: ReadyTrace, verdict: Verdict, entry: bytes | None) -> None:
+        spans = ready.spans - ready.poison_spans
+        if verdict.kept:
+            self._counters.kept += spans
+        else:
+            self._counters.dropped += spans
+        self._core.remember(ready.trace_id, entry, ready.due_ms)
+        assert ready.trace is not None  # it has a verdict
+        self._dead_letters.tally.decided(ready.trace.trigger, verdict.policy, ready.due_ms, kept=verdict.kept)
 
     def _keep(self, ready: ReadyTrace, verdict: Verdict, intake: Intake, cut: int) -> Iterator[int]:
         self.is_writing = True
@@ -104,9 +137,7 @@ class Deciding:
             decision = self._decision(ready, trace, verdict, cut, repeated=repeated)
             self._outputs.decide(decision)
             yield from self._outputs.keep(decision, ready.pieces())
-            self._counters.kept += ready.spans - ready.poison_spans
-            self._core.remember(ready.trace_id, self._packed.pack(decision), ready.due_ms)
-            self._dead_letters.tally.decided(trace.trigger, verdict.policy, ready.due_ms, kept=True)
+            self._count(ready, verdict, self._packed.pack(decision))
         self.is_writing = False
 
     def _decision(self, ready: ReadyTrace, trace: Trace, verdict: Verdict, cut: int, *, repeated: bool) -> Decision:
@@ -131,18 +162,17 @@ class Deciding:
             basis=ready.basis,
         )
 
-    def _drop(
-        self, ready: ReadyTrace, trace: Trace, verdict: Verdict, cut: int, *, repeated: bool
-    ) -> Decision | msgspec.Raw:
+    def _drop(self, ready: ReadyTrace, verdict: Verdict, cut: int, *, repeated: bool) -> Decision | msgspec.Raw:
         """As `_decision` for a trace that is dropped: already encoded if the core does that."""
         fields = self._fields
         if fields is None or self._verdict is not verdict:
             fields = self._fields = self._encoded(verdict)
             self._verdict = verdict
         encoded = ready.dropped(fields, cut, repeated=repeated)
-        if encoded is None:
-            return self._decision(ready, trace, verdict, cut, repeated=repeated)
-        return msgspec.Raw(encoded)
+        if encoded is not None:
+            return msgspec.Raw(encoded)
+        assert ready.trace is not None  # it has a verdict
+        return self._decision(ready, ready.trace, verdict, cut, repeated=repeated)
 
     def _encoded(self, verdict: Verdict) -> DropFields:
         reason = verdict.reason[:_REASON_CHARACTERS]

@@ -33,8 +33,6 @@ from prela_stream.worker.tally import Tally
 
 _COMMIT_RECORDS = 2_000
 """A commit with this many records is sealed."""
-_DROPPED_AT_ONCE = 16
-"""So many traces are dropped between two steps: far less than a millisecond."""
 
 
 class PartitionState:
@@ -109,7 +107,7 @@ class PartitionState:
     def counters(self) -> ItemCounters:
         """The class of every item below the position. Not consistent in a replay, nor while a record is applied in part."""
         self._count_duplicates()
-        return msgspec.structs.replace(self._counters, open=self._core.open_spans)
+        return msgspec.structs.replace(self._counters, open=self._core.open_spans + self._deciding.undecided_spans)
 
     def _count_duplicates(self) -> None:
         found = self._core.duplicates
@@ -254,17 +252,7 @@ class PartitionState:
         if self._remembered.loaded and self._replay is None:
             yield from self._forget(self._remembered.end_load())
         self._low_before = self._low_watermark()
-        decided = 0
-        for ready in core.due(now):
-            if ready is not None:
-                decided += 1
-                kept = decide(ready, intake, record.offset)
-                if kept is not None:
-                    yield from kept
-                self._seal_if_full()
-                if kept is None and decided % _DROPPED_AT_ONCE:
-                    continue
-            yield 0
+        yield from decide(core.due(now), intake, record.offset, self._seal_if_full)
         self._low_before = None
         if (early := core.expire()) is not None:
             yield from self._forget(self._remembered.forget(early))
@@ -275,8 +263,7 @@ class PartitionState:
         intake.applied(applied, record.offset)
         if applied.late or applied.bad:
             yield from self._late.forward(applied, record.offset, intake)
-        for ready in core.over_limits():
-            yield from self._deciding.decide_in_steps(ready, intake, record.offset + 1)
+        yield from decide(core.over_limits(), intake, record.offset + 1, self._seal_if_full)
         self._end_record(record)
 
     def _begin_record(self, record: LogRecord) -> Intake:
@@ -304,13 +291,12 @@ class PartitionState:
     def relieve(self, most_bytes: int) -> Iterator[int]:
         """Decide the traces with the most bytes x age, until `open_bytes` is at most this. Not in a replay.
 
-        The cut is the position. It yields after each decision, and about once in a millisecond, as `steps` does.
+        The cut is the position. It yields about once in a millisecond, as `steps` does.
         """
         if self.replaying or not self._between_records:
             return
         self._between_records = False
-        for ready in self._core.heaviest(most_bytes):
-            yield from self._deciding.decide_in_steps(ready, self._new, self.position)
+        yield from self._deciding.decide(self._core.heaviest(most_bytes), self._new, self.position, self._seal_if_full)
         self._between_records = True
         self._seal_if_full()
 

@@ -103,8 +103,11 @@ class Workers:
                 yield
 
     def relieve(self, most_bytes: int) -> int:
-        """Decide traces for memory, as a worker does between two records; returns how many."""
-        return sum(1 for _ in self.state.relieve(most_bytes))
+        """Decide traces for memory, as a worker does between two records; returns how many traces were taken out."""
+        before = self.state.status().open_traces
+        for _ in self.state.relieve(most_bytes):
+            pass
+        return before - self.state.status().open_traces
 
     def commit(self) -> None:
         """Commit everything, unless the worker is replaying."""
