@@ -213,16 +213,16 @@ class Histogram(Metric):
 
     def observe(self, value: float, *values: str) -> None:
         """Count one value."""
-        self.observe_all((value,), *values)
+        self.observe_all(((value, 1),), *values)
 
-    def observe_all(self, observed: Iterable[float], *values: str) -> None:
-        """Count many values at once."""
+    def observe_all(self, observed: Iterable[tuple[float, int]], *values: str) -> None:
+        """Count values, each so many times."""
         with self._lock:
             key = self._series(values)
             counts, total = self._values.get(key) or ([0] * (len(self.bounds) + 1), 0.0)
-            for value in observed:
-                counts[bisect_left(self.bounds, value)] += 1
-                total += value
+            for value, times in observed:
+                counts[bisect_left(self.bounds, value)] += times
+                total += value * times
             self._values[key] = (counts, total)
 
     def _read(self, collected: dict[Labels, float]) -> Reading:

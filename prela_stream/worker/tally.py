@@ -11,7 +11,8 @@ class Tally:
 
     def __init__(self) -> None:
         self._decisions: dict[tuple[bool, Trigger, str], int] = {}
-        self._due_ms: list[int] = []
+        self._due_ms: dict[int, int] = {}
+        """How many of the decided traces were due at each stream time."""
         self._forgotten = self._items = self._poison = self._late_kept = self._late_dropped = 0
 
     def items(self, count: int) -> None:
@@ -37,13 +38,15 @@ class Tally:
         """A trace was decided that was due at this stream time."""
         key = kept, trigger, policy
         self._decisions[key] = self._decisions.get(key, 0) + 1
-        self._due_ms.append(due_ms)
+        self._due_ms[due_ms] = self._due_ms.get(due_ms, 0) + 1
 
     def publish(self, now_ms: float) -> None:
         """Add these counts to the metrics, once. `now_ms` is the wall time at which the commit landed."""
         for (kept, trigger, policy), count in self._decisions.items():
             telemetry.WORKER_DECISIONS.add(count, "kept" if kept else "dropped", trigger.value, policy)
-        telemetry.WORKER_DECISION_LATENCY.observe_all(max(0.0, now_ms - due) / 1000 for due in self._due_ms)
+        telemetry.WORKER_DECISION_LATENCY.observe_all(
+            (max(0.0, now_ms - due) / 1000, traces) for due, traces in self._due_ms.items()
+        )
         for counter, count in (
             (telemetry.WORKER_ITEMS, self._items),
             (telemetry.WORKER_POISON, self._poison),

@@ -98,7 +98,7 @@ def test_the_number_of_label_values_is_checked_and_their_combinations_are_bounde
 
 def test_a_histogram_counts_each_value_in_its_bucket_and_all_above() -> None:
     histogram = Histogram("prela_test_seconds", "seconds", "For this test.", ("kind",), bounds=(1.0, 5.0))
-    histogram.observe_all((0.5, 1.0, 2.0, 9.0), "a")
+    histogram.observe_all(((0.75, 2), (2.0, 1), (9.0, 1)), "a")
     histogram.observe(5.0, "a")
     (found,) = telemetry.snapshot()["prela_test_seconds"].distributions
     assert found.buckets == ((1.0, 2), (5.0, 4), (float("inf"), 5))
