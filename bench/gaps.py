@@ -138,6 +138,14 @@ def long_trace(core: str) -> Gaps:
     return gaps
 
 
+def many_open(core: str) -> Gaps:
+    """500,000 traces are open, one after the other."""
+    gaps, log = Gaps(core), Log()
+    rng = log.rng
+    gaps.apply(log.of((log.span(rng.randbytes(16), rng.randbytes(8), 0) for _ in range(500_000)), 0))
+    return gaps
+
+
 def many_due(core: str) -> Gaps:
     """100,000 traces are due at one record."""
     gaps, log = Gaps(core), Log()
@@ -217,7 +225,18 @@ def restored(core: str) -> Gaps:
     return gaps
 
 
-CASES = (many_items, long_trace, many_due, large_kept, dead_letters, over_limits, memory_full, expiry, restored)
+CASES = (
+    many_items,
+    long_trace,
+    many_open,
+    many_due,
+    large_kept,
+    dead_letters,
+    over_limits,
+    memory_full,
+    expiry,
+    restored,
+)
 CORES = ("native", "python")
 
 

@@ -1,5 +1,6 @@
 //! The open traces of a partition, by number and by id. Memory grows in blocks: one array would double, and half of it would be
-//! unused. The index holds numbers only, because each id is in its trace. Its hash is keyed: senders choose the ids.
+//! unused. The index holds numbers only, because each id is in its trace. Its hash is keyed: senders choose the ids. A large index does
+//! not grow in one go, which would stop the worker: each trace that is added moves a few.
 
 use hashbrown::HashTable;
 
@@ -8,12 +9,21 @@ use crate::item::TraceId;
 use crate::trace::Trace;
 
 const BLOCK: usize = 1024;
+/// An index with fewer traces grows in one go: less than a millisecond.
+const LARGE: usize = 4096;
+/// Traces that are moved when one is added, and slots that are looked at.
+const MOVED: usize = 8;
+const LOOKED_AT: u32 = 256;
 
 #[derive(Default)]
 pub struct Slots {
     blocks: Vec<Vec<Option<Trace>>>,
     free: Vec<u32>,
     index: HashTable<u32>,
+    /// While the index grows: the traces that are not yet in it.
+    rest: HashTable<u32>,
+    /// They have this slot or one behind it.
+    next: u32,
     keys: Keys,
 }
 
@@ -27,7 +37,7 @@ impl Slots {
     }
 
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.index.len() + self.rest.len()
     }
 
     /// All slots are below this one.
@@ -38,20 +48,57 @@ impl Slots {
 
     pub fn find(&self, id: &TraceId) -> Option<u32> {
         let is_it = |slot: &u32| self.get(*slot).is_some_and(|trace| trace.id == *id);
-        self.index.find(self.keys.hash(id), is_it).copied()
+        let hash = self.keys.hash(id);
+        let found = self.index.find(hash, is_it);
+        if found.is_none() && !self.rest.is_empty() {
+            return self.rest.find(hash, is_it).copied();
+        }
+        found.copied()
     }
 
     /// Adds a trace whose id no other open trace has.
     pub fn insert(&mut self, trace: Trace) -> u32 {
         let hash = self.keys.hash(&trace.id);
         let slot = self.place(trace);
+        if self.rest.is_empty() {
+            let traces = self.index.len();
+            if traces >= LARGE && traces == self.index.capacity() {
+                self.rest = std::mem::replace(&mut self.index, HashTable::with_capacity(2 * traces));
+                self.next = 0;
+            }
+        } else {
+            self.move_some();
+        }
+        self.add(hash, slot);
+        slot
+    }
+
+    fn add(&mut self, hash: u64, slot: u32) {
         let (blocks, keys) = (&self.blocks, &self.keys);
         let hash_of = |slot: &u32| {
             let trace = blocks.get(*slot as usize / BLOCK).and_then(|block| block.get(*slot as usize % BLOCK));
             trace.and_then(Option::as_ref).map_or(0, |trace| keys.hash(&trace.id))
         };
         self.index.insert_unique(hash, slot, hash_of);
-        slot
+    }
+
+    /// Moves traces from `rest` to `index`, in the order of their slots.
+    fn move_some(&mut self) {
+        let end = self.next.saturating_add(LOOKED_AT);
+        let mut moved = 0;
+        while self.next < end && moved < MOVED {
+            let slot = self.next;
+            self.next += 1;
+            if let Some(hash) = self.get(slot).map(|trace| self.keys.hash(&trace.id)) {
+                if remove(&mut self.rest, hash, slot) {
+                    self.add(hash, slot);
+                    moved += 1;
+                }
+            }
+        }
+        if self.rest.is_empty() {
+            self.rest = HashTable::new();
+        }
     }
 
     fn place(&mut self, trace: Trace) -> u32 {
@@ -73,10 +120,68 @@ impl Slots {
 
     pub fn remove(&mut self, slot: u32) -> Option<Trace> {
         let trace = self.blocks.get_mut(slot as usize / BLOCK)?.get_mut(slot as usize % BLOCK)?.take()?;
-        if let Ok(entry) = self.index.find_entry(self.keys.hash(&trace.id), |one| *one == slot) {
-            entry.remove();
+        let hash = self.keys.hash(&trace.id);
+        if !remove(&mut self.index, hash, slot) {
+            remove(&mut self.rest, hash, slot);
         }
         self.free.push(slot);
         Some(trace)
+    }
+}
+
+/// Whether the slot was in the table.
+fn remove(table: &mut HashTable<u32>, hash: u64, slot: u32) -> bool {
+    table.find_entry(hash, |one| *one == slot).map(|entry| entry.remove()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Beginning;
+
+    fn trace(number: u128) -> Trace {
+        let (offset, now_ms, heard, clock_before, index, process) = (number as i64, 0, 0, 0, 0, 0);
+        Trace::new(Beginning { id: number.to_le_bytes(), offset, now_ms, heard, clock_before, index, process, heartbeats: false })
+    }
+
+    /// Checks which of the traces below `end` are known.
+    fn check(slots: &Slots, end: u128, is_open: impl Fn(u128) -> bool) {
+        for number in 0..end {
+            let found = slots.find(&number.to_le_bytes()).and_then(|slot| slots.get(slot)).map(|trace| trace.id);
+            assert_eq!(found, is_open(number).then_some(number.to_le_bytes()));
+        }
+        assert_eq!(slots.len(), (0..end).filter(|number| is_open(*number)).count());
+    }
+
+    #[test]
+    fn grows_a_few_traces_at_a_time() {
+        let (mut slots, mut grown) = (Slots::default(), 0);
+        for number in 0..100_000 {
+            let before = slots.rest.len();
+            slots.insert(trace(number));
+            grown += usize::from(before == 0 && !slots.rest.is_empty());
+            assert!(slots.rest.is_empty() || before == 0 || before - slots.rest.len() <= MOVED);
+            if number % 9_999 == 0 {
+                check(&slots, number + 1, |_| true);
+            }
+        }
+        assert_eq!(grown, 4); // at 7,168, 14,336, 28,672 and 57,344
+        assert!(slots.rest.is_empty());
+    }
+
+    #[test]
+    fn finds_each_trace_while_others_are_removed() {
+        let mut slots = Slots::default();
+        let is_open = |number: u128, end: u128| number % 3 == 0 || number + 5_000 > end;
+        for number in 0..60_000 {
+            slots.insert(trace(number));
+            if number >= 5_000 && (number - 5_000) % 3 != 0 {
+                let slot = slots.find(&(number - 5_000).to_le_bytes());
+                assert!(slot.and_then(|slot| slots.remove(slot)).is_some());
+            }
+            if number % 1_999 == 0 {
+                check(&slots, number + 1, |one| is_open(one, number));
+            }
+        }
     }
 }
