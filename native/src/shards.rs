@@ -6,6 +6,8 @@ use crate::ids::Keys;
 use crate::item::TraceId;
 
 const SHARDS: usize = 4096;
+/// Numbers that a table has room for when it is empty.
+const SMALL: usize = 14;
 const PARTS: u64 = 1 << 20;
 
 /// The caller has the ids: it finds the one of a number.
@@ -43,14 +45,14 @@ impl Shards {
         }
     }
 
-    /// Removes the number of this id that `is_it` accepts. Frees a table that is empty.
+    /// Removes the number of this id that `is_it` accepts. Frees a large table that is empty.
     pub fn remove(&mut self, id: &TraceId, mut is_it: impl FnMut(u32) -> bool) {
         let (hash, shard) = self.place(id);
         if let Some(table) = self.tables.get_mut(shard) {
             if let Ok(found) = table.find_entry(hash, |number| is_it(*number)) {
                 found.remove();
                 self.count -= 1;
-                if table.is_empty() {
+                if table.is_empty() && table.capacity() > SMALL {
                     *table = HashTable::new();
                 }
             }
