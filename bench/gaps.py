@@ -24,7 +24,7 @@ from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import choose_core
 from prela_stream.codec.spans import encode_batch, encode_item, encode_resource
 from prela_stream.model.decision import Decision
-from prela_stream.model.span import COUNTED, ItemKind, Resource
+from prela_stream.model.span import COUNTED, SUCCESS, ItemKind, Resource
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.sampling.policyset import load_policies
 from prela_stream.transport.base import LogRecord, TopicPartition
@@ -58,8 +58,8 @@ class Log:
         """A span with an attribute of this size."""
         body = {"text": "x" * size} if size else {}
         times = (None, 1, BEGAN_MS * 1_000_000, 1_500_000_000, "chat", None, None)
-        ids = (trace_id, self.rng.randbytes(8), parent, COUNTED, children)
-        return encode_item(ItemKind.SPAN, *ids, 0, 0, 0, *times, body, [], [], None)
+        ids = (trace_id, self.rng.randbytes(8), parent, COUNTED)
+        return encode_item(ItemKind.SPAN, *ids, SUCCESS, 0, children, 0, *times, body, [], [], None)
 
     def of(self, items: Iterable[bytes], at_ms: int, a_record: int = 100) -> Iterator[LogRecord]:
         """The items in records."""

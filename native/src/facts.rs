@@ -71,6 +71,8 @@ fn bit_of(key: &[u8]) -> u64 {
 #[derive(Default)]
 pub struct Memo {
     pub names: Names,
+    /// Spans that were visited so far, each once in each stage but the quick ones.
+    pub visited: u64,
     structure: Structure,
     holds: Vec<bool>,
     digests: Vec<Digest>,
@@ -235,6 +237,9 @@ impl Reading {
             let count = if self.stage == Stage::Orphans { self.structure.orphans.len() } else { items.heads.len() };
             let end = (self.at.saturating_add(*left)).min(count);
             let done = self.visit(items, tools, memo, end)?;
+            if done == end {
+                memo.visited += (done - self.at) as u64;
+            }
             *left = left.saturating_sub((done - self.at).max(1));
             self.at = done;
             if done == count {

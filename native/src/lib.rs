@@ -365,6 +365,12 @@ impl PyPartition {
         self.inner.duplicates
     }
 
+    /// What was done so far, in items and spans.
+    #[getter]
+    fn work(&self) -> u64 {
+        self.inner.work + self.memo.visited / STAGES as u64
+    }
+
     /// Moves the clock. Returns whether any trace may be due: then call `next_due` until it returns None.
     fn advance(&mut self, py: Python<'_>, now_ms: i64) -> PyResult<bool> {
         self.guarded(py, |this| Ok(this.inner.advance(now_ms)))

@@ -155,6 +155,8 @@ pub struct Partition {
     pub open_bytes: usize,
     /// Duplicates found so far.
     pub duplicates: u64,
+    /// Items read and applied, spans folded, and traces closed so far: a test checks that no call does much of it.
+    pub work: u64,
 }
 
 impl Partition {
@@ -184,6 +186,7 @@ impl Partition {
             open_spans: 0,
             open_bytes: 0,
             duplicates: 0,
+            work: 0,
         }
     }
 
@@ -243,6 +246,7 @@ impl Partition {
         names: (&Spellings, &mut Names),
     ) -> PyResult<Added> {
         let mut left = work;
+        let (unread, done) = (record.unread, record.done);
         let added = match self.read(value, &mut record, &mut left, names) {
             Err(NotPlain) => Added::NotPlain,
             Ok(()) if record.unread > 0 => Added::Part,
@@ -251,6 +255,7 @@ impl Partition {
                 None => Added::Part,
             },
         };
+        self.work += (unread - record.unread + record.done - done) as u64;
         if matches!(added, Added::Part) {
             self.record = Some(record);
         } else if record.items.capacity() <= KEPT_ITEMS {
@@ -329,6 +334,7 @@ impl Partition {
     /// Takes in the next items of the record, with their indexes in it.
     pub fn add_items(&mut self, items: &[(u32, Vec<u8>)], (spellings, names): (&Spellings, &mut Names)) -> Read<()> {
         let mut adding = self.adding.take().ok_or(NotPlain)?;
+        self.work += items.len() as u64;
         for (index, item) in items {
             let mut reader = Reader::new(item);
             let mut head = Head::EMPTY;
@@ -496,6 +502,7 @@ impl Partition {
             return;
         };
         let before = trace.stored();
+        self.work += u64::from(trace.pending);
         let found = trace.fold(&self.processes, &mut self.spare);
         self.open_bytes = self.open_bytes + trace.stored() - before;
         self.open_spans -= i64::from(found);
@@ -676,6 +683,7 @@ impl Partition {
 
     fn close(&mut self, slot: u32) -> Option<Trace> {
         let trace = self.slots.remove(slot)?;
+        self.work += 1;
         self.open_bytes -= trace.stored();
         let held = trace.fold.as_ref().map_or(0, |fold| fold.spans.len() as i64 - i64::from(fold.starts));
         self.open_spans -= held;

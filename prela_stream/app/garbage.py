@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-GC_THRESHOLDS: Final = (50_000, 20, 50)
+GC_THRESHOLDS: Final = (2_000, 5, 5_000)
 """Open traces are many small objects that live for a while. With the thresholds of CPython, a worker spends a sixth of its
-time on collections that find nothing (bench/worker.py)."""
+time on full collections that find nothing (bench/worker.py). The others are small, because nothing else runs during them."""
 
 
 @contextmanager

@@ -4,7 +4,7 @@ There are two. The Python core (`python_core`) is the specification in readable 
 same in Rust at a fraction of the cost. For any log both give the same traces at the same times, with the same facts.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from prela_stream.codec.decisions import DropFields
@@ -52,7 +52,10 @@ class Applied(NamedTuple):
 
 
 class ReadyTrace(Protocol):
-    """A trace that has to be decided now. The core no longer holds it."""
+    """A trace that has to be decided now. The core no longer holds it.
+
+    Use one with more than 256 spans before you take the next one, because then its memory is freed.
+    """
 
     @property
     def trace(self) -> Trace | None:
@@ -124,7 +127,7 @@ class ReadyTrace(Protocol):
         """
         ...
 
-    def pieces(self) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
+    def pieces(self) -> Iterable[tuple[Sequence[bytes], Sequence[bytes]]]:
         """`raws` and `resources` in pieces, each of about a millisecond of work. Most traces have one."""
         ...
 

@@ -88,6 +88,7 @@ class TraceBuffer:
                 for deadline, trace, wait in due
                 if trace.spans
             ]
+            self._trim()
 
     def add(self, batch: ItemBatch, offset: int) -> tuple[int, list[int]]:
         """Collect the items of a record, or a piece of them, at the time that was passed to `due`. After the last one call `end`.
@@ -170,7 +171,7 @@ class TraceBuffer:
         """See `base.Core.heaviest`."""
         now = self.clock_ms
         by_weight: list[tuple[int, int, int, OpenTrace]] = []
-        for trace in list(self._traces.values()):
+        for trace in self._traces.values():
             folded = len(trace.new)
             self._fold(trace)  # duplicates take memory, and do not count
             trace.age()
@@ -191,6 +192,7 @@ class TraceBuffer:
             complete = trace.is_complete()
             self._close(trace)
             yield self._leaving(trace, Trigger.MEMORY, now, complete=complete) if trace.spans else None
+            self._trim()
 
     def low_watermark(self) -> tuple[int, int] | None:
         """See `base.Core`."""
@@ -202,6 +204,14 @@ class TraceBuffer:
         """See `base.Core`."""
         oldest = self._oldest()
         return None if oldest is None else oldest.first_ms
+
+    def _trim(self) -> None:
+        """Release a few closed traces, so that `_oldest` need not release all of them at once."""
+        opened = self._opened
+        for _ in range(2 * TOGETHER):
+            if not opened or not opened[0].closed:
+                return
+            opened.popleft()
 
     def _oldest(self) -> OpenTrace | None:
         opened = self._opened

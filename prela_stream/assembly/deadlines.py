@@ -18,6 +18,8 @@ _Entry = tuple[int, int, int, OpenTrace]
 STEP = 128
 """Traces that are checked in one step, or `_SPANS` times as many new spans: about a millisecond."""
 _SPANS = 8
+FEW = 2_048
+"""So many traces are sorted in about a millisecond."""
 _YOUNG_MS = 5_000
 """So long the items of a trace that receives more are held as they arrived, which takes more memory than their bytes."""
 
@@ -49,7 +51,8 @@ class Deadlines:
         self._watched: list[_Entry] = []
         self._traces = traces
         self._found: list[tuple[int, int, int, OpenTrace, int]] = []
-        """What `find` found: a heap."""
+        """What `find` found. A few are a list, in reverse order once all are found; more are a heap."""
+        self._is_heap = False
         self._heard = 0
         self._ahead = 0
         """Stream time minus the second clock before the last step."""
@@ -80,6 +83,7 @@ class Deadlines:
     def find(self) -> Iterator[None]:
         """Find the traces that are due; yields after each step of the work. `take` returns them when it is exhausted."""
         work = 0
+        self._is_heap = False
         while self._queue and self._queue[0][0] <= self.clock_ms:
             pushed, _, _, trace = heappop(self._queue)
             if not trace.closed and pushed == trace.pushed:
@@ -97,6 +101,8 @@ class Deadlines:
                 if work >= STEP:
                     work = 0
                     yield
+        if not self._is_heap:
+            self._found.sort(reverse=True)
 
     def take(self, traces: int, spans: int) -> list[tuple[int, OpenTrace, int]]:
         """The next traces that are due, as (deadline, trace, what it waited for), in order of (deadline, first item).
@@ -106,7 +112,7 @@ class Deadlines:
         found = self._found
         taken: list[tuple[int, OpenTrace, int]] = []
         while found and len(taken) < traces and spans > 0:
-            deadline, _, _, trace, awaited = heappop(found)
+            deadline, _, _, trace, awaited = heappop(found) if self._is_heap else found.pop()
             taken.append((deadline, trace, awaited))
             spans -= len(trace.spans)
         return taken
@@ -159,7 +165,14 @@ class Deadlines:
 
     def _mark(self, trace: OpenTrace, deadline: int, awaited: int) -> None:
         trace.closed = True
-        heappush(self._found, (deadline, trace.first_offset, trace.first_index, trace, awaited))
+        one = (deadline, trace.first_offset, trace.first_index, trace, awaited)
+        if self._is_heap:
+            heappush(self._found, one)
+            return
+        self._found.append(one)
+        if len(self._found) > FEW:  # to sort more takes too long
+            self._is_heap = True
+            heapify(self._found)
 
     def _watch(self, trace: OpenTrace) -> None:
         if not trace.watched:

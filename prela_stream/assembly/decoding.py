@@ -1,7 +1,7 @@
 """Decodes the bytes of a trace that is ready to be decided, for the policies and for its summary."""
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,10 +14,13 @@ from prela_stream.codec.spans import BadItem, decode_head, decode_heads, decode_
 from prela_stream.errors import CodecError
 from prela_stream.model import semconv
 from prela_stream.model.decision import Basis, Trigger
+from prela_stream.model.large_trace import large_trace
 from prela_stream.model.span import SPAN_TYPE_CODES, ItemKind, Resource, SpanFields, SpanHead, SpanType
 from prela_stream.model.structure import is_whole
 from prela_stream.model.trace import Trace
+from prela_stream.model.tree import free_tree
 
+T = TypeVar("T")
 _LLM = SPAN_TYPE_CODES[SpanType.LLM]
 SUMMARY_KEYS = frozenset(
     spelling
@@ -27,6 +30,8 @@ SUMMARY_KEYS = frozenset(
 """Attribute keys that every summary needs."""
 RUN_ITEMS, RUN_BYTES = 256, 256 << 10
 """So many items, of so many bytes, are checked or written in about a millisecond."""
+LARGE = 512
+"""A trace with more spans is decoded in steps."""
 cached_resource = ByteCache(decode_resource, 8 << 20, factor=4)
 """The decoded resource of a process. Spans of one process have equal resource bytes."""
 
@@ -102,10 +107,12 @@ class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
         """See `base.ReadyTrace`: the caller encodes it."""
         return None
 
-    def pieces(self) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
+    def pieces(self) -> Iterable[tuple[Sequence[bytes], Sequence[bytes]]]:
         """See `base.ReadyTrace`."""
-        for start, end in runs(self.items):
-            yield [bytes(item) for item in self.items[start:end]], self.resources[start:end]
+        items, resources = self.items, self.resources
+        if len(items) <= RUN_ITEMS and sum(map(len, items)) <= RUN_BYTES:
+            return [([bytes(item) for item in items], resources)]
+        return (([bytes(item) for item in items[start:end]], resources[start:end]) for start, end in runs(items))
 
     def with_checked_bodies(self) -> Generator[int, None, "DecodedTrace"]:
         """See `base.ReadyTrace`."""
@@ -128,14 +135,31 @@ class DecodedTrace(msgspec.Struct, frozen=True, gc=False):
         bad = [BadItem(index=-1, raw=bytes(self.items[index]), reason=reason) for index, reason in problems.items()]
         poison = [*self.poison, *bad]
         resources = [self.resources[index] for index in good]
+        heads, attributes = [trace.heads[index] for index in good], [trace.attributes[index] for index in good]
+        if len(good) > LARGE:
+            rest: Trace | None = yield from zeros(_large_trace(trace, heads, attributes, resources))
+        else:
+            rest = _trace(trace, heads, attributes, resources)
         return msgspec.structs.replace(
             self,
-            trace=_trace(trace, [trace.heads[i] for i in good], [trace.attributes[i] for i in good], resources),
+            trace=rest,
             items=[self.items[index] for index in good],
             resources=resources,
             poison=poison,
             poison_spans=_spans_of(poison),
         )
+
+
+def free(ready: DecodedTrace) -> Iterator[None]:
+    """Free the memory of a large trace that is decided, which takes as long as to decode it. Yields as `read_in_steps`."""
+    lists: list[Any] = [ready.items, ready.resources]
+    if (trace := ready.trace) is not None:
+        lists += [trace.heads, trace.attributes, trace.resources]
+        yield from free_tree(trace.tree, LARGE)
+    for one in lists:
+        while one:
+            del one[-LARGE:]
+            yield
 
 
 class TraceDecoder:
@@ -165,6 +189,35 @@ class TraceDecoder:
             return _decoded(due, trace, raws, resources, poison, _spans_of(poison))
         attributes = [item.attributes for item in items]
         return _decoded(due, _trace(due, items, attributes, resources, parents), raws, resources)
+
+    def read_in_steps(self, due: DueTrace) -> Generator[None, None, DecodedTrace]:
+        """As `read`. Yields about once in a millisecond if the trace is large."""
+        if len(due.raws) <= LARGE:
+            return self.read(due)
+        heads: list[SpanFields] = []
+        attributes: list[dict[str, Any]] = []
+        items: list[bytes] = []
+        resources: list[bytes] = []
+        poison: list[BadItem] = []
+        for start, end in runs(due.raws):
+            raws, theirs = due.raws[start:end], due.resources[start:end]
+            try:
+                some = self._reader.items(raws)
+            except CodecError:
+                others, more, raws, theirs, bad = self._one_by_one(raws, theirs)
+                heads += others
+                attributes += more
+                poison += bad
+            else:
+                heads += some
+                attributes += [item.attributes for item in some]
+            items += raws
+            resources += theirs
+            yield
+        trace = None
+        if heads:
+            trace = yield from _large_trace(due, heads, attributes, resources)
+        return _decoded(due, trace, items, resources, poison, _spans_of(poison))
 
     def _one_by_one(
         self, raws: Sequence[bytes], resources: Sequence[bytes]
@@ -227,4 +280,34 @@ def _trace(
         trigger=due.trigger,
         complete=due.complete,
         parents=parents,
+    )
+
+
+def zeros(steps: Generator[None, None, T]) -> Generator[int, None, T]:
+    """The same steps, which yield 0."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        yield 0
+
+
+def _large_trace(
+    due: DueTrace | Trace, heads: Sequence[SpanFields], attributes: list[dict[str, Any]], resources: Sequence[bytes]
+) -> Generator[None, None, Trace]:
+    decoded: list[Resource] = []
+    for start in range(0, len(resources), RUN_ITEMS):
+        decoded += decoded_resources(resources[start : start + RUN_ITEMS])
+        yield
+    return (
+        yield from large_trace(
+            trace_id=due.trace_id,
+            heads=heads,
+            attributes=attributes,
+            resources=decoded,
+            trigger=due.trigger,
+            complete=due.complete,
+        )
     )

@@ -4,7 +4,7 @@ The extension takes a record as it is, unless any of it is unusual. Such a recor
 Python decoder and handed over item by item. So only one decoder decides what is poison.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -12,7 +12,14 @@ import msgspec
 
 from prela_stream.assembly.base import TRACE_BYTES, Applied, CoreError, LateSpan, ReadyTrace
 from prela_stream.assembly.completeness import TRIGGERS
-from prela_stream.assembly.decoding import DecodedTrace, DueTrace, TraceDecoder, cached_resource, decoded_resources
+from prela_stream.assembly.decoding import (
+    DecodedTrace,
+    DueTrace,
+    TraceDecoder,
+    cached_resource,
+    decoded_resources,
+    zeros,
+)
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.decisions import DropFields
 from prela_stream.codec.spans import BadItem, decode_heads, decode_pieces
@@ -106,7 +113,7 @@ class NativeCore:
         while (piece := partition.next_due()) is not None:
             self._taken += before - partition.open_spans - partition.duplicates
             for facts in piece:
-                ready = _ready(facts, decoder)
+                ready = NativeReadyTrace(facts, decoder) if facts.plain else (yield from _decoded(facts, decoder))
                 self._taken -= ready.spans
                 yield ready
             before = partition.open_spans + partition.duplicates
@@ -163,9 +170,10 @@ class NativeCore:
         return self._until_none(self._partition.next_over_limits) if self._partition.begin_over_limits() else iter(())
 
     def _until_none(self, take: Callable[[], Any]) -> Iterator[ReadyTrace | None]:
+        decoder = self._decoder
         while (piece := take()) is not None:
             for facts in piece:
-                yield _ready(facts, self._decoder)
+                yield NativeReadyTrace(facts, decoder) if facts.plain else (yield from _decoded(facts, decoder))
             yield None
 
     def heaviest(self, most_bytes: int) -> Iterator[ReadyTrace | None]:
@@ -216,19 +224,21 @@ def _applied(found: Any) -> Applied:
     return Applied(items, control, spans, covered, late, resource)
 
 
-def _ready(facts: Any, decoder: TraceDecoder) -> ReadyTrace:
-    return NativeReadyTrace(facts, decoder) if facts.plain else _decoded(facts, decoder)
-
-
-def _decoded(facts: Any, decoder: TraceDecoder) -> DecodedTrace:
-    """The trace as the Python decoder reads it."""
+def _decoded(facts: Any, decoder: TraceDecoder) -> Generator[None, None, DecodedTrace]:
+    """The trace as the Python decoder reads it. Yields about once in a millisecond."""
+    raws: list[bytes] = []
+    resources: list[bytes] = []
+    for some, theirs in _pieces(facts):
+        raws += some
+        resources += theirs
+        yield
     due = DueTrace(
         trace_id=facts.trace_id,
         trigger=_TRIGGERS[facts.trigger],
         complete=facts.complete,
         basis=_BASES[facts.basis],
-        raws=facts.raws(),
-        resources=facts.resources(),
+        raws=raws,
+        resources=resources,
         heads=None,
         first_offset=facts.first_offset,
         due_ms=facts.due_ms,
@@ -236,7 +246,7 @@ def _decoded(facts: Any, decoder: TraceDecoder) -> DecodedTrace:
         open_spans=facts.open_spans,
         lost=facts.lost,
     )
-    return decoder.read(due)
+    return (yield from decoder.read_in_steps(due))
 
 
 def _pieces(facts: Any) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
@@ -299,7 +309,7 @@ class NativeReadyTrace:
             self.trace.trigger, self.basis,
         )  # fmt: skip
 
-    def pieces(self) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
+    def pieces(self) -> Iterable[tuple[Sequence[bytes], Sequence[bytes]]]:
         """See `base.ReadyTrace`."""
         return _pieces(self._facts)
 
@@ -312,7 +322,8 @@ class NativeReadyTrace:
                 return self
             yield 0
             checked = facts.check_bodies(checked, STEP)
-        return (yield from _decoded(facts, self._decoder).with_checked_bodies())
+        decoded = yield from zeros(_decoded(facts, self._decoder))
+        return (yield from decoded.with_checked_bodies())
 
 
 class NativeTrace(Trace):

@@ -1,10 +1,12 @@
 """The Python core: the specification of a core in readable form, and what runs without the native extension."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Final
 
 import msgspec
 
+from prela_stream.assembly import decoding
 from prela_stream.assembly.base import TRACE_BYTES, Applied, LateSpan, ReadyTrace
 from prela_stream.assembly.buffer import TraceBuffer
 from prela_stream.assembly.decided import DecidedTraces
@@ -77,10 +79,31 @@ class PythonCore:
         read = self._decoder.read
         for piece in pieces:
             self._taken = sum([due.spans for due in piece])
-            for ready in [read(due) for due in piece]:
-                self._taken -= ready.spans
-                yield ready
+            if piece and len(piece[-1].raws) > decoding.LARGE:  # the others are smaller
+                yield from self._one_by_one(piece)
+            else:
+                for ready in [read(due) for due in piece]:
+                    self._taken -= ready.spans
+                    yield ready
             yield None
+
+    def _one_by_one(self, piece: list[DueTrace]) -> Iterator[ReadyTrace | None]:
+        for due in piece:
+            for ready in self._read(due):
+                if ready is not None:
+                    self._taken -= ready.spans
+                yield ready
+
+    def _read(self, due: DueTrace | None) -> Iterator[ReadyTrace | None]:
+        """The trace; before it None between steps."""
+        if due is None:
+            yield None
+        else:
+            ready = yield from self._decoder.read_in_steps(due)
+            yield ready
+            if due.spans > decoding.LARGE:
+                del due
+                yield from decoding.free(ready)
 
     def expire(self) -> Sequence[bytes] | None:
         """See `base.Core`."""
@@ -154,14 +177,11 @@ class PythonCore:
 
     def over_limits(self) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""
-        return map(self._ready, self._buffer.over_limits())
-
-    def _ready(self, due: DueTrace | None) -> ReadyTrace | None:
-        return None if due is None else self._decoder.read(due)
+        return chain.from_iterable(map(self._read, self._buffer.over_limits()))
 
     def heaviest(self, most_bytes: int) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""
-        return map(self._ready, self._buffer.heaviest(most_bytes, TRACE_BYTES))
+        return chain.from_iterable(map(self._read, self._buffer.heaviest(most_bytes, TRACE_BYTES)))
 
     def low_watermark(self) -> tuple[int, int] | None:
         """See `base.Core`."""

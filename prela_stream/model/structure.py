@@ -4,7 +4,7 @@ A worker summarises every trace that it decides and drops most of them, so a sum
 from the structure for callers that walk the tree.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -132,7 +132,8 @@ def _structure(parents: tuple[int, ...], orphans: dict[bytes | str, list[int]]) 
             children[parent] = [index]
     order = _downwards(roots, orphans, children)
     if len(order) < len(parents):
-        _cut_cycles(parents, roots=roots, children=children, cut=cut, reached=set(order))
+        for _ in cut_cycles(parents, roots=roots, children=children, cut=cut, reached=set(order)):
+            pass
         order = _downwards(roots, orphans, children)
     return Structure(parents=parents, roots=roots, orphans=orphans, children=children, cut=cut, order=order)
 
@@ -179,25 +180,41 @@ def _downwards(roots: list[int], orphans: dict[bytes | str, list[int]], children
     return order
 
 
-def _cut_cycles(
-    parents: Sequence[int], *, roots: list[int], children: dict[int, list[int]], cut: set[int], reached: set[int]
-) -> None:
-    """Make each member of a cycle a root. A span that is not in `reached` is in a cycle or below one."""
+def cut_cycles(
+    parents: Sequence[int],
+    *,
+    roots: list[int],
+    children: dict[int, list[int]],
+    cut: set[int],
+    reached: set[int],
+    step: int = 1 << 62,
+) -> Iterator[None]:
+    """Make each member of a cycle a root. A span that is not in `reached` is in a cycle or below one.
+
+    Yields after each `step` spans.
+    """
     losing: set[int] = set()
     for start in range(len(parents)):
         path: dict[int, None] = {}
         index = start
+        if start % step == 0:
+            yield
         while index not in reached:
             reached.add(index)
             path[index] = None
             index = parents[index]
+            if len(path) % step == 0:
+                yield
         if index in path:
             members = [*path]
             members = members[members.index(index) :]
+            yield
             cut.update(members)
             roots.extend(members)
             losing.update(members)  # the parent of each is one of them
-    for parent in losing:
+    for number, parent in enumerate(losing):
+        if number % step == 0:
+            yield
         left = [child for child in children[parent] if child not in cut]
         if left:
             children[parent] = left

@@ -92,7 +92,8 @@ class SpanTree(Generic[S]):
     def __init__(self, spans: Sequence[S], parents: tuple[int, ...] | None = None) -> None:
         self.spans = spans
         self._structure = structure_of(spans) if parents is None else structure_of_parents(parents)
-        self._codes = codes_of(spans)
+        self.codes = codes_of(spans)
+        """The wire code of each span's type."""
 
     def __len__(self) -> int:
         """The number of spans."""
@@ -130,7 +131,7 @@ class SpanTree(Generic[S]):
         absent = [
             Placeholder(parent_id, _in_order(nodes, group)) for parent_id, group in self._structure.orphans.items()
         ]
-        return sorted(absent, key=lambda placeholder: _rank(placeholder.children[0].span))
+        return sorted(absent, key=lambda placeholder: rank_of(placeholder.children[0].span))
 
     @property
     def foremost(self) -> int | None:
@@ -139,7 +140,7 @@ class SpanTree(Generic[S]):
         if len(roots) == 1:
             return roots[0]
         if roots:
-            return min(roots, key=lambda index: _rank(spans[index]))
+            return min(roots, key=lambda index: rank_of(spans[index]))
         return min(range(len(spans)), key=lambda index: spans[index].start_ns, default=None)
 
     @property
@@ -149,14 +150,7 @@ class SpanTree(Generic[S]):
         A span without a parent is preferred to a local root, then a known start (not 0) to a missing one, then the first.
         """
         spans, roots = self.spans, self._structure.roots
-        if len(roots) == 1:
-            return roots[0]
-
-        def rank(index: int) -> tuple[bool, bool, bool, Any]:
-            span = spans[index]
-            return span.parent_span_id is not None, span.duration_ns is None, not span.start_ns, _rank(span)
-
-        return min(roots, key=rank, default=None)
+        return roots[0] if len(roots) == 1 else min(roots, key=lambda index: root_rank(spans[index]), default=None)
 
     @property
     def outside_parent(self) -> list[int]:
@@ -165,19 +159,10 @@ class SpanTree(Generic[S]):
         The clocks of their hosts differ, or they are work that outlives its parent. Spans without a start are not compared.
         """
         spans = self.spans
-        found = []
+        found: list[int] = []
         for parent, children in self._structure.children.items():
-            start = spans[parent].start_ns
-            if not start:
-                continue
-            duration = spans[parent].duration_ns
-            earliest = start - _SAME_TIME_NS
-            latest = None if duration is None else start + duration + _SAME_TIME_NS
-            for child in children:
-                span = spans[child]
-                begin = span.start_ns
-                if begin and (begin < earliest or (latest is not None and begin + (span.duration_ns or 0) > latest)):
-                    found.append(child)
+            if spans[parent].start_ns:
+                found += outside_of(spans, parent, children)
         return found
 
     @cached_property
@@ -222,7 +207,7 @@ class SpanTree(Generic[S]):
 
     def _leaf_llm(self) -> list[int]:
         """Indexes of the LLM spans without an LLM span below them, in no particular order."""
-        codes, children = self._codes, self._structure.children
+        codes, children = self.codes, self._structure.children
         calls = [index for index, code in enumerate(codes) if code == _LLM]
         if children.keys().isdisjoint(calls):
             return calls
@@ -243,33 +228,7 @@ class SpanTree(Generic[S]):
             attributes: One mapping a span, in the order in which the spans were given. Values that are no counts or no
                 finite amounts are passed over.
         """
-        tokens_in = tokens_out = 0
-        prices: list[float] = []
-        for index in self._leaf_llm():
-            own = attributes[index]
-            if not own:
-                continue
-            if len(own) == 2 and _INPUT in own and _OUTPUT in own:  # these are all attributes of most spans
-                tokens, more = own[_INPUT], own[_OUTPUT]
-                if tokens.__class__ is int and 0 <= tokens < _MOST:
-                    tokens_in += tokens
-                if more.__class__ is int and 0 <= more < _MOST:
-                    tokens_out += more
-                continue
-            count = own.get(_INPUT) or _first(own, _INPUT_TOKENS)  # most spans have the preferred spelling
-            if count.__class__ is int and 0 <= count < _MOST:
-                tokens_in += count
-            count = own.get(_OUTPUT) or _first(own, _OUTPUT_TOKENS)
-            if count.__class__ is int and 0 <= count < _MOST:
-                tokens_out += count
-            price = _first(own, _COST)
-            if (
-                price is not None
-                and isinstance(price, int | float)
-                and not isinstance(price, bool)
-                and math.isfinite(price)
-            ):
-                prices.append(price)
+        tokens_in, tokens_out, prices = add_up(self._leaf_llm(), attributes)
         prices.sort()  # a sum of floats depends on their order, which must not be the order of arrival
         return Totals(input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=sum(prices, 0.0) if prices else None)
 
@@ -278,8 +237,84 @@ class SpanTree(Generic[S]):
         structure = self._structure
         names = tuple([span.name for span in self.spans])
         if structure.orphans or len(names) > MOST_REMEMBERED or sum(map(len, names)) > _MOST_CHARACTERS:
-            return _hash_of(structure, self._codes, names)
-        return _known_hash(structure.parents, tuple(self._codes), names)
+            return _hash_of(structure, self.codes, names)
+        return _known_hash(structure.parents, tuple(self.codes), names)
+
+
+def outside_of(spans: Sequence[S], parent: int, children: Sequence[int]) -> list[int]:
+    """Those of these children that start before their parent or end after it; see `SpanTree.outside_parent`."""
+    start = spans[parent].start_ns
+    if not start:
+        return []
+    duration = spans[parent].duration_ns
+    earliest = start - _SAME_TIME_NS
+    latest = None if duration is None else start + duration + _SAME_TIME_NS
+    found = []
+    for child in children:
+        span = spans[child]
+        begin = span.start_ns
+        if begin and (begin < earliest or (latest is not None and begin + (span.duration_ns or 0) > latest)):
+            found.append(child)
+    return found
+
+
+def add_up(indexes: Sequence[int], attributes: Sequence[Mapping[str, Any]]) -> tuple[int, int, list[float]]:
+    """The input tokens, the output tokens, and each known cost of these model calls."""
+    tokens_in = tokens_out = 0
+    prices: list[float] = []
+    for index in indexes:
+        own = attributes[index]
+        if not own:
+            continue
+        if len(own) == 2 and _INPUT in own and _OUTPUT in own:  # these are all attributes of most spans
+            tokens, more = own[_INPUT], own[_OUTPUT]
+            if tokens.__class__ is int and 0 <= tokens < _MOST:
+                tokens_in += tokens
+            if more.__class__ is int and 0 <= more < _MOST:
+                tokens_out += more
+            continue
+        count = own.get(_INPUT) or _first(own, _INPUT_TOKENS)  # most spans have the preferred spelling
+        if count.__class__ is int and 0 <= count < _MOST:
+            tokens_in += count
+        count = own.get(_OUTPUT) or _first(own, _OUTPUT_TOKENS)
+        if count.__class__ is int and 0 <= count < _MOST:
+            tokens_out += count
+        price = _first(own, _COST)
+        if (
+            price is not None
+            and isinstance(price, int | float)
+            and not isinstance(price, bool)
+            and math.isfinite(price)
+        ):
+            prices.append(price)
+    return tokens_in, tokens_out, prices
+
+
+def tree_of(spans: Sequence[S], structure: Structure) -> SpanTree[S]:
+    """The tree of spans with this structure."""
+    tree: SpanTree[S] = SpanTree.__new__(SpanTree)
+    tree.spans = spans
+    tree._structure = structure
+    tree.codes = codes_of(spans)
+    return tree
+
+
+def free_tree(tree: SpanTree[S], step: int) -> Iterator[None]:
+    """Free the memory of a large tree that is no longer used. Yields after each `step` spans."""
+    structure = tree._structure
+    for groups in (structure.children, structure.orphans):
+        while groups:
+            for _ in range(min(step, len(groups))):
+                groups.popitem()
+            yield
+    while structure.order:
+        del structure.order[-step:]
+        yield
+
+
+def root_rank(span: SpanLike) -> tuple[bool, bool, bool, Any]:
+    """The root with the least rank is the one whose time is the time of the trace."""
+    return span.parent_span_id is not None, span.duration_ns is None, not span.start_ns, rank_of(span)
 
 
 @lru_cache(maxsize=512)
@@ -289,40 +324,43 @@ def _known_hash(parents: tuple[int, ...], codes: tuple[int, ...], names: tuple[s
 
 def _hash_of(structure: Structure, codes: Sequence[int], names: Sequence[str]) -> str:
     children = structure.children
-    digests = [_shape(code, name, b"") for code, name in zip(codes, names, strict=True)]
+    digests = [shape_of(code, name, b"") for code, name in zip(codes, names, strict=True)]
     for index in reversed(structure.order):
         if index in children:
-            digests[index] = _shape(codes[index], names[index], _join(children[index], digests))
+            digests[index] = shape_of(codes[index], names[index], join_digests(children[index], digests))
     tops = [digests[index] for index in structure.roots]
-    tops += [_shape(-1, "", _join(group, digests)) for group in structure.orphans.values()]
+    tops += [shape_of(-1, "", join_digests(group, digests)) for group in structure.orphans.values()]
     tops.sort()
-    return _shape_of(-2, "", b"".join(tops)).hex()
+    return _new_shape(-2, "", b"".join(tops)).hex()
 
 
 def _in_order(nodes: list[SpanNode[S]], indexes: list[int]) -> list[SpanNode[S]]:
     """The nodes at these indexes, ordered by start, then id."""
     chosen = [nodes[index] for index in indexes]
     if len(chosen) > 1:
-        chosen.sort(key=lambda node: _rank(node.span))
+        chosen.sort(key=lambda node: rank_of(node.span))
     return chosen
 
 
-def _rank(span: SpanLike) -> tuple[int, bool, Any]:
+def rank_of(span: SpanLike) -> tuple[int, bool, Any]:
+    """Orders spans by start, then id."""
     return span.start_ns, span.span_id is not None, span.span_id
 
 
-def _join(indexes: list[int], digests: list[bytes]) -> bytes:
+def join_digests(indexes: Sequence[int], digests: Sequence[bytes]) -> bytes:
+    """The digests at these indexes in order, one after the other."""
     if len(indexes) == 1:
         return digests[indexes[0]]
     return b"".join(sorted([digests[index] for index in indexes]))
 
 
-def _shape(kind: int, name: str, below: bytes) -> bytes:
+def shape_of(kind: int, name: str, below: bytes) -> bytes:
+    """The digest of a span of this type and name above spans with these digests."""
     # the agents of a service repeat their shapes; only small keys are worth their memory
-    return _known_shape(kind, name, below) if len(below) <= 512 and len(name) <= 128 else _shape_of(kind, name, below)
+    return _known_shape(kind, name, below) if len(below) <= 512 and len(name) <= 128 else _new_shape(kind, name, below)
 
 
-def _shape_of(kind: int, name: str, below: bytes) -> bytes:
+def _new_shape(kind: int, name: str, below: bytes) -> bytes:
     head = f"{kind}\0{len(below)}\0{name}".encode("utf-8", "backslashreplace")
     return blake2b(head + below if len(below) < 1024 else b"".join((head, below)), digest_size=16).digest()
 
@@ -335,4 +373,4 @@ def _first(own: Mapping[str, Any], spellings: tuple[str, ...]) -> Any:
     return None
 
 
-_known_shape = lru_cache(maxsize=8192)(_shape_of)
+_known_shape = lru_cache(maxsize=8192)(_new_shape)

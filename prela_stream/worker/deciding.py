@@ -20,7 +20,7 @@ from prela_stream.worker.remembered import Remembered
 _REASON_CHARACTERS = 500
 _TOGETHER = 16
 """So many traces take each stage together. The code of one stage fits into a processor's first cache, that of all does not."""
-_SPANS_TOGETHER = 256
+SPANS_TOGETHER = 256
 """With so many spans a trace is the last of those that are decided together."""
 
 
@@ -80,7 +80,7 @@ class Deciding:
             if ready is not None:
                 some.append(ready)
                 spans += ready.spans
-                if len(some) < _TOGETHER and spans < _SPANS_TOGETHER:
+                if len(some) < _TOGETHER and spans < SPANS_TOGETHER:
                     continue
             yield from self._decide(some, intake, cut, decided)
             some, spans = [], 0

@@ -7,7 +7,8 @@ import pytest
 
 from prela_stream.assembly import buffer, deadlines, decoding, native_core
 from prela_stream.codec import rescue, spans
-from prela_stream.worker import late
+from prela_stream.model import large_trace
+from prela_stream.worker import deciding, late
 
 SIZES = (
     (native_core, "STEP"),
@@ -16,7 +17,11 @@ SIZES = (
     (buffer, "STEP"),
     (buffer, "MOST_COLLECTED"),
     (deadlines, "STEP"),
+    (deadlines, "FEW"),
     (decoding, "RUN_ITEMS"),
+    (decoding, "LARGE"),
+    (large_trace, "STEP"),
+    (deciding, "SPANS_TOGETHER"),
     (late, "SPANS"),
     (late, "TRACES"),
 )

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from prela_stream.codec import rescue, spans
 from prela_stream.codec.decisions import decode_decisions, encode_decisions
 from prela_stream.codec.dlq import DeadLetter, decode_dead_letter, encode_dead_letter
 from prela_stream.codec.projection import projection
@@ -473,3 +474,25 @@ def test_a_declared_length_is_not_allocated() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 3 * 4_000_100, "the record is copied into the bad item once"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("change", [lambda value: value, lambda value: value[:-1], lambda value: value + b"junk"])
+def test_pieces_of_any_size_give_the_same_batch(
+    monkeypatch: pytest.MonkeyPatch, size: int, change: Callable[[bytes], bytes]
+) -> None:
+    items = [GOOD, b"\xc0", item(name="x" * 300), encode_item(99), GOOD, b"\x91\x00", GOOD]
+    value = change(encode_batch(RESOURCE, items))
+    expected = decode_batch(value, 300)
+    monkeypatch.setattr(spans, "PIECE_ITEMS", size)
+    monkeypatch.setattr(rescue, "PIECE_STEPS", size)
+    found = decode_batch(value, 300)
+    pieces = list(spans.decode_pieces(value, 300))
+    assert max(len(one.heads) + len(one.bad) for one in pieces if one) <= size + 1  # the rest of the bytes is one more
+    assert (pieces.count(None) > 20 // size) == (value != encode_batch(RESOURCE, items))
+    for name in ItemBatch.__struct_fields__:
+        assert list_of(getattr(found, name)) == list_of(getattr(expected, name)), name
+
+
+def list_of(value: Any) -> Any:
+    return list(value) if isinstance(value, range | list | tuple) else value
