@@ -1,12 +1,12 @@
 """The `attribute` policy: tests the value of an attribute of a span or of its resource."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from prela_stream.model.semconv import read
+from prela_stream.model.semconv import read, read_keys
 from prela_stream.model.span import Resource, SpanType
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.conditions import Match, Text, shorten, spans_of, spellings
@@ -47,22 +47,45 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
         values = self._values(trace)
         if self.exists is False:
             return None if any(True for _ in values) else f"attribute: {self.key} is nowhere"
-        for name, value in values:
+        failed: Any = None  # the spans of a trace often have one value
+        for index, value in values:
+            if value.__class__ is str and value == failed:
+                continue
             if test := self._passes(value):
-                return f"attribute: {self.key} {test} ({name})"
+                where = "resource" if self.on == "resource" else f"span: {shorten(trace.heads[index].name)}"
+                return f"attribute: {self.key} {test} ({where})"
+            failed = value
         return None
 
-    def _values(self, trace: Trace) -> Iterator[tuple[str, Any]]:
-        """The location of each value, and the value. Lists give their elements, unless the test is `exists`."""
-        for index, head in spans_of(trace, self.span_type):
-            if self.on == "resource":
-                where, value = "resource", resource_value(trace.resources[index], self.key)
-            else:
-                where, value = f"span: {shorten(head.name)}", read(trace.attributes[index], self.key)
+    def _values(self, trace: Trace) -> Iterator[tuple[int, Any]]:
+        """Each value with the index of its span. Lists give their elements, unless the test is `exists`."""
+        for index, value in self._on_resources(trace) if self.on == "resource" else self._on_spans(trace):
             if isinstance(value, list | tuple) and self.exists is None:
-                yield from ((where, part) for part in value)
+                yield from ((index, part) for part in value)
             elif value is not None:
-                yield where, value
+                yield index, value
+
+    def _indexes(self, trace: Trace) -> Iterable[int]:
+        if self.span_type is None:  # the heads of the spans are not needed
+            return range(len(trace.statuses))
+        return (index for index, _ in spans_of(trace, self.span_type))
+
+    def _on_spans(self, trace: Trace) -> Iterator[tuple[int, Any]]:
+        attributes, spelled = trace.attributes, read_keys(self.key)
+        for index in self._indexes(trace):
+            own = attributes[index]
+            for spelling in spelled if own else ():
+                if (value := own.get(spelling)) is not None:
+                    yield index, value
+                    break
+
+    def _on_resources(self, trace: Trace) -> Iterator[tuple[int, Any]]:
+        resources = trace.resources
+        last: Resource | None = None
+        for index in self._indexes(trace):
+            if (resource := resources[index]) is not last:  # spans of one process share it
+                last = resource
+                yield index, resource_value(resource, self.key)
 
     def _passes(self, value: Any) -> str | None:
         """The test that `value` passed, as text; None if it passed none."""
