@@ -96,8 +96,8 @@ pub struct Facts {
     pub output_tokens: i64,
     pub costs: Vec<Amount>,
     pub shape: Digest,
-    /// Wanted attributes of every span: a MessagePack array with one map for each.
-    pub selected: Option<Vec<u8>>,
+    /// Wanted attributes of every span, in pieces: MessagePack arrays with one map for each. Empty: none are wanted.
+    pub selected: Vec<Vec<u8>>,
 }
 
 /// What one model call used.
@@ -310,12 +310,10 @@ impl Reading {
                 }
             }
             Stage::Select => {
-                let out = self.facts.selected.get_or_insert_with(|| {
-                    let mut out = vec![0xdd];
-                    out.extend_from_slice(&(heads.len() as u32).to_be_bytes());
-                    out
-                });
-                select(&heads[self.at..end], bytes, tools, out)?;
+                let mut out = vec![0xdd];
+                out.extend_from_slice(&((end - self.at) as u32).to_be_bytes());
+                select(&heads[self.at..end], bytes, tools, &mut out)?;
+                self.facts.selected.push(out);
             }
             Stage::Done => {}
         }

@@ -39,7 +39,7 @@ use crate::partition::{Added, Applied, Closed, Options, Partition};
 use crate::trace::{Trace, Wait};
 
 /// The version of the interface between this module and `prela_stream`; another one is not used.
-const INTERFACE: u32 = 10;
+const INTERFACE: u32 = 11;
 /// An item counts once more as work for each so many bytes.
 const PIECE_BYTES: usize = 1024;
 
@@ -218,10 +218,10 @@ impl ReadyTrace {
         Ok(PyBytes::new(py, &dropped(&frame, &known, facts)))
     }
 
-    /// The declared attributes of each span: a MessagePack array of maps; None if none are declared.
+    /// The declared attributes of each span, in pieces: MessagePack arrays of maps; empty if none are declared.
     #[getter]
-    fn selected<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        Ok(self.known()?.selected.as_ref().map(|bytes| PyBytes::new(py, bytes)))
+    fn selected<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.known()?.selected.iter().map(|piece| PyBytes::new(py, piece)))
     }
 }
 

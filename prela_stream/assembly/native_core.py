@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from prela_stream.assembly import decoding
 from prela_stream.assembly.base import TRACE_BYTES, Applied, CoreError, LateSpan, ReadyTrace
 from prela_stream.assembly.completeness import TRIGGERS
 from prela_stream.assembly.decoding import (
@@ -28,7 +29,7 @@ from prela_stream.model.decision import Basis, TraceSummary, Trigger
 from prela_stream.model.span import Resource, SpanHead
 from prela_stream.model.trace import NAME_CHARACTERS, UNSAMPLED, Trace
 
-INTERFACE: Final = 10
+INTERFACE: Final = 11
 """The version of the extension's interface. An extension with another one is not used."""
 DECIDED_STEP = 1024
 """Remembered decisions that one call touches: less than a millisecond."""
@@ -113,7 +114,8 @@ class NativeCore:
         while (piece := partition.next_due()) is not None:
             self._taken += before - partition.open_spans - partition.duplicates
             for facts in piece:
-                ready = NativeReadyTrace(facts, decoder) if facts.plain else (yield from _decoded(facts, decoder))
+                is_small = facts.plain and facts.items <= decoding.LARGE
+                ready = NativeReadyTrace(facts, decoder) if is_small else (yield from _ready(facts, decoder))
                 self._taken -= ready.spans
                 yield ready
             before = partition.open_spans + partition.duplicates
@@ -173,7 +175,7 @@ class NativeCore:
         decoder = self._decoder
         while (piece := take()) is not None:
             for facts in piece:
-                yield NativeReadyTrace(facts, decoder) if facts.plain else (yield from _decoded(facts, decoder))
+                yield (yield from _ready(facts, decoder))
             yield None
 
     def heaviest(self, most_bytes: int) -> Iterator[ReadyTrace | None]:
@@ -222,6 +224,15 @@ def _applied(found: Any) -> Applied:
     if late:
         late = [LateSpan(*one) for one in late]
     return Applied(items, control, spans, covered, late, resource)
+
+
+def _ready(facts: Any, decoder: TraceDecoder) -> Generator[None, None, ReadyTrace]:
+    if not facts.plain:
+        return (yield from _decoded(facts, decoder))
+    ready = NativeReadyTrace(facts, decoder)
+    if facts.items > decoding.LARGE:
+        yield from ready.trace.decode_in_steps()
+    return ready
 
 
 def _decoded(facts: Any, decoder: TraceDecoder) -> Generator[None, None, DecodedTrace]:
@@ -274,7 +285,7 @@ class NativeReadyTrace:
         known = facts.facts()
         self._facts = facts
         self._decoder = decoder
-        self.trace: Trace = NativeTrace(facts, known)
+        self.trace: NativeTrace = NativeTrace(facts, known)
         self.trace_id: bytes = known[0]
         self.basis = _BASES[known[3]]
         self.first_offset: int = known[4]
@@ -363,7 +374,18 @@ class NativeTrace(Trace):
 
     def _select(self) -> list[dict[str, Any]]:
         selected = self._source.selected
-        return [{} for _ in self.statuses] if selected is None else _attributes.decode(selected)
+        if len(selected) == 1:
+            return _attributes.decode(selected[0])
+        return [own for piece in selected for own in _attributes.decode(piece)] or [{} for _ in self.statuses]
+
+    def decode_in_steps(self) -> Iterator[None]:
+        """Decode the attributes of a large trace before a policy reads them. Yields about once in a millisecond."""
+        found: list[dict[str, Any]] = []
+        for piece in self._source.selected:
+            found += _attributes.decode(piece)
+            yield
+        if found:
+            self._read = {"attributes": found}
 
     def _once(self, name: str, read: Callable[[], list[Any]]) -> list[Any]:
         known = self._read
