@@ -1,7 +1,7 @@
 """The `attribute` policy: tests the value of an attribute of a span or of its resource."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -44,48 +44,49 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
 
     def match(self, trace: Trace) -> str | None:
         """The key, the value that passed, and the test."""
-        values = self._values(trace)
+        indexes = self._indexes(trace)
+        values = self._on_resources(trace, indexes) if self.on == "resource" else self._on_spans(trace, indexes)
         if self.exists is False:
-            return None if any(True for _ in values) else f"attribute: {self.key} is nowhere"
+            return None if any(value is not None for value in values) else f"attribute: {self.key} is nowhere"
         failed: Any = None  # the spans of a trace often have one value
-        for index, value in values:
-            if value.__class__ is str and value == failed:
+        for index, value in zip(indexes, values, strict=True):
+            if value is None or (value.__class__ is str and value == failed):
                 continue
-            if test := self._passes(value):
-                where = "resource" if self.on == "resource" else f"span: {shorten(trace.heads[index].name)}"
-                return f"attribute: {self.key} {test} ({where})"
+            parts = value if isinstance(value, list | tuple) and self.exists is None else (value,)
+            for part in parts:
+                if test := self._passes(part):
+                    where = "resource" if self.on == "resource" else f"span: {shorten(trace.heads[index].name)}"
+                    return f"attribute: {self.key} {test} ({where})"
             failed = value
         return None
 
-    def _values(self, trace: Trace) -> Iterator[tuple[int, Any]]:
-        """Each value with the index of its span. Lists give their elements, unless the test is `exists`."""
-        for index, value in self._on_resources(trace) if self.on == "resource" else self._on_spans(trace):
-            if isinstance(value, list | tuple) and self.exists is None:
-                yield from ((index, part) for part in value)
-            elif value is not None:
-                yield index, value
-
-    def _indexes(self, trace: Trace) -> Iterable[int]:
+    def _indexes(self, trace: Trace) -> Sequence[int]:
         if self.span_type is None:  # the heads of the spans are not needed
             return range(len(trace.statuses))
-        return (index for index, _ in spans_of(trace, self.span_type))
+        return [index for index, _ in spans_of(trace, self.span_type)]
 
-    def _on_spans(self, trace: Trace) -> Iterator[tuple[int, Any]]:
-        attributes, spelled = trace.attributes, read_keys(self.key)
-        for index in self._indexes(trace):
-            own = attributes[index]
-            for spelling in spelled if own else ():
-                if (value := own.get(spelling)) is not None:
-                    yield index, value
-                    break
+    def _on_spans(self, trace: Trace, indexes: Sequence[int]) -> list[Any]:
+        """The value on each span; None if it is missing."""
+        attributes = trace.attributes
+        every = attributes if len(indexes) == len(attributes) else [attributes[index] for index in indexes]
+        preferred, *others = read_keys(self.key)
+        values = [own.get(preferred) for own in every]
+        if others and None in values:
+            return [
+                read(own, self.key) if own and value is None else value
+                for own, value in zip(every, values, strict=True)
+            ]
+        return values
 
-    def _on_resources(self, trace: Trace) -> Iterator[tuple[int, Any]]:
-        resources = trace.resources
+    def _on_resources(self, trace: Trace, indexes: Sequence[int]) -> list[Any]:
+        """The value on the resource of each span; None if it is missing, or if the span before has the same resource."""
+        found: list[Any] = []
         last: Resource | None = None
-        for index in self._indexes(trace):
-            if (resource := resources[index]) is not last:  # spans of one process share it
-                last = resource
-                yield index, resource_value(resource, self.key)
+        for index in indexes:
+            resource = trace.resources[index]
+            found.append(None if resource is last else resource_value(resource, self.key))
+            last = resource
+        return found
 
     def _passes(self, value: Any) -> str | None:
         """The test that `value` passed, as text; None if it passed none."""

@@ -5,13 +5,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from prela_stream.assembly import buffer, deadlines, decoding, native_core
+from prela_stream.assembly import buffer, deadlines, decoding, native_core, native_trace
 from prela_stream.codec import rescue, spans
 from prela_stream.model import large_trace
 from prela_stream.worker import deciding, late
 
 SIZES = (
     (native_core, "STEP"),
+    (native_trace, "STEP"),
     (spans, "PIECE_ITEMS"),
     (rescue, "PIECE_STEPS"),
     (buffer, "STEP"),
