@@ -14,6 +14,7 @@ use crate::names::Names;
 
 pub type Digest = [u8; 16];
 
+/// A number of tokens is below this, and so is their sum, which is cut.
 const MOST_TOKENS: i64 = 1 << 53;
 
 /// A number as the policies read it.
@@ -369,8 +370,8 @@ impl Reading {
                     Some(usage) => usage,
                     None => Usage::read(head.attributes(bytes), spellings)?,
                 };
-                facts.input_tokens += usage.input;
-                facts.output_tokens += usage.output;
+                facts.input_tokens = (facts.input_tokens + usage.input).min(MOST_TOKENS - 1);
+                facts.output_tokens = (facts.output_tokens + usage.output).min(MOST_TOKENS - 1);
                 facts.costs.extend(usage.cost);
             }
         }

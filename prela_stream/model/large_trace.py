@@ -12,7 +12,17 @@ from prela_stream.model.ids import trace_randomness
 from prela_stream.model.span import ERROR, REMOTE_PARENT, SPAN_TYPE_CODES, Resource, SpanFields, SpanType
 from prela_stream.model.structure import Structure, cut_cycles
 from prela_stream.model.trace import NAME_CHARACTERS, UNSAMPLED, Trace
-from prela_stream.model.tree import SpanTree, add_up, join_digests, outside_of, rank_of, root_rank, shape_of, tree_of
+from prela_stream.model.tree import (
+    MOST_TOKENS,
+    SpanTree,
+    add_up,
+    join_digests,
+    outside_of,
+    rank_of,
+    root_rank,
+    shape_of,
+    tree_of,
+)
 
 T = TypeVar("T", bytes, float)
 Steps = Generator[None, None, None]
@@ -99,7 +109,8 @@ class _LargeTrace(Trace):
             prices += more_prices
             yield
         prices = yield from _sorted(prices)
-        self._tokens, self._cost = (tokens_in, tokens_out), sum(prices, 0.0) if prices else None
+        self._tokens = min(tokens_in, MOST_TOKENS), min(tokens_out, MOST_TOKENS)
+        self._cost = sum(prices, 0.0) if prices else None
         yield
         self._outside = 0
         for parent, children in structure.children.items():

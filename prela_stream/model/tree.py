@@ -31,8 +31,8 @@ _INPUT_TOKENS: Final = semconv.read_keys(semconv.INPUT_TOKENS)
 _OUTPUT_TOKENS: Final = semconv.read_keys(semconv.OUTPUT_TOKENS)
 _COST: Final = semconv.read_keys(semconv.COST_USD)
 _INPUT, _OUTPUT = _INPUT_TOKENS[0], _OUTPUT_TOKENS[0]
-_MOST: Final = 1 << 53
-"""A number of tokens is below this."""
+MOST_TOKENS: Final = (1 << 53) - 1
+"""Most tokens of a call. The sum of a trace is cut to this, because a decision with a larger one could not be written."""
 
 _MOST_CHARACTERS: Final = 2048
 """The shape of spans whose names have together up to so many characters is remembered."""
@@ -230,7 +230,10 @@ class SpanTree(Generic[S]):
         """
         tokens_in, tokens_out, prices = add_up(self._leaf_llm(), attributes)
         prices.sort()  # a sum of floats depends on their order, which must not be the order of arrival
-        return Totals(input_tokens=tokens_in, output_tokens=tokens_out, cost_usd=sum(prices, 0.0) if prices else None)
+        cost = sum(prices, 0.0) if prices else None
+        return Totals(
+            input_tokens=min(tokens_in, MOST_TOKENS), output_tokens=min(tokens_out, MOST_TOKENS), cost_usd=cost
+        )
 
     def shape_hash(self) -> str:
         """32 hex digits that depend on types, names and nesting, and not on ids, times or the order of siblings."""
@@ -268,16 +271,16 @@ def add_up(indexes: Sequence[int], attributes: Sequence[Mapping[str, Any]]) -> t
             continue
         if len(own) == 2 and _INPUT in own and _OUTPUT in own:  # these are all attributes of most spans
             tokens, more = own[_INPUT], own[_OUTPUT]
-            if tokens.__class__ is int and 0 <= tokens < _MOST:
+            if tokens.__class__ is int and 0 <= tokens <= MOST_TOKENS:
                 tokens_in += tokens
-            if more.__class__ is int and 0 <= more < _MOST:
+            if more.__class__ is int and 0 <= more <= MOST_TOKENS:
                 tokens_out += more
             continue
         count = own.get(_INPUT) or _first(own, _INPUT_TOKENS)  # most spans have the preferred spelling
-        if count.__class__ is int and 0 <= count < _MOST:
+        if count.__class__ is int and 0 <= count <= MOST_TOKENS:
             tokens_in += count
         count = own.get(_OUTPUT) or _first(own, _OUTPUT_TOKENS)
-        if count.__class__ is int and 0 <= count < _MOST:
+        if count.__class__ is int and 0 <= count <= MOST_TOKENS:
             tokens_out += count
         price = _first(own, _COST)
         if (

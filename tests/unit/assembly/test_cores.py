@@ -380,3 +380,19 @@ def test_a_trace_without_a_span_is_forgotten_for_memory(new_log: NewLog) -> None
     assert log.core.open_traces == 1
     assert heaviest(log.core, 0) == []
     assert log.core.open_traces == 0
+
+
+@pytest.mark.parametrize("calls", [2, 2_100])
+def test_a_sum_of_tokens_that_no_decision_could_hold_is_cut(new_log: NewLog, calls: int) -> None:
+    most = (1 << 53) - 1
+    items = [
+        encode_item(
+            ItemKind.SPAN, T1, number.to_bytes(8, "big"), None, 0, 1, 0, 0, 0, None, 1, 0, 1, "chat", None, None,
+            {"gen_ai.usage.input_tokens": most, "gen_ai.usage.output_tokens": 1},
+        )
+        for number in range(1, calls + 1)
+    ]  # fmt: skip
+    log = new_log(settle_ms=1)
+    log.at(1, *items)
+    (summary,) = [trace_of(one).summary(0) for one in log.core.due(100_000) if one is not None]
+    assert (summary.input_tokens, summary.output_tokens) == (most, calls)
