@@ -35,8 +35,6 @@ import anyio
 
 HERE: Final = Path(__file__).resolve().parent.parent
 PARTS: Final = ("core", "worker")
-GC_THRESHOLDS: Final = (50_000, 20, 50)
-"""As `prela-stream worker` sets them in both checkouts."""
 COMMIT_SPANS: Final = 1_000
 
 
@@ -113,6 +111,16 @@ def _batch_of(items: list[bytes]) -> bytes:
     return value
 
 
+def _gc_thresholds() -> tuple[int, int, int]:
+    """As `prela-stream worker` of the checkout sets them."""
+    try:
+        found: Any = importlib.import_module("prela_stream.app.garbage")
+    except ImportError:  # an earlier place
+        found = importlib.import_module("prela_stream.cli.services")
+    thresholds: tuple[int, int, int] = found.GC_THRESHOLDS
+    return thresholds
+
+
 def _variables() -> dict[str, str]:
     """The settings of this process, without those that its checkout does not have."""
     from prela_stream.worker.options import WorkerOptions
@@ -172,7 +180,7 @@ def _drained(states: Any, spans: int) -> bool:
 
 def child(options: argparse.Namespace) -> None:
     """One measurement, in the checkout that PYTHONPATH names. Prints CPU seconds."""
-    gc.set_threshold(*GC_THRESHOLDS)
+    gc.set_threshold(*_gc_thresholds())
     if options.child == "fill":
         anyio.run(fill_log, options.spans, options.spans_a_record[0])
     elif options.child == "worker":

@@ -193,8 +193,10 @@ class Core(Protocol):
         """Set the clock of a new core to the stream time just before the next record."""
         ...
 
-    def due(self, now_ms: int) -> Iterator[ReadyTrace | None]:
+    def due(self, now_ms: int) -> Iterable[ReadyTrace | None]:
         """Move the clock to `now_ms` (never back), and remove every trace whose deadline is reached.
+
+        Returns an empty tuple if there is none, as for most records.
 
         Yields:
             The traces in order of (deadline, first offset, index of the first item in its record). Between them None, about
@@ -222,8 +224,10 @@ class Core(Protocol):
         """Apply more of the record for which `add` returned None; None if it is still not finished."""
         ...
 
-    def over_limits(self) -> Iterator[ReadyTrace | None]:
+    def over_limits(self) -> Iterable[ReadyTrace | None]:
         """Remove the traces that exceed `max_spans` or `max_bytes` since the last record, in order of their first item.
+
+        Returns an empty tuple if there is none.
 
         Items of the same record that arrived after the limit are included, because a decision is always cut between records.
 

@@ -26,6 +26,29 @@ MOST_COLLECTED = 512
 """A trace with more items that are not folded is folded at once, so that no later fold takes long."""
 
 
+class Held:
+    """What is held for the open traces. The buffer and its deadlines share it, so that they do not refer to each other."""
+
+    def __init__(self) -> None:
+        self.spans = 0
+        """See `base.Core.open_spans`."""
+        self.bytes = 0
+        """See `base.Core.open_bytes`."""
+        self.duplicates = 0
+        """See `base.Core.duplicates`."""
+
+    def fold(self, trace: OpenTrace) -> None:
+        """Count what a trace has collected."""
+        size = trace.bytes
+        self.found(trace.fold(), trace.bytes - size)
+
+    def found(self, duplicates: int, size: int) -> None:
+        """Some spans turned out to be duplicates, and the items of their trace now take `size` bytes more."""
+        self.duplicates += duplicates
+        self.spans -= duplicates
+        self.bytes += size
+
+
 class TraceBuffer:
     """Groups the items of one partition into traces.
 
@@ -41,18 +64,28 @@ class TraceBuffer:
         self._most_spans, self._most_bytes = options.max_spans, options.max_bytes
         self._decided = decided
         self._traces: dict[bytes | None, OpenTrace] = {}
-        self._deadlines = Deadlines(options, self._fold, self._traces)
+        self._held = Held()
+        self._deadlines = Deadlines(options, self._held.fold, self._traces)
         self._processes: dict[bytes, Process] = {}
         self._opened: deque[OpenTrace] = deque()
         self._large: list[OpenTrace] = []
         """The traces that may exceed a limit since the last record."""
         self._clock_before = 0
-        self.open_spans = 0
+
+    @property
+    def open_spans(self) -> int:
         """See `base.Core`."""
-        self.open_bytes = 0
+        return self._held.spans
+
+    @property
+    def open_bytes(self) -> int:
         """See `base.Core`."""
-        self.duplicates = 0
+        return self._held.bytes
+
+    @property
+    def duplicates(self) -> int:
         """See `base.Core`."""
+        return self._held.duplicates
 
     @property
     def clock_ms(self) -> int:
@@ -69,15 +102,16 @@ class TraceBuffer:
         self._deadlines.restore(clock_ms)
         self._clock_before = clock_ms
 
-    def due(self, now_ms: int) -> Iterator[list[DueTrace]]:
-        """Move the clock to `now_ms` (never back), and remove every trace whose deadline is reached, some at a time.
+    def advance(self, now_ms: int) -> bool:
+        """Move the clock to `now_ms`, never back. Returns whether any trace may be due; then call `take_due`."""
+        self._clock_before = self._deadlines.clock_ms
+        return self._deadlines.advance(now_ms)
+
+    def take_due(self) -> Iterator[list[DueTrace]]:
+        """Remove every trace whose deadline is reached, some at a time.
 
         The traces are in the order of `base.Core.due`. An empty list comes after each step of the work to find them.
         """
-        self._clock_before = self._deadlines.clock_ms
-        return self._take_due() if self._deadlines.advance(now_ms) else iter(())
-
-    def _take_due(self) -> Iterator[list[DueTrace]]:
         for _ in self._deadlines.find():
             yield []
         while due := self._deadlines.take(TOGETHER, MOST_COLLECTED):
@@ -121,7 +155,7 @@ class TraceBuffer:
                 self._touch(trace, process, offset)
             self._collect(trace, batch, start, end, process)
             spans += end - start
-        self.open_spans += spans
+        self._held.spans += spans
         return spans, late
 
     def end(self, resource: bytes) -> None:
@@ -132,7 +166,7 @@ class TraceBuffer:
     def _collect(self, trace: OpenTrace, batch: ItemBatch, start: int, end: int, process: Process) -> None:
         """Hold SPAN items of a trace that follow one another."""
         if trace.new_process is not process:
-            self._fold(trace)
+            self._held.fold(trace)
             trace.new_process = process
         if not batch.views:
             trace.are_read = False
@@ -141,25 +175,27 @@ class TraceBuffer:
         trace.new_raws += raws
         size = sum(map(len, raws))
         trace.bytes += size
-        self.open_bytes += size
+        self._held.bytes += size
         if trace.bytes > self._most_bytes or trace.size() + len(trace.new) > self._most_spans:
             self._large.append(trace)
         if len(trace.new) > MOST_COLLECTED:
-            self._fold(trace)
+            self._held.fold(trace)
             trace.age()
 
-    def over_limits(self) -> Iterator[DueTrace | None]:
-        """See `base.Core`."""
-        return self._take_large() if self._large else iter(())
+    @property
+    def has_large(self) -> bool:
+        """Whether any trace may exceed a limit since the last record; then call `take_large`."""
+        return bool(self._large)
 
-    def _take_large(self) -> Iterator[DueTrace | None]:
+    def take_large(self) -> Iterator[DueTrace | None]:
+        """See `base.Core.over_limits`."""
         most_spans, most_bytes = self._most_spans, self._most_bytes
         large, self._large = dict.fromkeys(self._large), []
         ordered = sorted(large, key=lambda trace: (trace.first_offset, trace.first_index))
         for place, trace in enumerate(ordered):
             if place % STEP == 0:
                 yield None
-            self._fold(trace)  # without duplicates it may be within the limits
+            self._held.fold(trace)  # without duplicates it may be within the limits
             size = trace.size()
             if size > most_spans or trace.bytes > most_bytes:
                 self._close(trace)
@@ -173,7 +209,7 @@ class TraceBuffer:
         by_weight: list[tuple[int, int, int, OpenTrace]] = []
         for trace in self._traces.values():
             folded = len(trace.new)
-            self._fold(trace)  # duplicates take memory, and do not count
+            self._held.fold(trace)  # duplicates take memory, and do not count
             trace.age()
             weight = trace.bytes * (now - trace.first_ms + 1)
             heappush(by_weight, (-weight, trace.first_offset, trace.first_index, trace))
@@ -262,25 +298,15 @@ class TraceBuffer:
             trace.sources |= head.flags
         if head.kind != ItemKind.HEARTBEAT:
             size = trace.bytes
-            self._found_duplicates(trace.control(head, raw, process))
-            self.open_bytes += trace.bytes - size
+            self._held.found(trace.control(head, raw, process), trace.bytes - size)
             if trace.bytes > self._most_bytes or trace.size() > self._most_spans:
                 self._large.append(trace)
-
-    def _fold(self, trace: OpenTrace) -> None:
-        size = trace.bytes
-        self._found_duplicates(trace.fold())
-        self.open_bytes += trace.bytes - size
-
-    def _found_duplicates(self, count: int) -> None:
-        self.duplicates += count
-        self.open_spans -= count
 
     def _close(self, trace: OpenTrace) -> None:
         trace.closed = True
         del self._traces[trace.trace_id]
-        self.open_spans -= len(trace.spans) - trace.starts
-        self.open_bytes -= trace.bytes
+        self._held.spans -= len(trace.spans) - trace.starts
+        self._held.bytes -= trace.bytes
         for process in trace.processes():
             process.traces -= 1
             if not process.traces:

@@ -4,7 +4,7 @@ The extension takes a record as it is, unless any of it is unusual. Such a recor
 Python decoder and handed over item by item. So only one decoder decides what is poison.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, Final
 
@@ -94,9 +94,9 @@ class NativeCore:
         """See `base.Core`."""
         self._partition.restore_clock(clock_ms)
 
-    def due(self, now_ms: int) -> Iterator[ReadyTrace | None]:
+    def due(self, now_ms: int) -> Iterable[ReadyTrace | None]:
         """See `base.Core`."""
-        return self._pieces() if self._partition.advance(now_ms) else iter(())
+        return self._pieces() if self._partition.advance(now_ms) else ()
 
     def _pieces(self) -> Iterator[ReadyTrace | None]:
         decoder, partition = self._decoder, self._partition
@@ -128,9 +128,8 @@ class NativeCore:
 
     def _step(self, adding: Iterator[Applied | None]) -> Applied | None:
         applied = next(adding)
-        self._adding = (
-            iter(()) if applied else adding
-        )  # it refers to this core, which has to be freed when it is discarded
+        # a finished generator would still refer to this core, which has to be freed when it is discarded
+        self._adding = iter(()) if applied else adding
         return applied
 
     def _in_steps(self, found: Any, value: bytes, offset: int, *, replay: bool) -> Iterator[Applied | None]:
@@ -157,9 +156,9 @@ class NativeCore:
             yield None
         yield _applied(partition.end_items())._replace(bad=bad, unknown=unknown)
 
-    def over_limits(self) -> Iterator[ReadyTrace | None]:
+    def over_limits(self) -> Iterable[ReadyTrace | None]:
         """See `base.Core`."""
-        return self._until_none(self._partition.next_over_limits) if self._partition.begin_over_limits() else iter(())
+        return self._until_none(self._partition.next_over_limits) if self._partition.begin_over_limits() else ()
 
     def _until_none(self, take: Callable[[], Any]) -> Iterator[ReadyTrace | None]:
         decoder = self._decoder

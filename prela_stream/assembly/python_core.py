@@ -1,6 +1,6 @@
 """The Python core: the specification of a core in readable form, and what runs without the native extension."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Final
 
@@ -71,9 +71,9 @@ class PythonCore:
         self._buffer.restore_clock(clock_ms)
         self._decided.restore_clock(clock_ms)
 
-    def due(self, now_ms: int) -> Iterator[ReadyTrace | None]:
+    def due(self, now_ms: int) -> Iterable[ReadyTrace | None]:
         """See `base.Core`."""
-        return self._pieces(self._buffer.due(now_ms))
+        return self._pieces(self._buffer.take_due()) if self._buffer.advance(now_ms) else ()
 
     def _pieces(self, pieces: Iterator[list[DueTrace]]) -> Iterator[ReadyTrace | None]:
         read = self._decoder.read
@@ -124,9 +124,8 @@ class PythonCore:
 
     def _step(self, adding: Iterator[Applied | None]) -> Applied | None:
         applied = next(adding)
-        self._adding = (
-            iter(()) if applied else adding
-        )  # it refers to this core, which has to be freed when it is discarded
+        # a finished generator would still refer to this core, which has to be freed when it is discarded
+        self._adding = iter(()) if applied else adding
         return applied
 
     def _in_steps(self, value: bytes, offset: int, *, replay: bool) -> Iterator[Applied | None]:
@@ -175,9 +174,9 @@ class PythonCore:
             indexes=[batch.indexes[index] for index in open_items],
         )
 
-    def over_limits(self) -> Iterator[ReadyTrace | None]:
+    def over_limits(self) -> Iterable[ReadyTrace | None]:
         """See `base.Core`."""
-        return chain.from_iterable(map(self._read, self._buffer.over_limits()))
+        return chain.from_iterable(map(self._read, self._buffer.take_large())) if self._buffer.has_large else ()
 
     def heaviest(self, most_bytes: int) -> Iterator[ReadyTrace | None]:
         """See `base.Core`."""

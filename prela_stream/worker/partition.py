@@ -252,7 +252,8 @@ class PartitionState:
         if self._remembered.loaded and self._replay is None:
             yield from self._forget(self._remembered.end_load())
         self._low_before = self._low_watermark()
-        yield from decide(core.due(now), intake, record.offset, self._seal_if_full)
+        if due := core.due(now):
+            yield from decide(due, intake, record.offset, self._seal_if_full)
         self._low_before = None
         if (early := core.expire()) is not None:
             yield from self._forget(self._remembered.forget(early))
@@ -263,7 +264,8 @@ class PartitionState:
         intake.applied(applied, record.offset)
         if applied.late or applied.bad:
             yield from self._late.forward(applied, record.offset, intake)
-        yield from decide(core.over_limits(), intake, record.offset + 1, self._seal_if_full)
+        if large := core.over_limits():
+            yield from decide(large, intake, record.offset + 1, self._seal_if_full)
         self._end_record(record)
 
     def _begin_record(self, record: LogRecord) -> Intake:
