@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -99,25 +99,33 @@ class Gaps:
         )
 
     def apply(self, records: Iterable[LogRecord]) -> None:
-        """Apply records, and commit what is sealed."""
+        """Apply records."""
         for record in records:
             self.take(self.state.steps([record]))
-            while self.state.is_sealed:
-                self.state.freeze()
 
     def take(self, steps: Iterator[int]) -> None:
-        """Take steps, and measure each."""
+        """Take steps, measure each, and commit what is sealed."""
         began = time.thread_time()
         for _ in steps:
-            now = time.thread_time()
-            self.found.append(now - began)
+            self.found.append(time.thread_time() - began)
+            self.commit()
             began = time.thread_time()
         self.found.append(time.thread_time() - began)
+        self.commit()
+
+    def commit(self) -> None:
+        """Take out what is sealed."""
+        while self.state.is_sealed:
+            self.state.freeze()
 
     def load(self, decision: Decision) -> None:
         """Load a decision, and measure it."""
+        self.call(lambda: self.state.load(decision))
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Measure a call."""
         began = time.thread_time()
-        self.state.load(decision)
+        function()
         self.found.append(time.thread_time() - began)
 
 
@@ -189,6 +197,23 @@ def memory_full(core: str) -> Gaps:
     return gaps
 
 
+def closed_many(core: str) -> Gaps:
+    """1,000,000 traces are closed out of turn, behind one that is open. Then records arrive."""
+    gaps, log = Gaps(core), Log()
+    short = (log.span(log.rng.randbytes(16), log.rng.randbytes(8), 0, 200) for _ in range(1_000_000))
+    gaps.apply(log.of([log.span(log.rng.randbytes(16), log.rng.randbytes(8), 0)], 0))
+    gaps.apply(log.of(short, 0, 1_000))
+    gaps.take(gaps.state.relieve(1_024))  # the smallest one stays, which began first
+    assert gaps.state.status().open_traces == 1
+    for at_ms in range(3_000):
+        gaps.apply(log.of(log.roots(1), at_ms))
+        gaps.call(gaps.state.ms_to_next_deadline)
+    for at_ms in (100_000_000, 1_000_000_000, 1_000_000_001):
+        gaps.apply(log.of(log.roots(1), at_ms))
+        gaps.call(gaps.state.ms_to_next_deadline)
+    return gaps
+
+
 def expiry(core: str) -> Gaps:
     """1,000,000 decisions expire at one record."""
     gaps, log = Gaps(core), Log()
@@ -234,6 +259,7 @@ CASES = (
     dead_letters,
     over_limits,
     memory_full,
+    closed_many,
     expiry,
     restored,
 )

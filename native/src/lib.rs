@@ -6,6 +6,7 @@
 
 mod bodies;
 mod brief;
+mod deadlines;
 mod decided;
 mod decision;
 mod facts;

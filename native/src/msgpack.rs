@@ -98,6 +98,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(never)] // so that `int` stays small, and is inlined
     fn long_int(&mut self) -> Read<i64> {
         Ok(match self.byte()? {
             tag @ 0x00..=0x7f => i64::from(tag),

@@ -1,13 +1,14 @@
 //! The undecided traces of one partition, and when each is to be decided. A function of the log: time is an argument.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::ops::Range;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::brief::{Brief, Parsed};
+use crate::deadlines::Deadlines;
 use crate::decided::Decided;
 use crate::facts::Spellings;
 use crate::item::{Envelope, Head, TraceId, FOREIGN, LOST, SPAN, TICK};
@@ -16,9 +17,6 @@ use crate::names::Names;
 use crate::processes::Registry;
 use crate::slots::Slots;
 use crate::trace::{Beginning, Processes, Spare, Trace, Wait};
-
-/// (deadline, slot). An entry is current while the trace in the slot has this deadline.
-type Entry = Reverse<(i64, u32)>;
 
 /// Most items of a record, as `MAX_ITEMS` of `prela_stream.codec.spans`.
 const MAX_ITEMS: usize = 16_384;
@@ -33,7 +31,10 @@ pub const MAX_SPANS: u8 = 8;
 pub const MAX_BYTES: u8 = 9;
 pub const MEMORY: u8 = 10;
 
-/// The deadline of a trace that is found to be due: no queue entry of it is current any more.
+/// `next_deadline_ms` checks so many traces and folds about so many spans: less than a millisecond.
+const CHECKED: usize = 256;
+
+/// The deadline of a trace that is found to be due: it is not queued any more.
 const TAKEN: i64 = i64::MIN;
 
 #[derive(Clone, Copy)]
@@ -132,10 +133,10 @@ pub struct Partition {
     pub processes: Registry,
     slots: Slots,
     pub spare: Spare,
-    queue: BinaryHeap<Entry>,
-    watched: BinaryHeap<Entry>,
-    /// Open traces in the order in which they began; closed ones are removed from the front.
-    begun: VecDeque<(i64, u32)>,
+    /// When the deadlines of the open traces are to be checked.
+    queue: Deadlines,
+    /// Traces that wait for heartbeats, by the clock that skips silence.
+    watched: Deadlines,
     over: Vec<u32>,
     /// Memory for the items of a record.
     parsed: Vec<Parsed>,
@@ -170,9 +171,8 @@ impl Partition {
             processes: Registry::new(describe),
             slots: Slots::default(),
             spare: Spare::default(),
-            queue: BinaryHeap::new(),
-            watched: BinaryHeap::new(),
-            begun: VecDeque::new(),
+            queue: Deadlines::default(),
+            watched: Deadlines::default(),
             over: Vec::new(),
             parsed: Vec::new(),
             record: None,
@@ -431,11 +431,6 @@ impl Partition {
             clock_before: self.clock_before,
         }));
         self.processes.hold(process);
-        if self.begun.len() > 2 * self.slots.len() + 1024 {
-            let begun = std::mem::take(&mut self.begun);
-            self.begun = begun.into_iter().filter(|one| self.is_open(*one)).collect();
-        }
-        self.begun.push_back((offset, slot));
         Some(slot)
     }
 
@@ -457,7 +452,7 @@ impl Partition {
         let deadline = (self.clock_ms + self.soonest_ms).min(trace.first_ms + self.options.max_age_ms);
         if deadline < trace.pushed {
             trace.pushed = deadline;
-            self.queue.push(Reverse((deadline, slot)));
+            self.queue.set(slot, deadline);
         }
         self.over.push(slot);
     }
@@ -472,29 +467,7 @@ impl Partition {
         self.over
             .retain(|slot| slots.get(*slot).is_some_and(|trace| trace.stored() > max_bytes || trace.most_spans() > max_spans));
         self.processes.forget_if_unused(py, process);
-        let most = 2 * self.slots.len() + 1024;
-        if self.queue.len() > most {
-            let entries = std::mem::take(&mut self.queue).into_vec();
-            self.queue = entries.into_iter().filter(|entry| self.is_current(entry)).collect();
-        }
-        if self.watched.len() > most {
-            let entries = std::mem::take(&mut self.watched).into_vec();
-            self.watched = entries.into_iter().filter(|entry| self.is_watched(entry)).collect();
-        }
         applied
-    }
-
-    /// Whether the trace that began in the record at this offset is still open in this slot.
-    fn is_open(&self, (first_offset, slot): (i64, u32)) -> bool {
-        self.slots.get(slot).is_some_and(|trace| trace.first_offset == first_offset)
-    }
-
-    fn is_current(&self, Reverse((deadline, slot)): &Entry) -> bool {
-        self.slots.get(*slot).is_some_and(|trace| trace.pushed == *deadline)
-    }
-
-    fn is_watched(&self, Reverse((_, slot)): &Entry) -> bool {
-        self.slots.get(*slot).is_some_and(|trace| trace.watched)
     }
 
     fn fold(&mut self, slot: u32) {
@@ -519,47 +492,33 @@ impl Partition {
             self.heard = heard + (now_ms - clock).min(self.options.silence_ms);
         }
         self.ahead = clock - heard;
-        let is_queued = self.queue.peek().is_some_and(|Reverse((at, _))| *at <= self.clock_ms);
-        is_queued || self.watched.peek().is_some_and(|Reverse((at, _))| *at <= self.heard)
+        let is_queued = self.queue.first().is_some_and(|(at, _)| at <= self.clock_ms);
+        is_queued || self.watched.first().is_some_and(|(at, _)| at <= self.heard)
     }
 
     /// Finds traces that are due, until about `work` spans were folded. Returns whether all are found; they are in order then.
     pub fn collect(&mut self, work: usize) -> bool {
         let mut left = work;
-        while let Some(entry) = self.queue.peek().copied() {
-            let Reverse((pushed, slot)) = entry;
-            if pushed > self.clock_ms {
-                break;
-            }
+        while let Some((_, slot)) = self.queue.first().filter(|(pushed, _)| *pushed <= self.clock_ms) {
             if left == 0 {
                 return false;
             }
-            left -= 1;
-            self.queue.pop();
-            if self.is_current(&entry) {
-                left = left.saturating_sub(self.check_queued(slot));
-            }
+            left = left.saturating_sub(1 + self.check_queued(slot));
         }
-        while let Some(entry) = self.watched.peek().copied() {
-            let Reverse((at, slot)) = entry;
-            if at > self.heard {
-                break;
-            }
+        while let Some((_, slot)) = self.watched.first().filter(|(at, _)| *at <= self.heard) {
             if left == 0 {
                 return false;
             }
-            left -= 1;
-            self.watched.pop();
-            if self.is_watched(&entry) {
-                left = left.saturating_sub(self.check_watched(slot));
-            }
+            left = left.saturating_sub(1 + self.check_watched(slot));
         }
         true
     }
 
-    /// Checks the deadline of a trace whose queue entry was reached. Returns the number of spans that this folded.
+    /// Checks the deadline of a trace that is the first in the queue: it is queued later, or not any more. Returns the number of spans
+    /// that this folded.
     fn check_queued(&mut self, slot: u32) -> usize {
         let Some(trace) = self.slots.get(slot) else {
+            self.queue.remove(slot);
             return 0;
         };
         let first = (trace.first_offset, trace.first_index);
@@ -574,9 +533,7 @@ impl Partition {
         let (deadline, awaited, awaits) = self.deadline(slot, self.ahead);
         if deadline <= self.clock_ms {
             self.found.push(Reverse((deadline, first, slot, awaited as u8)));
-            if let Some(trace) = self.slots.get_mut(slot) {
-                trace.pushed = TAKEN;
-            }
+            self.unqueue(slot);
         } else {
             if awaits == Wait::Lost {
                 self.watch(slot);
@@ -596,10 +553,10 @@ impl Partition {
 
     /// As `check_queued` for a trace that waits for heartbeats.
     fn check_watched(&mut self, slot: u32) -> usize {
-        let Some(trace) = self.slots.get_mut(slot) else {
+        self.watched.remove(slot);
+        let Some(trace) = self.slots.get(slot) else {
             return 0;
         };
-        trace.watched = false;
         if trace.pushed == TAKEN {
             return 0;
         }
@@ -610,12 +567,12 @@ impl Partition {
             self.rest(slot);
             return folded;
         }
-        let Some(trace) = self.slots.get_mut(slot) else {
+        let Some(trace) = self.slots.get(slot) else {
             return folded;
         };
         if trace.heard + self.options.lost_ms <= self.heard {
-            trace.pushed = TAKEN;
             self.found.push(Reverse((deadline, (trace.first_offset, trace.first_index), slot, awaited as u8)));
+            self.unqueue(slot);
         } else {
             self.watch(slot);
             self.rest(slot);
@@ -668,21 +625,29 @@ impl Partition {
     fn push(&mut self, slot: u32, deadline: i64) {
         if let Some(trace) = self.slots.get_mut(slot) {
             trace.pushed = deadline;
-            self.queue.push(Reverse((deadline, slot)));
+            self.queue.set(slot, deadline);
         }
     }
 
-    fn watch(&mut self, slot: u32) {
+    fn unqueue(&mut self, slot: u32) {
         if let Some(trace) = self.slots.get_mut(slot) {
-            if !trace.watched {
-                trace.watched = true;
-                self.watched.push(Reverse((trace.heard + self.options.lost_ms, slot)));
+            trace.pushed = TAKEN;
+        }
+        self.queue.remove(slot);
+    }
+
+    fn watch(&mut self, slot: u32) {
+        if let Some(trace) = self.slots.get(slot) {
+            if !self.watched.contains(slot) {
+                self.watched.set(slot, trace.heard + self.options.lost_ms);
             }
         }
     }
 
     fn close(&mut self, slot: u32) -> Option<Trace> {
         let trace = self.slots.remove(slot)?;
+        self.queue.remove(slot);
+        self.watched.remove(slot);
         self.work += 1;
         self.open_bytes -= trace.stored();
         let held = trace.fold.as_ref().map_or(0, |fold| fold.spans.len() as i64 - i64::from(fold.starts));
@@ -789,7 +754,7 @@ impl Partition {
             };
             self.fold(slot);
             if let Some(trace) = self.close(slot) {
-                left = left.saturating_sub(trace.sizes().0.max(1));
+                left = left.saturating_sub(1 + trace.sizes().0);
                 closed.push(Closed { trace, trigger: MEMORY, due_ms: self.clock_ms });
             }
         }
@@ -800,26 +765,17 @@ impl Partition {
     }
 
     /// The open trace whose first item is the oldest.
-    pub fn oldest(&mut self) -> Option<&Trace> {
-        while let Some(first) = self.begun.front().copied() {
-            if self.is_open(first) {
-                return self.slots.get(first.1);
-            }
-            self.begun.pop_front();
-        }
-        None
+    pub fn oldest(&self) -> Option<&Trace> {
+        self.slots.oldest()
     }
 
-    /// Stream time before which no trace is due unless items arrive. Never late, maybe early.
+    /// Stream time before which no trace is due unless items arrive. Never late, maybe early: only the first few traces are checked.
     pub fn next_deadline_ms(&mut self) -> Option<i64> {
         let ahead = self.clock_ms - self.heard;
-        loop {
-            let entry = self.queue.peek().copied()?;
-            let Reverse((pushed, slot)) = entry;
-            if !self.is_current(&entry) {
-                self.queue.pop();
-                continue;
-            }
+        let mut left = CHECKED;
+        while left > 0 {
+            let (pushed, slot) = self.queue.first()?;
+            left = left.saturating_sub(1 + self.slots.get(slot).map_or(0, |trace| trace.pending as usize));
             self.fold(slot);
             let (deadline, _, awaits) = self.deadline(slot, ahead);
             if awaits == Wait::Lost {
@@ -829,18 +785,11 @@ impl Partition {
             if deadline <= pushed {
                 break;
             }
-            self.queue.pop();
             self.push(slot, deadline);
         }
-        while let Some(entry) = self.watched.peek() {
-            if self.is_watched(entry) {
-                break;
-            }
-            self.watched.pop();
-        }
-        let Reverse((queued, ..)) = *self.queue.peek()?;
-        match self.watched.peek() {
-            Some(Reverse((at, ..))) => Some(queued.min(self.clock_ms + (at - self.heard).max(0))),
+        let (queued, _) = self.queue.first()?;
+        match self.watched.first() {
+            Some((at, _)) => Some(queued.min(self.clock_ms + (at - self.heard).max(0))),
             None => Some(queued),
         }
     }

@@ -124,13 +124,12 @@ pub struct Trace {
     /// Time of the last item on the clock that skips silence.
     pub heard: i64,
     pub clock_before: i64,
-    /// The deadline of its queue entry, never later than the real one.
+    /// The deadline with which it is queued, never later than the real one.
     pub pushed: i64,
     /// Offset of the last record with items of this trace.
     pub touched: i64,
     pub first_index: u32,
     pub process: u32,
-    pub watched: bool,
     pub lost: bool,
     /// Whether any of its processes sends heartbeats.
     pub heartbeats: bool,
@@ -177,7 +176,6 @@ impl Trace {
             touched: -1,
             first_index: first.index,
             process: first.process,
-            watched: false,
             lost: false,
             heartbeats: first.heartbeats,
             sources: 0,

@@ -6,6 +6,7 @@ from types import ModuleType
 import pytest
 
 from prela_stream.assembly import deadlines
+from prela_stream.assembly.native_core import NativeCore
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind
 from prela_stream.codec import rescue
@@ -164,3 +165,25 @@ def test_a_step_without_a_limit_is_found(monkeypatch: pytest.MonkeyPatch, module
         monkeypatch.setattr(module, name, 1 << 40)
         most = max(most_work(case, core_named(core)) for core in CORES for case in CASES)
     assert most > MOST
+
+
+def test_the_next_deadline_is_found_a_few_traces_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a root, each trace waits longer than it first seems."""
+    log = Log(core_named("native"), Work(monkeypatch))
+    log.append(1, *[span(number, 2, parent=1) for number in range(ITEMS)])
+    core = log.state._core
+    assert isinstance(core, NativeCore)
+    found: list[int | None] = []
+    for _ in range(2 * ITEMS // 128):
+        before = core._partition.work
+        found.append(core.next_deadline_ms())
+        assert core._partition.work - before <= 256
+    first, last = found[0], found[-1]
+    assert first is not None
+    assert last is not None
+    assert first < last
+    log.append(last - 1, encode_item(ItemKind.TICK))
+    log.append(last - 1, encode_item(ItemKind.TICK))
+    assert log.state.counters.open == ITEMS
+    log.append(last, encode_item(ItemKind.TICK))
+    assert log.state.counters.open == 0
