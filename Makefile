@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NEXT := .venv-next
 IN_TEST := not three_brokers and not languages and not clickhouse and not collector and not frameworks
-CORE_SUITES := $(addprefix tests/integration/test_,worker_crashes.py hostile_records.py slow_broker.py $(addsuffix .py,\
+CORE_SUITES := $(addprefix tests/integration/test_,worker_crashes.py hostile_records.py slow_broker.py little_cpu.py $(addsuffix .py,\
 	$(addprefix kafka_,worker_crashes zombie rebalance recovery broker_restart many_partitions)))
 # Bytecode is kept, although images of containers often forbid it: else each process of a run compiles every module.
 unexport PYTHONDONTWRITEBYTECODE
@@ -52,7 +52,7 @@ test-clickhouse: $(VENV)/.dev      ## the sink and reader contracts on ClickHous
 	@[ -n "$$PRELA_TEST_CLICKHOUSE" ] || $(BIN)/python -m pip install -q --disable-pip-version-check "chdb>=3.0"
 	$(BIN)/python -m pytest -q -m clickhouse tests/contracts/test_clickhouse.py
 
-test-cores: $(VENV)/.dev $(VENV)/.native   ## crashes, zombies, rebalances, late and hostile brokers with worker processes on each core
+test-cores: $(VENV)/.dev $(VENV)/.native   ## crashes, zombies, rebalances, late and hostile brokers, little CPU, with worker processes on each core
 	-@$(BIN)/python -m deploy.kafka --prepare
 	TEST_CORES=all SLOW_BROKER_FULL=1 $(BIN)/python -m pytest -q -n 0 $(CORE_SUITES)
 

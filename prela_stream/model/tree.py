@@ -81,12 +81,12 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 class SpanTree(Generic[S]):
     """The tree, or the trees, of the spans of one trace.
 
+    A local root (its remote parent does not count its injects) is a root if its parent is missing. Every member of a cycle is
+    cut from its parent and is a root.
+
     Args:
         spans: In any order. If several spans share an id, the one with the earliest start gets the children.
         parents: The index of each span's parent, or -1, if the caller knows them, all ids differ, and none is missing.
-
-    A local root (its remote parent does not count its injects) is a root if its parent is missing. Every member of a cycle is
-    cut from its parent and is a root.
     """
 
     def __init__(self, spans: Sequence[S], parents: tuple[int, ...] | None = None) -> None:
