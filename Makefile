@@ -10,13 +10,14 @@ CORE_SUITES := $(addprefix tests/integration/test_,worker_crashes.py hostile_rec
 unexport PYTHONDONTWRITEBYTECODE
 QUICK := tests/unit tests/contracts $(filter-out tests/test_docs.py,$(wildcard tests/test_*.py))
 
-.PHONY: demo test quick test-cores test-next-aiokafka test-frameworks test-three-brokers test-languages test-clickhouse test-collector lint docs native fuzz bench bench-collector kafka lock clean
+.PHONY: demo test quick test-cores test-native test-next-aiokafka test-frameworks test-three-brokers test-languages test-clickhouse test-collector lint docs native fuzz bench bench-collector kafka lock clean
 
 demo: $(VENV)/.demo            ## the whole pipeline on real agents, in separate processes
 	$(BIN)/prela-stream demo
 
 test: $(VENV)/.dev $(VENV)/.native chromium lint        ## every check: lint, types, layers, tests, coverage; with Java and Maven on a real Kafka
 	-@$(BIN)/python -m deploy.kafka --prepare
+	$(if $(filter true,$(CI)),$(MAKE) test-native)
 	$(BIN)/python -m pytest -q -n 2 --dist load -m browser tests/integration/browser
 	$(BIN)/python -m pytest -q -n 3 --dist worksteal -m "not browser and $(IN_TEST)" --cov --cov-report=term:skip-covered
 
@@ -65,6 +66,9 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 native: $(VENV)/.native        ## build the native core into the environment; needs cargo
+
+test-native:                   ## the unit tests of the native core's parts; needs cargo and a shared libpython
+	cd native && cargo test -q
 
 fuzz: $(VENV)/.dev $(VENV)/.native   ## both cores on 20,000 logs, both decoders on 10,000,000 inputs; hours
 	$(BIN)/python -m tests.support.core_comparison --logs 20000
