@@ -92,7 +92,7 @@ class SpanTree(Generic[S]):
     def __init__(self, spans: Sequence[S], parents: tuple[int, ...] | None = None) -> None:
         self.spans = spans
         self._structure = structure_of(spans) if parents is None else structure_of_parents(parents)
-        self.codes = codes_of(spans)
+        self.codes: list[int] = codes_of(spans)
         """The wire code of each span's type."""
 
     def __len__(self) -> int:
