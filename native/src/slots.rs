@@ -230,6 +230,7 @@ mod tests {
             }
         }
     }
+
     /// The numbers of the traces in the order in which they began, read in both directions.
     fn order(slots: &Slots) -> Vec<i64> {
         let open = |slot: u32| slots.blocks.get(slot as usize / BLOCK)?.get(slot as usize % BLOCK)?.as_ref();

@@ -12,10 +12,7 @@ import msgspec
 
 from prela_stream.assembly import decoding
 from prela_stream.assembly.base import TRACE_BYTES, Applied, CoreError, LateSpan, ReadyTrace
-from prela_stream.assembly.decoding import (
-    TraceDecoder,
-    cached_resource,
-)
+from prela_stream.assembly.decoding import TraceDecoder, cached_resource
 from prela_stream.assembly.native_trace import NativeReadyTrace, ready_trace
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.codec.spans import BadItem, decode_pieces
@@ -63,12 +60,12 @@ class NativeCore:
     @property
     def clock_ms(self) -> int:
         """See `base.Core`."""
-        return self._partition.clock_ms  # type: ignore[no-any-return] # as below: the extension has no annotations
+        return self._partition.clock_ms  # type: ignore[no-any-return] # the extension has no types
 
     @property
     def open_traces(self) -> int:
         """See `base.Core`."""
-        return self._partition.open_traces  # type: ignore[no-any-return]
+        return self._partition.open_traces  # type: ignore[no-any-return] # the extension has no types
 
     @property
     def open_spans(self) -> int:
@@ -78,17 +75,17 @@ class NativeCore:
     @property
     def open_bytes(self) -> int:
         """See `base.Core`."""
-        return self._partition.open_bytes  # type: ignore[no-any-return]
+        return self._partition.open_bytes  # type: ignore[no-any-return] # the extension has no types
 
     @property
     def duplicates(self) -> int:
         """See `base.Core`."""
-        return self._partition.duplicates  # type: ignore[no-any-return]
+        return self._partition.duplicates  # type: ignore[no-any-return] # the extension has no types
 
     @property
     def oldest_ms(self) -> int | None:
         """See `base.Core`."""
-        return self._partition.oldest_ms()  # type: ignore[no-any-return]
+        return self._partition.oldest_ms()  # type: ignore[no-any-return] # the extension has no types
 
     def restore_clock(self, clock_ms: int) -> None:
         """See `base.Core`."""
@@ -113,7 +110,7 @@ class NativeCore:
 
     def expire(self) -> Sequence[bytes] | None:
         """See `base.Core`."""
-        return self._partition.expire(DECIDED_STEP)  # type: ignore[no-any-return]
+        return self._partition.expire(DECIDED_STEP)  # type: ignore[no-any-return] # the extension has no types
 
     def add(self, value: bytes, offset: int, *, replay: bool = False) -> Applied | None:
         """See `base.Core`."""
@@ -174,11 +171,11 @@ class NativeCore:
 
     def low_watermark(self) -> tuple[int, int] | None:
         """See `base.Core`."""
-        return self._partition.low_watermark()  # type: ignore[no-any-return]
+        return self._partition.low_watermark()  # type: ignore[no-any-return] # the extension has no types
 
     def next_deadline_ms(self) -> int | None:
         """See `base.Core`."""
-        return self._partition.next_deadline_ms()  # type: ignore[no-any-return]
+        return self._partition.next_deadline_ms()  # type: ignore[no-any-return] # the extension has no types
 
     def remember(self, trace_id: bytes, entry: bytes | None, decided_at_ms: int) -> None:
         """See `base.Core`."""
@@ -186,11 +183,11 @@ class NativeCore:
 
     def entry(self, trace_id: bytes) -> bytes | None:
         """See `base.Core`."""
-        return self._partition.entry(trace_id)  # type: ignore[no-any-return]
+        return self._partition.entry(trace_id)  # type: ignore[no-any-return] # the extension has no types
 
     def was_forgotten(self, trace_id: bytes, now_ms: int) -> bool:
         """See `base.Core`."""
-        return self._partition.was_forgotten(trace_id, now_ms)  # type: ignore[no-any-return]
+        return self._partition.was_forgotten(trace_id, now_ms)  # type: ignore[no-any-return] # the extension has no types
 
     def load(
         self, trace_id: bytes, entry: bytes | None, decided_at_ms: int, first_offset: int, cut_offset: int
@@ -200,7 +197,7 @@ class NativeCore:
 
     def end_load(self) -> bool:
         """See `base.Core`."""
-        return self._partition.end_load(DECIDED_STEP)  # type: ignore[no-any-return]
+        return self._partition.end_load(DECIDED_STEP)  # type: ignore[no-any-return] # the extension has no types
 
 
 def _described(resource: bytes) -> tuple[bool, str]:

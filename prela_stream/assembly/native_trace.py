@@ -98,22 +98,22 @@ class NativeReadyTrace:
     @property
     def open_spans(self) -> int:
         """See `base.ReadyTrace`."""
-        return self._facts.open_spans  # type: ignore[no-any-return]
+        return self._facts.open_spans  # type: ignore[no-any-return] # the extension has no types
 
     @property
     def lost(self) -> bool:
         """See `base.ReadyTrace`."""
-        return self._facts.lost  # type: ignore[no-any-return]
+        return self._facts.lost  # type: ignore[no-any-return] # the extension has no types
 
     @property
     def raws(self) -> Sequence[bytes]:
         """See `base.ReadyTrace`."""
-        return self._facts.raws()  # type: ignore[no-any-return]
+        return self._facts.raws()  # type: ignore[no-any-return] # the extension has no types
 
     @property
     def resources(self) -> Sequence[bytes]:
         """See `base.ReadyTrace`."""
-        return self._facts.resources()  # type: ignore[no-any-return]
+        return self._facts.resources()  # type: ignore[no-any-return] # the extension has no types
 
     def dropped(self, fields: DropFields, cut: int, *, repeated: bool) -> bytes | None:
         """See `base.ReadyTrace`."""

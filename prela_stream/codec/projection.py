@@ -33,5 +33,5 @@ def _type_of(wanted: tuple[str, ...]) -> Any:
     # msgspec decodes a TypedDict to a dict of the present keys, five times as fast as reading each field of a Struct.
     # It compares keys by the cached UTF-8 form of a str; a non-ASCII str has none until it was encoded once.
     msgspec.msgpack.encode(wanted)
-    some: Any = TypedDict("some", dict.fromkeys(wanted, Any), total=False)  # type: ignore[misc]
+    some: Any = TypedDict("some", dict.fromkeys(wanted, Any), total=False)  # type: ignore[misc] # its fields are known only now
     return some

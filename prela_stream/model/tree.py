@@ -161,8 +161,7 @@ class SpanTree(Generic[S]):
         spans = self.spans
         found: list[int] = []
         for parent, children in self._structure.children.items():
-            if spans[parent].start_ns:
-                found += outside_of(spans, parent, children)
+            found += outside_of(spans, parent, children)
         return found
 
     @cached_property

@@ -21,7 +21,7 @@ _REASON_CHARACTERS = 500
 _TOGETHER = 16
 """So many traces take each stage together. The code of one stage fits into a processor's first cache, that of all does not."""
 SPANS_TOGETHER = 256
-"""With so many spans a trace is the last of those that are decided together."""
+"""A trace with so many spans is the last of those decided together: the core may free it after that; see `ReadyTrace`."""
 
 
 class Deciding:

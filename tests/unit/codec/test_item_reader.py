@@ -1,14 +1,17 @@
 """What `ItemReader` accepts, and that it decodes everything else as `decode_batch` does."""
 
+import random
 from typing import Any
 
 import msgspec
 import pytest
 
-from prela_stream.codec.item_reader import ItemReader, ReadItem
+from prela_stream.codec.bodies import check_bodies
+from prela_stream.codec.item_reader import ItemReader, ReadItem, are_plain
 from prela_stream.codec.spans import decode_batch, decode_head, encode_batch, encode_item, encode_resource
 from prela_stream.errors import CodecError
 from prela_stream.model.span import COUNTED, ItemKind, Resource, SpanFields
+from tests.support.any_log import an_item
 
 RESOURCE = encode_resource(Resource(service_name="shop"))
 TRACE, SPAN, PARENT = b"t" * 16, b"s" * 8, b"p" * 8
@@ -82,3 +85,14 @@ def test_items_that_are_not_accepted_are_an_error() -> None:
     with pytest.raises(CodecError, match="cannot read items"):
         READER.items([span(), span(7)])
     assert decode_head(span(7)).attributes  # it is an item all the same
+
+
+def test_a_plain_item_has_a_readable_body() -> None:
+    plain = 0
+    for seed in range(3_000):
+        rng = random.Random(seed)
+        raw = an_item(rng)
+        if are_plain([raw]):
+            plain += 1
+            check_bodies(decode_head(raw))
+    assert 100 < plain < 2_900
