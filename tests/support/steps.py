@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import pytest
 
@@ -29,9 +30,14 @@ SIZES = (
 
 
 @contextmanager
-def step_size(size: int | None) -> Iterator[None]:
-    """Each step does so much work; None: as much as in a worker. A core has the size with which it was made."""
+def step_size(size: int | None, without: tuple[ModuleType, str] | None = None) -> Iterator[None]:
+    """Each step does so much work; None: as much as in a worker. A core has the size with which it was made.
+
+    Args:
+        size: How much.
+        without: One of `SIZES` that does not limit any step.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        for module, name in SIZES if size else ():
-            patch.setattr(module, name, size)
+        for place in SIZES if size else ():
+            patch.setattr(*place, 1 << 40 if place == without else size)
         yield
