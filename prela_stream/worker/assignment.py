@@ -5,7 +5,6 @@ partition is parked: it commits what is decided and keeps its state. If it is as
 worker has opened a writer. In the second case the next commit is fenced.
 """
 
-import enum
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.pace import Pace
 from prela_stream.worker.partition import PartitionState
 from prela_stream.worker.partition_data import PartitionStatus
+from prela_stream.worker.phase import APPLYING, COMMITTING, Phase
 from prela_stream.worker.ticks import Ticks
 
 logger = logging.getLogger("prela_stream.worker")
@@ -33,29 +33,10 @@ _ABORT_S = 2.0
 """What a writer needs to close after a commit without a result."""
 RETRY_S = 0.5
 """Pause before a failed takeover is retried."""
+_REST_S = 1.0
+"""How often the task of a partition without news wakes, in addition to when `between_polls` wakes it."""
 _CLOCK_REPORT_S = 60.0
 """Shortest time between two log lines about wrong log-append times of a partition."""
-
-
-class Phase(enum.Enum):
-    """What an assigned partition does. `AssignedPartition` lists the transitions."""
-
-    TAKING_OVER = "taking over"
-    """Its task opens the writer and restores the state. There is no state yet."""
-    RESTORED = "restored"
-    """The state is restored. The consumer still has to seek to its position."""
-    RUNNING = "running"
-    """Records are applied."""
-    FULL = "full"
-    """As RUNNING, but the consumer is paused until the pending output is committed."""
-    PARKED = "parked"
-    """Revoked by a rebalance that is not complete yet. What is decided is committed, and no record is applied."""
-    ENDED = "ended"
-    """The partition was given up or stopped."""
-
-
-_APPLYING = frozenset({Phase.RUNNING, Phase.FULL})
-_COMMITTING = _APPLYING | {Phase.PARKED}
 
 
 def _log_core_error(error: CoreError) -> None:
@@ -133,7 +114,7 @@ class AssignedPartition:
     @property
     def is_running(self) -> bool:
         """Whether records of this partition are applied."""
-        return self._phase in _APPLYING
+        return self._phase in APPLYING
 
     @property
     def is_stalled(self) -> bool:
@@ -185,6 +166,7 @@ class AssignedPartition:
     async def between_polls(self, *, memory_is_full: bool = False) -> None:
         """Start reading after a restore, and pause the consumer during a takeover or while too much output is pending.
 
+        It also wakes the task of the partition if a commit or a tick is due, so that many partitions need no timers for that.
         If `memory_is_full`, any pending output is too much.
         """
         if self._phase is Phase.RESTORED and self._state is not None:
@@ -207,6 +189,15 @@ class AssignedPartition:
             elif not full and self._phase is Phase.FULL:
                 self._phase = Phase.RUNNING
                 self._consumer.resume(self._source)
+            self._wake_if_due(self._state)
+
+    def _wake_if_due(self, state: PartitionState) -> None:
+        try:
+            if not self._commit_is_due(state) and not self._tick_is_due(state):
+                return
+        except CoreError as error:
+            self._core_error = error
+        self._wake.set()
 
     def park(self) -> bool:
         """A rebalance revoked the partition: apply no records until `unpark` or `give_up`. False: there is no state to keep."""
@@ -300,20 +291,20 @@ class AssignedPartition:
         await anyio.sleep(self._backoff.retry_s)
 
     async def _turn(self) -> None:
-        if self._state is None or not self._state.is_sealed:
-            with anyio.move_on_after(self._options.tick_min_ms / 1000):
+        if (state := self._state) is None or not state.is_sealed:
+            until_commit = self._last_commit + self._options.commit_interval_ms / 1000 - monotonic()
+            with anyio.move_on_after(until_commit if state is not None and state.has_news else _REST_S):
                 await self._wake.wait()
         self._wake = anyio.Event()
         if self._core_error is not None:
             raise self._core_error
         state = self._state
-        if state is None or self._phase not in _COMMITTING:
+        if state is None or self._phase not in COMMITTING:
             return
-        due = monotonic() - self._last_commit >= self._options.commit_interval_ms / 1000
-        if (due or state.is_sealed or state.stopping) and state.has_news:
+        if self._commit_is_due(state):
             await self._commit(state, self._backoff.commit_timeout_s)
-        if self._state is state and self.is_running and not state.replaying:
-            await self._tick(state)
+        if self._state is state and self._tick_is_due(state):
+            await self._tick()
 
     async def _commit(self, state: PartitionState, within_s: float) -> None:
         async with self._committing:
@@ -345,19 +336,25 @@ class AssignedPartition:
         if pending.poison_known:
             self._report_poison(pending.poison)
 
-    async def _tick(self, state: PartitionState) -> None:
-        """Append a tick if the partition is silent and an open trace waits for its clock. Records move it too."""
-        now = monotonic()
-        wait = state.ms_to_next_deadline()
-        if wait is None or (now - self._last_tick) * 1000 < self._options.tick_min_ms:
-            return
+    def _commit_is_due(self, state: PartitionState) -> bool:
+        due = monotonic() - self._last_commit >= self._options.commit_interval_ms / 1000
+        return (due or state.is_sealed or state.stopping) and state.has_news
+
+    def _tick_is_due(self, state: PartitionState) -> bool:
+        """Whether the partition is silent and an open trace waits for its clock. Records move it too."""
+        now, least_ms = monotonic(), self._options.tick_min_ms
         silent_ms = (now - self._last_record) * 1000
-        if silent_ms >= min(max(wait, 2 * self._options.tick_min_ms), self._options.tick_max_ms):
-            self._last_tick = now
-            try:
-                await self._ticks.send(self._source)
-            except TransportError as error:  # a later tick moves the clock; nothing is lost
-                self._report(error, "no tick was appended; decisions of this partition are delayed")
+        if silent_ms < min(2 * least_ms, self._options.tick_max_ms) or (now - self._last_tick) * 1000 < least_ms:
+            return False
+        wait = state.ms_to_next_deadline() if self.is_running and not state.replaying else None
+        return wait is not None and silent_ms >= min(max(wait, 2 * least_ms), self._options.tick_max_ms)
+
+    async def _tick(self) -> None:
+        self._last_tick = monotonic()
+        try:
+            await self._ticks.send(self._source)
+        except TransportError as error:  # a later tick moves the clock; nothing is lost
+            self._report(error, "no tick was appended; decisions of this partition are delayed")
 
     async def _discard(self, phase: Phase) -> None:
         self._phase = phase

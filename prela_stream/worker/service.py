@@ -46,7 +46,7 @@ from prela_stream.worker.ticks import Ticks
 logger = logging.getLogger("prela_stream.worker")
 
 _POLL_S = 0.1
-"""How long a poll waits."""
+"""How long a poll waits at most."""
 _RESTORE_POLL_S = 0.01
 """How long a poll waits while partitions are taken over, and so the longest time until a restored one is resumed."""
 _source = attrgetter("topic", "partition")
@@ -87,6 +87,8 @@ class Worker:
         self._parked: dict[TopicPartition, AssignedPartition] = {}
         """Revoked by a rebalance that is not complete yet."""
         self._rebalanced = False
+        # between two polls it is seen which partitions have to commit or to append a tick
+        self._poll_s = min(_POLL_S, options.tick_min_ms / 1000)
         self._pace = Pace()
         self._memory = MemoryLimit(options.max_open_bytes)
         self._faults = FaultLog()
@@ -194,7 +196,7 @@ class Worker:
         while True:
             try:
                 is_restored = all(one.is_running for one in self._partitions.values())
-                timeout = _POLL_S if is_restored else _RESTORE_POLL_S
+                timeout = self._poll_s if is_restored else _RESTORE_POLL_S
                 poll = await consumer.poll(max_bytes=self._options.poll_bytes, timeout=timeout)
                 self.observer.polled()
             except TransportError as error:

@@ -37,10 +37,10 @@ def _log(bootstrap: str, prefix: str) -> Log:
 
 @pytest.fixture(autouse=True)
 def _commits_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A commit is certain before it can be seen; who made it, and who asks for it, waits a second at most, for others may hold
-    it back. Here no test does: it waits for brokers, for as long as they stall.
+    """A commit is certain before it can be seen. A request for committed offsets waits a second at most for one in progress.
+    Here it waits for as long as brokers stall.
     """
-    for name in ("writer._VISIBLE_S", "consumer._PATIENCE_S", "transport._PATIENCE_S"):
+    for name in ("consumer._PATIENCE_S", "transport._PATIENCE_S"):
         monkeypatch.setattr(f"prela_stream.transport.kafka.{name}", DEADLINE)
 
 

@@ -236,6 +236,8 @@ class KafkaConsumer:
                 return
             one.beyond_until = 0.0
             fetcher.resume(partition)
+        if not fetcher.has_fetched(partition):
+            return
         # A record taken is a record decompressed and held: take as many as will fit, as far as the last ones show.
         fitting = max_bytes // one.record_bytes if one.record_bytes else 1
         if fetcher.may_be_large(partition, one.position):

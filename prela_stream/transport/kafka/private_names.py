@@ -85,6 +85,11 @@ PRIVATE_NAMES: Final = (
         "fetches records that trickle in together",
     ),
     PrivateName(
+        "aiokafka.consumer.fetcher:Fetcher",
+        ("_records",),
+        "sees which partitions have records, before it asks for them",
+    ),
+    PrivateName(
         "aiokafka.producer.producer:AIOKafkaProducer",
         ("_sender", "_message_accumulator", "_txn_manager", "_closed"),
         "reaches the parts of a producer that follow, and discards it: its stop() waits for every delivery",

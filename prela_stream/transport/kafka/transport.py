@@ -71,7 +71,7 @@ class KafkaTransport:
         await self._topics.spec_of(source)
         self._require_open()
         options = msgspec.structs.replace(self._options, connect_timeout_ms=self._connect_ms)
-        writer = KafkaWriter(options, self._topics, self._offsets, self._groups, group, source)
+        writer = KafkaWriter(options, self._topics, self._groups, group, source)
         began = monotonic()
         try:
             await writer.open()

@@ -18,7 +18,6 @@ from aiokafka.errors import KafkaError
 from prela_stream.errors import FencedError, TransportError
 from prela_stream.transport.base import CommitOutcome, Committed, Record, TopicPartition
 from prela_stream.transport.kafka.admin.groups import Groups
-from prela_stream.transport.kafka.admin.offsets import Offsets
 from prela_stream.transport.kafka.admin.topics import Topics
 from prela_stream.transport.kafka.client.sender import Sender, cause_text, failures
 from prela_stream.transport.options import KafkaOptions
@@ -30,8 +29,6 @@ _BATCH_BYTES: Final = 256 << 10
 """Approximate size of the batches of a commit: compressing one blocks the event loop for a millisecond or two."""
 _ABORT_S: Final = 2.0
 """How long aborting a transaction may take. If it stays open, the next writer or its timeout ends it."""
-_VISIBLE_S: Final = 1.0
-"""How long a commit waits until it is visible. Commits of other writers to the same partitions may delay that for longer."""
 _FENCED: Final = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
 _NOT_ENDED: Final = (kafka.InvalidTxnState, kafka.InvalidProducerIdMapping, kafka.TransactionalIdAuthorizationFailed)
 """Errors of a broker that refuses to end a transaction as requested."""
@@ -44,14 +41,12 @@ class KafkaWriter:
         self,
         options: KafkaOptions,
         topics: Topics,
-        offsets: Offsets,
         groups: Groups,
         group: str,
         source: TopicPartition,
     ) -> None:
         self._options = options
         self._topics = topics
-        self._offsets = offsets
         self._groups = groups
         self._group = group
         self._source = source
@@ -122,31 +117,26 @@ class KafkaWriter:
         ending, ends_before = False, sender.ends_started
         try:
             with anyio.fail_after(self._limit_ms / 1000):
-                ends = await self._write(sender, batches, offset, metadata)
+                await self._write(sender, batches, offset, metadata)
                 ending = True
                 await sender.kafka.commit_transaction()
         except (TimeoutError, KafkaError, AssertionError) as error:  # aiokafka asserts the state of a transaction
             self._topics.forget({to.topic for to in batches})
             return self._failed(error, sender.ends_started - ends_before if ending else 0)
-        # It is certain now, but readers see it once the brokers have marked its end in every partition.
-        await self._offsets.wait_readable(ends, _VISIBLE_S)
+        # It is certain now, and readers see it once the brokers have marked its end in every partition.
         return CommitOutcome.COMMITTED
 
-    async def _write(self, sender: Sender, batches: Batches, offset: int, metadata: str) -> dict[TopicPartition, int]:
-        """Everything but the end of the transaction. Returns the end offset of each partition."""
+    async def _write(self, sender: Sender, batches: Batches, offset: int, metadata: str) -> None:
+        """Everything but the end of the transaction."""
         await sender.kafka.begin_transaction()
-        deliveries: list[tuple[TopicPartition, int, asyncio.Future[Any]]] = []
+        deliveries: list[asyncio.Future[Any]] = []
         for to, records in batches.items():
-            deliveries += [(to, len(batch), await sender.append(to, batch)) for batch in _cut(records)]
-        found = await asyncio.gather(*(future for _, _, future in deliveries), return_exceptions=True)
-        ends: dict[TopicPartition, int] = {}
-        for (to, count, _), delivered in zip(deliveries, found, strict=True):
+            deliveries += [await sender.append(to, batch) for batch in _cut(records)]
+        for delivered in await asyncio.gather(*deliveries, return_exceptions=True):
             if isinstance(delivered, BaseException):
                 raise delivered
-            ends[to] = delivered.offset + count + 1  # includes the marker of the transaction's end
         where = aiokafka.TopicPartition(self._source.topic, self._source.partition)
         await sender.kafka.send_offsets_to_transaction({where: (offset, metadata)}, self._group)
-        return ends
 
     def _failed(self, error: BaseException, ends: int) -> CommitOutcome:
         """The outcome after a failure. `ends`: how often the end of the transaction was requested: an answer may be lost."""

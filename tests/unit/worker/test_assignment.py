@@ -9,12 +9,13 @@ import anyio
 
 from prela_stream.transport.base import Consumer, TopicPartition, Writer
 from prela_stream.transport.local import LocalTransport
-from prela_stream.worker.assignment import AssignedPartition, Phase
+from prela_stream.worker.assignment import AssignedPartition
 from prela_stream.worker.checkpoint import ItemCounters
 from prela_stream.worker.fault_log import FaultLog
 from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.pace import Pace
 from prela_stream.worker.partition import PartitionState
+from prela_stream.worker.phase import Phase
 from prela_stream.worker.ticks import Ticks
 from tests.support.workers import DEADLINE, KEEP_ALL, QUICK, SPANS, TOPICS, local_log, send_items, whole_trace
 

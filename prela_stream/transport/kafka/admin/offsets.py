@@ -1,16 +1,15 @@
 """Offsets of partitions: the beginning, the end, and the offset at a time."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
 import aiokafka.errors as kafka
-import anyio
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.offset import OffsetRequest
 
 from prela_stream.errors import TransportError
 from prela_stream.transport.base import TopicPartition
-from prela_stream.transport.kafka.admin.connection import AdminConnection, NotYetError, by_topic, check
+from prela_stream.transport.kafka.admin.connection import AdminConnection, by_topic, check
 from prela_stream.transport.kafka.admin.topics import Topics
 
 _READ_COMMITTED: Final = 1
@@ -42,20 +41,6 @@ class Offsets:
         """Offset of the first record of that time or later, or the end."""
         found = (await self._at([partition], max(timestamp_ms, 0)))[partition]
         return found if found >= 0 else await self.end(partition)
-
-    async def wait_readable(self, ends: Mapping[TopicPartition, int], patience_s: float) -> None:
-        """Wait until partitions can be read up to these offsets, for at most `patience_s` seconds. Raises nothing."""
-
-        async def attempt() -> None:
-            found = await self._ask(ends, _END)
-            if any(found[partition] < end for partition, end in ends.items()):
-                raise NotYetError
-
-        with anyio.move_on_after(patience_s):
-            try:
-                await self._admin.repeat("waiting for the end of transactions", attempt)
-            except (KafkaError, TransportError):
-                return  # it only shortens the wait of readers
 
     async def _at(self, partitions: Iterable[TopicPartition], time: int) -> dict[TopicPartition, int]:
         wanted = list(partitions)

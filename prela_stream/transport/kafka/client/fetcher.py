@@ -209,6 +209,10 @@ class Fetcher(ConsumerRebalanceListener):
         """Ask for the topics of the cluster again, in the background."""
         self._kafka._client.force_metadata_update()
 
+    def has_fetched(self, partition: TopicPartition) -> bool:
+        """Whether records of it were fetched, or an error, and not returned by `fetched` yet."""
+        return _to_aiokafka(partition) in self._kafka._fetcher._records
+
     async def fetched(self, partition: TopicPartition, max_records: int) -> tuple[list[LogRecord], int]:
         """Records of it that were fetched before, without waiting, and the offset after them. Raises KafkaError.
 

@@ -9,7 +9,6 @@ from prela_stream.errors import FencedError
 from prela_stream.transport.base import CommitOutcome, Record, TopicPartition
 from prela_stream.transport.kafka.admin.connection import AdminConnection
 from prela_stream.transport.kafka.admin.groups import Groups
-from prela_stream.transport.kafka.admin.offsets import Offsets
 from prela_stream.transport.kafka.admin.topics import Topics
 from prela_stream.transport.kafka.writer import KafkaWriter, _cut
 from prela_stream.transport.options import KafkaOptions
@@ -23,7 +22,7 @@ def writer() -> KafkaWriter:
     admin = AdminConnection(options)
     topics = Topics(admin, options)
     source = TopicPartition("acme.spans", 3)
-    return KafkaWriter(options, topics, Offsets(admin, topics), Groups(admin, topics), "workers", source)
+    return KafkaWriter(options, topics, Groups(admin, topics), "workers", source)
 
 
 def wrapped(cause: BaseException) -> kafka.KafkaError:
