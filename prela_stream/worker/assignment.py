@@ -25,6 +25,7 @@ from prela_stream.worker.pace import Pace
 from prela_stream.worker.partition import PartitionState
 from prela_stream.worker.partition_data import PartitionStatus
 from prela_stream.worker.phase import APPLYING, COMMITTING, Phase
+from prela_stream.worker.schedule import Schedule
 from prela_stream.worker.ticks import Ticks
 
 logger = logging.getLogger("prela_stream.worker")
@@ -33,8 +34,6 @@ _ABORT_S = 2.0
 """What a writer needs to close after a commit without a result."""
 RETRY_S = 0.5
 """Pause before a failed takeover is retried."""
-_REST_S = 1.0
-"""How often the task of a partition without news wakes, in addition to when `between_polls` wakes it."""
 _CLOCK_REPORT_S = 60.0
 """Shortest time between two log lines about wrong log-append times of a partition."""
 
@@ -104,7 +103,7 @@ class AssignedPartition:
         self.poison: str | None = None
         """Why the partition is reported as poisoned; None if it is not."""
         self._clock_reported = -_CLOCK_REPORT_S
-        self._last_commit = self._last_record = self._last_tick = monotonic()
+        self._schedule = Schedule(options)
 
     @property
     def phase(self) -> Phase:
@@ -146,7 +145,7 @@ class AssignedPartition:
             return
         yield from self._in_steps(state, state.steps(records))
         if self._state is state:
-            self._last_record = monotonic()
+            self._schedule.records_applied()
             self._report_clock(state)
 
     def _in_steps(self, state: PartitionState, steps: Iterator[int]) -> Iterator[int]:
@@ -176,7 +175,8 @@ class AssignedPartition:
                 return  # revoked: the next poll reports it
             self._phase = Phase.RUNNING
             self._consumer.resume(self._source)
-            self._last_commit = self._last_record = monotonic()
+            self._schedule.begin()
+            self._wake.set()
         elif self._phase is Phase.TAKING_OVER:
             self._consumer.pause(self._source)
         elif self.is_running and self._state is not None:
@@ -193,7 +193,7 @@ class AssignedPartition:
 
     def _wake_if_due(self, state: PartitionState) -> None:
         try:
-            if not self._commit_is_due(state) and not self._tick_is_due(state):
+            if not self._schedule.commit_is_due(state) and not self._schedule.tick_is_due(state):
                 return
         except CoreError as error:
             self._core_error = error
@@ -204,6 +204,7 @@ class AssignedPartition:
         if self._state is None:
             return False
         self._phase = Phase.PARKED
+        self._wake.set()  # from now on `between_polls` does not
         return True
 
     def unpark(self) -> bool:
@@ -291,9 +292,8 @@ class AssignedPartition:
         await anyio.sleep(self._backoff.retry_s)
 
     async def _turn(self) -> None:
-        if (state := self._state) is None or not state.is_sealed:
-            until_commit = self._last_commit + self._options.commit_interval_ms / 1000 - monotonic()
-            with anyio.move_on_after(until_commit if state is not None and state.has_news else _REST_S):
+        if rest_s := self._schedule.rest_s(self._state, can_commit=self._phase in COMMITTING):
+            with anyio.move_on_after(rest_s):
                 await self._wake.wait()
         self._wake = anyio.Event()
         if self._core_error is not None:
@@ -301,9 +301,9 @@ class AssignedPartition:
         state = self._state
         if state is None or self._phase not in COMMITTING:
             return
-        if self._commit_is_due(state):
+        if self._schedule.commit_is_due(state):
             await self._commit(state, self._backoff.commit_timeout_s)
-        if self._state is state and self._tick_is_due(state):
+        if self._state is state and self.is_running and self._schedule.tick_is_due(state):
             await self._tick()
 
     async def _commit(self, state: PartitionState, within_s: float) -> None:
@@ -312,7 +312,7 @@ class AssignedPartition:
             if writer is None or self._state is not state:
                 return  # a commit failed just now, so this state is no longer valid
             pending = state.freeze()
-            began = self._last_commit = monotonic()
+            began = self._schedule.commit_begins()
             outcome, ended = CommitOutcome.UNKNOWN, "fenced"
             self._limit = CommitLimit(within_s)
             try:
@@ -336,21 +336,8 @@ class AssignedPartition:
         if pending.poison_known:
             self._report_poison(pending.poison)
 
-    def _commit_is_due(self, state: PartitionState) -> bool:
-        due = monotonic() - self._last_commit >= self._options.commit_interval_ms / 1000
-        return (due or state.is_sealed or state.stopping) and state.has_news
-
-    def _tick_is_due(self, state: PartitionState) -> bool:
-        """Whether the partition is silent and an open trace waits for its clock. Records move it too."""
-        now, least_ms = monotonic(), self._options.tick_min_ms
-        silent_ms = (now - self._last_record) * 1000
-        if silent_ms < min(2 * least_ms, self._options.tick_max_ms) or (now - self._last_tick) * 1000 < least_ms:
-            return False
-        wait = state.ms_to_next_deadline() if self.is_running and not state.replaying else None
-        return wait is not None and silent_ms >= min(max(wait, 2 * least_ms), self._options.tick_max_ms)
-
     async def _tick(self) -> None:
-        self._last_tick = monotonic()
+        self._schedule.tick_begins()
         try:
             await self._ticks.send(self._source)
         except TransportError as error:  # a later tick moves the clock; nothing is lost

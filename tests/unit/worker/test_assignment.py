@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+import msgspec
 
 from prela_stream.transport.base import Consumer, TopicPartition, Writer
 from prela_stream.transport.local import LocalTransport
@@ -23,18 +24,20 @@ OPTIONS = WorkerOptions(commit_interval_ms=1_000, tick_min_ms=5, commit_timeout_
 
 
 @asynccontextmanager
-async def partition_of(transport: LocalTransport) -> AsyncIterator[tuple[AssignedPartition, Consumer]]:
+async def partition_of(
+    transport: LocalTransport, options: WorkerOptions = OPTIONS
+) -> AsyncIterator[tuple[AssignedPartition, Consumer]]:
     """The one partition of the log, assigned, with its task running."""
 
     async def restore(source: TopicPartition, writer: Writer) -> PartitionState:
         del writer
-        return PartitionState(source, topics=TOPICS, assembly=QUICK, evaluator=KEEP_ALL, options=OPTIONS)
+        return PartitionState(source, topics=TOPICS, assembly=QUICK, evaluator=KEEP_ALL, options=options)
 
     async with await transport.consumer([TOPICS.spans], group="g") as consumer, await transport.producer() as producer:
         assert SPANS in (await consumer.poll()).assigned
         partition = AssignedPartition(
             SPANS,
-            options=OPTIONS,
+            options=options,
             consumer=consumer,
             ticks=Ticks(producer, DEADLINE),
             pace=Pace(),
@@ -58,9 +61,10 @@ async def until(partition: AssignedPartition, phase: Phase) -> None:
 
 
 async def apply_all(partition: AssignedPartition, consumer: Consumer) -> None:
-    """Apply what one poll returns."""
+    """Apply what one poll returns, and what a worker does after it."""
     for _ in partition.apply((await consumer.poll(timeout=0.02)).records):
         pass
+    await partition.between_polls()
 
 
 async def apply_spans(partition: AssignedPartition, consumer: Consumer, count: int) -> ItemCounters:
@@ -118,3 +122,26 @@ async def test_a_partition_that_is_fenced_while_it_runs_is_taken_over_again(tmp_
             await until(partition, Phase.RESTORED)
             await partition.between_polls()
             assert partition.is_running
+
+
+async def test_a_partition_that_returns_with_several_commits_to_make_makes_them(tmp_path: Path) -> None:
+    """Between the return and the first record no commit is possible, and the event loop has to go on."""
+    one_byte = msgspec.structs.replace(OPTIONS, commit_bytes=1)  # each decided trace is a commit
+    async with local_log(tmp_path) as transport:
+        await send_items(transport, [item for number in range(1, 6) for item in whole_trace(number)])
+        async with partition_of(transport, one_byte) as (partition, consumer):
+            await until(partition, Phase.RESTORED)
+            await partition.between_polls()
+            while partition.pending_bytes == 0:
+                # a commit cannot begin between here and the return: nothing is awaited
+                for _ in partition.apply((await consumer.poll(timeout=0.02)).records):
+                    pass
+                if partition.pending_bytes == 0:
+                    await partition.between_polls()
+            assert partition.park()
+            assert partition.unpark()
+            with anyio.fail_after(DEADLINE):
+                while partition.pending_bytes:
+                    assert partition.phase in (Phase.RESTORED, Phase.RUNNING, Phase.FULL)
+                    await anyio.sleep(0.005)
+                    await partition.between_polls()
