@@ -109,7 +109,7 @@ class CommitOutcome(enum.Enum):
     """The result of `Writer.commit`."""
 
     COMMITTED = "committed"
-    """All of it is durable and visible."""
+    """All of it is durable, and readers will see it: those of Kafka some milliseconds later."""
     ABORTED = "aborted"
     """None of it is or ever will be visible."""
     UNKNOWN = "unknown"
@@ -235,6 +235,13 @@ class Consumer(_Closing, Protocol):
 
     async def end_offset(self, partition: TopicPartition) -> int:
         """The smallest offset that the next committed record can have: every readable record has a smaller one."""
+        ...
+
+    async def high_watermark(self, partition: TopicPartition) -> int:
+        """The offset after all records that were written, also by transactions of any writer that have not ended.
+
+        Until they end, no later record is readable, even if it is committed. The position reaches it after that.
+        """
         ...
 
     async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:

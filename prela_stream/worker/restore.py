@@ -1,6 +1,7 @@
 """Takes over a partition: loads its committed decisions, sets the clock of the low watermark L, prepares the replay from L."""
 
 import logging
+from time import monotonic
 
 import anyio.lowlevel
 
@@ -24,6 +25,8 @@ CLOCK_SLACK_MS = 60_000
 """Brokers of `decisions` and `spans` may have different clocks. The search starts this much earlier."""
 _LOAD_BYTES = 256 << 10
 """Most bytes of decisions that are fetched at once."""
+_REPORT_S = 5.0
+"""How long nothing more can be read before that is logged."""
 _LOAD_STEP = 256
 """Decisions that are loaded between two turns of the event loop: about a millisecond."""
 
@@ -104,11 +107,27 @@ async def _read_decisions_back(
     where = TopicPartition(topics.decisions, source.partition)
     async with await transport.consumer([topics.decisions]) as log:
         await log.poll(timeout=0)  # a consumer without a group gets its assignment with its first poll
-        end = await log.end_offset(where)
+        # an open transaction, of a worker of another group, hides what this group committed after its first record
+        end = await log.high_watermark(where)
         log.resume(where)
         await log.seek(where, await _first_needed(log, where, horizon_ms, group))
         count = 0
-        while await log.position(where) < end:
+        at, report_at = -1, monotonic() + _REPORT_S
+        while (position := await log.position(where)) < end:
+            if position > at:
+                at, report_at = position, monotonic() + _REPORT_S
+            elif monotonic() >= report_at:
+                report_at = float("inf")
+                logger.warning(
+                    "%s: %s cannot be read from offset %d on, and the decisions of group %s are needed up to %d. A transaction "
+                    "of another writer has not ended there; this partition waits for its end. If that takes longer than "
+                    "kafka.transaction_timeout_ms of that writer, abort it with kafka-transactions.sh (docs/kafka.md)",
+                    source,
+                    where,
+                    position,
+                    group,
+                    end,
+                )
             count += await _load(log, state, where, group)
     return count
 

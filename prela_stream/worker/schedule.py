@@ -57,7 +57,7 @@ class Schedule:
     def rest_s(self, state: PartitionState | None, *, can_commit: bool) -> float:
         """How long the partition has nothing to do if nothing wakes it."""
         if state is None or not state.has_news:
-            return _REST_S
+            return min(_REST_S, max(self._interval_s, self._least_s))
         if state.is_sealed and can_commit:
             return 0.0
         return max(self._committed + self._interval_s - monotonic(), self._least_s)

@@ -47,6 +47,8 @@ logger = logging.getLogger("prela_stream.worker")
 
 _POLL_S = 0.1
 """How long a poll waits at most."""
+_LEAST_POLL_S = 0.02
+"""How long a poll waits at least, however short `tick_min_ms` is: each poll of the local transport asks the database."""
 _RESTORE_POLL_S = 0.01
 """How long a poll waits while partitions are taken over, and so the longest time until a restored one is resumed."""
 _source = attrgetter("topic", "partition")
@@ -88,7 +90,7 @@ class Worker:
         """Revoked by a rebalance that is not complete yet."""
         self._rebalanced = False
         # between two polls it is seen which partitions have to commit or to append a tick
-        self._poll_s = min(_POLL_S, options.tick_min_ms / 1000)
+        self._poll_s = max(_LEAST_POLL_S, min(_POLL_S, options.tick_min_ms / 1000))
         self._pace = Pace()
         self._memory = MemoryLimit(options.max_open_bytes)
         self._faults = FaultLog()

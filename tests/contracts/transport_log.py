@@ -169,6 +169,7 @@ class LogContract:
             last = await send(await transport.producer(), partition, b"a", b"b")
             assert await consumer.beginning_offset(partition) == empty
             assert await consumer.end_offset(partition) > last
+            assert await consumer.high_watermark(partition) == await consumer.end_offset(partition)
 
     async def test_large_records_and_the_limits_of_a_poll(self, log: Log) -> None:
         large = [bytes([number]) * 1_000_000 for number in range(8)]

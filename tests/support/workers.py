@@ -69,11 +69,11 @@ async def running(worker: Worker) -> AsyncIterator[None]:
         tasks.cancel_scope.cancel()
 
 
-async def checkpoint(transport: Transport, position: int) -> Checkpoint:
+async def checkpoint(transport: Transport, position: int, source: TopicPartition = SPANS) -> Checkpoint:
     """Wait until this position is committed; returns the checkpoint."""
     with anyio.fail_after(DEADLINE):
         while True:
-            found = await transport.committed("sampler", SPANS)
+            found = await transport.committed("sampler", source)
             if found is not None:
                 read = msgspec.json.decode(found.metadata, type=Checkpoint)
                 if read.position >= position:
@@ -98,9 +98,9 @@ async def send(transport: Transport, *values: bytes, to: TopicPartition = SPANS)
         await producer.send(to, [Record(value=value) for value in values])
 
 
-async def send_items(transport: Transport, items: Sequence[bytes]) -> None:
+async def send_items(transport: Transport, items: Sequence[bytes], to: TopicPartition = SPANS) -> None:
     """Append one record of these items."""
-    await send(transport, encode_batch(b"\x80", items))
+    await send(transport, encode_batch(b"\x80", items), to=to)
 
 
 async def values(transport: Transport, topic: str) -> list[bytes]:

@@ -361,6 +361,10 @@ class KafkaConsumer:
         """See `Consumer.end_offset`."""
         return await self._offsets.end(partition)
 
+    async def high_watermark(self, partition: TopicPartition) -> int:
+        """See `Consumer.high_watermark`."""
+        return await self._offsets.high_watermark(partition)
+
     async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         """See `Consumer.offset_at`."""
         return await self._offsets.at(partition, timestamp_ms)

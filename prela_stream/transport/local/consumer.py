@@ -206,6 +206,10 @@ class LocalConsumer:
         """See `Consumer.end_offset`."""
         return await self._ask(partition, log.end_offset)
 
+    async def high_watermark(self, partition: TopicPartition) -> int:
+        """See `Consumer.high_watermark`: a transaction of SQLite is not in the log before it ends."""
+        return await self.end_offset(partition)
+
     async def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         """See `Consumer.offset_at`."""
         return await self._ask(partition, partial(log.offset_at, timestamp_ms=timestamp_ms))

@@ -12,6 +12,7 @@ from prela_stream.transport.base import TopicPartition
 from prela_stream.transport.kafka.admin.connection import AdminConnection, by_topic, check
 from prela_stream.transport.kafka.admin.topics import Topics
 
+_READ_UNCOMMITTED: Final = 0
 _READ_COMMITTED: Final = 1
 _END: Final = -1
 _BEGINNING: Final = -2
@@ -37,29 +38,37 @@ class Offsets:
         """The offset of the oldest open transaction, or the end of the log: every readable record has a smaller offset."""
         return (await self._at([partition], _END))[partition]
 
+    async def high_watermark(self, partition: TopicPartition) -> int:
+        """The end of the log, transactions that have not ended included."""
+        return (await self._at([partition], _END, _READ_UNCOMMITTED))[partition]
+
     async def at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         """Offset of the first record of that time or later, or the end."""
         found = (await self._at([partition], max(timestamp_ms, 0)))[partition]
         return found if found >= 0 else await self.end(partition)
 
-    async def _at(self, partitions: Iterable[TopicPartition], time: int) -> dict[TopicPartition, int]:
+    async def _at(
+        self, partitions: Iterable[TopicPartition], time: int, isolation: int = _READ_COMMITTED
+    ) -> dict[TopicPartition, int]:
         wanted = list(partitions)
         for partition in wanted:
             await self._topics.spec_of(partition)
         what = f"asking for offsets of {', '.join(map(str, wanted))}"
         try:
-            found: dict[TopicPartition, int] = await self._admin.repeat(what, lambda: self._ask(wanted, time))
+            found: dict[TopicPartition, int] = await self._admin.repeat(
+                what, lambda: self._ask(wanted, time, isolation)
+            )
         except KafkaError as error:
             msg = f"kafka: {what} was refused: {error}"
             raise TransportError(msg) from error
         return found
 
-    async def _ask(self, partitions: Iterable[TopicPartition], time: int) -> dict[TopicPartition, int]:
+    async def _ask(self, partitions: Iterable[TopicPartition], time: int, isolation: int) -> dict[TopicPartition, int]:
         found: dict[TopicPartition, int] = {}
         try:
             for node, part in (await self._by_leader(partitions)).items():
                 where = by_topic({partition: (partition.partition, time) for partition in part})
-                answer = await self._admin.ask(OffsetRequest(-1, _READ_COMMITTED, where), node=node)
+                answer = await self._admin.ask(OffsetRequest(-1, isolation, where), node=node)
                 for topic, rows in answer.topics:
                     for number, code, _, offset in rows:
                         check(code)
