@@ -37,6 +37,32 @@ BUDGET_MS = 10.0
 BEGAN_MS = 1_790_000_000_000
 SOURCE = TopicPartition("spans", 0)
 RESOURCE = encode_resource(Resource(service_name="bench", sdk_version="0", host="h", pid=1))
+READ_ALL = """
+[[policy]]
+name = "text"
+type = "attribute"
+key = "text"
+regex = "[a-z]$"
+
+[[policy]]
+name = "text of a tool"
+type = "not"
+policies = [{type = "attribute", key = "text", regex = "[a-z]$", span_type = "tool"}]
+probability = 0.0
+
+[[policy]]
+name = "cancelled tool"
+type = "status"
+statuses = ["SUCCESS", "CANCELLED"]
+span_type = "tool"
+
+[[policy]]
+name = "host"
+type = "attribute"
+key = "host.name"
+on = "resource"
+regex = "[A-Z]$"
+"""
 KEEP_ALL = '[[policy]]\nname = "all"\ntype = "always"\n'
 
 
@@ -54,9 +80,9 @@ class Log:
             topic=SOURCE.topic, partition=0, offset=self.offset - 1, timestamp_ms=BEGAN_MS + at_ms, value=value
         )
 
-    def span(self, trace_id: bytes, parent: bytes | None, children: int, size: int = 0) -> bytes:
-        """A span with an attribute of this size."""
-        body = {"text": "x" * size} if size else {}
+    def span(self, trace_id: bytes, parent: bytes | None, children: int, size: int = 0, text: str = "") -> bytes:
+        """A span with an attribute of this size, or with this one."""
+        body = {"text": text or "x" * size} if size or text else {}
         times = (None, 1, BEGAN_MS * 1_000_000, 1_500_000_000, "chat", None, None)
         ids = (trace_id, self.rng.randbytes(8), parent, COUNTED)
         return encode_item(ItemKind.SPAN, *ids, SUCCESS, 0, children, 0, *times, body, [], [], None)
@@ -76,11 +102,11 @@ class Log:
         """Complete traces of one span."""
         return (self.span(self.rng.randbytes(16), None, 0, size) for _ in range(count))
 
-    def one_trace(self, spans: int, size: int = 0) -> Iterator[bytes]:
-        """A trace whose root has all other spans as children."""
+    def one_trace(self, spans: int, size: int = 0, *, different: bool = False) -> Iterator[bytes]:
+        """A trace whose root has all other spans as children. With `different`, the attribute is another one in each span."""
         trace_id = self.rng.randbytes(16)
         parent = self.rng.randbytes(8)
-        return (self.span(trace_id, parent, 0, size) for _ in range(spans))
+        return (self.span(trace_id, parent, 0, size, str(number) if different else "") for number in range(spans))
 
 
 class Gaps:
@@ -141,6 +167,15 @@ def long_trace(core: str) -> Gaps:
     gaps, log = Gaps(core, max_spans=1_000_000, max_bytes=1 << 30), Log()
     gaps.apply(log.of(log.one_trace(100_000), 0))
     gaps.apply(log.of(log.roots(1), 20_000))
+    gaps.apply(log.of(log.roots(1), 1_000_000_000))
+    gaps.apply(log.of(log.roots(1), 1_000_000_001))
+    return gaps
+
+
+def policies(core: str) -> Gaps:
+    """A trace of 100,000 spans with different texts, all of which the policies read."""
+    gaps, log = Gaps(core, READ_ALL, max_bytes=1 << 30), Log()
+    gaps.apply(log.of(log.one_trace(100_000, different=True), 0))
     gaps.apply(log.of(log.roots(1), 1_000_000_000))
     gaps.apply(log.of(log.roots(1), 1_000_000_001))
     return gaps
@@ -253,6 +288,7 @@ def restored(core: str) -> Gaps:
 CASES = (
     many_items,
     long_trace,
+    policies,
     many_open,
     many_due,
     large_kept,

@@ -101,10 +101,15 @@ class NativeCore:
         while (piece := partition.next_due()) is not None:
             self._taken += before - partition.open_spans - partition.duplicates
             for facts in piece:
-                is_small = facts.plain and facts.items <= decoding.LARGE
-                ready = NativeReadyTrace(facts, decoder) if is_small else (yield from ready_trace(facts, decoder))
-                self._taken -= ready.spans
-                yield ready
+                if facts.plain and facts.items <= decoding.LARGE:
+                    ready = NativeReadyTrace(facts, decoder)
+                    self._taken -= ready.spans
+                    yield ready
+                    continue
+                for other in ready_trace(facts, decoder):
+                    if other is not None:
+                        self._taken -= other.spans
+                    yield other
             before = partition.open_spans + partition.duplicates
             yield None
 
@@ -161,7 +166,7 @@ class NativeCore:
         decoder = self._decoder
         while (piece := take()) is not None:
             for facts in piece:
-                yield (yield from ready_trace(facts, decoder))
+                yield from ready_trace(facts, decoder)
             yield None
 
     def heaviest(self, most_bytes: int) -> Iterator[ReadyTrace | None]:

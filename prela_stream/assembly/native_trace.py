@@ -16,7 +16,7 @@ from prela_stream.assembly.decoding import (
     zeros,
 )
 from prela_stream.codec.decisions import DropFields
-from prela_stream.codec.spans import BadItem, decode_heads
+from prela_stream.codec.spans import BadItem, decode_head, decode_heads
 from prela_stream.model.decision import Basis, TraceSummary, Trigger
 from prela_stream.model.span import Resource, SpanHead
 from prela_stream.model.trace import NAME_CHARACTERS, UNSAMPLED, Trace
@@ -28,14 +28,21 @@ _BASES: Final = tuple(Basis)
 _attributes: Final = msgspec.msgpack.Decoder(list[dict[str, Any]])
 
 
-def ready_trace(facts: Any, decoder: TraceDecoder) -> Generator[None, None, ReadyTrace]:
-    """The trace of these facts. Yields about once in a millisecond if it is large or unusual."""
+def ready_trace(facts: Any, decoder: TraceDecoder) -> Iterator[ReadyTrace | None]:
+    """The trace of these facts. Before and after it None about once in a millisecond if it is large or unusual."""
+    is_large = facts.items > decoding.LARGE
     if not facts.plain:
-        return (yield from _decoded(facts, decoder))
+        decoded = yield from _decoded(facts, decoder)
+        yield decoded
+        if is_large:
+            yield from decoding.free(decoded)
+        return
     ready = NativeReadyTrace(facts, decoder)
-    if facts.items > decoding.LARGE:
+    if is_large:
         yield from ready.trace.decode_in_steps()
-    return ready
+    yield ready
+    if is_large:
+        yield from ready.trace.free()
 
 
 def _decoded(facts: Any, decoder: TraceDecoder) -> Generator[None, None, DecodedTrace]:
@@ -175,6 +182,29 @@ class NativeTrace(Trace):
         """See `Trace`."""
         return self._once("resources", lambda: decoded_resources(self._source.resources()))
 
+    def name_of(self, index: int) -> str:
+        """See `Trace`."""
+        if self._read is not None and "heads" in self._read:
+            return self.heads[index].name
+        return decode_head(self._source.piece(index, 1)[0][0]).name
+
+    def read_heads(self) -> Iterator[None]:
+        """See `Trace`."""
+        return self._in_steps("heads", lambda raws, _: decode_heads(raws))
+
+    def read_resources(self) -> Iterator[None]:
+        """See `Trace`."""
+        return self._in_steps("resources", lambda _, resources: decoded_resources(resources))
+
+    def _in_steps(self, name: str, decode: Callable[[Sequence[bytes], Sequence[bytes]], list[Any]]) -> Iterator[None]:
+        if self._read is not None and name in self._read:
+            return
+        found: list[Any] = []
+        for raws, resources in _pieces(self._source):
+            found += decode(raws, resources)
+            yield
+        self._once(name, lambda: found)
+
     def _select(self) -> list[dict[str, Any]]:
         selected = self._source.selected
         if len(selected) == 1:
@@ -188,7 +218,14 @@ class NativeTrace(Trace):
             found += _attributes.decode(piece)
             yield
         if found:
-            self._read = {"attributes": found}
+            self._once("attributes", lambda: found)
+
+    def free(self) -> Iterator[None]:
+        """Free what was decoded of a large trace that is decided. Yields about once in a millisecond."""
+        for one in (self._read or {}).values():
+            while one:
+                del one[-decoding.LARGE :]
+                yield
 
     def _once(self, name: str, read: Callable[[], list[Any]]) -> list[Any]:
         known = self._read

@@ -4,7 +4,7 @@ A policy that needs facts only, such as statuses or the duration, costs no more 
 is decoded when it is first read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
@@ -31,6 +31,9 @@ class Trace:
         complete: Whether every counted span was received.
         parents: See `SpanTree`.
     """
+
+    prepared: Mapping[int, str | None] = {}
+    """Results of conditions, by their `id()`, that `Evaluator.prepare` computed in steps."""
 
     def __init__(
         self,
@@ -67,6 +70,18 @@ class Trace:
     def heads(self) -> Sequence[SpanFields]:
         """One per span, in order of arrival."""
         return self._heads
+
+    def name_of(self, index: int) -> str:
+        """The name of one span, which costs less than all heads."""
+        return self._heads[index].name
+
+    def read_heads(self) -> Iterator[None]:
+        """Decode `heads`, if they are not yet. Yields about once in a millisecond."""
+        yield from ()
+
+    def read_resources(self) -> Iterator[None]:
+        """Decode `resources`, if they are not yet. Yields about once in a millisecond."""
+        yield from ()
 
     @property
     def attributes(self) -> list[dict[str, Any]]:

@@ -44,6 +44,10 @@ class Together(Condition, frozen=True, kw_only=True):
             probability = min(probability, vote.probability)
         return Vote(matched=True, probability=probability, reason=" and ".join(reasons))
 
+    def prepare(self, trace: Trace, results: dict[int, str | None]) -> Iterator[None]:
+        """Prepare the sub-policies."""
+        return prepare_all(self.policies, trace, results)
+
     def fractions(self) -> Iterator[tuple[str, float]]:
         """Its own probability and those of the sub-policies."""
         if self.probability not in (0.0, 1.0):
@@ -75,6 +79,10 @@ class Or(Condition, frozen=True, kw_only=True, tag="or"):
         votes = [vote for policy in self.policies if (vote := policy.vote(trace)).matched]
         return max(votes, key=lambda vote: vote.probability, default=NO_MATCH)
 
+    def prepare(self, trace: Trace, results: dict[int, str | None]) -> Iterator[None]:
+        """Prepare the sub-policies."""
+        return prepare_all(self.policies, trace, results)
+
     def fractions(self) -> Iterator[tuple[str, float]]:
         """The probabilities of the sub-policies."""
         yield from fractions_of(self.policies)
@@ -100,10 +108,20 @@ class Not(Match, frozen=True, kw_only=True, tag="not"):
             return None
         return f"not: {' or '.join(policy.name or policy.type for policy in self.policies)}"
 
+    def prepare(self, trace: Trace, results: dict[int, str | None]) -> Iterator[None]:
+        """Prepare the sub-policies."""
+        return prepare_all(self.policies, trace, results)
+
     def problems(self) -> Iterator[tuple[str, str]]:
         """Sub-policies with a probability between 0 and 1."""
         for path, value in fractions_of(self.policies):
             yield path, f"expected 0 or 1 inside not, got {value:g}; put the probability on the not itself"
+
+
+def prepare_all(policies: tuple[Condition, ...], trace: Trace, results: dict[int, str | None]) -> Iterator[None]:
+    """Prepare sub-policies; see `Condition.prepare`."""
+    for policy in policies:
+        yield from policy.prepare(trace, results)
 
 
 def union_of_reads(policies: tuple[Condition, ...]) -> frozenset[str]:

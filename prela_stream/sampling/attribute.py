@@ -9,7 +9,8 @@ import msgspec
 from prela_stream.model.semconv import read, read_keys
 from prela_stream.model.span import Resource, SpanType
 from prela_stream.model.trace import Trace
-from prela_stream.sampling.conditions import Match, Text, shorten, spans_of, spellings
+from prela_stream.sampling import conditions
+from prela_stream.sampling.conditions import Match, Text, of_type, shorten, spellings
 from prela_stream.sampling.regex import RegexError, compile_regex
 
 _RESOURCE_FIELDS: Final[Mapping[str, str]] = {
@@ -44,10 +45,33 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
 
     def match(self, trace: Trace) -> str | None:
         """The key, the value that passed, and the test."""
-        indexes = self._indexes(trace)
+        known = trace.prepared
+        found = known[id(self)] if id(self) in known else self._first(trace, range(len(trace.statuses)))
+        if self.exists is False:
+            return f"attribute: {self.key} is nowhere" if found is None else None
+        return found
+
+    def prepare(self, trace: Trace, results: dict[int, str | None]) -> Iterator[None]:
+        """Test a part of the spans in each step."""
+        if self.span_type is not None:
+            yield from trace.read_heads()
+        if self.on == "resource":
+            yield from trace.read_resources()
+        count = len(trace.statuses)
+        found: str | None = None
+        for start in range(0, count, conditions.STEP):
+            found = self._first(trace, range(start, min(count, start + conditions.STEP)))
+            if found is not None:
+                break
+            yield
+        results[id(self)] = found
+
+    def _first(self, trace: Trace, among: range) -> str | None:
+        """The first value on these spans that passes, with its test. `exists = false` is tested as `exists = true`."""
+        indexes = of_type(trace, among, self.span_type)
         values = self._on_resources(trace, indexes) if self.on == "resource" else self._on_spans(trace, indexes)
         if self.exists is False:
-            return None if any(value is not None for value in values) else f"attribute: {self.key} is nowhere"
+            return "exists" if any(value is not None for value in values) else None
         failed: Any = None  # the spans of a trace often have one value
         for index, value in zip(indexes, values, strict=True):
             if value is None or (value.__class__ is str and value == failed):
@@ -55,20 +79,18 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
             parts = value if isinstance(value, list | tuple) and self.exists is None else (value,)
             for part in parts:
                 if test := self._passes(part):
-                    where = "resource" if self.on == "resource" else f"span: {shorten(trace.heads[index].name)}"
+                    where = "resource" if self.on == "resource" else f"span: {shorten(trace.name_of(index))}"
                     return f"attribute: {self.key} {test} ({where})"
             failed = value
         return None
 
-    def _indexes(self, trace: Trace) -> Sequence[int]:
-        if self.span_type is None:  # the heads of the spans are not needed
-            return range(len(trace.statuses))
-        return [index for index, _ in spans_of(trace, self.span_type)]
-
     def _on_spans(self, trace: Trace, indexes: Sequence[int]) -> list[Any]:
         """The value on each span; None if it is missing."""
         attributes = trace.attributes
-        every = attributes if len(indexes) == len(attributes) else [attributes[index] for index in indexes]
+        if indexes and indexes[-1] - indexes[0] + 1 == len(indexes):
+            every = attributes[indexes[0] : indexes[-1] + 1]
+        else:
+            every = [attributes[index] for index in indexes]
         preferred, *others = read_keys(self.key)
         values = [own.get(preferred) for own in every]
         if others and None in values:

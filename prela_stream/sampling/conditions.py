@@ -4,14 +4,14 @@ A condition returns why a trace matches, or None. It never reads the trace's ran
 of its settings as types, and reports contradictions between them with `problems()`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Annotated, Final
 
 import msgspec
 
 from prela_stream.model.semconv import read_keys
-from prela_stream.model.span import SPAN_TYPE_CODES, SpanFields, SpanType
+from prela_stream.model.span import SPAN_TYPE_CODES, SpanType
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.policy import Vote
 
@@ -21,6 +21,8 @@ Text = Annotated[str, msgspec.Meta(min_length=1)]
 _LONGEST_WORD: Final = 60
 _UNITS: Final = ((1e3, 1.0, "ms"), (120e3, 1e3, "s"), (7200e3, 60e3, "min"))
 """Upper limit in ms, size of the unit in ms, unit."""
+STEP = 1024
+"""So many spans of a large trace are tested in about a millisecond."""
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="type", tag=""):
@@ -47,6 +49,18 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def vote(self, trace: Trace) -> Vote:
         """The vote on `trace`."""
         raise NotImplementedError
+
+    def prepare(self, trace: Trace, results: dict[int, str | None]) -> Iterator[None]:  # noqa: ARG002 - most are quick
+        """Do what takes long with a large trace before `vote` is called; see `Evaluator.prepare`.
+
+        Args:
+            trace: The trace.
+            results: They will be `trace.prepared`.
+
+        Yields:
+            About once in a millisecond.
+        """
+        yield from ()
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Contradictions in these settings, as pairs of the field and the problem."""
@@ -90,10 +104,12 @@ def spellings(*keys: str) -> frozenset[str]:
     return frozenset(spelling for key in keys for spelling in read_keys(key))
 
 
-def spans_of(trace: Trace, span_type: SpanType | None) -> Iterator[tuple[int, SpanFields]]:
-    """Index and head of the spans of one type; None: of all spans."""
-    code = None if span_type is None else SPAN_TYPE_CODES[span_type]
-    return ((i, head) for i, head in enumerate(trace.heads) if code is None or head.span_type == code)
+def of_type(trace: Trace, indexes: Sequence[int], span_type: SpanType | None) -> Sequence[int]:
+    """Those of these spans that have the type; None: all of them, without a look at their heads."""
+    if span_type is None:
+        return indexes
+    code, heads = SPAN_TYPE_CODES[span_type], trace.heads
+    return [index for index in indexes if heads[index].span_type == code]
 
 
 def shorten(value: object) -> str:

@@ -1,11 +1,13 @@
 """The only place that decides. Policies return probabilities; the evaluator draws once and uses one threshold for the weight."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from prela_stream.model.decision import probability_of, threshold_of, weight_of
 from prela_stream.model.ids import RANDOMNESS_RANGE
 from prela_stream.model.trace import UNSAMPLED, Trace
-from prela_stream.sampling.conditions import percent
+from prela_stream.sampling.conditions import Condition, percent
 from prela_stream.sampling.drop import Drop
 from prela_stream.sampling.policy import Policy, Verdict, Vote
 from prela_stream.sampling.policyfile import Mode
@@ -49,6 +51,14 @@ class Evaluator:
             kept, dropped = _verdicts(name, vote)
             self._last = vote, name, kept, dropped
         return kept if trace.randomness >= kept.threshold else dropped
+
+    def prepare(self, trace: Trace) -> Iterator[None]:
+        """Do what takes long before `decide` is called for a large trace. Yields about once in a millisecond."""
+        results: dict[int, str | None] = {}
+        for policy in self.policy_set.policies:
+            if isinstance(policy, Condition):
+                yield from policy.prepare(trace, results)
+        trace.prepared = results
 
     def _any(self, trace: Trace) -> tuple[str, Vote]:
         """Drop policies first; then the highest probability, the first of equal ones."""

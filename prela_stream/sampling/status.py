@@ -1,14 +1,17 @@
 """The `status` policy: how spans ended."""
 
+from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from prela_stream.model.decision import Trigger
-from prela_stream.model.span import PENDING, SPAN_STATUS_CODES, SpanFields, SpanStatus, SpanType
+from prela_stream.model.span import PENDING, SPAN_STATUS_CODES, SpanStatus, SpanType
 from prela_stream.model.trace import Trace
-from prela_stream.sampling.conditions import Match, counted, shorten, spans_of
+from prela_stream.sampling.conditions import Match, counted, of_type, shorten
+
+_OPEN: Final = frozenset({PENDING})
 
 
 @cache
@@ -27,16 +30,28 @@ class Status(Match, frozen=True, kw_only=True, tag="status"):
 
     def match(self, trace: Trace) -> str | None:
         """The number of matching spans, the statuses, and the name of the first one."""
-        codes = _codes(self.statuses)
-        found: list[SpanFields] = []
-        if not codes.isdisjoint(trace.statuses):
-            found = [head for _, head in spans_of(trace, self.span_type) if head.status in codes]
-        if found:
+        if found := self._with(trace, _codes(self.statuses)):
             names = " or ".join(dict.fromkeys(self.statuses))
-            return f"status: {counted(len(found), 'span')} with {names} (first: {shorten(found[0].name)})"
-        if trace.trigger is Trigger.LOST and SpanStatus.ERROR in self.statuses:
-            open_spans = [head for _, head in spans_of(trace, self.span_type) if head.status == PENDING]
-            if open_spans:
-                name = shorten(open_spans[0].name)
-                return f"status: its process died with {counted(len(open_spans), 'span')} open (first: {name})"
+            name = shorten(trace.name_of(found[0]))
+            return f"status: {counted(len(found), 'span')} with {names} (first: {name})"
+        if self._counts_open(trace) and (found := self._with(trace, _OPEN)):
+            name = shorten(trace.name_of(found[0]))
+            return f"status: its process died with {counted(len(found), 'span')} open (first: {name})"
         return None
+
+    def _counts_open(self, trace: Trace) -> bool:
+        return trace.trigger is Trigger.LOST and SpanStatus.ERROR in self.statuses
+
+    def _with(self, trace: Trace, codes: frozenset[int]) -> Sequence[int]:
+        """The indexes of the spans with these statuses."""
+        statuses = trace.statuses
+        if codes.isdisjoint(statuses):
+            return ()
+        found = [index for index, status in enumerate(statuses) if status in codes]
+        return of_type(trace, found, self.span_type)
+
+    def prepare(self, trace: Trace, results: dict[int, str | None]) -> Iterator[None]:  # noqa: ARG002 - the contract
+        """The types of spans are in their heads."""
+        codes = _codes(self.statuses) | (_OPEN if self._counts_open(trace) else frozenset())
+        if self.span_type is not None and not codes.isdisjoint(trace.statuses):
+            yield from trace.read_heads()

@@ -3,11 +3,13 @@
 from typing import Any, NamedTuple
 
 import msgspec
+import pytest
 from hypothesis import strategies as st
 
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import Resource, SpanStatus, SpanType
 from prela_stream.model.trace import Trace
+from prela_stream.sampling import conditions
 from prela_stream.sampling.conditions import Condition
 from prela_stream.sampling.policyset import load_policies
 from prela_stream.sampling.registry import POLICIES
@@ -104,6 +106,20 @@ def check_votes(policy: Condition, trace: Trace) -> None:
             complete=trace.complete,
         )
         assert policy.vote(other) == vote
+
+
+def check_steps(policy: Condition, trace: Trace) -> None:
+    """What is done in steps, as with a large trace, changes no vote."""
+    vote = policy.vote(trace)
+    for step in (1, 2, 3):
+        results: dict[int, str | None] = {}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(conditions, "STEP", step)
+            for _ in policy.prepare(trace, results):
+                pass
+        trace.prepared = results
+        assert policy.vote(trace) == vote
+        trace.prepared = {}
 
 
 def check_reads(policy: Condition, trace: Trace) -> None:

@@ -5,16 +5,21 @@ import importlib
 import pickle
 import pkgutil
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from prela_stream import sampling
+from prela_stream.model.span import Resource, SpanType
 from prela_stream.model.trace import Trace
+from prela_stream.sampling.attribute import Attribute
 from prela_stream.sampling.conditions import Condition
 from prela_stream.sampling.registry import POLICIES
-from tests.contracts.policy_contract import ROWS, TRACES, check_reads, check_votes, policy_of
+from tests.contracts.policy_contract import ROWS, TRACES, check_reads, check_steps, check_votes, policy_of
 from tests.support.examples import examples
+from tests.unit.sampling.traces import PlannedSpan, make_trace
 
 KINDS = sorted(POLICIES)
 
@@ -61,8 +66,37 @@ def test_it_keeps_its_promises_for_any_trace(kind: str) -> None:
     def check(trace: Trace) -> None:
         check_votes(policy, trace)
         check_reads(policy, trace)
+        check_steps(policy, trace)
 
     check()
+
+
+FEW_VALUES = st.builds(
+    PlannedSpan,
+    span_type=st.sampled_from((SpanType.LLM, SpanType.TOOL)),
+    resource=st.builds(Resource, service_name=st.sampled_from(("", "b", "ab"))),
+    tier=st.sampled_from((None, "", "b", "ab", -1, 1.5, True, ["c", "b"], ["c", 2])),
+)
+
+
+@pytest.mark.parametrize(
+    "test",
+    [{"equals": "b"}, {"one_of": ("b", "x")}, {"regex": "^.?$"}, {"min": 0.0}, {"exists": True}, {"exists": False}],
+)
+@pytest.mark.parametrize("where", [{}, {"span_type": SpanType.LLM}, {"on": "resource", "key": "service.name"}])
+def test_attributes_of_many_spans_give_the_same_vote_in_steps(where: dict[str, Any], test: dict[str, Any]) -> None:
+    policy = Attribute(**{"key": "tier", **where, **test})
+    matched = set()
+
+    @examples(200)
+    @given(st.lists(FEW_VALUES, min_size=1, max_size=6))
+    def check(spans: list[PlannedSpan]) -> None:
+        trace = make_trace(*spans)
+        check_steps(policy, trace)
+        matched.add(policy.vote(trace).matched)
+
+    check()
+    assert matched == ({False} if policy.on == "resource" and policy.min is not None else {True, False})
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda policy: pickle.loads(pickle.dumps(policy))])

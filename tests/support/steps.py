@@ -9,6 +9,7 @@ import pytest
 from prela_stream.assembly import buffer, deadlines, decoding, native_core, native_trace
 from prela_stream.codec import rescue, spans
 from prela_stream.model import large_trace
+from prela_stream.sampling import conditions
 from prela_stream.worker import deciding, late
 
 SIZES = (
@@ -24,6 +25,8 @@ SIZES = (
     (decoding, "LARGE"),
     (large_trace, "STEP"),
     (deciding, "SPANS_TOGETHER"),
+    (deciding, "LARGE"),
+    (conditions, "STEP"),
     (late, "SPANS"),
     (late, "TRACES"),
 )

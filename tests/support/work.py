@@ -8,6 +8,7 @@ import pytest
 from prela_stream.assembly import buffer, completeness, decoding
 from prela_stream.assembly.native_core import NativeCore
 from prela_stream.codec import item_reader, spans
+from prela_stream.sampling.attribute import Attribute
 from prela_stream.sampling.evaluator import Evaluator
 from prela_stream.worker import late, outputs
 from prela_stream.worker.partition import PartitionState
@@ -38,6 +39,7 @@ class Work:
         self._count(outputs._Fragment, "add", lambda _, raws, __: len(raws))
         self._count(outputs.Outputs, "keep_late", lambda *_: 1)
         self._count(Evaluator, "decide", lambda *_: 1)
+        self._count(Attribute, "_first", lambda _, __, among: len(among))
 
     def _count(self, place: Any, name: str, work: Callable[..., int]) -> None:
         original = getattr(place, name)

@@ -32,6 +32,19 @@ MOST = 8 * STEP
 """A step may finish one kind of work and begin the next, and a span is visited several times."""
 DROP = '[[policy]]\nname = "none"\ntype = "probabilistic"\nprobability = 0.0\n'
 KEEP = '[[policy]]\nname = "all"\ntype = "always"\n'
+READ = """
+[[policy]]
+name = "a"
+type = "not"
+policies = [{type = "attribute", key = "k", equals = "v", span_type = "custom"}]
+
+[[policy]]
+name = "b"
+type = "attribute"
+key = "k"
+on = "resource"
+regex = "v"
+"""
 UNCOUNTED = (
     (rescue, "PIECE_STEPS"),
     (deadlines, "FEW"),
@@ -136,6 +149,7 @@ CASES: dict[str, Callable[[CoreKind, Work], None]] = {
     "a large trace": one_trace(DROP, 0),
     "a large trace that is kept": one_trace(KEEP, 0),
     "a large trace without a tree": one_trace(DROP, None),
+    "a large trace that policies read": one_trace(READ, 0),
     "above the limit": above_the_limit,
     "memory": memory,
 }
