@@ -180,6 +180,15 @@ def test_a_step_without_a_limit_is_found(module: ModuleType, name: str) -> None:
     assert most > MOST
 
 
+@pytest.mark.parametrize("without", [None, SIZES[0], SIZES[-1]])
+def test_the_sizes_of_steps_are_restored(without: tuple[ModuleType, str] | None) -> None:
+    """Otherwise the tests that follow in this process have small steps."""
+    before = [getattr(*place) for place in SIZES]
+    with step_size(STEP, without=without):
+        assert [getattr(*place) for place in SIZES] == [1 << 40 if place == without else STEP for place in SIZES]
+    assert [getattr(*place) for place in SIZES] == before
+
+
 def test_the_next_deadline_is_found_a_few_traces_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a root, each trace waits longer than it first seems."""
     log = Log(core_named("native"), Work(monkeypatch))
