@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sized
 from heapq import heapify, heappop, heappush
 
 from prela_stream.assembly.completeness import LOST, SUSPENDED, OpenTrace
+from prela_stream.assembly.lazy_heap import LazyHeap
 from prela_stream.assembly.options import AssemblyOptions
 
 _Entry = tuple[int, int, int, OpenTrace]
@@ -47,8 +48,8 @@ class Deadlines:
         self._soonest_ms = min(
             options.lost_ms, *(wait for place, wait in enumerate(self._waits) if place not in (LOST, SUSPENDED))
         )
-        self._queue: list[_Entry] = []
-        self._watched: list[_Entry] = []
+        self._queue: LazyHeap[_Entry] = LazyHeap(_is_real)
+        self._watched: LazyHeap[_Entry] = LazyHeap(_is_open)
         self._traces = traces
         self._found: list[tuple[int, int, int, OpenTrace, int]] = []
         """What `find` found. A few are a list, in reverse order once all are found; more are a heap."""
@@ -77,30 +78,33 @@ class Deadlines:
             self.clock_ms = now_ms
             self._heard = heard + min(now_ms - clock, self._silence_ms)
         self._ahead = clock - heard
-        queue, watched = self._queue, self._watched
-        return bool((queue and queue[0][0] <= self.clock_ms) or (watched and watched[0][0] <= self._heard))
+        first, watched = self._queue.first(), self._watched.first()
+        return (first is not None and first[0] <= self.clock_ms) or (watched is not None and watched[0] <= self._heard)
 
     def find(self) -> Iterator[None]:
         """Find the traces that are due; yields after each step of the work. `take` returns them when it is exhausted."""
         work = 0
         self._is_heap = False
-        while self._queue and self._queue[0][0] <= self.clock_ms:
-            pushed, _, _, trace = heappop(self._queue)
+        queue, watched = self._queue, self._watched
+        while (first := queue.first()) is not None and first[0] <= self.clock_ms:
+            pushed, _, _, trace = queue.pop()
+            work += 1
             if not trace.closed and pushed == trace.pushed:
-                work += 1 + len(trace.new) // _SPANS
+                work += _SPANS + len(trace.new)
                 self._check(trace)
-                if work >= STEP:
-                    work = 0
-                    yield
-        while self._watched and self._watched[0][0] <= self._heard:
-            trace = heappop(self._watched)[3]
+            if work >= STEP * _SPANS:
+                work = 0
+                yield
+        while (first := watched.first()) is not None and first[0] <= self._heard:
+            trace = watched.pop()[3]
             trace.watched = False
+            work += 1
             if not trace.closed:
-                work += 1 + len(trace.new) // _SPANS
+                work += _SPANS + len(trace.new)
                 self._check_heartbeats(trace)
-                if work >= STEP:
-                    work = 0
-                    yield
+            if work >= STEP * _SPANS:
+                work = 0
+                yield
         if not self._is_heap:
             self._found.sort(reverse=True)
 
@@ -177,41 +181,51 @@ class Deadlines:
     def _watch(self, trace: OpenTrace) -> None:
         if not trace.watched:
             trace.watched = True
-            heappush(self._watched, (trace.heard + self._lost_ms, trace.first_offset, trace.first_index, trace))
-            if len(self._watched) > 2 * len(self._traces) + 1024:  # most of them are stale
-                self._watched[:] = [entry for entry in self._watched if not entry[3].closed]
-                heapify(self._watched)
+            entry = (trace.heard + self._lost_ms, trace.first_offset, trace.first_index, trace)
+            self._watched.push(entry, len(self._traces))
 
     def _push(self, trace: OpenTrace, deadline: int) -> None:
         trace.pushed = deadline
-        heappush(self._queue, (deadline, trace.first_offset, trace.first_index, trace))
-        if len(self._queue) > 2 * len(self._traces) + 1024:
-            self._queue[:] = [entry for entry in self._queue if not entry[3].closed and entry[0] == entry[3].pushed]
-            heapify(self._queue)
+        self._queue.push((deadline, trace.first_offset, trace.first_index, trace), len(self._traces))
 
     def next_ms(self) -> int | None:
-        """Stream time of the next deadline if no item arrives; None if no trace is open."""
+        """Stream time of the next deadline if no item arrives; None if no trace is open. After a step of work it is too early."""
+        if not self._traces:
+            return None
         queue, watched = self._queue, self._watched
         self._ahead = self.clock_ms - self._heard
-        while queue:
-            pushed, _, _, trace = queue[0]
-            if trace.closed or pushed != trace.pushed:
-                heappop(queue)
-                continue
-            self._fold(trace)
-            trace.age()
-            awaits = trace.awaits()
-            if awaits == LOST:
-                self._watch(trace)
-            deadline = self._deadline(trace, awaits)[0]
-            if deadline <= pushed:
-                break
-            heappop(queue)
-            self._push(trace, deadline)
-        while watched and watched[0][3].closed:
-            heappop(watched)
-        if not queue:
-            return None
-        if not watched:
-            return queue[0][0]
-        return min(queue[0][0], self.clock_ms + max(0, watched[0][0] - self._heard))
+        work = 0
+        while (first := queue.first()) is not None and work < STEP * _SPANS:
+            pushed, _, _, trace = first
+            work += 1
+            if _is_real(first):
+                work += _SPANS + len(trace.new)
+                deadline = self._deadline_of(trace)
+                if deadline <= pushed:
+                    break
+                queue.pop()
+                self._push(trace, deadline)
+            else:
+                queue.pop()
+        while (heard := watched.first()) is not None and heard[3].closed and work < STEP * _SPANS:
+            work += 1
+            watched.pop()
+        assert first is not None  # each open trace has an entry
+        return first[0] if heard is None else min(first[0], self.clock_ms + max(0, heard[0] - self._heard))
+
+    def _deadline_of(self, trace: OpenTrace) -> int:
+        self._fold(trace)
+        trace.age()
+        awaits = trace.awaits()
+        if awaits == LOST:
+            self._watch(trace)
+        return self._deadline(trace, awaits)[0]
+
+
+def _is_real(entry: _Entry) -> bool:
+    """Whether an entry of the queue still counts: a trace may have a later one with an earlier deadline."""
+    return not entry[3].closed and entry[0] == entry[3].pushed
+
+
+def _is_open(entry: _Entry) -> bool:
+    return not entry[3].closed

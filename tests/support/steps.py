@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from prela_stream.assembly import buffer, deadlines, decoding, native_core, native_trace
+from prela_stream.assembly import buffer, deadlines, decoding, lazy_heap, native_core, native_trace
 from prela_stream.codec import rescue, spans
 from prela_stream.model import large_trace
 from prela_stream.sampling import conditions
@@ -21,6 +21,7 @@ SIZES = (
     (buffer, "MOST_COLLECTED"),
     (deadlines, "STEP"),
     (deadlines, "FEW"),
+    (lazy_heap, "SLACK"),
     (decoding, "RUN_ITEMS"),
     (decoding, "LARGE"),
     (large_trace, "STEP"),

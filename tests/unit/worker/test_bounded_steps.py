@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from prela_stream.assembly import deadlines
+from prela_stream.assembly import deadlines, lazy_heap
 from prela_stream.assembly.native_core import NativeCore
 from prela_stream.assembly.options import AssemblyOptions
 from prela_stream.assembly.selection import CoreKind
@@ -48,10 +48,11 @@ regex = "v"
 UNCOUNTED = (
     (rescue, "PIECE_STEPS"),
     (deadlines, "FEW"),
+    (lazy_heap, "SLACK"),
     (large_trace, "STEP"),
     (deciding, "SPANS_TOGETHER"),
 )
-"""Work that has another test, a sort in C, and traces of which up to 16 are decided together."""
+"""Work that has another test, a sort in C, no size of a step, and traces of which up to 16 are decided together."""
 
 
 def span(trace: int, number: int, *, parent: int | None = None) -> bytes:

@@ -1,0 +1,62 @@
+"""A heap from which entries that no longer count are removed a few at a time."""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, Final, Generic, TypeVar
+
+T = TypeVar("T", bound=tuple[Any, ...])
+SLACK = 1_024
+"""So many entries that do not count are never removed before they are reached."""
+_MOVED: Final = 8
+"""So many entries move to the new heap for each one that is added."""
+
+
+class LazyHeap(Generic[T]):
+    """A heap of entries that may stop counting while they wait. It has at most about twice as many entries as count.
+
+    If there are more, it begins a new heap, and moves the entries that count to it, from the end of the old one, which so remains
+    a heap. To do so at once takes half a second for a million entries.
+
+    Args:
+        counts: Whether an entry still counts.
+    """
+
+    __slots__ = ("_counts", "_new", "_old")
+
+    def __init__(self, counts: Callable[[T], bool]) -> None:
+        self._counts = counts
+        self._new: list[T] = []
+        self._old: list[T] = []
+
+    def __len__(self) -> int:
+        """The number of entries, those that do not count included."""
+        return len(self._new) + len(self._old)
+
+    def push(self, entry: T, most: int) -> None:
+        """Add an entry. There are at most so many that count."""
+        heappush(self._new, entry)
+        if self._old:
+            self._move()
+        elif len(self._new) > 2 * most + SLACK:
+            self._new, self._old = [], self._new
+
+    def _move(self) -> None:
+        old, new = self._old, self._new
+        for _ in range(min(_MOVED, len(old))):
+            entry = old.pop()
+            if self._counts(entry):
+                heappush(new, entry)
+
+    def first(self) -> T | None:
+        """The smallest entry, which may not count; None if there is none."""
+        new, old = self._new, self._old
+        if not old:
+            return new[0] if new else None
+        return min(new[0], old[0]) if new else old[0]
+
+    def pop(self) -> T:
+        """Remove the smallest entry, and return it."""
+        new, old = self._new, self._old
+        if not old or (new and new[0] < old[0]):
+            return heappop(new)
+        return heappop(old)
