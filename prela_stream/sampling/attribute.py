@@ -9,8 +9,7 @@ import msgspec
 from prela_stream.model.semconv import read, read_keys
 from prela_stream.model.span import Resource, SpanType
 from prela_stream.model.trace import Trace
-from prela_stream.sampling import conditions
-from prela_stream.sampling.conditions import Match, Text, of_type, shorten, spellings
+from prela_stream.sampling.conditions import Match, Text, of_type, parts_of, shorten, spellings
 from prela_stream.sampling.regex import RegexError, compile_regex
 
 _RESOURCE_FIELDS: Final[Mapping[str, str]] = {
@@ -45,8 +44,9 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
 
     def match(self, trace: Trace) -> str | None:
         """The key, the value that passed, and the test."""
-        known = trace.prepared
-        found = known[id(self)] if id(self) in known else self._first(trace, range(len(trace.statuses)))
+        return self._reason(self._first(trace, range(len(trace.statuses))))
+
+    def _reason(self, found: str | None) -> str | None:
         if self.exists is False:
             return f"attribute: {self.key} is nowhere" if found is None else None
         return found
@@ -57,14 +57,12 @@ class Attribute(Match, frozen=True, kw_only=True, tag="attribute"):
             yield from trace.read_heads()
         if self.on == "resource":
             yield from trace.read_resources()
-        count = len(trace.statuses)
         found: str | None = None
-        for start in range(0, count, conditions.STEP):
-            found = self._first(trace, range(start, min(count, start + conditions.STEP)))
-            if found is not None:
+        for part in parts_of(trace):
+            if (found := self._first(trace, part)) is not None:
                 break
             yield
-        results[id(self)] = found
+        results[id(self)] = self._reason(found)
 
     def _first(self, trace: Trace, among: range) -> str | None:
         """The first value on these spans that passes, with its test. `exists = false` is tested as `exists = true`."""

@@ -9,9 +9,9 @@ import msgspec
 from prela_stream.model.decision import Trigger
 from prela_stream.model.span import PENDING, SPAN_STATUS_CODES, SpanStatus, SpanType
 from prela_stream.model.trace import Trace
-from prela_stream.sampling.conditions import Match, counted, of_type, shorten
+from prela_stream.sampling.conditions import Match, counted, of_type, parts_of, shorten
 
-_OPEN: Final = frozenset({PENDING})
+_NONE: Final[frozenset[int]] = frozenset()
 
 
 @cache
@@ -30,28 +30,40 @@ class Status(Match, frozen=True, kw_only=True, tag="status"):
 
     def match(self, trace: Trace) -> str | None:
         """The number of matching spans, the statuses, and the name of the first one."""
-        if found := self._with(trace, _codes(self.statuses)):
-            names = " or ".join(dict.fromkeys(self.statuses))
-            name = shorten(trace.name_of(found[0]))
-            return f"status: {counted(len(found), 'span')} with {names} (first: {name})"
-        if self._counts_open(trace) and (found := self._with(trace, _OPEN)):
-            name = shorten(trace.name_of(found[0]))
-            return f"status: its process died with {counted(len(found), 'span')} open (first: {name})"
-        return None
+        codes = self._codes_in(trace)
+        return self._reason(trace, self._with(trace, codes, range(len(trace.statuses)))) if codes else None
 
-    def _counts_open(self, trace: Trace) -> bool:
-        return trace.trigger is Trigger.LOST and SpanStatus.ERROR in self.statuses
+    def prepare(self, trace: Trace, results: dict[int, str | None]) -> Iterator[None]:
+        """Find the spans in steps; their types are in their heads."""
+        codes = self._codes_in(trace)
+        if codes and self.span_type is not None:
+            yield from trace.read_heads()
+        found: list[int] = []
+        for part in parts_of(trace) if codes else ():
+            found += self._with(trace, codes, part)
+            yield
+        results[id(self)] = self._reason(trace, found)
 
-    def _with(self, trace: Trace, codes: frozenset[int]) -> Sequence[int]:
+    def _codes_in(self, trace: Trace) -> frozenset[int]:
+        """The statuses to find; none if no span has one of them."""
+        codes = _codes(self.statuses)
+        if trace.trigger is Trigger.LOST and SpanStatus.ERROR in self.statuses:
+            codes |= {PENDING}
+        return _NONE if codes.isdisjoint(trace.statuses) else codes
+
+    def _with(self, trace: Trace, codes: frozenset[int], among: range) -> Sequence[int]:
         """The indexes of the spans with these statuses."""
         statuses = trace.statuses
-        if codes.isdisjoint(statuses):
-            return ()
-        found = [index for index, status in enumerate(statuses) if status in codes]
-        return of_type(trace, found, self.span_type)
+        return of_type(trace, [index for index in among if statuses[index] in codes], self.span_type)
 
-    def prepare(self, trace: Trace, results: dict[int, str | None]) -> Iterator[None]:  # noqa: ARG002 - the contract
-        """The types of spans are in their heads."""
-        codes = _codes(self.statuses) | (_OPEN if self._counts_open(trace) else frozenset())
-        if self.span_type is not None and not codes.isdisjoint(trace.statuses):
-            yield from trace.read_heads()
+    def _reason(self, trace: Trace, found: Sequence[int]) -> str | None:
+        if not found:
+            return None
+        codes, statuses = _codes(self.statuses), trace.statuses
+        ended = [index for index in found if statuses[index] in codes]
+        if ended:
+            names = " or ".join(dict.fromkeys(self.statuses))
+            name = shorten(trace.name_of(ended[0]))
+            return f"status: {counted(len(ended), 'span')} with {names} (first: {name})"
+        name = shorten(trace.name_of(found[0]))
+        return f"status: its process died with {counted(len(found), 'span')} open (first: {name})"

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prela_stream import sampling
-from prela_stream.model.span import Resource, SpanType
+from prela_stream.model.decision import Trigger
+from prela_stream.model.span import Resource, SpanStatus, SpanType
 from prela_stream.model.trace import Trace
 from prela_stream.sampling.attribute import Attribute
 from prela_stream.sampling.conditions import Condition
 from prela_stream.sampling.registry import POLICIES
+from prela_stream.sampling.status import Status
 from tests.contracts.policy_contract import ROWS, TRACES, check_reads, check_steps, check_votes, policy_of
 from tests.support.examples import examples
 from tests.unit.sampling.traces import PlannedSpan, make_trace
@@ -71,6 +73,11 @@ def test_it_keeps_its_promises_for_any_trace(kind: str) -> None:
     check()
 
 
+SOME_STATUSES = st.builds(
+    PlannedSpan,
+    status=st.sampled_from((SpanStatus.SUCCESS, SpanStatus.PENDING, SpanStatus.ERROR, SpanStatus.CANCELLED)),
+    span_type=st.sampled_from((SpanType.LLM, SpanType.TOOL)),
+)
 FEW_VALUES = st.builds(
     PlannedSpan,
     span_type=st.sampled_from((SpanType.LLM, SpanType.TOOL)),
@@ -97,6 +104,23 @@ def test_attributes_of_many_spans_give_the_same_vote_in_steps(where: dict[str, A
 
     check()
     assert matched == ({False} if policy.on == "resource" and policy.min is not None else {True, False})
+
+
+@pytest.mark.parametrize("span_type", [None, SpanType.LLM])
+@pytest.mark.parametrize("trigger", [Trigger.COMPLETE, Trigger.LOST])
+def test_statuses_of_many_spans_give_the_same_vote_in_steps(span_type: SpanType | None, trigger: Trigger) -> None:
+    policy = Status(statuses=(SpanStatus.ERROR, SpanStatus.CANCELLED), span_type=span_type)
+    reasons = set()
+
+    @examples(200)
+    @given(st.lists(SOME_STATUSES, min_size=1, max_size=6))
+    def check(spans: list[PlannedSpan]) -> None:
+        trace = make_trace(*spans, trigger=trigger)
+        check_steps(policy, trace)
+        reasons.add(policy.vote(trace).reason)
+
+    check()
+    assert len(reasons) > 2
 
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda policy: pickle.loads(pickle.dumps(policy))])
