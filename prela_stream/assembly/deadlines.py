@@ -78,15 +78,14 @@ class Deadlines:
             self.clock_ms = now_ms
             self._heard = heard + min(now_ms - clock, self._silence_ms)
         self._ahead = clock - heard
-        first, watched = self._queue.first(), self._watched.first()
-        return (first is not None and first[0] <= self.clock_ms) or (watched is not None and watched[0] <= self._heard)
+        return self._queue.soonest <= self.clock_ms or self._watched.soonest <= self._heard
 
     def find(self) -> Iterator[None]:
         """Find the traces that are due; yields after each step of the work. `take` returns them when it is exhausted."""
         work = 0
         self._is_heap = False
         queue, watched = self._queue, self._watched
-        while (first := queue.first()) is not None and first[0] <= self.clock_ms:
+        while queue.soonest <= self.clock_ms:
             pushed, _, _, trace = queue.pop()
             work += 1
             if not trace.closed and pushed == trace.pushed:
@@ -95,7 +94,7 @@ class Deadlines:
             if work >= STEP * _SPANS:
                 work = 0
                 yield
-        while (first := watched.first()) is not None and first[0] <= self._heard:
+        while watched.soonest <= self._heard:
             trace = watched.pop()[3]
             trace.watched = False
             work += 1

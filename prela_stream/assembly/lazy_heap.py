@@ -5,6 +5,7 @@ from heapq import heappop, heappush
 from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T", bound=tuple[Any, ...])
+NEVER: Final = 1 << 63
 SLACK = 1_024
 """So many entries that do not count are never removed before they are reached."""
 _MOVED: Final = 8
@@ -17,16 +18,20 @@ class LazyHeap(Generic[T]):
     If there are more, it begins a new heap, and moves the entries that count to it, from the end of the old one, which so remains
     a heap. To do so at once takes half a second for a million entries.
 
+    Entries are tuples that begin with an integer, the time of the entry.
+
     Args:
         counts: Whether an entry still counts.
     """
 
-    __slots__ = ("_counts", "_new", "_old")
+    __slots__ = ("_counts", "_new", "_old", "soonest")
 
     def __init__(self, counts: Callable[[T], bool]) -> None:
         self._counts = counts
         self._new: list[T] = []
         self._old: list[T] = []
+        self.soonest = NEVER
+        """The time of the first entry; NEVER: there is none."""
 
     def __len__(self) -> int:
         """The number of entries, those that do not count included."""
@@ -34,11 +39,13 @@ class LazyHeap(Generic[T]):
 
     def push(self, entry: T, most: int) -> None:
         """Add an entry. There are at most so many that count."""
-        heappush(self._new, entry)
+        new = self._new
+        heappush(new, entry)
+        self.soonest = min(self.soonest, entry[0])
         if self._old:
             self._move()
-        elif len(self._new) > 2 * most + SLACK:
-            self._new, self._old = [], self._new
+        elif len(new) > 2 * most + SLACK:
+            self._new, self._old = [], new
 
     def _move(self) -> None:
         old, new = self._old, self._new
@@ -46,6 +53,8 @@ class LazyHeap(Generic[T]):
             entry = old.pop()
             if self._counts(entry):
                 heappush(new, entry)
+        first = self.first()
+        self.soonest = NEVER if first is None else first[0]
 
     def first(self) -> T | None:
         """The smallest entry, which may not count; None if there is none."""
@@ -57,6 +66,7 @@ class LazyHeap(Generic[T]):
     def pop(self) -> T:
         """Remove the smallest entry, and return it."""
         new, old = self._new, self._old
-        if not old or (new and new[0] < old[0]):
-            return heappop(new)
-        return heappop(old)
+        popped = heappop(new if not old or (new and new[0] < old[0]) else old)
+        first = self.first()
+        self.soonest = NEVER if first is None else first[0]
+        return popped
