@@ -54,7 +54,7 @@ class Applied(NamedTuple):
 class ReadyTrace(Protocol):
     """A trace that has to be decided now. The core no longer holds it.
 
-    Use one with more than 256 spans before you take the next one, because then its memory is freed.
+    A large one is followed by None. Use it before you continue after that, because then its memory is freed.
     """
 
     @property

@@ -29,12 +29,13 @@ _attributes: Final = msgspec.msgpack.Decoder(list[dict[str, Any]])
 
 
 def ready_trace(facts: Any, decoder: TraceDecoder) -> Iterator[ReadyTrace | None]:
-    """The trace of these facts. Before and after it None about once in a millisecond if it is large or unusual."""
+    """The trace of these facts. Before it None about once in a millisecond if it is large or unusual; see `base.ReadyTrace`."""
     is_large = facts.items > decoding.LARGE
     if not facts.plain:
         decoded = yield from _decoded(facts, decoder)
         yield decoded
         if is_large:
+            yield None
             yield from decoding.free(decoded)
         return
     ready = NativeReadyTrace(facts, decoder)
@@ -42,6 +43,7 @@ def ready_trace(facts: Any, decoder: TraceDecoder) -> Iterator[ReadyTrace | None
         yield from ready.trace.decode_in_steps()
     yield ready
     if is_large:
+        yield None
         yield from ready.trace.free()
 
 

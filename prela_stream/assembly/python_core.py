@@ -101,8 +101,9 @@ class PythonCore:
         else:
             ready = yield from self._decoder.read_in_steps(due)
             yield ready
-            if due.spans > decoding.LARGE:
+            if len(due.raws) > decoding.LARGE:
                 del due
+                yield None
                 yield from decoding.free(ready)
 
     def expire(self) -> Sequence[bytes] | None:

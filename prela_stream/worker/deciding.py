@@ -21,7 +21,7 @@ _REASON_CHARACTERS = 500
 _TOGETHER = 16
 """So many traces take each stage together. The code of one stage fits into a processor's first cache, that of all does not."""
 SPANS_TOGETHER = 256
-"""A trace with so many spans is the last of those decided together: the core may free it after that; see `ReadyTrace`."""
+"""So many spans are decided together, and those of the last trace."""
 LARGE = 2048
 """What policies do with a trace that has more spans is done in steps."""
 
@@ -93,7 +93,8 @@ class Deciding:
         self, some: Sequence[ReadyTrace], intake: Intake, cut: int, decided: Callable[[], None]
     ) -> Iterator[int]:
         self.undecided_spans = sum([ready.spans for ready in some])
-        if some and some[-1].spans > LARGE and (trace := some[-1].trace) is not None:  # the others have fewer spans
+        trace = some[-1].trace if some else None
+        if trace is not None and len(trace.statuses) > LARGE:  # None follows a large trace, so no other one is large
             for _ in self._evaluator.prepare(trace):
                 yield 0
         evaluate, was_decided = self._evaluator.decide, self._remembered.was_decided

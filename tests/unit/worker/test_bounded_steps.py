@@ -36,7 +36,7 @@ READ = """
 [[policy]]
 name = "a"
 type = "not"
-policies = [{type = "attribute", key = "k", equals = "v", span_type = "custom"}]
+policies = [{type = "attribute", key = "k", equals = "v", span_type = "llm"}]
 
 [[policy]]
 name = "b"
