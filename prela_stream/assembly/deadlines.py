@@ -188,7 +188,7 @@ class Deadlines:
         self._queue.push((deadline, trace.first_offset, trace.first_index, trace), len(self._traces))
 
     def next_ms(self) -> int | None:
-        """Stream time of the next deadline if no item arrives; None if no trace is open. After a step of work it is too early."""
+        """Stream time of the next deadline if no item arrives; None if no trace is open. It may be too early."""
         if not self._traces:
             return None
         queue, watched = self._queue, self._watched

@@ -6,8 +6,9 @@ from typing import Any, Final, Generic, TypeVar
 
 T = TypeVar("T", bound=tuple[Any, ...])
 NEVER: Final = 1 << 63
+"""A time after that of every entry."""
 SLACK = 1_024
-"""So many entries that do not count are never removed before they are reached."""
+"""A small heap does not begin a new one before it has so many entries more than twice as many as count."""
 _MOVED: Final = 8
 """So many entries move to the new heap for each one that is added."""
 
@@ -15,8 +16,8 @@ _MOVED: Final = 8
 class LazyHeap(Generic[T]):
     """A heap of entries that may stop counting while they wait. It has at most about twice as many entries as count.
 
-    If there are more, it begins a new heap, and moves the entries that count to it, from the end of the old one, which so remains
-    a heap. To do so at once takes half a second for a million entries.
+    If there are more, it begins a new heap. Each entry that is added then moves a few from the end of the old one, so that this
+    remains a heap. To move a million entries at once takes half a second.
 
     Entries are tuples that begin with an integer, the time of the entry.
 
@@ -38,7 +39,12 @@ class LazyHeap(Generic[T]):
         return len(self._new) + len(self._old)
 
     def push(self, entry: T, most: int) -> None:
-        """Add an entry. There are at most so many that count."""
+        """Add an entry.
+
+        Args:
+            entry: It counts now.
+            most: The most entries that can count now.
+        """
         new = self._new
         heappush(new, entry)
         self.soonest = min(self.soonest, entry[0])

@@ -53,7 +53,10 @@ class Evaluator:
         return kept if trace.randomness >= kept.threshold else dropped
 
     def prepare(self, trace: Trace) -> Iterator[None]:
-        """Do what takes long before `decide` is called for a large trace. Yields about once in a millisecond."""
+        """Let the policies read a large trace in steps, so that `decide` takes little time. Yields about once in a millisecond.
+
+        The steps are optional: `decide` returns the same verdict without them.
+        """
         results: dict[int, str | None] = {}
         for policy in self.policy_set.policies:
             if isinstance(policy, Condition):

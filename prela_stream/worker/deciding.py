@@ -21,9 +21,9 @@ _REASON_CHARACTERS = 500
 _TOGETHER = 16
 """So many traces take each stage together. The code of one stage fits into a processor's first cache, that of all does not."""
 SPANS_TOGETHER = 256
-"""So many spans are decided together, and those of the last trace."""
+"""The trace that reaches so many spans is the last of those that are decided together."""
 LARGE = 2048
-"""What policies do with a trace that has more spans is done in steps."""
+"""Policies read a trace with more spans, open ones included, in steps."""
 
 
 class Deciding:

@@ -7,7 +7,7 @@ from prela_stream.worker.options import WorkerOptions
 from prela_stream.worker.partition import PartitionState
 
 _REST_S: Final = 1.0
-"""The longest rest. The worker wakes a partition after each poll in which a commit or a tick is due."""
+"""The longest rest. Before it ends, the worker wakes a partition if a commit or a tick is due after a poll."""
 
 
 class Schedule:
@@ -55,7 +55,12 @@ class Schedule:
         return wait is not None and silent_s >= min(max(wait / 1000, 2 * self._least_s), self._most_s)
 
     def rest_s(self, state: PartitionState | None, *, can_commit: bool) -> float:
-        """How long the partition has nothing to do if nothing wakes it."""
+        """How long the partition has nothing to do if nothing wakes it, s. 0: commit now.
+
+        Args:
+            state: The state; None: there is none.
+            can_commit: Whether the partition is in a phase in which it commits.
+        """
         if state is None or not state.has_news:
             return min(_REST_S, max(self._interval_s, self._least_s))
         if state.is_sealed and can_commit:
